@@ -1,0 +1,48 @@
+"""unifeat: the features that language models share, how alike their feature spaces are, and how sure that is."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unifeat.errors import UserError as UserError
+    from unifeat.geometry import cka as cka
+    from unifeat.geometry import rsa as rsa
+    from unifeat.geometry import svcca as svcca
+    from unifeat.inference import permutation_test as permutation_test
+    from unifeat.matching import correlate as correlate
+    from unifeat.matching import match as match
+    from unifeat.models import load_sae as load_sae
+    from unifeat.run import Run as Run
+    from unifeat.run import open_run as open
+    from unifeat.run import run as run
+
+# Public name -> (module, attribute). Resolved when used, so that importing unifeat costs nothing.
+_PUBLIC = {
+    "UserError": ("unifeat.errors", "UserError"),
+    "correlate": ("unifeat.matching", "correlate"),
+    "match": ("unifeat.matching", "match"),
+    "svcca": ("unifeat.geometry", "svcca"),
+    "rsa": ("unifeat.geometry", "rsa"),
+    "cka": ("unifeat.geometry", "cka"),
+    "permutation_test": ("unifeat.inference", "permutation_test"),
+    "load_sae": ("unifeat.models", "load_sae"),
+    "Run": ("unifeat.run", "Run"),
+    "run": ("unifeat.run", "run"),
+    "open": ("unifeat.run", "open_run"),
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'unifeat' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
