@@ -1,0 +1,15 @@
+"""How sure a score is: nulls, p-values and chance-corrected scores."""
+
+from unifeat.inference._permutation_test import PermutationTest, find_measure, permutation_test
+from unifeat.inference.calibration import Calibration, calibrate
+from unifeat.inference.permuting import null_scores, permutations
+
+__all__ = [
+    "Calibration",
+    "PermutationTest",
+    "calibrate",
+    "find_measure",
+    "null_scores",
+    "permutation_test",
+    "permutations",
+]

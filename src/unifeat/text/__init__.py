@@ -1,0 +1,6 @@
+"""Documents, token windows, and the places at which two tokenizers meet."""
+
+from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.text.windows import TokenizedPart, tokenize_part
+
+__all__ = ["Corpus", "TokenizedPart", "build_corpus", "tokenize_part"]

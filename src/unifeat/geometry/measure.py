@@ -1,0 +1,112 @@
+"""What a measure is: a function of two arrays that declares its invariances and shuffles cheaply.
+
+Every measure is split in two, as netrep does it: `prepare` does the work that depends on each side alone,
+once; `shuffled` then costs only what a new pairing of the rows changes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.geometry.score import Score
+
+Invariance = Literal["orthogonal", "isotropic_scaling", "translation", "invertible_linear", "row_permutation"]
+"""What may be done to the rows without changing the score.
+
+* `orthogonal`: x → x Q, QᵀQ = I, on either side by itself
+* `isotropic_scaling`: x → c x, c > 0
+* `translation`: x → x + 1 tᵀ, the same vector t added to every row
+* `invertible_linear`: x → x L with any invertible L
+* `row_permutation`: the same reordering of the rows of x and of y
+"""
+
+
+class Prepared(Protocol):
+    """Two sides made ready: the score of their pairing, and of any other pairing of the same rows."""
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """`shuffled` is this close to the measure called anew; scores closer than that count as ties."""
+        ...
+
+    def score(self) -> Score:
+        """The score of the rows as they were given."""
+        ...
+
+    def shuffled(self, permutation: Any) -> float:
+        """The value when row i of x goes with row `permutation[i]` of y: the measure of (x, y[permutation]).
+
+        permutation: integer array of shape (n,). Raises UserError if it is none of 0 … n − 1.
+        A pure function: safe to call from several threads or processes.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """The prepared form of input that leaves a measure undefined: NaN, whatever the pairing."""
+
+    result: Score
+    tolerance: float = 0.0
+
+    @property
+    def n(self) -> int:
+        return self.result.n
+
+    def score(self) -> Score:
+        return self.result
+
+    def shuffled(self, permutation: Any) -> float:
+        return float("nan")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The invariances of a measure under some of its settings."""
+
+    settings: Mapping[str, Any]
+    invariances: frozenset[Invariance]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An entry of the registry `unifeat.geometry.MEASURES`."""
+
+    name: str
+    function: Callable[..., Score]
+    """The public function: `function(x, y, **settings) -> Score`."""
+    preparation: Callable[..., Prepared]
+    """`preparation(x, y, **settings)`, the same arguments as `function`."""
+    variants: tuple[Variant, ...]
+    """Declared invariances; the first variant whose settings all agree is the one that holds."""
+
+    def prepare(self, x: Any, y: Any, **settings: Any) -> Prepared:
+        """Do what depends on each side alone. x: (n, d_a), y: (n, d_b). Raises what `function` raises."""
+        known = self.defaults()
+        for name in settings:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise UserError(f"{self.name} has no setting {name!r}{hint}: its settings are {', '.join(known)}")
+        return self.preparation(x, y, **settings)
+
+    def defaults(self) -> dict[str, Any]:
+        """Settings and their defaults, read off the public function."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def invariances(self, **settings: Any) -> frozenset[Invariance]:
+        """What the score ignores under these settings."""
+        in_force = self.defaults() | settings
+        for variant in self.variants:
+            if all(in_force[key] == value for key, value in variant.settings.items()):
+                return variant.invariances
+        return frozenset()

@@ -1,0 +1,153 @@
+"""Is the pairing of rows worth more than chance? The test that shuffles which row goes with which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.geometry import MEASURES, Measure, Score
+from unifeat.geometry.score import describe, html_card
+from unifeat.inference.calibration import calibrate
+from unifeat.inference.permuting import null_scores, whole
+from unifeat.progress import track
+
+_BATCH = 25
+
+
+@dataclass(frozen=True, eq=False)
+class PermutationTest:
+    """A score beside what shuffled pairs score."""
+
+    measure: str
+    """Name of the measure."""
+    score: float
+    """The score of the pairs as given."""
+    null: NDArray[np.float64]
+    """Scores of the shuffled pairs, (m,), in the order of their permutations; read-only."""
+    p: float
+    """(b + 1) / (m + 1), b = how many null scores are at least the score; NaN for an undefined score."""
+    corrected: float
+    """Chance-corrected score (score − τ) / (1 − τ), clipped to [0, 1]; see `calibrate`."""
+    threshold: float
+    """τ: the critical value at level alpha."""
+    alpha: float
+    """Level of τ. It plays no part in p."""
+    seed: int
+    """Seed of the permutations."""
+    settings: dict[str, Any]
+    """Settings of the measure in force."""
+    n: int
+    """Number of pairs."""
+    flags: tuple[str, ...]
+    """Flags of the score and of the test."""
+    observed: Score
+    """The whole score: components used, correlations, …"""
+
+    @property
+    def null_mean(self) -> float:
+        return float(self.null.mean())
+
+    @property
+    def null_sd(self) -> float:
+        """Standard deviation of the null (ddof 1; NaN for a single permutation)."""
+        return float(self.null.std(ddof=1)) if self.null.size > 1 else math.nan
+
+    def __repr__(self) -> str:
+        line = (
+            f"{self.measure} {self.score:.4f}  null {self.null_mean:.4f} ± {self.null_sd:.4f}  "
+            f"corrected {self.corrected:.4f}  p {self.p:.4g}  "
+            f"({describe(self.settings)}; {self.observed.extent()}; {self.null.size} permutations, seed {self.seed})"
+        )
+        return "\n".join([line] + [f"  ! {flag}" for flag in self.flags])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("null", f"{self.null_mean:.4f} ± {self.null_sd:.4f}"),
+            (f"corrected (τ = {self.threshold:.4f})", f"{self.corrected:.4f}"),
+            ("p", f"{self.p:.4g}"),
+            ("settings", describe(self.settings)),
+            ("pairs", self.observed.extent()),
+            ("permutations", f"{self.null.size}, seed {self.seed}"),
+        ]
+        return html_card(f"{self.measure} = {self.score:.4f}", rows, self.flags)
+
+
+def permutation_test(
+    measure: str | Callable[..., Score] | Measure,
+    x: Any,
+    y: Any,
+    *,
+    permutations: int = 1000,
+    seed: int = 0,
+    alpha: float = 0.05,
+    **settings: Any,
+) -> PermutationTest:
+    """Score the pairs (x_i, y_i) and ask how often shuffled pairs (x_i, y_π(i)) score as high.
+
+    measure: a public measure (`unifeat.rsa`) or its name ("rsa").
+    x: (n, d_a), y: (n, d_b): row i of x is paired with row i of y.
+    permutations: how many shuffles; the smallest p they can give is 1 / (permutations + 1).
+    seed: the same seed and n give the same permutations, for every measure, on every machine.
+    alpha: level of the threshold τ in the chance-corrected score.
+    settings: keywords of the measure.
+
+    The null is "any row of y might have gone with any row of x". It does not know that the pairs were picked
+    for correlating with each other: a test of that has to redo the matching.
+
+    Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed.
+    """
+    chosen = find_measure(measure)
+    m, seed = whole(permutations, "permutations", least=1), whole(seed, "seed", least=0)
+    prepared = chosen.prepare(x, y, **settings)
+    observed = prepared.score()
+    if math.isnan(observed.value):
+        null = np.full(m, np.nan)
+    else:
+        with track(f"{chosen.name} null", total=m, unit="shuffles") as advance:
+            batches = []
+            for start in range(0, m, _BATCH):
+                batches.append(null_scores(prepared, min(_BATCH, m - start), seed, start=start))
+                advance(batches[-1].size)
+        null = np.concatenate(batches)
+    null.flags.writeable = False
+    p, corrected, threshold = calibrate(observed.value, null, alpha=alpha, tolerance=prepared.tolerance)
+    return PermutationTest(
+        measure=chosen.name,
+        score=observed.value,
+        null=null,
+        p=p,
+        corrected=corrected,
+        threshold=threshold,
+        alpha=alpha,
+        seed=seed,
+        settings=observed.settings,
+        n=observed.n,
+        flags=observed.flags + _test_flags(observed, m, alpha),
+        observed=observed,
+    )
+
+
+def find_measure(measure: str | Callable[..., Score] | Measure) -> Measure:
+    """The registry's entry for a measure's name, its public function, or the entry itself."""
+    if isinstance(measure, Measure):
+        return measure
+    for known in MEASURES.values():
+        if measure is known.function or measure == known.name:
+            return known
+    name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+    raise UserError(f"unknown measure {name!r}{did_you_mean(name, MEASURES)}: choose one of {', '.join(MEASURES)}")
+
+
+def _test_flags(observed: Score, m: int, alpha: float) -> tuple[str, ...]:
+    flags: tuple[str, ...] = ()
+    if observed.n <= 12 and math.factorial(observed.n) <= m:
+        flags += (f"few shuffles: {observed.n} pairs have only {math.factorial(observed.n)} pairings",)
+    if m + 1 < 1 / alpha:
+        flags += (f"few permutations: {m} cannot reach p <= {alpha:g}, and corrected is always 0",)
+    return flags

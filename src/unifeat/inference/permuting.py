@@ -1,0 +1,53 @@
+"""Reproducible permutations, and null scores in batches that any machine can work off in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError
+from unifeat.geometry.measure import Prepared
+
+
+def permutations(n: int, m: int, seed: int = 0, *, start: int = 0) -> Iterator[NDArray[np.intp]]:
+    """Permutations number `start` … `start + m − 1` of range(n), each an intp array of shape (n,).
+
+    Permutation b depends on (seed, n, b) alone: batches can be made anywhere, in any order, and cells of a
+    grid with equally many pairs share them. Drawn by sorting the raw words of a Philox generator with key
+    (seed, b), whose stream numpy keeps fixed between versions.
+
+    Raises UserError for a seed outside 0 … 2⁶⁴ − 1 or a negative count.
+    """
+    seed = whole(seed, "seed", least=0)
+    start, m = whole(start, "start", least=0), whole(m, "permutations", least=0)
+    if seed >= 2**64:
+        raise UserError(f"seed={seed} is too large: give a whole number below 2**64")
+    # Not a generator itself, so that a bad seed is reported at the call and not at the first use.
+    return (_permutation(n, seed, number) for number in range(start, start + m))
+
+
+def _permutation(n: int, seed: int, number: int) -> NDArray[np.intp]:
+    key = np.array([seed, number], dtype=np.uint64)
+    # n in the counter's last word keeps permutations of different lengths from sharing random words.
+    counter = np.array([0, 0, 0, n], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(n)
+    return np.argsort(words, kind="stable")
+
+
+def null_scores(prepared: Prepared, m: int, seed: int = 0, *, start: int = 0) -> NDArray[np.float64]:
+    """Values under permutations number `start` … `start + m − 1`, float64 (m,).
+
+    A pure function of its arguments: run batches in any order, on any machine, and concatenate them.
+    """
+    values = (prepared.shuffled(order) for order in permutations(prepared.n, m, seed, start=start))
+    return np.fromiter(values, dtype=np.float64, count=m)
+
+
+def whole(value: Any, name: str, *, least: int) -> int:
+    """`value` as an int, or a UserError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise UserError(f"{name}={value!r}: give a whole number, {least} or more")
+    return int(value)

@@ -1,0 +1,50 @@
+"""GGUF files, converted once into a transformers folder in the user's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unifeat.errors import UserError
+from unifeat.progress import say
+from unifeat.storage import cache_root, sha256_of, written_aside
+
+
+def converted_folder(gguf: Path, dtype: Any) -> Path:
+    """The transformers folder made from a GGUF file, its weights unpacked to `dtype` (a torch dtype).
+
+    Converting takes up to a minute; loading the folder afterwards takes seconds.
+
+    Raises:
+        UserError: when transformers cannot read the file.
+    """
+    dtype_name = str(dtype).removeprefix("torch.")
+    folder = cache_root() / "models" / f"gguf-{sha256_of(gguf)[:16]}-{dtype_name}"
+    if folder.exists():
+        return folder
+    say(f"converting {gguf.name} to a transformers folder (once; kept in the cache)")
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=dtype,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+    except (ValueError, KeyError, OSError, RuntimeError, IndexError) as error:
+        raise UserError(f"model {gguf}: transformers cannot read this GGUF file: {_first_line(error)}") from error
+    # transformers 5.23 refuses to save a model that came from a GGUF file while these are set.
+    for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
+        if hasattr(holder, name):
+            delattr(holder, name)
+    with written_aside(folder) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

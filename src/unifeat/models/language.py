@@ -1,0 +1,235 @@
+"""Language models from transformers: loaded as they are, cut after the deepest block wanted, read through hooks."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.models.gguf import converted_folder
+from unifeat.models.hooks import HookPoint, capturing, cut_after
+from unifeat.storage import key_of, sha256_of
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class LanguageModel:
+    """A decoder without its head, up to the deepest block wanted.
+
+    Attributes:
+        name: as the user gave it.
+        identity: what determines its activations: weights, dtype, and revision.
+        tokenizer: its fast tokenizer.
+        n_layers: blocks of the whole model, before the cut.
+        d_model: width of the residual stream.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    architecture: str
+    tokenizer: Any
+    decoder: nn.Module
+    blocks: nn.ModuleList
+    n_layers: int
+    d_model: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def activations(self, input_ids: Tensor, points: list[HookPoint]) -> dict[HookPoint, Tensor]:
+        """One forward pass; activations at each point.
+
+        Args:
+            input_ids: (batch, position) int64, padded on the right. Attention is causal, so padding changes no
+                earlier position and no attention mask is needed.
+            points: where to read.
+
+        Returns:
+            For each point a (batch, position, d_model) tensor in the model's dtype.
+        """
+        with capturing(self.blocks, points) as seen:
+            self.decoder(input_ids=input_ids.to(self.device), use_cache=False)
+        return dict(seen)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokenizer's special tokens, which are masked."""
+        return frozenset(int(i) for i in self.tokenizer.all_special_ids)
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Identity of a fast tokenizer: equal for equal vocabularies, merges and normalisation."""
+    return key_of(tokenizer.backend_tokenizer.to_str())
+
+
+def bos_of(tokenizer: Any, bos: str | bool) -> int | None:
+    """The token to begin every window with, or None.
+
+    Args:
+        bos: True or False, or "auto" for what the tokenizer itself does.
+
+    Raises:
+        UserError: when it is asked for and the tokenizer has none.
+    """
+    if bos == "auto":
+        ids = tokenizer("a", verbose=False)["input_ids"]
+        return int(ids[0]) if ids and ids[0] in tokenizer.all_special_ids else None
+    if not bos:
+        return None
+    if tokenizer.bos_token_id is None:
+        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no BOS token: set bos to false or auto")
+    return int(tokenizer.bos_token_id)
+
+
+def resolve_dtype(dtype: str) -> torch.dtype:
+    """A torch dtype from its name; "auto" is bfloat16 on CUDA, else float32."""
+    if dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}{did_you_mean(dtype, DTYPES)}: use auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def resolve_device(device: str) -> torch.device:
+    """A torch device from its name; "auto" is CUDA when there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
+    return torch.device(device)
+
+
+def model_folder(name: str, dtype: torch.dtype) -> str:
+    """Where transformers shall load a model from: a local folder, a converted GGUF file, or the hub name itself."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UserError(f"model {name}: a file must be GGUF; give the folder or the hub name otherwise")
+        return str(converted_folder(path, dtype))
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UserError(f"model {name}: the folder has no config.json")
+        return str(path)
+    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"model {name}: no such file or folder")
+    return name
+
+
+def load_tokenizer(name: str, dtype: str = "auto") -> Any:
+    """The fast tokenizer of a model.
+
+    Raises:
+        UserError: unknown model, or one that has only a slow tokenizer (no character offsets).
+    """
+    from transformers import AutoTokenizer
+
+    folder = model_folder(name, resolve_dtype(dtype))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise _unknown(name, error) from error
+    if not tokenizer.is_fast:
+        raise UserError(f"model {name} has no fast tokenizer: unifeat needs the character offsets only these report")
+    return tokenizer
+
+
+def load_language_model(
+    name: str, points: list[HookPoint], *, dtype: str = "auto", device: str = "auto"
+) -> LanguageModel:
+    """Load a model and cut it after the deepest block that `points` name.
+
+    Args:
+        name: hub name, local folder, or GGUF file.
+        points: where activations will be read.
+        dtype: auto, float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1 …
+
+    Raises:
+        UserError: unknown model, or a layer it does not have.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    torch_dtype, torch_device = resolve_dtype(dtype), resolve_device(device)
+    folder = model_folder(name, torch_dtype)
+    n_layers = read_config(name, dtype).num_hidden_layers
+    check_layers(name, points, n_layers)
+    deepest = max(point.layer for point in points)
+    tokenizer = load_tokenizer(name, dtype)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype)
+    except (OSError, ValueError) as error:
+        raise _unknown(name, error) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+    decoder = model.get_decoder()
+    config = decoder.config
+    blocks = cut_after(decoder, config, n_layers, deepest)
+    decoder.eval().requires_grad_(False)
+    decoder.to(torch_device)
+    return LanguageModel(
+        name=name,
+        identity=_identity(folder, model, torch_dtype),
+        architecture=config.model_type,
+        tokenizer=tokenizer,
+        decoder=decoder,
+        blocks=blocks,
+        n_layers=n_layers,
+        d_model=config.hidden_size,
+        device=torch_device,
+        dtype=torch_dtype,
+    )
+
+
+def read_config(name: str, dtype: str = "auto") -> Any:
+    """A model's text configuration, without its weights.
+
+    Raises:
+        UserError: unknown model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model_folder(name, resolve_dtype(dtype)))
+    except (OSError, ValueError) as error:
+        raise _unknown(name, error) from error
+    return config.get_text_config()
+
+
+def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
+    """Raise a UserError if a point's layer is not one of the model's."""
+    for point in points:
+        if not 0 <= point.layer < n_layers:
+            raise UserError(
+                f"model {name} has layers 0 to {n_layers - 1}, not {point.layer} (layer L is the output of block L)"
+            )
+
+
+def _identity(folder: str, model: Any, dtype: torch.dtype) -> dict[str, Any]:
+    identity: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch.")}
+    path = Path(folder)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json")
+        return identity | {"files": {p.name: sha256_of(p) for p in files}}
+    return identity | {"hub": folder, "commit": getattr(model.config, "_commit_hash", None)}
+
+
+def _unknown(name: str, error: Exception) -> UserError:
+    text = str(error).strip()
+    reason = text.splitlines()[0] if text else type(error).__name__
+    return UserError(
+        f"model {name!r} is neither a local folder or GGUF file nor a hub model that can be loaded now: {reason}"
+    )

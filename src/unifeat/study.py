@@ -1,0 +1,253 @@
+"""The study: one typed object that validates, documents, prints and reproduces a run.
+
+A study is written as YAML. Unknown keys are errors, so that a misspelt one is never silently ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.models.hooks import HookKind
+
+# What the published code calls junk words: pairs whose top tokens hold one of these are not about a concept.
+NON_CONCEPT_TOKENS = ("", " ", "\n", "\\n", ".", ",", "!", "?", "-", "<bos>", "<|endoftext|>", "|bos|")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TextSpec(_Part):
+    """Which text every model reads."""
+
+    source: str = Field(description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name")
+    field: str = Field("text", description="field of .jsonl and .parquet rows that holds the text")
+    split: str = Field("train", description="split of a Hugging Face dataset")
+    config: str | None = Field(None, description="configuration of a Hugging Face dataset")
+    skip: int = Field(0, ge=0, description="documents left out at the start")
+    documents: int | None = Field(None, gt=0, description="at most so many documents")
+    tokens: int | None = Field(
+        None, gt=0, description="stop after the document that reaches so many tokens of the first model"
+    )
+    context: int = Field(128, ge=2, description="window length in tokens, BOS included")
+
+
+class ModelSpec(_Part):
+    """A language model from transformers."""
+
+    name: str = Field(description="hub name, local folder, or GGUF file")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto is bfloat16 on CUDA and float32 on a CPU"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    bos: Literal["auto"] | bool = Field("auto", description="begin windows with BOS; auto does what the tokenizer does")
+
+
+class SpacesSpec(_Part):
+    """Spaces of one model: a layer, or several, each with its SAE."""
+
+    model: str = Field(description="name of the model in this study")
+    layers: list[int] = Field(min_length=1, description="blocks, counted from 0; layer L is the output of block L")
+    sae: str = Field(description="release/sae_id or folder; {layer} stands for the layer")
+    hook: HookKind = Field("resid_post", description="resid_post, resid_pre, attn_out or mlp_out")
+    name: str | None = Field(None, description="prefix of the spaces' names, if not the model's name")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value
+
+
+class MatchingSpec(_Part):
+    """How features become pairs."""
+
+    method: Literal["max", "mutual", "one-to-one", "assignment"] = "mutual"
+    direction: Literal["a_to_b", "b_to_a"] = Field("a_to_b", description="for max: whose best partner")
+    top: int = Field(4, ge=1, description="best partners kept a feature, both ways: the candidate graph")
+    min_correlation: float = Field(0.1, ge=-1, le=1, description="pairs at or below it are dropped")
+    min_count: int = Field(10, ge=0, description="features firing on fewer tokens are dropped")
+    top_tokens: int = Field(5, ge=1, description="activating tokens looked at by the token filters")
+    exclude_tokens: list[str] = Field(
+        list(NON_CONCEPT_TOKENS), description="pairs with one of these among their top tokens are dropped"
+    )
+    shared_top_token: bool = Field(False, description="drop pairs whose top tokens have none in common")
+    heldout: bool = Field(True, description="find pairs on half the documents, report their r on the other half")
+
+
+class MetricSpec(_Part):
+    """One measure of how alike the paired decoder rows are, with its settings."""
+
+    metric: str
+    settings: dict[str, Any] = {}
+
+
+class NullSpec(_Part):
+    """The pair-shuffle null: which row goes with which, within the kept pairs."""
+
+    permutations: int = Field(200, ge=0)
+
+
+class TrainSpec(_Part):
+    """How to train the SAEs that the study names and that do not exist yet."""
+
+    text: TextSpec = Field(description="training text: other documents than the study's own")
+    architecture: Literal["topk"] = "topk"
+    features: int = Field(4096, gt=0, description="width of the dictionaries")
+    k: int = Field(32, gt=0, description="features active a token")
+    tokens: int = Field(1_000_000, gt=0, description="activations to train on; the text is reread if it is shorter")
+    batch: int = Field(1024, gt=0, description="activations a step")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate; warmed up, then lowered to a tenth")
+    buffer: int = Field(131_072, gt=0, description="activations held for shuffling")
+    heldout_documents: int = Field(64, gt=0, description="documents of the text kept back to judge the result")
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+_DEFAULT_METRICS = [
+    MetricSpec(metric="svcca", settings={"dims": 64}),
+    MetricSpec(metric="rsa", settings={"inner": "cosine", "outer": "spearman"}),
+    MetricSpec(metric="cka"),
+]
+
+
+class Study(_Part):
+    """Text, spaces, how to match, what to compare."""
+
+    name: str = Field("study", pattern=r"^[A-Za-z0-9._-]+$", description="names the run's folder")
+    text: TextSpec
+    models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
+    spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
+    compare: list[tuple[str, str]] | None = Field(
+        None, description="pairs of space prefixes to compare; all pairs of different prefixes if left out"
+    )
+    matching: MatchingSpec = MatchingSpec()
+    geometry: list[MetricSpec] = _DEFAULT_METRICS
+    null: NullSpec = NullSpec()
+    train: TrainSpec | None = None
+    seed: int = 0
+
+    @field_validator("geometry", mode="before")
+    @classmethod
+    def _short_metrics(cls, value: Any) -> Any:
+        """Allow `- cka` and `- svcca: {dims: 64}` beside the long form."""
+        if not isinstance(value, list):
+            return value
+        return [_long_metric(item) for item in value]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Study:
+        for spaces in self.spaces:
+            if spaces.model not in self.models:
+                near = did_you_mean(spaces.model, self.models)
+                raise ValueError(f"spaces name the model {spaces.model!r}, which models does not have{near}")
+        prefixes = {s.name or s.model for s in self.spaces}
+        for pair in self.compare or ():
+            for prefix in pair:
+                if prefix not in prefixes:
+                    near = did_you_mean(prefix, prefixes)
+                    raise ValueError(f"compare names {prefix!r}, which no spaces are called{near}")
+        if self.compare is None and len(prefixes) < 2:
+            raise ValueError("there is one group of spaces only: add another, or say what to compare with itself")
+        names = [f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
+        return self
+
+
+def _long_metric(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"metric": item}
+    if isinstance(item, dict) and len(item) == 1 and "metric" not in item:
+        ((metric, settings),) = item.items()
+        return {"metric": metric, "settings": settings or {}}
+    return item
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file. Relative paths in it are taken from the file's folder.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key (with the nearest known one), or a wrong value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"study {path}: no such file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"study {path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"study {path}: expected keys such as text, models and spaces")
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"study {path}: {_explain(error)}") from error
+    return _absolute(study, path.resolve().parent)
+
+
+def dump_study(study: Study) -> str:
+    """The study as YAML with every default written out: it repeats the run."""
+    data = study.model_dump(mode="json")
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place!r}{did_you_mean(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"the key {place!r} is missing"
+    return f"{place}: {message}" if place else message
+
+
+def _known_keys(place: tuple[Any, ...]) -> list[str]:
+    """Keys allowed at a place of the study, found by walking the types."""
+    groups: dict[str, type[BaseModel]] = {
+        "text": TextSpec,
+        "models": ModelSpec,
+        "spaces": SpacesSpec,
+        "matching": MatchingSpec,
+        "geometry": MetricSpec,
+        "null": NullSpec,
+        "train": TrainSpec,
+    }
+    names = [p for p in place if isinstance(p, str) and p in groups]
+    return list((groups[names[-1]] if names else Study).model_fields)
+
+
+def _absolute(study: Study, base: Path) -> Study:
+    """Make paths relative to the study's file absolute, where they are paths."""
+
+    def path(name: str) -> str:
+        if name.startswith(("./", "../")):
+            return str((base / name).resolve())
+        expanded = Path(name).expanduser()
+        if name.startswith("~"):
+            return str(expanded)
+        at_base = base / name.split("{", 1)[0].split("*", 1)[0]
+        return str((base / name).resolve()) if not expanded.is_absolute() and at_base.exists() else name
+
+    def text(spec: TextSpec) -> TextSpec:
+        from unifeat.text.sources import LOCAL_SUFFIXES
+
+        local = spec.source.endswith(LOCAL_SUFFIXES) and not Path(spec.source).expanduser().is_absolute()
+        source = str((base / spec.source).resolve()) if local else path(spec.source)
+        return spec.model_copy(update={"source": source})
+
+    update: dict[str, Any] = {
+        "text": text(study.text),
+        "models": {n: m.model_copy(update={"name": path(m.name)}) for n, m in study.models.items()},
+        "spaces": [s.model_copy(update={"sae": path(s.sae)}) for s in study.spaces],
+    }
+    if study.train:
+        update["train"] = study.train.model_copy(update={"text": text(study.train.text)})
+    return study.model_copy(update=update)

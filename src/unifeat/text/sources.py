@@ -1,0 +1,136 @@
+"""Documents from local files or a Hugging Face dataset, one at a time, in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from unifeat.errors import UserError
+from unifeat.storage import file_stamp
+
+LOCAL_SUFFIXES = (".txt", ".jsonl", ".jsonl.zst", ".parquet")
+
+
+def find_source(source: str) -> list[Path] | str:
+    """The sorted local files that `source` (a path or glob) names, or the dataset's name as it is.
+
+    Raises:
+        UserError: a path that is not there, a glob that matches nothing, or a file of another kind.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(LOCAL_SUFFIXES))
+        if not files:
+            raise UserError(f"text source {source}: the folder holds none of {', '.join(LOCAL_SUFFIXES)}")
+        return files
+    if glob.has_magic(str(path)):
+        files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        if not files:
+            raise UserError(f"text source {source}: no file matches this pattern")
+    elif path.exists():
+        files = [path]
+    elif source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~")):
+        raise UserError(f"text source {source}: no such file")
+    else:
+        return source
+    wrong = [p for p in files if not p.name.endswith(LOCAL_SUFFIXES)]
+    if wrong:
+        raise UserError(f"text source {wrong[0]}: unifeat reads {', '.join(LOCAL_SUFFIXES)}")
+    return files
+
+
+def source_stamp(found: list[Path] | str) -> Any:
+    """What identifies the source's content without reading it."""
+    return found if isinstance(found, str) else [file_stamp(p) for p in found]
+
+
+def read_documents(found: list[Path] | str, field: str, split: str, config: str | None) -> Iterator[str]:
+    """Stream the documents of a source found by `find_source`; blank ones are left out.
+
+    Args:
+        found: files, or the name of a Hugging Face dataset.
+        field: the text field of .jsonl and .parquet rows and of dataset rows.
+        split: the dataset's split; local files ignore it.
+        config: the dataset's configuration name, if it has several.
+    """
+    if isinstance(found, str):
+        documents = _from_dataset(found, field, split, config)
+    else:
+        documents = (text for path in found for text in _from_file(path, field))
+    return (text for text in documents if text.strip())
+
+
+def _from_file(path: Path, field: str) -> Iterator[str]:
+    if path.name.endswith(".txt"):
+        try:
+            yield path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"text file {path} is not UTF-8 (byte {error.start}): convert it first") from error
+    elif path.name.endswith(".parquet"):
+        yield from _from_parquet(path, field)
+    else:
+        yield from _from_jsonl(path, field)
+
+
+def _from_jsonl(path: Path, field: str) -> Iterator[str]:
+    with path.open("rb") as raw:
+        stream: Any = raw
+        if path.name.endswith(".zst"):
+            import zstandard
+
+            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"text file {path}, line {number}: not JSON ({error.msg})") from error
+            yield _text_of(row, field, f"text file {path}, line {number}")
+
+
+def _from_parquet(path: Path, field: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"text file {path} is not a parquet file: {error}") from error
+    if field not in file.schema_arrow.names:
+        raise UserError(
+            f"text file {path} has no column {field!r}: set text.field to one of {file.schema_arrow.names}"
+        )
+    for batch in file.iter_batches(batch_size=256, columns=[field]):
+        for value in batch.column(0).to_pylist():
+            if value is not None:
+                yield _text_of({field: value}, field, f"text file {path}")
+
+
+def _from_dataset(name: str, field: str, split: str, config: str | None) -> Iterator[str]:
+    import datasets
+
+    try:
+        rows = iter(datasets.load_dataset(name, config, split=split, streaming=True))
+        first = list(islice(rows, 1))
+    except Exception as error:  # datasets raises a different type for every way a name can be wrong
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"text source {name!r} is neither a local file nor a dataset that can be loaded now: {reason}"
+        ) from error
+    for row in (*first, *rows):
+        yield _text_of(row, field, f"dataset {name}")
+
+
+def _text_of(row: Any, field: str, where: str) -> str:
+    if not isinstance(row, dict) or field not in row:
+        fields = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise UserError(f"{where} has no field {field!r}: set text.field to one of {fields}")
+    if not isinstance(row[field], str):
+        raise UserError(f"{where}: field {field!r} holds {type(row[field]).__name__}, not text")
+    return row[field]
