@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from unifeat.matching import correlate as correlate
     from unifeat.matching import match as match
     from unifeat.models import load_sae as load_sae
-    from unifeat.run import Run as Run
-    from unifeat.run import open_run as open
-    from unifeat.run import run as run
+    from unifeat.pipeline import run as run
+    from unifeat.results import Run as Run
+    from unifeat.results import open_run as open
 
 # Public name -> (module, attribute). Resolved when used, so that importing unifeat costs nothing.
 _PUBLIC = {
@@ -30,9 +30,9 @@ _PUBLIC = {
     "cka": ("unifeat.geometry", "cka"),
     "permutation_test": ("unifeat.inference", "permutation_test"),
     "load_sae": ("unifeat.models", "load_sae"),
-    "Run": ("unifeat.run", "Run"),
-    "run": ("unifeat.run", "run"),
-    "open": ("unifeat.run", "open_run"),
+    "Run": ("unifeat.results", "Run"),
+    "run": ("unifeat.pipeline", "run"),
+    "open": ("unifeat.results", "open_run"),
 }
 __all__ = [*_PUBLIC, "__version__"]
 

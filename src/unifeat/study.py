@@ -86,7 +86,7 @@ class MetricSpec(_Part):
     settings: dict[str, Any] = {}
 
 
-class NullSpec(_Part):
+class InferenceSpec(_Part):
     """The pair-shuffle null: which row goes with which, within the kept pairs."""
 
     permutations: int = Field(200, ge=0)
@@ -126,7 +126,7 @@ class Study(_Part):
     )
     matching: MatchingSpec = MatchingSpec()
     geometry: list[MetricSpec] = _DEFAULT_METRICS
-    null: NullSpec = NullSpec()
+    inference: InferenceSpec = InferenceSpec()
     train: TrainSpec | None = None
     seed: int = 0
 
@@ -217,7 +217,7 @@ def _known_keys(place: tuple[Any, ...]) -> list[str]:
         "spaces": SpacesSpec,
         "matching": MatchingSpec,
         "geometry": MetricSpec,
-        "null": NullSpec,
+        "inference": InferenceSpec,
         "train": TrainSpec,
     }
     names = [p for p in place if isinstance(p, str) and p in groups]

@@ -1,5 +1,1 @@
 """The demo: two real language models, real news, SAEs that this project trained. No hub is contacted."""
-
-from unifeat.demo.prepare import prepare
-
-__all__ = ["prepare"]

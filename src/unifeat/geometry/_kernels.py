@@ -65,7 +65,7 @@ def replace_by_rank(values, ordered, ranks, starts, per_unit):  # type: ignore[n
     for i in range(values.size):
         value = values[i]
         b = min(int((value - ordered[0]) * per_unit), bins - 1)
-        low, high = starts[b], starts[b + 1]
+        low, high = np.int64(starts[b]), np.int64(starts[b + 1])
         while low < high:
             middle = (low + high) // 2
             if ordered[middle] < value:

@@ -58,14 +58,14 @@ def square(values: NDArray[Any], n: int, dtype: Any) -> NDArray[Any]:
 def ranks_in_place(values: Matrix, scale: float) -> None:
     """Average ranks over ties, written over the values (non-negative); `scale` sets what counts as a tie.
 
-    Sorting plain values and looking each one up is three times as fast as an argsort of 50 million.
+    Sorting plain values and looking each one up in a table is twice as fast as an argsort of 50 million.
     """
     ordered = np.sort(values)
     ranks = tied_ranks(ordered, scale, TIE)
-    bins = int(np.clip(values.size // 16, 1, 2**21))
+    bins = int(np.clip(values.size // 3, 1, 2**24))
     spread = ordered[-1] - ordered[0]
     per_unit = bins / spread if spread > 0 else 0.0
-    starts = bin_starts(ordered, per_unit, bins)
+    starts = bin_starts(ordered, per_unit, bins).astype(np.uint32)  # half the cache misses of 64 bits
     edges = np.linspace(0, values.size, _CHUNKS + 1).astype(np.int64)
     parts = [values[a:b] for a, b in pairwise(edges)]
     in_threads(lambda part: replace_by_rank(part, ordered, ranks, starts, per_unit), parts, values.size)

@@ -25,14 +25,12 @@ class LanguageModel:
 
     Attributes:
         name: as the user gave it.
-        identity: what determines its activations: weights, dtype, and revision.
         tokenizer: its fast tokenizer.
         n_layers: blocks of the whole model, before the cut.
         d_model: width of the residual stream.
     """
 
     name: str
-    identity: dict[str, Any]
     architecture: str
     tokenizer: Any
     decoder: nn.Module
@@ -182,7 +180,6 @@ def load_language_model(
     decoder.to(torch_device)
     return LanguageModel(
         name=name,
-        identity=_identity(folder, model, torch_dtype),
         architecture=config.model_type,
         tokenizer=tokenizer,
         decoder=decoder,
@@ -206,7 +203,9 @@ def read_config(name: str, dtype: str = "auto") -> Any:
         config = AutoConfig.from_pretrained(model_folder(name, resolve_dtype(dtype)))
     except (OSError, ValueError) as error:
         raise _unknown(name, error) from error
-    return config.get_text_config()
+    text_config = config.get_text_config()
+    text_config._commit_hash = getattr(config, "_commit_hash", None)
+    return text_config
 
 
 def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
@@ -218,13 +217,16 @@ def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
             )
 
 
-def _identity(folder: str, model: Any, dtype: torch.dtype) -> dict[str, Any]:
-    identity: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch.")}
+def model_identity(name: str, dtype: str) -> dict[str, Any]:
+    """What determines a model's activations, found without loading it: its files' hashes, or its commit on the hub."""
+    torch_dtype = resolve_dtype(dtype)
+    folder = model_folder(name, torch_dtype)
+    identity: dict[str, Any] = {"dtype": str(torch_dtype).removeprefix("torch.")}
     path = Path(folder)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json")
         return identity | {"files": {p.name: sha256_of(p) for p in files}}
-    return identity | {"hub": folder, "commit": getattr(model.config, "_commit_hash", None)}
+    return identity | {"hub": folder, "commit": getattr(read_config(name, dtype), "_commit_hash", None)}
 
 
 def _unknown(name: str, error: Exception) -> UserError:

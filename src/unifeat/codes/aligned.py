@@ -1,0 +1,142 @@
+"""Codes of two spaces on the places they share, so that row i of one and row i of the other are the same token.
+
+With the same tokenizer every token pairs. With different ones, tokens pair that end at the same character of the same
+document; where a tokenizer cut one character into several tokens, only the last of them, which completes it, can pair.
+
+Shard k of every store over a text holds the same stretch of it, so alignment is a matter of shard k and shard k alone:
+memory does not grow with the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.codes.shard import Shard
+from unifeat.codes.store import CodeStore
+from unifeat.errors import UserError
+from unifeat.matching.paired import CsrArrays
+from unifeat.models.activations import Places
+
+CHUNK_NONZEROS = 1 << 26  # of both sides together: half a gigabyte
+
+# A place within a shard as one integer: document, character (32 bits), order (5 bits).
+_ORDER_BITS = 5
+_DOCUMENT_SHIFT = 32 + _ORDER_BITS
+
+
+@dataclass(frozen=True)
+class AlignedCodes:
+    """Two stores on their shared places, read in chunks (see `unifeat.matching.paired.PairedCodes`).
+
+    Attributes:
+        a, b: the stores.
+        n_rows: aligned rows of the documents chosen.
+        documents: (documents of the corpus,) which of them to use, or None for all.
+    """
+
+    a: CodeStore
+    b: CodeStore
+    n_rows: int
+    documents: NDArray[np.bool_] | None = None
+
+    @property
+    def features_a(self) -> int:
+        """Width of A's dictionary."""
+        return self.a.features
+
+    @property
+    def features_b(self) -> int:
+        """Width of B's dictionary."""
+        return self.b.features
+
+    def only(self, documents: NDArray[np.bool_]) -> AlignedCodes:
+        """The rows of some documents; `documents` has an entry for each document of the corpus."""
+        chosen = replace(self, documents=documents)
+        return replace(chosen, n_rows=sum(len(at_a) for _, _, at_a, _ in chosen._aligned_shards()))
+
+    def chunks(self) -> Iterator[tuple[CsrArrays, CsrArrays]]:
+        """Aligned codes of about `CHUNK_NONZEROS` entries at a time; the same each time."""
+        held_a: list[CsrArrays] = []
+        held_b: list[CsrArrays] = []
+        size = 0
+        for shard_a, shard_b, at_a, at_b in self._aligned_shards():
+            held_a.append(_take(shard_a, at_a))
+            held_b.append(_take(shard_b, at_b))
+            size += len(held_a[-1].index) + len(held_b[-1].index)
+            if size >= CHUNK_NONZEROS:
+                yield _join(held_a), _join(held_b)
+                held_a, held_b, size = [], [], 0
+        if held_a:
+            yield _join(held_a), _join(held_b)
+
+    def _aligned_shards(self) -> Iterator[tuple[Shard, Shard, NDArray[np.int64], NDArray[np.int64]]]:
+        same_tokenizer = self.a.settings["tokenizer"] == self.b.settings["tokenizer"]
+        for shard_a, shard_b in zip(self.a.shards(), self.b.shards(), strict=True):
+            at_a, at_b = shared_places(shard_a.places, shard_b.places, same_tokenizer=same_tokenizer)
+            if self.documents is not None:
+                keep = self.documents[shard_a.places.document[at_a]]
+                at_a, at_b = at_a[keep], at_b[keep]
+            yield shard_a, shard_b, at_a, at_b
+
+
+def align(a: CodeStore, b: CodeStore) -> AlignedCodes:
+    """Pair the tokens of two stores.
+
+    Raises:
+        UserError: the stores come from different texts, or share no place.
+    """
+    for what in ("text", "cut"):
+        if a.settings[what] != b.settings[what]:
+            raise UserError(f"{a.folder} and {b.folder} hold codes of different texts, which cannot be compared")
+    paired = AlignedCodes(a, b, 0)
+    rows = sum(len(at_a) for _, _, at_a, _ in paired._aligned_shards())
+    if not rows:
+        raise UserError(f"{a.folder} and {b.folder} share no token: is every token masked?")
+    return replace(paired, n_rows=rows)
+
+
+def shared_places(
+    a: Places, b: Places, *, same_tokenizer: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers of the places that two shards share, in text order: two (shared,) arrays.
+
+    Args:
+        a, b: places in order of document and character.
+        same_tokenizer: pair every token, those that end inside a character too.
+    """
+    rows_a, keys_a = _keys(a, same_tokenizer)
+    rows_b, keys_b = _keys(b, same_tokenizer)
+    _, at_a, at_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
+    in_order = np.argsort(at_a, kind="stable")
+    return rows_a[at_a[in_order]], rows_b[at_b[in_order]]
+
+
+def _keys(places: Places, same_tokenizer: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows = np.arange(len(places)) if same_tokenizer else np.flatnonzero(places.order == 0)
+    # More than 31 tokens ending at one character (a long run of bytes) fall on one key: the rest stays unpaired.
+    order = np.minimum(places.order[rows].astype(np.int64), (1 << _ORDER_BITS) - 1)
+    key = (places.document[rows].astype(np.int64) << _DOCUMENT_SHIFT) | (
+        places.char_end[rows].astype(np.int64) << _ORDER_BITS
+    )
+    unique, first = np.unique(key | order, return_index=True)
+    return rows[first], unique
+
+
+def _take(shard: Shard, rows: NDArray[np.int64]) -> CsrArrays:
+    """Some rows of a shard, copied out of the memory map."""
+    begin, end = shard.indptr[rows], shard.indptr[rows + 1]
+    counts = end - begin
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    flat = np.arange(int(indptr[-1])) + np.repeat(begin - indptr[:-1], counts)
+    return CsrArrays(indptr, shard.feature[flat], shard.value[flat])
+
+
+def _join(parts: list[CsrArrays]) -> CsrArrays:
+    lengths = [np.diff(part.indptr) for part in parts]
+    indptr = np.r_[0, np.cumsum(np.concatenate(lengths))].astype(np.int64)
+    return CsrArrays(indptr, np.concatenate([p.index for p in parts]), np.concatenate([p.value for p in parts]))

@@ -1,0 +1,149 @@
+"""From text to codes: one forward pass of a model serves all its spaces, one group of text at a time.
+
+`encode_group` is the unit of work: a pure function of stored text, model and SAE, so that a loop, a pool or a cluster
+can run it, in any order, again after a kill, with the same outcome bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from unifeat.codes.shard import FORMAT, Shard, write_shard
+from unifeat.codes.store import CodeStore
+from unifeat.errors import UserError
+from unifeat.models.activations import BATCH_TOKENS, SINK_RATIO, GroupActivations, run_group
+from unifeat.models.hooks import HookPoint
+from unifeat.models.language import LanguageModel
+from unifeat.models.quality import encode_rows
+from unifeat.models.sae import sae_digest
+from unifeat.progress import track
+from unifeat.text.corpus import GROUP_CHARACTERS, PART_CHARACTERS, Corpus
+
+_FVU_EVERY = 4  # reconstructing costs as much as encoding; a quarter of the groups tells the FVU well enough
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What encodes one space: where it reads, its SAE, and the store its codes go to."""
+
+    space: str
+    point: HookPoint
+    sae: Any
+    store: CodeStore
+
+
+def encode_spaces(
+    model: LanguageModel, corpus: Corpus, encoders: list[Encoder], *, context: int, bos: int | None
+) -> None:
+    """Encode what is missing from the stores and finish them. Memory does not grow with the text.
+
+    Raises:
+        UserError: activations or codes with NaN or Inf, a text shorter than a window, a full disk.
+    """
+    missing = [[e for e in encoders if not e.store.has(group)] for group in range(corpus.groups)]
+    work = sum(size for size, todo in zip(corpus.group_characters, missing, strict=True) if todo)
+    name = model.name.rsplit("/", 1)[-1]
+    with track(f"encoding {name} ({len(encoders)} spaces)", work, unit="characters") as advance:
+        for group, todo in enumerate(missing):
+            if todo:
+                encode_group(model, corpus, group, todo, context=context, bos=bos)
+                advance(corpus.group_characters[group])
+    for encoder in encoders:
+        if not encoder.store.finished():
+            _check_long_enough(encoder, corpus, context)
+            encoder.store.finish(corpus.groups)
+
+
+def encode_group(
+    model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], *, context: int, bos: int | None
+) -> None:
+    """Encode one group of text for some spaces of a model and write their shards."""
+    points = list(dict.fromkeys(encoder.point for encoder in encoders))
+    activations = run_group(model, corpus.parts(group), points, context=context, bos=bos)
+    for encoder in encoders:
+        shard = encode_shard(encoder, activations, with_fvu=group % _FVU_EVERY == 0)
+        write_shard(encoder.store.shard_path(group), shard)
+
+
+def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: bool) -> Shard:
+    """Codes of one space over one group's activations.
+
+    Raises:
+        UserError: codes with NaN or Inf, naming the space.
+    """
+    x, places, masked = activations.without_sinks(encoder.point)
+    counts, features, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
+    error = squared = 0.0
+    total = torch.zeros(x.shape[1], dtype=torch.float64)
+    with torch.inference_mode():
+        for rows, codes in encode_rows(encoder.sae, x):
+            if not bool(torch.isfinite(codes).all()):
+                raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; its weights do not fit")
+            row, feature = torch.nonzero(codes, as_tuple=True)
+            counts.append(torch.bincount(row, minlength=len(rows)).cpu().numpy())
+            features.append(feature.to(torch.int32).cpu().numpy())
+            values.append(codes[row, feature].to(torch.float32).cpu().numpy())
+            if with_fvu:
+                wide = rows.to(torch.float64)
+                error += float((wide - encoder.sae.decode(codes).to(torch.float64)).pow(2).sum())
+                squared += float(wide.pow(2).sum())
+                total += wide.sum(0).cpu()
+    stats: dict[str, Any] = asdict(masked) | {"fvu_tokens": len(x) if with_fvu else 0}
+    if with_fvu and len(x):
+        stats |= {"fvu_error": error, "fvu_total": squared - float(total.pow(2).sum()) / len(x)}
+    return Shard(
+        np.cumsum(np.concatenate(counts), dtype=np.int64),
+        np.concatenate(features),
+        np.concatenate(values),
+        places,
+        stats,
+    )
+
+
+def _check_long_enough(encoder: Encoder, corpus: Corpus, context: int) -> None:
+    read = 0
+    for group in range(corpus.groups):
+        read += encoder.store.shard(group).stats["read"]
+        if read >= context:
+            return
+    raise UserError(
+        f"the text holds {read} tokens for {encoder.space}, fewer than one window of {context}: "
+        "give more text or lower text.context"
+    )
+
+
+def store_settings(
+    corpus: Corpus,
+    model: dict[str, Any],
+    tokenizer: str,
+    point: HookPoint,
+    sae: Any,
+    *,
+    context: int,
+    bos: int | None,
+) -> dict[str, Any]:
+    """Everything that determines a space's codes: the store's key is made from it.
+
+    Args:
+        model: `model_identity` of the language model.
+        tokenizer: `tokenizer_digest` of its tokenizer.
+        sae: a SAELens SAE.
+    """
+    return {
+        "format": FORMAT,
+        "text": corpus.digest,
+        "cut": [GROUP_CHARACTERS, PART_CHARACTERS],
+        "model": model,
+        "tokenizer": tokenizer,
+        "hook": list(point),
+        "sae": sae_digest(sae),
+        "d_sae": int(sae.cfg.d_sae),
+        "context": context,
+        "bos": bos,
+        "sink_ratio": SINK_RATIO,
+        "batch_tokens": BATCH_TOKENS,
+    }

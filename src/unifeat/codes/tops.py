@@ -1,0 +1,57 @@
+"""The tokens that activate each feature most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unifeat.codes.store import CodeStore
+
+COLUMNS = ["feature", "rank", "activation", "document", "char_end", "token"]
+
+
+def top_activations(store: CodeStore, n: int) -> pd.DataFrame:
+    """The `n` strongest activations of each feature, one row each, strongest first; ties to the earlier token.
+
+    Memory is that of the result and one shard.
+
+    Returns:
+        Columns `feature`, `rank` (from 0), `activation`, `document`, `char_end`, `token` (id).
+    """
+    held = pd.DataFrame({column: [] for column in ("feature", "activation", "document", "char_end", "token")})
+    floor = np.full(store.features, -np.inf, np.float32)  # the n-th best so far: weaker ones need no sorting
+    for shard in store.shards():
+        strong = np.flatnonzero(np.asarray(shard.value) > floor[shard.feature])
+        row = np.searchsorted(shard.indptr, strong, side="right") - 1
+        new = pd.DataFrame(
+            {
+                "feature": shard.feature[strong],
+                "activation": shard.value[strong],
+                "document": shard.places.document[row],
+                "char_end": shard.places.char_end[row],
+                "token": shard.places.token[row],
+            }
+        )
+        both = pd.concat([held, new], ignore_index=True) if len(held) else new
+        # A stable sort keeps text order among equals, since shards come in text order.
+        both = both.sort_values(["feature", "activation"], ascending=[True, False], kind="stable")
+        rank = both.groupby("feature", sort=False).cumcount()
+        held = both[rank < n]
+        last = held[rank[rank < n] == n - 1]
+        floor[last["feature"]] = last["activation"]
+    held = held.assign(rank=held.groupby("feature", sort=False).cumcount()).reset_index(drop=True)
+    return held[COLUMNS].astype(
+        {"feature": "int32", "rank": "int32", "document": "int32", "char_end": "int32", "token": "int32"}
+    )
+
+
+def top_token_texts(tops: pd.DataFrame, tokenizer: Any, n: int) -> dict[int, list[str]]:
+    """For each feature the texts of its `n` strongest tokens, each decoded on its own."""
+    strongest = tops[tops["rank"] < n]
+    texts = {token: tokenizer.decode([token]) for token in strongest["token"].unique()}
+    return {
+        int(feature): [texts[token] for token in tokens]
+        for feature, tokens in strongest.groupby("feature", sort=False)["token"]
+    }

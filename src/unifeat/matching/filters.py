@@ -1,0 +1,88 @@
+"""From candidates to pairs: which are kept, and why each of the others is dropped.
+
+The table goes in with every candidate and comes out with every candidate; `kept` and `dropped_because` say what
+happened. Filters come first and the method chooses among what is left, so that a feature whose best partner is filtered
+out can still be paired with its next best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Select = Callable[[pd.DataFrame], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a candidate must fulfil.
+
+    Attributes:
+        min_correlation: pairs with r at or below it are dropped.
+        min_count: features that fire on fewer tokens are dropped.
+        exclude_tokens: pairs with one of these among either feature's top tokens are dropped. Compared as they are
+            and without surrounding blanks.
+        shared_top_token: drop pairs whose top tokens have none in common (letter case and blanks aside).
+    """
+
+    min_correlation: float
+    min_count: int
+    exclude_tokens: tuple[str, ...]
+    shared_top_token: bool
+
+
+def decide(
+    candidates: pd.DataFrame,
+    filters: Filters,
+    select: Select,
+    top_tokens_a: dict[int, list[str]],
+    top_tokens_b: dict[int, list[str]],
+    method: str,
+) -> pd.DataFrame:
+    """Add `kept` (bool) and `dropped_because` (text, empty where kept) to a table of candidates.
+
+    Args:
+        candidates: `feature_a`, `feature_b`, `correlation`, `count_a`, `count_b`, one row a candidate pair.
+        select: the matching method: which rows of a filtered table form the matching.
+        top_tokens_a, top_tokens_b: for each feature its top activating tokens, as text.
+        method: the method's name, for the reasons.
+    """
+    reasons = np.full(len(candidates), "", object)
+
+    def drop(bad: NDArray[np.bool_] | pd.Series, why: str) -> None:
+        reasons[np.asarray(bad, bool) & (reasons == "")] = why
+
+    fewest = candidates[["count_a", "count_b"]].min(axis=1)
+    drop(fewest < filters.min_count, f"fires on fewer than {filters.min_count} tokens")
+    drop(~(candidates["correlation"] > filters.min_correlation), f"r at or below {filters.min_correlation:g}")
+    if filters.exclude_tokens:
+        excluded = frozenset(filters.exclude_tokens)
+        bad_a = {f for f, tokens in top_tokens_a.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
+        bad_b = {f for f, tokens in top_tokens_b.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
+        drop(candidates["feature_a"].isin(bad_a), "non-concept token in A")
+        drop(candidates["feature_b"].isin(bad_b), "non-concept token in B")
+    if filters.shared_top_token:
+        words_a = {f: _words(tokens) for f, tokens in top_tokens_a.items()}
+        words_b = {f: _words(tokens) for f, tokens in top_tokens_b.items()}
+        none: frozenset[str] = frozenset()
+        apart = [
+            words_a.get(a, none).isdisjoint(words_b.get(b, none))
+            for a, b in zip(candidates["feature_a"], candidates["feature_b"], strict=True)
+        ]
+        drop(np.array(apart, bool), "no top token in common")
+    left = np.flatnonzero(reasons == "")
+    chosen = select(candidates.iloc[left])
+    reasons[left[~chosen]] = f"not chosen by {method} matching"
+    return candidates.assign(kept=reasons == "", dropped_because=reasons)
+
+
+def _as_is_and_stripped(tokens: Iterable[str]) -> set[str]:
+    return {form for token in tokens for form in (token, token.strip())}
+
+
+def _words(tokens: Iterable[str]) -> frozenset[str]:
+    return frozenset(token.strip().casefold() for token in tokens)

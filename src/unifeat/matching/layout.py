@@ -1,0 +1,146 @@
+"""Codes laid out for the kernels: rows of B as records, entries of A feature by feature, made by all threads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unifeat.matching import kernels
+from unifeat.matching.kernels import Columns, Records
+from unifeat.matching.moments import Profile
+from unifeat.matching.paired import Array, ChunkPair, CsrArrays, PairedCodes, normal_chunks, row_slice
+
+_MOST_LINES = 12  # a longer record is fetched by the processor's own streams once it is being read
+_MOST_ENTRIES = 1 << 30  # laid out at once: record addresses are 32-bit word numbers
+
+
+class Team(NamedTuple):
+    """Threads that share the work. The kernels release the GIL."""
+
+    pool: ThreadPoolExecutor
+    threads: int
+
+    def each(self, task: Callable[..., Any], jobs: list[Any]) -> list[Any]:
+        """task(job) for all jobs, results in order; the first error is raised."""
+        return [task(jobs[0])] if len(jobs) == 1 else list(self.pool.map(task, jobs))
+
+
+class _Piece(NamedTuple):
+    chunk: int
+    first: int  # row of the chunk
+    last: int
+
+
+def groups(paired: PairedCodes, dtype: Any, a: Profile, b: Profile, limit: int) -> Iterator[list[ChunkPair]]:
+    """Consecutive chunks, cut and put together so that each group has about `limit` entries or fewer."""
+    limit = max(min(limit, _MOST_ENTRIES), 1)
+    per_row = a.dense + b.dense + 1
+    group: list[ChunkPair] = []
+    held = 0
+    for pair in normal_chunks(paired, dtype):
+        rows = np.arange(pair[0].rows + 1, dtype=np.int64)
+        cost = sum(codes.indptr - codes.indptr[0] for codes in pair) + rows * per_row
+        first = 0
+        while first < pair[0].rows:
+            last = int(np.searchsorted(cost, cost[first] + limit - held, side="right")) - 1
+            if last <= first and group:
+                yield group
+                group, held = [], 0
+                continue
+            last = max(last, first + 1)
+            group.append((row_slice(pair[0], first, last), row_slice(pair[1], first, last)))
+            held += int(cost[last] - cost[first])
+            first = last
+    if group:
+        yield group
+
+
+def records(chunks: list[CsrArrays], profile: Profile, dtype: Any, team: Team) -> tuple[Records, Array]:
+    """The rows as records, and the word at which each row's record starts ((rows,) uint32)."""
+    # Half-width ids where the ranks (and a record's length) fit: less memory to fetch.
+    narrow = dtype == np.float32 and profile.varying < 1 << 16
+    id_type = np.dtype(np.uint16 if narrow else np.uint32)
+    per_word = np.dtype(dtype).itemsize // id_type.itemsize
+    bounds = _row_bounds(chunks)
+    words = np.empty(bounds[-1], np.int64)
+
+    def measure(pieces: list[_Piece]) -> None:
+        for c, first, last in pieces:
+            out = words[bounds[c] : bounds[c + 1]]
+            kernels.record_words(*chunks[c], profile.rank, profile.dense, per_word, first, last, out)
+
+    pieces = _parts(bounds, team.threads)
+    team.each(measure, pieces)
+    ends = np.cumsum(words)
+    start = (ends - words).astype(np.uint32)
+    values = np.empty(int(ends[-1]) if len(ends) else 0, dtype)
+    ids = values.view(id_type)
+
+    def fill(pieces: list[_Piece]) -> None:
+        for c, first, last in pieces:
+            where = start[bounds[c] : bounds[c + 1]]
+            kernels.fill_records(*chunks[c], profile.rank, profile.shift, where, first, last, values, ids)
+
+    team.each(fill, pieces)
+    lines = min(values.nbytes // (64 * max(len(words), 1)) + 1, _MOST_LINES)
+    return Records(values, ids, lines), start
+
+
+def columns(
+    chunks: list[CsrArrays], profile: Profile, start: Array, low: int, high: int, team: Team
+) -> Columns:
+    """The entries of ranks low:high feature by feature, with the records' addresses from `start`."""
+    bounds = _row_bounds(chunks)
+    parts = _parts(bounds, team.threads)
+    count = np.zeros((len(parts), high - low), np.int64)
+
+    def tally(part: int) -> None:
+        for c, first, last in parts[part]:
+            kernels.count_columns(*chunks[c], profile.rank, profile.dense, low, high, first, last, count[part])
+
+    team.each(tally, list(range(len(parts))))
+    column = np.zeros(high - low + 1, np.int64)
+    np.cumsum(count.sum(axis=0), out=column[1:])
+    # Each part writes behind the parts before it, so a column is in row order whoever wrote it.
+    cursor = column[:-1] + np.cumsum(count, axis=0) - count
+    word, value = np.empty(column[-1], np.uint32), np.empty(column[-1], chunks[0].value.dtype)
+
+    def fill(part: int) -> None:
+        for c, first, last in parts[part]:
+            where = start[bounds[c] : bounds[c + 1]]
+            kernels.fill_columns(
+                *chunks[c], profile.rank, profile.shift, where, low, high, first, last, cursor[part], word, value
+            )
+
+    team.each(fill, list(range(len(parts))))
+    return Columns(column, word, value)
+
+
+def even_ranges(work: Array, parts: int) -> list[tuple[int, int]]:
+    """Consecutive ranges of about equal work, none empty."""
+    total = np.cumsum(work, dtype=np.float64)
+    edges = np.searchsorted(total, np.linspace(0, total[-1], parts + 1)[1:-1], side="left") + 1
+    edges = np.unique(np.concatenate([[0], np.minimum(edges, len(work)), [len(work)]])).tolist()
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _row_bounds(chunks: list[CsrArrays]) -> list[int]:
+    return [0, *np.cumsum([codes.rows for codes in chunks]).tolist()]
+
+
+def _parts(bounds: list[int], parts: int) -> list[list[_Piece]]:
+    """The rows of all chunks dealt into consecutive parts of equal length."""
+    edges = np.linspace(0, bounds[-1], parts + 1).astype(int).tolist()
+    dealt = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        pieces = [
+            _Piece(c, max(low, bounds[c]) - bounds[c], min(high, bounds[c + 1]) - bounds[c])
+            for c in range(len(bounds) - 1)
+            if low < bounds[c + 1] and high > bounds[c]
+        ]
+        if pieces:
+            dealt.append(pieces)
+    return dealt

@@ -1,0 +1,176 @@
+"""Two code matrices over the same tokens, as a stream of aligned row chunks.
+
+Everything that correlates reads its codes through `PairedCodes`, so it neither knows nor cares whether they lie in
+memory or in a store on disk, and it never needs more than a few chunks at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError
+
+Array: TypeAlias = NDArray[Any]
+
+
+class CsrArrays(NamedTuple):
+    """Rows of codes in CSR form; entries of row i are `indptr[i]:indptr[i + 1]` of the other two.
+
+    No feature may appear twice in a row. Order within a row is free, explicit zeros are read as "did not fire",
+    and `indptr[0]` need not be 0, so that rows can be sliced without copying entries.
+    """
+
+    indptr: Array  # (rows + 1,) int64
+    index: Array  # (entries,) int32, feature ids
+    value: Array  # (entries,) float32 or float64
+
+    @property
+    def rows(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def entries(self) -> int:
+        return int(self.indptr[-1] - self.indptr[0])
+
+
+ChunkPair: TypeAlias = tuple[CsrArrays, CsrArrays]
+
+
+@runtime_checkable
+class PairedCodes(Protocol):
+    """Codes of two spaces on the tokens they share. Iterated several times; the chunks must be the same each time."""
+
+    n_rows: int
+    features_a: int
+    features_b: int
+
+    def chunks(self) -> Iterator[ChunkPair]:
+        """Aligned chunks in row order: both sides hold the same rows. Memory-mapped arrays are welcome."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemoryCodes:
+    """Two code matrices in memory, as one chunk or as chunks of `chunk_rows` rows."""
+
+    a: CsrArrays
+    b: CsrArrays
+    features_a: int
+    features_b: int
+    chunk_rows: int | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return self.a.rows
+
+    def chunks(self) -> Iterator[ChunkPair]:
+        step = self.chunk_rows or max(self.n_rows, 1)
+        for first in range(0, self.n_rows, step):
+            last = min(first + step, self.n_rows)
+            yield row_slice(self.a, first, last), row_slice(self.b, first, last)
+
+
+def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = None) -> PairedCodes:
+    """Two scipy sparse matrices (tokens × features) as `PairedCodes`; what is `PairedCodes` already is returned as is.
+
+    Duplicate entries are summed on a copy; the inputs are never changed.
+
+    Raises:
+        UserError: not sparse, complex, or different numbers of rows.
+    """
+    if codes_b is None:
+        if isinstance(codes_a, tuple) and len(codes_a) == 2:
+            return as_paired(*codes_a, chunk_rows=chunk_rows)
+        if isinstance(codes_a, PairedCodes):
+            return codes_a
+        raise UserError(f"expected two code matrices or PairedCodes, got one {type(codes_a).__name__}")
+    a, features_a = _from_scipy(codes_a, "A")
+    b, features_b = _from_scipy(codes_b, "B")
+    if a.rows != b.rows:
+        raise UserError(
+            f"codes A have {a.rows} rows and codes B {b.rows}: both must cover the same tokens in the same order"
+        )
+    return InMemoryCodes(a, b, features_a, features_b, chunk_rows)
+
+
+def row_slice(codes: CsrArrays, first: int, last: int) -> CsrArrays:
+    """Rows first:last, sharing the entries' memory."""
+    return CsrArrays(codes.indptr[first : last + 1], codes.index, codes.value)
+
+
+def checked_chunks(paired: PairedCodes) -> Iterator[ChunkPair]:
+    """The chunks in the kernels' form, with row counts and row pointers checked (ids and values: see `moments`).
+
+    Raises:
+        UserError: chunks that disagree on their rows, malformed pointers, or fewer or more rows than promised.
+    """
+    seen = 0
+    for a, b in normal_chunks(paired):
+        if a.rows != b.rows:
+            raise UserError(f"a chunk holds {a.rows} rows of codes A but {b.rows} of codes B")
+        for side, codes in (("A", a), ("B", b)):
+            limit = min(len(codes.index), len(codes.value))
+            steps_down = bool(np.any(codes.indptr[1:] < codes.indptr[:-1]))
+            if steps_down or codes.indptr[0] < 0 or codes.indptr[-1] > limit:
+                raise UserError(f"codes {side}: row pointers do not fit the entries (damaged CSR arrays)")
+        seen += a.rows
+        yield a, b
+    if seen != paired.n_rows:
+        raise UserError(f"the chunks hold {seen} rows, but {paired.n_rows} were promised")
+
+
+def normal_chunks(paired: PairedCodes, dtype: Any = None) -> Iterator[ChunkPair]:
+    """The chunks as contiguous read-only arrays, both sides' values in `dtype`, chunks without rows left out.
+
+    Read-only views, because compiled kernels are kept per argument type: memory-mapped and ordinary arrays then share
+    one compiled form.
+    """
+    for a, b in paired.chunks():
+        if len(a.indptr) > 1 or len(b.indptr) > 1:
+            yield _normal(a, dtype), _normal(b, dtype)
+
+
+def _normal(codes: CsrArrays, dtype: Any) -> CsrArrays:
+    kind = dtype or _value_type(codes.value.dtype)
+    return CsrArrays(
+        _read_only(codes.indptr, np.int64), _read_only(codes.index, np.int32), _read_only(codes.value, kind)
+    )
+
+
+def _read_only(array: Array, dtype: Any) -> Array:
+    view = np.ascontiguousarray(array, dtype=dtype).view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
+def _value_type(dtype: np.dtype[Any]) -> Any:
+    """float32 where it holds every value of `dtype` exactly, else float64."""
+    return np.float32 if np.result_type(dtype, np.float32) == np.float32 else np.float64
+
+
+def _from_scipy(codes: Any, side: str) -> tuple[CsrArrays, int]:
+    from scipy import sparse
+
+    if not sparse.issparse(codes):
+        raise UserError(
+            f"codes {side} must be a scipy sparse matrix (tokens × features), not {type(codes).__name__}; "
+            "wrap dense codes with scipy.sparse.csr_array(codes)"
+        )
+    if codes.ndim != 2 or codes.dtype.kind not in "buif":
+        raise UserError(f"codes {side} must be a 2-D real matrix, not {codes.ndim}-D {codes.dtype}")
+    csr = codes.tocsr()
+    if not csr.has_canonical_format:
+        csr = csr.copy()  # sum_duplicates works in place, and the caller's matrix is not ours
+        csr.sum_duplicates()
+    features = int(csr.shape[1])
+    if features > np.iinfo(np.int32).max:
+        raise UserError(f"codes {side} have {features} features; feature ids are 32 bits")
+    arrays = CsrArrays(
+        np.asarray(csr.indptr, np.int64), np.asarray(csr.indices, np.int32), np.asarray(csr.data)
+    )
+    return arrays._replace(value=arrays.value.astype(_value_type(arrays.value.dtype), copy=False)), features

@@ -1,0 +1,85 @@
+"""A finished run: its folder, its tables, and the short version for a terminal or a notebook."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unifeat.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study carried out, read from its folder."""
+
+    folder: Path
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """`run.json`: versions, seeds, timings, and counts of tokens read, masked and aligned."""
+        return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Every candidate pair with its correlation, held-out correlation, and why it was dropped."""
+        return pd.read_parquet(self.folder / "pairs.parquet")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row for each pair of spaces and measure, with its null, p and q."""
+        return pd.read_parquet(self.folder / "scores.parquet")
+
+    @cached_property
+    def examples(self) -> pd.DataFrame:
+        """Text around the strongest activations of the features the report shows."""
+        return pd.read_parquet(self.folder / "examples.parquet")
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The pairs the report lists, with a column `chosen`: "strongest" or "random"."""
+        return pd.read_parquet(self.folder / "shown.parquet")
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
+    def space_pair(self, space_a: str, space_b: str) -> pd.DataFrame:
+        """Candidates of one pair of spaces.
+
+        Raises:
+            UserError: spaces that the run did not compare.
+        """
+        names = sorted({*self.pairs["space_a"], *self.pairs["space_b"]})
+        for name in (space_a, space_b):
+            if name not in names:
+                raise UserError(f"run {self.folder} has no space {name!r}{did_you_mean(name, names)}: {', '.join(names)}")
+        table = self.pairs[(self.pairs["space_a"] == space_a) & (self.pairs["space_b"] == space_b)]
+        if table.empty:
+            raise UserError(f"run {self.folder} did not compare {space_a} with {space_b} in this order")
+        return table
+
+    def __repr__(self) -> str:
+        pairs = self.info["pairs"]
+        return f"Run({str(self.folder)!r}: {len(pairs)} pairs of spaces, {sum(p['kept'] for p in pairs):,} shared features)"
+
+    def _repr_html_(self) -> str:
+        return self.scores.drop(columns="settings").to_html(index=False, float_format=lambda v: f"{v:.3f}")
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run's folder.
+
+    Raises:
+        UserError: the folder holds no finished run.
+    """
+    folder = Path(folder)
+    missing = [n for n in ("run.json", "pairs.parquet", "scores.parquet") if not (folder / n).is_file()]
+    if missing:
+        raise UserError(f"{folder} holds no finished run ({missing[0]} is missing): `unifeat run STUDY.yaml` makes one")
+    return Run(folder)

@@ -1,0 +1,162 @@
+"""From a study to spaces with finished codes: text, models, SAEs, encoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unifeat.codes.encode import Encoder, encode_spaces, store_settings
+from unifeat.codes.store import CodeStore
+from unifeat.errors import UserError
+from unifeat.models.hooks import HookPoint
+from unifeat.models.language import (
+    bos_of,
+    check_layers,
+    load_language_model,
+    load_tokenizer,
+    model_identity,
+    read_config,
+    tokenizer_digest,
+)
+from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
+from unifeat.progress import say
+from unifeat.storage import cache_root
+from unifeat.study import SpacesSpec, Study, TextSpec
+from unifeat.text.corpus import Corpus, build_corpus
+
+
+@dataclass(frozen=True)
+class Space:
+    """One model, one hook point, one SAE, with its codes on disk.
+
+    Attributes:
+        name: `model@layer`.
+        decoder: (d_sae, d_in) float32, rows of unit norm.
+        info: what the report says of it.
+    """
+
+    name: str
+    group: str
+    layer: int
+    store: CodeStore
+    tokenizer: Any = field(repr=False)
+    decoder: np.ndarray = field(repr=False)
+    info: dict[str, Any] = field(repr=False)
+
+
+def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
+    """The documents of a study; a token budget is counted by this tokenizer."""
+    return build_corpus(
+        text.source,
+        documents=text.documents,
+        tokens=text.tokens,
+        count_tokens=lambda t: len(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]),
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        skip=text.skip,
+        field=text.field,
+        split=text.split,
+        config=text.config,
+    )
+
+
+def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[Space], dict[str, Any]]:
+    """Encode what is not encoded yet; returns the corpus, all spaces in the study's order, and facts of the models.
+
+    Args:
+        repair: encode damaged shards anew instead of stopping at them.
+
+    Raises:
+        UserError: whatever of the study's text, models and SAEs does not exist or fit.
+    """
+    first = next(iter(study.models.values()))
+    tokenizers = {name: load_tokenizer(spec.name, spec.dtype) for name, spec in study.models.items()}
+    corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
+    say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
+    del first
+    spaces: dict[str, Space] = {}
+    models: dict[str, Any] = {}
+    for model_name, spec in study.models.items():
+        groups = [s for s in study.spaces if s.model == model_name]
+        if not groups:
+            continue
+        config = read_config(spec.name, spec.dtype)
+        tokenizer = tokenizers[model_name]
+        bos = bos_of(tokenizer, spec.bos)
+        identity, digest = model_identity(spec.name, spec.dtype), tokenizer_digest(tokenizer)
+        models[model_name] = {
+            "name": spec.name,
+            "architecture": config.model_type,
+            "layers": config.num_hidden_layers,
+            "d_model": config.hidden_size,
+            "dtype": identity["dtype"],
+            "bos": bos is not None,
+        }
+        encoders: list[Encoder] = []
+        for group, layer in ((g, layer) for g in groups for layer in g.layers):
+            point = HookPoint(layer, group.hook)
+            check_layers(spec.name, [point], config.num_hidden_layers)
+            sae = _sae_of(group, layer, study)
+            check_width(sae, group.sae.format(layer=layer), f"{model_name} ({spec.name})", config.hidden_size)
+            settings = store_settings(
+                corpus, identity, digest, point, sae, context=study.text.context, bos=bos
+            )
+            store = CodeStore.create(cache_root() / "codes", settings)
+            store.verify(corpus.groups, repair=repair)
+            encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store))
+        if any(not e.store.finished() for e in encoders):
+            points = [e.point for e in encoders]
+            model = load_language_model(spec.name, points, dtype=spec.dtype, device=spec.device)
+            for encoder in encoders:
+                encoder.sae.to(str(model.device))
+            encode_spaces(model, corpus, encoders, context=study.text.context, bos=bos)
+            del model
+        for encoder, (group, layer) in zip(encoders, ((g, n) for g in groups for n in g.layers), strict=True):
+            info = {"model": model_name, "layer": layer, "hook": group.hook, "sae": group.sae.format(layer=layer)}
+            info |= _facts(encoder)
+            spaces[encoder.space] = Space(
+                encoder.space,
+                group.name or model_name,
+                layer,
+                encoder.store,
+                tokenizer,
+                decoder_rows(encoder.sae),
+                info,
+            )
+    ordered = [spaces[f"{s.name or s.model}@{layer}"] for s in study.spaces for layer in s.layers]
+    return corpus, ordered, models
+
+
+def _sae_of(group: SpacesSpec, layer: int, study: Study) -> Any:
+    name = group.sae.format(layer=layer)
+    if is_local(name) and not Path(name).expanduser().exists():
+        way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
+        raise UserError(f"SAE {name}: no such folder{way_out}")
+    return load_sae(name)
+
+
+def _facts(encoder: Encoder) -> dict[str, Any]:
+    """Counts and quality of a space, from its shards."""
+    store = encoder.store
+    totals = store.totals()
+    fired = np.zeros(store.features, bool)
+    nonzeros = 0
+    for shard in store.shards():
+        fired[np.unique(shard.feature)] = True
+        nonzeros += len(shard.feature)
+    total = totals.get("fvu_total", 0.0)
+    return {
+        "d_in": int(encoder.sae.cfg.d_in),
+        "d_sae": store.features,
+        "architecture": encoder.sae.cfg.architecture(),
+        "tokens_read": int(totals["read"]),
+        "masked": {reason: int(totals[reason]) for reason in ("special", "first", "sink")},
+        "tokens_kept": store.rows,
+        "l0": nonzeros / store.rows if store.rows else None,
+        "fvu": totals["fvu_error"] / total if total > 0 else None,
+        "alive": int(fired.sum()),
+        "dead_share": float(1 - fired.mean()),
+        "codes": str(store.folder),
+    }
