@@ -13,6 +13,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -60,12 +61,13 @@ def ours(x: np.ndarray, y: np.ndarray, anew: int, shuffles: int) -> None:
         measure = MEASURES[name]
         # Small first calls compile the kernels and wake the BLAS threads.
         measure.prepare(x[:50], y[:50], **settings).shuffled(np.arange(50))
-        whole = [seconds(lambda: measure.function(x, y[orders[0]], **settings)) for _ in range(anew)]  # noqa: B023
+        call = partial(measure.function, x, y[orders[0]], **settings)
+        whole = [seconds(call) for _ in range(anew)]
         start = time.perf_counter()
         prepared = measure.prepare(x, y, **settings)
         prepared.shuffled(orders[0])  # the first shuffle also builds what all of them share
         preparing = time.perf_counter() - start
-        each = [seconds(lambda: prepared.shuffled(order)) for order in orders[1:]]  # noqa: B023
+        each = [seconds(partial(prepared.shuffled, order)) for order in orders[1:]]
         label = f"{name} {', '.join(f'{k}={v}' for k, v in settings.items())}"
         if name == "svcca":
             label += " (k {dims_a}, {dims_b})".format(**prepared.score().details)

@@ -1,0 +1,46 @@
+# Two commands matter: `make demo` and `make test`. Both set up .venv with the tested versions first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-real lint format benchmark clean
+
+demo: $(VENV)/.demo
+	$(BIN)/unifeat demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not real and not gpu"
+
+test-real: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m pytest -m real
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+benchmark: $(VENV)/.dev
+	$(BIN)/python benchmarks/correlation.py
+	$(BIN)/python benchmarks/permutations.py
+
+$(VENV)/.installed: pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -c requirements/constraints.txt torch==2.13.0
+	$(PIP) -c requirements/constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) -c requirements/constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.installed requirements/demo.txt
+	$(PIP) --no-deps -r requirements/demo.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,163 @@
+"""The command line: thin. Every command calls one function of the library; heavy imports happen inside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from unifeat import __version__
+from unifeat.errors import UserError
+
+app = typer.Typer(
+    name="unifeat",
+    help="Find the features that language models share, and how alike their feature spaces are.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+Out = Annotated[Optional[Path], typer.Option("--out", help="Where to put the result.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Encode damaged shards anew instead of stopping at them.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"unifeat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    documents: Annotated[
+        Optional[int], typer.Option(min=2, help="Read fewer documents than the full demo (170).")
+    ] = None,
+    prepare: Annotated[
+        Optional[Path], typer.Option(metavar="FOLDER", help="Only write the demo's study there, to edit and run.")
+    ] = None,
+    out: Out = None,
+    repair: Repair = False,
+    quiet: Quiet = False,
+) -> None:
+    """SmolLM2-135M against Gemma-3-270M on news articles, three layers each: everything offline."""
+    _mode(quiet)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from unifeat.demo.prepare import prepare as prepare_demo
+
+    if prepare is not None:
+        print(prepare_demo(prepare))
+        return
+    folder = out or Path("runs/demo")
+    study_path = prepare_demo(folder)
+    from unifeat.study import load_study
+
+    study = load_study(study_path)
+    if documents is not None:
+        study = study.model_copy(update={"text": study.text.model_copy(update={"documents": documents})})
+    _run(study, folder, repair)
+
+
+@app.command()
+def run(study: StudyPath, out: Out = None, repair: Repair = False, quiet: Quiet = False) -> None:
+    """Carry out a study. What is done already is not done again; after a kill the same command carries on."""
+    _mode(quiet)
+    from unifeat.study import load_study
+
+    _run(load_study(study), out, repair)
+
+
+@app.command()
+def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
+    """Train the SAEs that a study names and that do not exist yet; with --out, all of them anew into a folder."""
+    _mode(quiet)
+    from unifeat.study import load_study
+    from unifeat.train_study import train as train_saes
+
+    for trained in train_saes(load_study(study), out):
+        print(f"{trained.folder}  {trained.quality}")
+
+
+@app.command()
+def show(
+    run: RunFolder,
+    space_a: Annotated[Optional[str], typer.Argument(metavar="[SPACE_A")] = None,
+    space_b: Annotated[Optional[str], typer.Argument(metavar="SPACE_B]")] = None,
+) -> None:
+    """Print a run's results again; with two spaces, the features they share."""
+    from unifeat.report.terminal import show as print_run
+    from unifeat.results import open_run
+
+    if (space_a is None) != (space_b is None):
+        raise UserError("name two spaces, such as smollm2@15 gemma3@9, or none")
+    print_run(open_run(run), space_a, space_b)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write a run's HTML report anew and print where it is."""
+    from unifeat.report.html import write_report
+    from unifeat.results import open_run
+
+    print(write_report(open_run(run)))
+
+
+@app.command()
+def check(
+    sae: Annotated[str, typer.Argument(help="release/sae_id from SAELens' registry, or a folder.")],
+    model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file.")],
+    layer: Annotated[int, typer.Option(min=0, help="Block whose activations the SAE reads.")],
+    text: Annotated[str, typer.Option(help="File, glob or dataset to measure on.")],
+    hook: Annotated[str, typer.Option(help="resid_post, resid_pre, attn_out or mlp_out.")] = "resid_post",
+    documents: Annotated[int, typer.Option(min=1, help="Documents to read.")] = 20,
+    context: Annotated[int, typer.Option(min=2, help="Window length in tokens.")] = 128,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Measure an SAE on real activations: FVU, L0 and dead share tell whether it is read correctly."""
+    _mode(quiet)
+    from unifeat.models.check import check_sae
+
+    print(check_sae(sae, model, layer, text, hook=hook, documents=documents, context=context, dtype=dtype))
+
+
+def _run(study: object, out: Path | None, repair: bool) -> None:
+    from unifeat.pipeline import run as run_study
+    from unifeat.report.terminal import show as print_run
+
+    print_run(run_study(study, out, repair=repair))  # type: ignore[arg-type]
+
+
+def _mode(quiet: bool) -> None:
+    from unifeat.progress import set_mode
+
+    set_mode("quiet" if quiet else "auto")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would break into ours
+    try:
+        app()
+    except UserError as error:
+        print(f"unifeat: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("unifeat: interrupted; the same command carries on where it stopped", file=sys.stderr)
+        sys.exit(130)
