@@ -159,3 +159,11 @@ def test_mistakes_are_one_clear_line(arguments, words):
     x, y = related()
     with pytest.raises(UserError, match=words):
         permutation_test(**{"measure": "rsa", "x": x, "y": y, "permutations": 5} | arguments)
+
+
+def test_the_published_null_of_one_component_follows_its_law():
+    """The mean of abs(correlation) over shuffles is √(2/πn): the paper's nulls do the same (method.md, 3.1)."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((400, 20)), rng.standard_normal((400, 30))
+    test = permutation_test("svcca", x, y, dims=1, permutations=1000)
+    assert test.null_mean == pytest.approx(math.sqrt(2 / (math.pi * 400)), rel=0.08)

@@ -58,7 +58,7 @@ def square(values: NDArray[Any], n: int, dtype: Any) -> NDArray[Any]:
 def ranks_in_place(values: Matrix, scale: float) -> None:
     """Average ranks over ties, written over the values (non-negative); `scale` sets what counts as a tie.
 
-    Sorting plain values and looking each one up in a table is twice as fast as an argsort of 50 million.
+    Sorting plain values and looking each one up in a table beats an argsort of 50 million, in time and memory.
     """
     ordered = np.sort(values)
     ranks = tied_ranks(ordered, scale, TIE)
@@ -82,7 +82,7 @@ class PairSum:
         self._a = a.astype(dtype, copy=False)
         self._b = b.astype(dtype, copy=False)
         # Equal shares of the triangle above the diagonal. The cut depends on n alone, and parts are added
-        # in order: the same bits on any machine with any number of threads.
+        # in order: the same bits whatever the number of threads.
         share = np.arange(_CHUNKS + 1) / _CHUNKS
         self._edges = np.round(n * (1 - np.sqrt(1 - share))).astype(np.int64)
 
