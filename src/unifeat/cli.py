@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from unifeat import __version__
 from unifeat.errors import UserError
+from unifeat.storage import is_disk_full
 
 app = typer.Typer(
     name="unifeat",
@@ -23,7 +24,7 @@ app = typer.Typer(
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
-Out = Annotated[Optional[Path], typer.Option("--out", help="Where to put the result.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Where to put the result.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Encode damaged shards anew instead of stopping at them.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.")]
 
@@ -46,10 +47,10 @@ def _options(
 @app.command()
 def demo(
     documents: Annotated[
-        Optional[int], typer.Option(min=2, help="Read fewer documents than the full demo (170).")
+        int | None, typer.Option(min=2, help="Read fewer documents than the full demo (170).")
     ] = None,
     prepare: Annotated[
-        Optional[Path], typer.Option(metavar="FOLDER", help="Only write the demo's study there, to edit and run.")
+        Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, to edit and run.")
     ] = None,
     out: Out = None,
     repair: Repair = False,
@@ -96,8 +97,8 @@ def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
 @app.command()
 def show(
     run: RunFolder,
-    space_a: Annotated[Optional[str], typer.Argument(metavar="[SPACE_A")] = None,
-    space_b: Annotated[Optional[str], typer.Argument(metavar="SPACE_B]")] = None,
+    space_a: Annotated[str | None, typer.Argument(metavar="[SPACE_A")] = None,
+    space_b: Annotated[str | None, typer.Argument(metavar="SPACE_B]")] = None,
 ) -> None:
     """Print a run's results again; with two spaces, the features they share."""
     from unifeat.report.terminal import show as print_run
@@ -157,6 +158,14 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"unifeat: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if is_disk_full(error):
+            print("unifeat: disk full: free some space and run the same command again", file=sys.stderr)
+        elif isinstance(error, PermissionError):
+            print(f"unifeat: {error.filename}: {error.strerror}", file=sys.stderr)
+        else:
+            raise
         sys.exit(2)
     except KeyboardInterrupt:
         print("unifeat: interrupted; the same command carries on where it stopped", file=sys.stderr)

@@ -21,7 +21,6 @@ import pandas as pd
 
 from unifeat.codes.tops import top_activations, top_token_texts
 from unifeat.errors import UserError
-
 from unifeat.inference import find_measure, permutation_test
 from unifeat.inference.multiplicity import false_discovery_rate
 from unifeat.matching.candidates import find_candidates
@@ -32,7 +31,7 @@ from unifeat.report.examples import pick_shown, write_examples
 from unifeat.report.html import write_report
 from unifeat.results import Run
 from unifeat.spaces import Space, prepare_spaces
-from unifeat.storage import cache_root, key_of, write_json, write_text, written_aside
+from unifeat.storage import cache_root, key_of, write_json, write_text, written_aside, written_together
 from unifeat.study import MetricSpec, Study, dump_study, load_study
 
 TOP_ACTIVATIONS = 10
@@ -55,6 +54,8 @@ def run(study: str | Path | Study, out: str | Path | None = None, *, repair: boo
     for spec in study.geometry:
         _check_metric(spec)
     folder = Path(out) if out is not None else Path("runs") / study.name
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the run cannot go to {folder}, which is a file: name a folder with --out")
     clock = _Clock()
     with clock.step("encode"):
         corpus, spaces, models = prepare_spaces(study, repair=repair)
@@ -84,19 +85,18 @@ def run(study: str | Path | Study, out: str | Path | None = None, *, repair: boo
         "spaces": {space.name: space.info for space in spaces},
         "pairs": [cell.facts for cell in matched],
     }
-    with clock.step("report"):
-        with written_aside(folder / "pairs.parquet") as aside:
-            pairs.to_parquet(aside, index=False)
-        with written_aside(folder / "scores.parquet") as aside:
-            scores.to_parquet(aside, index=False)
-        shown = pick_shown(pairs, seed=study.seed)
-        write_examples(folder / "examples.parquet", shown, corpus, spaces, tops)
-        write_text(folder / "study.yaml", dump_study(study))
-        write_json(folder / "run.json", info | {"timings": clock.seconds})
-        result = Run(folder)
-        write_report(result)
-    write_json(folder / "run.json", info | {"timings": clock.seconds})
-    return result
+    # An earlier run in this folder stays as it is until the new one is complete.
+    with written_together(folder) as new:
+        with clock.step("report"):
+            pairs.to_parquet(new / "pairs.parquet", index=False)
+            scores.to_parquet(new / "scores.parquet", index=False)
+            shown = pick_shown(pairs, seed=study.seed)
+            write_examples(new / "examples.parquet", shown, corpus, spaces, tops)
+            write_text(new / "study.yaml", dump_study(study))
+            write_json(new / "run.json", info | {"timings": clock.seconds})
+            write_report(Run(new))
+        write_json(new / "run.json", info | {"timings": clock.seconds})
+    return Run(folder)
 
 
 @dataclass
@@ -198,8 +198,8 @@ def _score(study: Study, cells: list[tuple[Space, Space]], matched: list[_Matche
             for spec in study.geometry:
                 rows.append(_score_cell(study, a, b, kept, spec))
                 advance(1)
-    scores = pd.DataFrame(rows)
-    return scores.assign(q=false_discovery_rate(scores["p"].to_numpy()))[_SCORE_COLUMNS]
+    scores = pd.DataFrame(rows, columns=[name for name in _SCORE_COLUMNS if name != "q"])
+    return scores.assign(q=false_discovery_rate(scores["p"].to_numpy(np.float64)))[_SCORE_COLUMNS]
 
 
 _SCORE_COLUMNS = [

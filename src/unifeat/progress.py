@@ -15,6 +15,7 @@ Mode = Literal["auto", "bar", "log", "quiet"]
 Advance = Callable[..., None]
 
 _mode: Mode = "auto"
+_bars: list[str] = []  # labels of the bars on screen
 _QUIET_START_S = 2.0  # shorter work shows nothing
 _LOG_EVERY_S = 15.0
 
@@ -42,6 +43,10 @@ def say(message: str) -> None:
 def track(label: str, total: int, unit: str = "tokens") -> Iterator[Advance]:
     """Report progress over `total` units; yields `advance(n=1, note="")`."""
     mode = _resolved()
+    if _bars:
+        # A bar inside a bar: the outer one tells enough, and the terminal has room for one.
+        yield _say_nothing
+        return
     if mode == "bar":
         with _rich_bar(label, total, unit) as advance:
             yield advance
@@ -78,7 +83,7 @@ class _PlainLog:
         left = (self.total - self.done) / rate if rate > 0 and where != "done" else 0.0
         tail = f", {_clock(left)} left" if where != "done" else f" in {_clock(seconds)}"
         note = f"  {self.note}" if self.note else ""
-        print(f"{self.label}: {where}  {rate:,.0f} {self.unit}/s{tail}{note}", file=sys.stderr, flush=True)
+        print(f"{self.label}: {where}  {_rate(rate)} {self.unit}/s{tail}{note}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -90,7 +95,7 @@ def _rich_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             rate = task.finished_speed or task.speed or 0.0
-            return Text(f"{rate:,.0f} {unit}/s", style="cyan")
+            return Text(f"{_rate(rate)} {unit}/s", style="cyan")
 
     columns = (
         TextColumn("[bold]{task.description}"),
@@ -110,7 +115,19 @@ def _rich_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
             if note:
                 bar.update(task, note=note)
 
-        yield advance
+        _bars.append(label)
+        try:
+            yield advance
+        finally:
+            _bars.pop()
+
+
+def _say_nothing(n: int = 1, note: str = "") -> None:
+    pass
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"
 
 
 def _clock(seconds: float) -> str:

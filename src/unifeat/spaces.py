@@ -24,7 +24,7 @@ from unifeat.models.language import (
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
 from unifeat.progress import say
 from unifeat.storage import cache_root
-from unifeat.study import SpacesSpec, Study, TextSpec
+from unifeat.study import Study, TextSpec
 from unifeat.text.corpus import Corpus, build_corpus
 
 
@@ -71,11 +71,10 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
     Raises:
         UserError: whatever of the study's text, models and SAEs does not exist or fit.
     """
-    first = next(iter(study.models.values()))
+    _check_names(study)
     tokenizers = {name: load_tokenizer(spec.name, spec.dtype) for name, spec in study.models.items()}
     corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
-    del first
     spaces: dict[str, Space] = {}
     models: dict[str, Any] = {}
     for model_name, spec in study.models.items():
@@ -97,8 +96,7 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
         encoders: list[Encoder] = []
         for group, layer in ((g, layer) for g in groups for layer in g.layers):
             point = HookPoint(layer, group.hook)
-            check_layers(spec.name, [point], config.num_hidden_layers)
-            sae = _sae_of(group, layer, study)
+            sae = load_sae(group.sae.format(layer=layer))
             check_width(sae, group.sae.format(layer=layer), f"{model_name} ({spec.name})", config.hidden_size)
             settings = store_settings(
                 corpus, identity, digest, point, sae, context=study.text.context, bos=bos
@@ -129,12 +127,17 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
     return corpus, ordered, models
 
 
-def _sae_of(group: SpacesSpec, layer: int, study: Study) -> Any:
-    name = group.sae.format(layer=layer)
-    if is_local(name) and not Path(name).expanduser().exists():
-        way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
-        raise UserError(f"SAE {name}: no such folder{way_out}")
-    return load_sae(name)
+def _check_names(study: Study) -> None:
+    """What can be known at once, before the first model spends minutes on work that the second one's mistake ends."""
+    for group in study.spaces:
+        spec = study.models[group.model]
+        points = [HookPoint(layer, group.hook) for layer in group.layers]
+        check_layers(spec.name, points, read_config(spec.name, spec.dtype).num_hidden_layers)
+        for layer in group.layers:
+            name = group.sae.format(layer=layer)
+            if is_local(name) and not Path(name).expanduser().exists():
+                way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
+                raise UserError(f"SAE {name}: no such folder{way_out}")
 
 
 def _facts(encoder: Encoder) -> dict[str, Any]:

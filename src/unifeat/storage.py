@@ -59,10 +59,10 @@ def written_aside(path: Path) -> Iterator[Path]:
     Raises:
         UserError: when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    remove(aside)
-    try:
+    with _removed_on_error(aside, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(aside)
         yield aside
         if aside.is_file():
             with aside.open("rb") as file:
@@ -70,17 +70,54 @@ def written_aside(path: Path) -> Iterator[Path]:
         if path.is_dir() and aside.is_dir():
             shutil.rmtree(path)
         os.replace(aside, path)
-    except OSError as error:
+
+
+@contextmanager
+def written_together(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success all its files take their places in `folder`, on an error none does.
+
+    Whatever else `folder` holds stays.
+
+    Raises:
+        UserError: when the disk is full.
+    """
+    new = not folder.exists()
+    aside = folder / f".partial-{os.getpid()}"
+    try:
+        with _removed_on_error(aside, folder):
+            remove(aside)
+            aside.mkdir(parents=True)
+            yield aside
+            for path in sorted(aside.iterdir()):
+                os.replace(path, folder / path.name)
+            aside.rmdir()
+    except BaseException:
+        if new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+@contextmanager
+def _removed_on_error(aside: Path, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
         remove(aside)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise UserError(
                 f"disk full while writing {path}: free some space and run the same command again, "
                 "it carries on where it stopped"
             ) from error
         raise
-    except BaseException:
-        remove(aside)
-        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception says that there is no space left, or no quota."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in codes:
+        return True
+    # Libraries that write by themselves, safetensors among them, raise exceptions of their own.
+    return isinstance(error, Exception) and any(f"(os error {code})" in str(error) for code in codes)
 
 
 def write_text(path: Path, text: str) -> None:

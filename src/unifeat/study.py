@@ -5,6 +5,7 @@ A study is written as YAML. Unknown keys are errors, so that a misspelt one is n
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,15 @@ class SpacesSpec(_Part):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, int) else value
 
+    @field_validator("sae")
+    @classmethod
+    def _nothing_but_layer(cls, value: str) -> str:
+        try:
+            value.format(layer=0)
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{value!r}: only {{layer}} can stand in braces") from error
+        return value
+
 
 class MatchingSpec(_Part):
     """How features become pairs."""
@@ -105,6 +115,12 @@ class TrainSpec(_Part):
     buffer: int = Field(131_072, gt=0, description="activations held for shuffling")
     heldout_documents: int = Field(64, gt=0, description="documents of the text kept back to judge the result")
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _enough_features(self) -> TrainSpec:
+        if self.k > self.features:
+            raise ValueError(f"k = {self.k} features cannot be active of {self.features}")
+        return self
 
 
 _DEFAULT_METRICS = [
@@ -183,6 +199,8 @@ def load_study(path: str | Path) -> Study:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"study {path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"study {path} is not UTF-8 (byte {error.start}): convert it first") from error
     if not isinstance(data, dict):
         raise UserError(f"study {path}: expected keys such as text, models and spaces")
     try:
@@ -199,7 +217,8 @@ def dump_study(study: Study) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key is also a missing one: say what is there and wrong before what is not.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     place = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {place!r}{did_you_mean(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
@@ -220,7 +239,8 @@ def _known_keys(place: tuple[Any, ...]) -> list[str]:
         "inference": InferenceSpec,
         "train": TrainSpec,
     }
-    names = [p for p in place if isinstance(p, str) and p in groups]
+    # Below `models` the second part is the user's own name for a model; below `train` it may be another group.
+    names = [p for i, p in enumerate(place) if p in groups and (i == 0 or place[0] == "train")]
     return list((groups[names[-1]] if names else Study).model_fields)
 
 
@@ -233,8 +253,11 @@ def _absolute(study: Study, base: Path) -> Study:
         expanded = Path(name).expanduser()
         if name.startswith("~"):
             return str(expanded)
-        at_base = base / name.split("{", 1)[0].split("*", 1)[0]
-        return str((base / name).resolve()) if not expanded.is_absolute() and at_base.exists() else name
+        if expanded.is_absolute():
+            return name
+        stem = name.split("{", 1)[0].split("*", 1)[0]
+        there = (base / name).exists() if stem == name else any(base.glob(glob.escape(stem) + "*"))
+        return str((base / name).resolve()) if there else name
 
     def text(spec: TextSpec) -> TextSpec:
         from unifeat.text.sources import LOCAL_SUFFIXES

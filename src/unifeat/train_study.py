@@ -6,7 +6,13 @@ from pathlib import Path
 
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
-from unifeat.models.language import load_language_model, load_tokenizer, tokenizer_digest
+from unifeat.models.language import (
+    check_layers,
+    load_language_model,
+    load_tokenizer,
+    read_config,
+    tokenizer_digest,
+)
 from unifeat.models.sae import is_local
 from unifeat.models.training import Trained, train_saes
 from unifeat.progress import say
@@ -25,31 +31,54 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
         One entry for each SAE trained; empty when none is missing.
 
     Raises:
-        UserError: no `train` section, no text, a layer the model does not have.
+        UserError: no `train` section, no text, a layer the model does not have, two SAEs with one folder.
     """
     if study.train is None:
         raise UserError("the study has no train section: say on which text and how wide its SAEs shall be trained")
     trained: list[Trained] = []
-    for model_name, model_spec in study.models.items():
-        folders: dict[HookPoint, Path] = {}
-        for spaces in study.spaces:
-            if spaces.model != model_name:
-                continue
-            for layer in spaces.layers:
-                folder = Path(spaces.sae.format(layer=layer)).expanduser()
-                target = out / folder.name if out else folder
-                if not target.exists() and (out or is_local(folder) or "/" not in spaces.sae):
-                    folders[HookPoint(layer, spaces.hook)] = target
-        if not folders:
-            continue
-        model = load_language_model(
-            model_spec.name, list(folders), dtype=model_spec.dtype, device=model_spec.device
-        )
+    for model_name, folders in _missing(study, out).items():
+        model_spec = study.models[model_name]
+        model = load_language_model(model_spec.name, list(folders), dtype=model_spec.dtype, device=model_spec.device)
         corpus = training_corpus(study, model_name)
         trained += train_saes(model, model_spec, corpus, study.train, folders, study.seed)
     if not trained:
         say("every SAE of the study is there already: nothing to train")
     return trained
+
+
+def _missing(study: Study, out: Path | None) -> dict[str, dict[HookPoint, Path]]:
+    """For each model with SAEs to train, where each goes; all that can be known at once is checked first."""
+    missing: dict[str, dict[HookPoint, Path]] = {}
+    targets: set[Path] = set()
+    for spaces in study.spaces:
+        spec = study.models[spaces.model]
+        points = [HookPoint(layer, spaces.hook) for layer in spaces.layers]
+        check_layers(spec.name, points, read_config(spec.name, spec.dtype).num_hidden_layers)
+        for point in points:
+            name = spaces.sae.format(layer=point.layer)
+            folder = Path(name).expanduser()
+            target = out / folder.name if out else folder
+            if target.exists() or (not out and _is_released(name)):
+                continue
+            if target in targets:
+                raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
+            targets.add(target)
+            missing.setdefault(spaces.model, {})[point] = target
+    return missing
+
+
+def _is_released(name: str) -> bool:
+    """Whether an SAE's name says one of SAELens' registry; the others are folders."""
+    if is_local(name) or "/" not in name:
+        return False
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    if name.split("/")[0] not in get_pretrained_saes_directory():
+        raise UserError(
+            f"SAE {name}: no such folder, and no release of SAELens' registry; "
+            f"to have it trained there, call the folder ./{name}"
+        )
+    return True
 
 
 def training_corpus(study: Study, model_name: str) -> Corpus:

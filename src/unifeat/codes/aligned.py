@@ -23,9 +23,9 @@ from unifeat.models.activations import Places
 
 CHUNK_NONZEROS = 1 << 26  # of both sides together: half a gigabyte
 
-# A place within a shard as one integer: document, character (32 bits), order (5 bits).
-_ORDER_BITS = 5
-_DOCUMENT_SHIFT = 32 + _ORDER_BITS
+# A place within a shard as one integer: document (20 bits, counted from the shard's first), character (31), order (12).
+_ORDER_BITS = 12
+_DOCUMENT_SHIFT = 31 + _ORDER_BITS
 
 
 @dataclass(frozen=True)
@@ -108,22 +108,23 @@ def shared_places(
         a, b: places in order of document and character.
         same_tokenizer: pair every token, those that end inside a character too.
     """
-    rows_a, keys_a = _keys(a, same_tokenizer)
-    rows_b, keys_b = _keys(b, same_tokenizer)
+    first = min((int(p.document[0]) for p in (a, b) if len(p)), default=0)
+    rows_a, keys_a = _keys(a, first, same_tokenizer)
+    rows_b, keys_b = _keys(b, first, same_tokenizer)
     _, at_a, at_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
-    in_order = np.argsort(at_a, kind="stable")
-    return rows_a[at_a[in_order]], rows_b[at_b[in_order]]
+    return rows_a[at_a], rows_b[at_b]
 
 
-def _keys(places: Places, same_tokenizer: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _keys(places: Places, first: int, same_tokenizer: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows = np.arange(len(places)) if same_tokenizer else np.flatnonzero(places.order == 0)
-    # More than 31 tokens ending at one character (a long run of bytes) fall on one key: the rest stays unpaired.
-    order = np.minimum(places.order[rows].astype(np.int64), (1 << _ORDER_BITS) - 1)
-    key = (places.document[rows].astype(np.int64) << _DOCUMENT_SHIFT) | (
+    # `order` counts down along the text; turned round, keys ascend with it. More than 4,096 tokens ending at one
+    # character fall on one key: the rest stays unpaired.
+    order = np.maximum((1 << _ORDER_BITS) - 1 - places.order[rows].astype(np.int64), 0)
+    key = ((places.document[rows].astype(np.int64) - first) << _DOCUMENT_SHIFT) | (
         places.char_end[rows].astype(np.int64) << _ORDER_BITS
     )
-    unique, first = np.unique(key | order, return_index=True)
-    return rows[first], unique
+    unique, at = np.unique(key | order, return_index=True)
+    return rows[at], unique
 
 
 def _take(shard: Shard, rows: NDArray[np.int64]) -> CsrArrays:

@@ -16,8 +16,9 @@ from unifeat.models.activations import Places
 from unifeat.storage import written_aside
 
 FORMAT = "unifeat-codes/1"
-_DTYPES = {"I32": np.dtype("<i4"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
 _ARRAYS = ("indptr", "feature", "value", "document", "char_end", "order", "token")
+_METADATA = "unifeat"  # one entry only: the library writes several in no fixed order, but equal shards are equal files
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,13 @@ class Shard:
 
 
 def write_shard(path: Path, shard: Shard) -> str:
-    """Write a shard whole or not at all; returns the SHA-256 of its arrays, which the file also carries."""
+    """Write a shard whole or not at all; returns the SHA-256 of what it holds, which the file also carries."""
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(array) for name, array in shard.arrays().items()}
-    digest = _digest(arrays)
-    metadata = {"format": FORMAT, "sha256": digest, "stats": json.dumps(shard.stats, sort_keys=True)}
+    digest = _digest(arrays, shard.stats)
     with written_aside(path) as aside:
-        save_file(arrays, aside, metadata=metadata)
+        save_file(arrays, aside, metadata={_METADATA: _metadata_text(digest, shard.stats)})
     return digest
 
 
@@ -75,38 +75,46 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
         UserError: a truncated or corrupt file, named, with the way to mend it.
     """
     try:
-        arrays, metadata = _map(path)
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT}")
-        if verify and _digest(arrays) != metadata["sha256"]:
+        arrays, text = _map(path)
+        metadata = json.loads(text)
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"format {metadata['format']!r}, expected {FORMAT}")
+        digest, stats = metadata["sha256"], metadata["stats"]
+        if verify and (text != _metadata_text(digest, stats) or digest != _digest(arrays, stats)):
             raise ValueError("its checksum does not match its content")
-        stats = json.loads(metadata["stats"])
         places = Places(*(arrays[field.name] for field in fields(Places)))
-        return Shard(arrays["indptr"], arrays["feature"], arrays["value"], places, stats), metadata["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Shard(arrays["indptr"], arrays["feature"], arrays["value"], places, stats), digest
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"shard {path} is damaged ({error}): run the same command with --repair, which encodes it anew"
         ) from error
 
 
-def _digest(arrays: dict[str, NDArray[Any]]) -> str:
+def _metadata_text(digest: str, stats: dict[str, Any]) -> str:
+    return json.dumps({"format": FORMAT, "sha256": digest, "stats": stats}, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(arrays: dict[str, NDArray[Any]], stats: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     for name in _ARRAYS:
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape[0]};".encode())
-        digest.update(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update(json.dumps(stats, sort_keys=True, separators=(",", ":")).encode())
     return digest.hexdigest()
 
 
-def _map(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """The arrays of a safetensors file as memory maps. The library itself would copy them."""
+def _map(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+    """The arrays of a safetensors file as memory maps, and its metadata. The library itself would copy them."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
             raise ValueError("truncated header")
         header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", {}).get(_METADATA)
+    if not isinstance(metadata, str):
+        raise ValueError(f"not codes in the format {FORMAT}")
     start = 8 + length
     arrays = {}
     end = 0
@@ -115,11 +123,14 @@ def _map(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         end = max(end, stop)
         if start + stop > size:
             raise ValueError(f"truncated: {size} bytes, {start + stop} expected")
-        shape = tuple(entry["shape"])
+        (count,) = entry["shape"]
+        dtype = _DTYPES[entry["dtype"]]
+        if stop - begin != count * dtype.itemsize:
+            raise ValueError(f"{name} does not fit its place")
         if stop == begin:
-            arrays[name] = np.zeros(shape, _DTYPES[entry["dtype"]])
+            arrays[name] = np.zeros(0, dtype)
         else:
-            arrays[name] = np.memmap(path, _DTYPES[entry["dtype"]], "r", start + begin, shape)
+            arrays[name] = np.memmap(path, dtype, "r", start + begin, (count,))
     if start + end != size:
         raise ValueError(f"{size} bytes, {start + end} expected")
     return arrays, metadata

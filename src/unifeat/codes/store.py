@@ -36,7 +36,10 @@ class CodeStore:
         store = cls(root / key_of(settings), settings)
         recorded = store.folder / "settings.json"
         if recorded.exists():
-            store._check_settings(json.loads(recorded.read_text(encoding="utf-8")))
+            try:
+                store._check_settings(json.loads(recorded.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise UserError(f"{recorded} is damaged ({error}): delete the folder {store.folder}") from error
         else:
             write_json(recorded, settings)
         return store
@@ -76,7 +79,7 @@ class CodeStore:
 
     def finished(self) -> bool:
         """Whether every shard was written and the manifest with them."""
-        return (self.folder / "manifest.json").exists()
+        return self._manifest_path.exists()
 
     def verify(self, shards: int, *, repair: bool) -> None:
         """Check the shards that are there, byte for byte; a finished store also against its manifest.
@@ -86,16 +89,22 @@ class CodeStore:
             repair: remove damaged shards, to be encoded anew, instead of raising.
 
         Raises:
-            UserError: a damaged, missing or foreign shard, named.
+            UserError: a damaged, missing or foreign shard, or a damaged manifest, named.
         """
-        recorded = self.manifest["shards"] if self.finished() else None
+        try:
+            recorded = self._recorded(shards) if self.finished() else None
+        except UserError:
+            if not repair:
+                raise
+            self._unfinish()
+            recorded = None
         for number in range(shards):
             path = self.shard_path(number)
             try:
                 if recorded is None and not path.exists():
                     continue
-                _, digest = read_shard(path, verify=True)
-                if recorded is not None and recorded[number]["sha256"] != digest:
+                entry = self._entry(number, verify=True)
+                if recorded is not None and key_of(recorded[number]) != key_of(entry):
                     raise UserError(
                         f"shard {path} is not the one in the manifest: run the same command with --repair, "
                         "which encodes it anew"
@@ -104,28 +113,44 @@ class CodeStore:
                 if not repair:
                     raise
                 path.unlink(missing_ok=True)
-                (self.folder / "manifest.json").unlink(missing_ok=True)
+                self._unfinish()
 
     def finish(self, shards: int) -> None:
         """Write the manifest: checksums and totals of all shards."""
-        entries = []
-        for number in range(shards):
-            shard, digest = read_shard(self.shard_path(number), verify=False)
-            entries.append(
-                {
-                    "file": self.shard_path(number).name,
-                    "sha256": digest,
-                    "rows": shard.rows,
-                    "nonzeros": len(shard.feature),
-                    "stats": shard.stats,
-                }
-            )
-        write_json(self.folder / "manifest.json", {"format": FORMAT, "settings": self.settings, "shards": entries})
+        entries = [self._entry(number, verify=False) for number in range(shards)]
+        write_json(self._manifest_path, {"format": FORMAT, "settings": self.settings, "shards": entries})
+
+    def _entry(self, number: int, *, verify: bool) -> dict[str, Any]:
+        """What the manifest says of a shard."""
+        path = self.shard_path(number)
+        shard, digest = read_shard(path, verify=verify)
+        nonzeros = len(shard.feature)
+        return {"file": path.name, "sha256": digest, "rows": shard.rows, "nonzeros": nonzeros, "stats": shard.stats}
+
+    def _recorded(self, shards: int) -> list[dict[str, Any]]:
+        """The manifest's entries, after a look at whether it can be this store's."""
+        try:
+            if self.manifest["settings"] != self.settings or len(self.manifest["shards"]) != shards:
+                raise ValueError("it is another store's")
+            return self.manifest["shards"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"manifest {self._manifest_path} is damaged ({error}): run the same command with --repair, "
+                "which writes it anew"
+            ) from error
+
+    def _unfinish(self) -> None:
+        self._manifest_path.unlink(missing_ok=True)
+        self.__dict__.pop("manifest", None)  # what `manifest` remembers
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The finished store's manifest."""
-        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        return json.loads(self._manifest_path.read_text(encoding="utf-8"))
 
     @property
     def n_shards(self) -> int:

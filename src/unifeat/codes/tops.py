@@ -51,7 +51,8 @@ def top_token_texts(tops: pd.DataFrame, tokenizer: Any, n: int) -> dict[int, lis
     """For each feature the texts of its `n` strongest tokens, each decoded on its own."""
     strongest = tops[tops["rank"] < n]
     texts = {token: tokenizer.decode([token]) for token in strongest["token"].unique()}
+    tokens = strongest.groupby("feature", sort=False)["token"].agg(list)
     return {
-        int(feature): [texts[token] for token in tokens]
-        for feature, tokens in strongest.groupby("feature", sort=False)["token"]
+        int(feature): [texts[token] for token in own]
+        for feature, own in zip(tokens.index.to_numpy(), tokens, strict=True)
     }

@@ -23,7 +23,7 @@ from unifeat.matching import kernels
 from unifeat.matching.kernels import Best, Scan
 from unifeat.matching.layout import Team, columns, even_ranges, groups, records
 from unifeat.matching.moments import Moments, Profile, profiles
-from unifeat.matching.pairs import sum_pairs, thread_count
+from unifeat.matching.pairs import cofiring, thread_count
 from unifeat.matching.paired import Array, ChunkPair, PairedCodes, as_paired
 from unifeat.progress import Advance, track
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _ENTRIES_IN_ONE_GO = 100_000_000  # with no accumulator block beside it
 _ENTRIES_PER_GROUP = 67_000_000  # beside an accumulator block of `memory_gb`
 _TASKS_PER_THREAD = 16
+_BATCH = 4  # accumulators of a thread: they share the reading of B's moments, and must fit the cache with them
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,7 @@ def correlate(
         best_a, best_b = _best_partners(paired, a, b, dtype, top, memory_gb, team)
         index_ab, value_ab = _by_feature(best_a, a)
         index_ba, value_ba = _by_feature(best_b, b)
-        own_a, own_b = np.nonzero(index_ab >= 0), np.nonzero(index_ba >= 0)
-        pairs_a, pairs_b = (own_a[0], index_ab[own_a]), (own_b[0], index_ba[own_b])
-        sums_a, sums_b = sum_pairs(paired, (a, b), dtype, pairs_a, pairs_b, team)
-    count_ab, count_ba = np.zeros(index_ab.shape, np.int64), np.zeros(index_ba.shape, np.int64)
-    count_ab[own_a], count_ba[own_b] = sums_a.count, sums_b.count
+        count_ab, count_ba = cofiring(paired, index_ab, index_ba, team)
     a_to_b, b_to_a = Partners(index_ab, value_ab, count_ab), Partners(index_ba, value_ba, count_ba)
     return Correlation(paired.n_rows, a_to_b, b_to_a, a.moments, b.moments)
 
@@ -184,14 +181,21 @@ class _Work:
     @property
     def scan(self) -> Scan:
         a, b = self.a, self.b
-        return Scan(a.scale, a.ratio, a.order, b.scale, b.ratio, b.order)
+        rest = self.width - b.varying  # NaN beats nothing: the padding is nobody's partner
+        scale, ratio = np.pad(b.scale, (0, rest)), np.pad(b.ratio, (0, rest), constant_values=np.nan)
+        return Scan(a.scale, a.ratio, a.order, scale, ratio, np.pad(b.order, (0, rest)))
+
+    @property
+    def width(self) -> int:
+        """B's ranks in the kernels, padded."""
+        return -(-self.b.varying // kernels.LOOK) * kernels.LOOK
 
     def in_one_go(self, chunks: list[ChunkPair]) -> None:
         layout, start = records([b for _, b in chunks], self.b, self.dtype, self.team)
         entries = columns([a for a, _ in chunks], self.a, start, 0, self.a.varying, self.team)
         desks: SimpleQueue[tuple[Array, Best]] = SimpleQueue()
         for best_b in self.bests_b:
-            desks.put((np.zeros(self.b.varying), best_b))
+            desks.put((np.zeros((_BATCH, self.width)), best_b))
 
         def task(ranks: tuple[int, int]) -> int:
             desk = desks.get()
@@ -205,8 +209,8 @@ class _Work:
             self.share.add(done)
 
     def in_blocks(self, paired: PairedCodes, memory_gb: float) -> None:
-        block = int(np.clip(memory_gb * 1e9 / (8 * self.b.varying), 1, self.a.varying))
-        totals = np.zeros((block, self.b.varying))
+        block = int(np.clip(memory_gb * 1e9 / (8 * self.width), 1, self.a.varying))
+        totals = np.zeros((block, self.width))
         for low in range(0, self.a.varying, block):
             high = min(low + block, self.a.varying)
             for chunks in groups(paired, self.dtype, self.a, self.b, int(_ENTRIES_PER_GROUP * memory_gb)):

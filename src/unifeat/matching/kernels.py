@@ -22,9 +22,10 @@ from numba.extending import intrinsic
 
 from unifeat.matching.paired import Array
 
-_AHEAD = 8  # records prefetched ahead: flat optimum between 4 and 16
+_FAR, _NEAR = 16, 4  # records prefetched ahead; the optimum is flat
 _STRIP = 64  # products formed at once (vectorised) before they are scattered
-_TILE = 256  # correlations formed at once before any is looked at
+_TILE = 1024  # correlations formed at once, of which
+LOOK = 64  # so many are looked at one by one where any of them may enter a list
 # Adding and subtracting this rounds to a multiple of 2⁻⁴⁰ ≈ 1e-12: correlations that are equal on paper then tie.
 ROUND = 1.5 * 2.0 ** (52 - 40)
 
@@ -67,20 +68,33 @@ class Scan(NamedTuple):
     order_b: Array
 
 
-@intrinsic  # type: ignore[misc]
-def _prefetch(typingctx: Any, array: Any, position: Any) -> Any:
-    """Ask for the cache line of array[position], used once: it need not displace the accumulator."""
+def _prefetch(locality: int) -> Any:
+    """An instruction that asks for the cache line of array[position], to be read soon."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        view = context.make_array(signature.args[0])(context, builder, args[0])
-        address = builder.bitcast(builder.gep(view.data, [args[1]]), cgutils.voidptr_t)
-        i32 = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
-        builder.call(function, [address, i32(0), i32(0), i32(1)])  # read, not temporal, data
-        return context.get_dummy_value()
+    @intrinsic  # type: ignore[misc]
+    def instruction(typingctx: Any, array: Any, position: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            view = context.make_array(signature.args[0])(context, builder, args[0])
+            address = builder.bitcast(builder.gep(view.data, [args[1]]), cgutils.voidptr_t)
+            i32 = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+            builder.call(function, [address, i32(0), i32(locality), i32(1)])  # 0: to read; 1: data
+            return context.get_dummy_value()
 
-    return types.void(array, types.int64), codegen
+        return types.void(array, types.int64), codegen
+
+    return instruction
+
+
+_prefetch_far = _prefetch(2)  # into the second-level cache, which can wait for more lines at once
+_prefetch_near = _prefetch(0)  # into the first level, to be read once: the accumulator stays
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _id_words(k, per_word):  # type: ignore[no-untyped-def]
+    """Words taken by a length and k ids, at one or two a word (a shift: a division would cost a tenth of the time)."""
+    return (k + per_word) >> (per_word - 1)
 
 
 @njit(nogil=True, cache=True)
@@ -91,13 +105,13 @@ def record_words(indptr, index, value, rank, dense, per_word, first, last, words
         for q in range(indptr[row], indptr[row + 1]):
             if rank[index[q]] >= dense and value[q] != 0:
                 k += 1
-        words[row] = k + (k + per_word) // per_word
+        words[row] = k + _id_words(k, per_word)
 
 
 @njit(nogil=True, cache=True)
 def fill_records(indptr, index, value, rank, shift, start, first, last, values, ids):  # type: ignore[no-untyped-def]
     """Write the records of rows first:last at words start[row]. Dense features come first and are in every row."""
-    per_word = ids.shape[0] // values.shape[0]
+    per_word = values.itemsize // ids.itemsize
     dense = shift.shape[0]
     for row in range(first, last):
         head = np.int64(start[row])
@@ -111,7 +125,7 @@ def fill_records(indptr, index, value, rank, shift, start, first, last, values, 
                 ids[body + k] = r
                 k += 1
         ids[body - 1] = k
-        head += (k + per_word) // per_word
+        head += _id_words(k, per_word)
         for d in range(dense):
             values[head + d] = -shift[d]
         k = dense
@@ -165,20 +179,24 @@ def fill_columns(  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-untyped-def]
     """total[b] += Σ a·b over entries first:last of one A feature."""
-    values, ids = records.values, records.ids
-    per_word = ids.shape[0] // values.shape[0]
-    line = 64 // values.itemsize
+    values, ids, word = records.values, records.ids, columns.word
+    per_word = values.itemsize // ids.itemsize  # known when this is compiled
+    line, lines = 64 // values.itemsize, records.lines
     for p in range(first, last):
-        if p + _AHEAD < last:
-            ahead = np.int64(columns.word[p + _AHEAD])
-            for i in range(records.lines):
-                _prefetch(values, ahead + i * line)
+        if p + _FAR < last:
+            far = np.int64(word[p + _FAR])
+            for i in range(lines):
+                _prefetch_far(values, far + i * line)
+        if p + _NEAR < last:
+            near = np.int64(word[p + _NEAR])
+            for i in range(lines):
+                _prefetch_near(values, near + i * line)
         a = np.float64(columns.value[p])
-        head = np.int64(columns.word[p])
+        head = np.int64(word[p])
         body = head * per_word
         k = np.int64(ids[body])
         body += 1
-        head += (k + per_word) // per_word
+        head += _id_words(k, per_word)
         for done in range(0, k, _STRIP):
             size = min(k - done, _STRIP)
             for q in range(size):
@@ -203,35 +221,8 @@ def _insert(best, row, r, identity):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _select(a, total, scan, best_a, best_b, tile):  # type: ignore[no-untyped-def]
-    """Correlations of the A feature at rank a with every B feature into both lists; sets `total` back to zero."""
-    scale_a, ratio_a, identity_a = scan.scale_a[a], scan.ratio_a[a], scan.order_a[a]
-    scale_b, ratio_b, floor_b = scan.scale_b, scan.ratio_b, best_b.floor
-    size = total.shape[0]
-    for first in range(0, size, _TILE):
-        width = min(size - first, _TILE)
-        floor_a = best_a.floor[a]
-        hits = 0
-        for i in range(width):
-            b = first + i
-            r = (total[b] * scale_a) * scale_b[b] - ratio_a * ratio_b[b]
-            r = (r + ROUND) - ROUND
-            total[b] = 0.0
-            tile[i] = r
-            hits += (r >= floor_a) | (r >= floor_b[b])
-        if hits:
-            for i in range(width):
-                b = first + i
-                r = min(max(tile[i], -1.0), 1.0)
-                if r >= best_a.floor[a]:
-                    _insert(best_a, a, r, scan.order_b[b])
-                if r >= floor_b[b]:
-                    _insert(best_b, b, r, identity_a)
-
-
-@njit(nogil=True, cache=True)
 def multiply(low, high, base, columns, records, totals):  # type: ignore[no-untyped-def]
-    """Add the products of ranks low:high into their rows of `totals` (row 0 is rank `base`)."""
+    """Add the products of ranks low:high into their rows of `totals` (row 0, and column 0, is rank `base`)."""
     strip = np.empty(_STRIP)
     for a in range(low - base, high - base):
         _multiply(columns.start[a], columns.start[a + 1], columns, records, totals[a], strip)
@@ -239,19 +230,76 @@ def multiply(low, high, base, columns, records, totals):  # type: ignore[no-unty
 
 @njit(nogil=True, cache=True)
 def select(low, high, base, totals, scan, best_a, best_b):  # type: ignore[no-untyped-def]
-    """Correlate ranks low:high from their rows of `totals`, and clear those."""
+    """Correlations of ranks low:high with every B feature into both lists; sets their rows of `totals` back to zero.
+
+    Everything over B's ranks is padded to a multiple of LOOK, with ratio NaN: NaN enters no list.
+    """
     tile = np.empty(_TILE)
+    size = totals.shape[1]
     for a in range(low, high):
-        _select(a, totals[a - base], scan, best_a, best_b, tile)
+        scale_a, ratio_a = scan.scale_a[a], scan.ratio_a[a]
+        for first in range(0, size, _TILE):
+            # Short plain loops over slices: that is what the compiler turns into vector instructions.
+            last = min(first + _TILE, size)
+            total, scale_b, ratio_b = totals[a - base, first:last], scan.scale_b[first:last], scan.ratio_b[first:last]
+            for i in range(total.shape[0]):
+                tile[i] = ((total[i] * scale_a) * scale_b[i] - ratio_a * ratio_b[i] + ROUND) - ROUND
+            for i in range(total.shape[0]):
+                total[i] = 0.0
+            for b in range(first, last, LOOK):
+                r, floor_a, floor_b = tile[b - first : b - first + LOOK], best_a.floor[a], best_b.floor[b : b + LOOK]
+                hits = np.int64(0)
+                for i in range(LOOK):
+                    hits += np.int64((r[i] >= floor_a) | (r[i] >= floor_b[i]))
+                if hits:
+                    for i in range(LOOK):
+                        if r[i] >= best_a.floor[a]:
+                            _insert(best_a, a, min(max(r[i], -1.0), 1.0), scan.order_b[b + i])
+                        if r[i] >= floor_b[i]:
+                            _insert(best_b, b + i, min(max(r[i], -1.0), 1.0), scan.order_a[a])
 
 
 @njit(nogil=True, cache=True)
-def multiply_and_select(low, high, columns, records, total, scan, best_a, best_b):  # type: ignore[no-untyped-def]
-    """Both for ranks low:high, one after another in a single accumulator (zero before and after)."""
-    strip, tile = np.empty(_STRIP), np.empty(_TILE)
-    for a in range(low, high):
-        _multiply(columns.start[a], columns.start[a + 1], columns, records, total, strip)
-        _select(a, total, scan, best_a, best_b, tile)
+def multiply_and_select(low, high, columns, records, totals, scan, best_a, best_b):  # type: ignore[no-untyped-def]
+    """Both for ranks low:high, a few at a time in the rows of `totals` (zero before and after)."""
+    strip = np.empty(_STRIP)
+    batch = totals.shape[0]
+    for first in range(low, high, batch):
+        last = min(first + batch, high)
+        for a in range(first, last):
+            _multiply(columns.start[a], columns.start[a + 1], columns, records, totals[a - first], strip)
+        select(first, last, first, totals, scan, best_a, best_b)
+
+
+@njit(nogil=True, cache=True)
+def count_partners(  # type: ignore[no-untyped-def]
+    indptr_a, index_a, value_a, indptr_b, index_b, value_b, first, last, tally_a, tally_b
+):
+    """tally[f, t, 1] += rows of first:last on which f and its partner tally[f, t, 0] both fire, for either side.
+
+    A tally is (features, top, 2) uint32, partner beside count so that both come with one cache line; "no partner" is
+    the number of features on the other side.
+    """
+    top = tally_a.shape[1]
+    fires_a = np.zeros(tally_a.shape[0] + 1, np.uint8)
+    fires_b = np.zeros(tally_b.shape[0] + 1, np.uint8)
+    for row in range(first, last):
+        for q in range(indptr_a[row], indptr_a[row + 1]):
+            fires_a[index_a[q]] = value_a[q] != 0
+        for q in range(indptr_b[row], indptr_b[row + 1]):
+            b = index_b[q]
+            if value_b[q] != 0:
+                fires_b[b] = 1
+                for t in range(top):
+                    tally_b[b, t, 1] += fires_a[tally_b[b, t, 0]]
+        for q in range(indptr_a[row], indptr_a[row + 1]):
+            a = index_a[q]
+            if fires_a[a]:
+                fires_a[a] = 0
+                for t in range(top):
+                    tally_a[a, t, 1] += fires_b[tally_a[a, t, 0]]
+        for q in range(indptr_b[row], indptr_b[row + 1]):
+            fires_b[index_b[q]] = 0
 
 
 @njit(nogil=True, cache=True)

@@ -16,7 +16,7 @@ from unifeat.errors import UserError
 from unifeat.matching import kernels
 from unifeat.matching.layout import Team, even_ranges
 from unifeat.matching.moments import Profile, profiles
-from unifeat.matching.paired import Array, PairedCodes, as_paired, normal_chunks
+from unifeat.matching.paired import Array, CsrArrays, PairedCodes, as_paired, normal_chunks
 from unifeat.progress import track
 
 
@@ -70,6 +70,32 @@ def pair_correlation(
     exact = (total[known] * a.scale[i]) * b.scale[j] - a.ratio[i] * b.ratio[j]
     r[known] = np.clip((exact + kernels.ROUND) - kernels.ROUND, -1.0, 1.0)
     return r, count
+
+
+def cofiring(paired: PairedCodes, index_ab: Array, index_ba: Array, team: Team) -> tuple[Array, Array]:
+    """Rows on which a feature and its partner both fire: (features, top) int64 like the partner ids, 0 where −1."""
+    counts = np.zeros(index_ab.shape, np.int64), np.zeros(index_ba.shape, np.int64)
+    sheets = [(_tally(index_ab, len(index_ba)), _tally(index_ba, len(index_ab))) for _ in range(team.threads)]
+    with track("co-firing", paired.n_rows) as advance:
+        for a, b in normal_chunks(paired):
+            edges = np.linspace(0, a.rows, team.threads + 1).astype(int).tolist()
+
+            def run(part: int, a: CsrArrays = a, b: CsrArrays = b, edges: list[int] = edges) -> None:
+                kernels.count_partners(*a, *b, edges[part], edges[part + 1], *sheets[part])
+
+            team.each(run, list(range(team.threads)))
+            for sheet in sheets:
+                for count, tally in zip(counts, sheet, strict=True):
+                    count += tally[..., 1]
+                    tally[..., 1] = 0
+            advance(a.rows)
+    return counts
+
+
+def _tally(index: Array, nobody: int) -> Array:
+    tally = np.zeros((*index.shape, 2), np.uint32)
+    tally[..., 0] = np.where(index >= 0, index, nobody)
+    return tally
 
 
 def sum_pairs(

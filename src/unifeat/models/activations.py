@@ -95,8 +95,13 @@ def run_group(
         bos: token that begins every window, or None.
 
     Raises:
-        UserError: activations with NaN or Inf, naming model and layer.
+        UserError: activations with NaN or Inf, naming model and layer; windows longer than the model takes.
     """
+    longest = getattr(model.decoder.config, "max_position_embeddings", None)
+    if longest is not None and context > longest:
+        raise UserError(
+            f"model {model.name} takes windows of at most {longest} tokens: lower text.context from {context}"
+        )
     prefix = [] if bos is None else [bos]
     pieces: list[tuple[TokenizedPart, slice]] = []
     for part in parts:
@@ -105,8 +110,7 @@ def run_group(
     lengths = np.array([window.stop - window.start for _, window in pieces], np.int64)
     starts = np.r_[0, np.cumsum(lengths)]
     values = {
-        point: torch.empty((int(starts[-1]), model.d_model), dtype=model.dtype, device=model.device)
-        for point in points
+        point: torch.empty((int(starts[-1]), model.d_model), dtype=model.dtype, device=model.device) for point in points
     }
     for batch in _batches(lengths + len(prefix)):
         width = int(lengths[batch].max()) + len(prefix)

@@ -32,6 +32,7 @@ def check_sae(
     loaded = load_sae(sae)
     language_model = load_language_model(model, [point], dtype=dtype)
     check_width(loaded, sae, model, language_model.d_model)
+    loaded.to(str(language_model.device))
     corpus = build_corpus(
         text,
         documents=documents,

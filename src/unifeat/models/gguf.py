@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unifeat.errors import UserError
+from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
 from unifeat.progress import say
 from unifeat.storage import cache_root, sha256_of, written_aside
 
@@ -23,17 +24,17 @@ def converted_folder(gguf: Path, dtype: Any) -> Path:
     if folder.exists():
         return folder
     say(f"converting {gguf.name} to a transformers folder (once; kept in the cache)")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer, GgufConfig
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = causal_lm(
             gguf.parent,
             gguf_file=gguf.name,
             dtype=dtype,
             quantization_config=GgufConfig(dequantize=True),
         )
-    except (ValueError, KeyError, OSError, RuntimeError, IndexError) as error:
+    except LOADING_ERRORS as error:
         raise UserError(f"model {gguf}: transformers cannot read this GGUF file: {_first_line(error)}") from error
     # transformers 5.23 refuses to save a model that came from a GGUF file while these are set.
     for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unifeat.errors import UserError, did_you_mean
 from unifeat.models.gguf import converted_folder
 from unifeat.models.hooks import HookPoint, capturing, cut_after
+from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
 from unifeat.storage import key_of, sha256_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,7 +55,8 @@ class LanguageModel:
         """
         with capturing(self.blocks, points) as seen:
             self.decoder(input_ids=input_ids.to(self.device), use_cache=False)
-        return dict(seen)
+        # OPT's second MLP layer sees all positions of the batch as one list.
+        return {point: value.reshape(*input_ids.shape, -1) for point, value in seen.items()}
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -64,7 +66,9 @@ class LanguageModel:
 
 def tokenizer_digest(tokenizer: Any) -> str:
     """Identity of a fast tokenizer: equal for equal vocabularies, merges and normalisation."""
-    return key_of(tokenizer.backend_tokenizer.to_str())
+    inner = json.loads(tokenizer.backend_tokenizer.to_str())
+    # What the last call asked for, or what the file says until the first call: no part of the identity.
+    return key_of({key: value for key, value in inner.items() if key not in ("padding", "truncation")})
 
 
 def bos_of(tokenizer: Any, bos: str | bool) -> int | None:
@@ -101,7 +105,10 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:1 …") from error
 
 
 def model_folder(name: str, dtype: torch.dtype) -> str:
@@ -131,7 +138,7 @@ def load_tokenizer(name: str, dtype: str = "auto") -> Any:
     folder = model_folder(name, resolve_dtype(dtype))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise _unknown(name, error) from error
     if not tokenizer.is_fast:
         raise UserError(f"model {name} has no fast tokenizer: unifeat needs the character offsets only these report")
@@ -152,27 +159,16 @@ def load_language_model(
     Raises:
         UserError: unknown model, or a layer it does not have.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
     torch_dtype, torch_device = resolve_dtype(dtype), resolve_device(device)
     folder = model_folder(name, torch_dtype)
     n_layers = read_config(name, dtype).num_hidden_layers
     check_layers(name, points, n_layers)
     deepest = max(point.layer for point in points)
     tokenizer = load_tokenizer(name, dtype)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype)
-    except (OSError, ValueError) as error:
+        model = causal_lm(folder, dtype=torch_dtype)
+    except LOADING_ERRORS as error:
         raise _unknown(name, error) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
     decoder = model.get_decoder()
     config = decoder.config
     blocks = cut_after(decoder, config, n_layers, deepest)
@@ -201,7 +197,7 @@ def read_config(name: str, dtype: str = "auto") -> Any:
 
     try:
         config = AutoConfig.from_pretrained(model_folder(name, resolve_dtype(dtype)))
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise _unknown(name, error) from error
     text_config = config.get_text_config()
     text_config._commit_hash = getattr(config, "_commit_hash", None)
@@ -232,6 +228,8 @@ def model_identity(name: str, dtype: str) -> dict[str, Any]:
 def _unknown(name: str, error: Exception) -> UserError:
     text = str(error).strip()
     reason = text.splitlines()[0] if text else type(error).__name__
+    if Path(name).expanduser().exists():
+        return UserError(f"model {name} cannot be loaded: {reason}")
     return UserError(
         f"model {name!r} is neither a local folder or GGUF file nor a hub model that can be loaded now: {reason}"
     )

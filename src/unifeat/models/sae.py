@@ -49,7 +49,7 @@ def load_sae(name: str | Path, *, device: str = "cpu", dtype: str = "float32") -
         raise UserError(f"SAE {name}: give the folder that holds the file, not the file")
     else:
         sae = _from_registry(str(name), device, dtype)
-    _check_finite(sae, name)
+    _check_sane(sae, name)
     return sae.eval().requires_grad_(False)
 
 
@@ -66,7 +66,7 @@ def sae_digest(sae: Any) -> str:
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for key, tensor in sorted(sae.state_dict().items()):
         digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -103,10 +103,12 @@ def _read(path: Path, load: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return load()
-    except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, ValueError, TypeError) as error:
         text = str(error).strip()
         reason = text.splitlines()[0] if text else type(error).__name__
-        raise UserError(f"SAE {path} cannot be read ({reason}): is the file whole, and does cfg.json fit it?") from error
+        raise UserError(
+            f"SAE {path} cannot be read ({reason}): is the file whole, and does cfg.json fit it?"
+        ) from error
 
 
 def _from_registry(name: str, device: str, dtype: str) -> Any:
@@ -189,23 +191,26 @@ def _from_sparsify(path: Path, device: str, dtype: str) -> Any:
 
 def _refuse_pickle(path: Path) -> None:
     """Pickles run code when opened: look inside only with `weights_only`, and say what was found."""
-    import pickle
-
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # noise unpickles to errors of every kind
         raise UserError(
             f"SAE {path} holds more than tensors, or is damaged: it is refused, since opening it could run code; "
             "save its tensors as safetensors"
         ) from error
-    keys = sorted(held)[:6] if isinstance(held, dict) else [type(held).__name__]
+    keys = sorted(map(str, held))[:6] if isinstance(held, dict) else [type(held).__name__]
     raise UserError(
-        f"SAE {path} is a bare file of tensors ({', '.join(map(str, keys))}), which says nothing of how to read it: "
+        f"SAE {path} is a bare file of tensors ({', '.join(keys)}), which says nothing of how to read it: "
         "give a SAELens or sparsify folder"
     )
 
 
-def _check_finite(sae: Any, name: str | Path) -> None:
+def _check_sane(sae: Any, name: str | Path) -> None:
     bad = [key for key, tensor in sae.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
         raise UserError(f"SAE {name}: {', '.join(bad)} holds NaN or Inf; the checkpoint is damaged")
+    k = getattr(sae.cfg, "k", None)
+    if k is not None and not 0 < k <= sae.cfg.d_sae:
+        raise UserError(
+            f"SAE {name}: cfg.json says that k = {k} of {sae.cfg.d_sae} features fire; that cannot be"
+        )

@@ -49,11 +49,13 @@ def activation_batches(
 ) -> Iterator[Batch]:
     """Shuffled batches of activations, each point a (batch, d_model) float32 tensor of the same rows, without end.
 
-    The text is reread when it ends. At most `spec.buffer` rows a point are held.
+    The text is reread when it ends; if it does not fill one batch, there are no batches at all. At most `spec.buffer`
+    rows a point are held.
     """
     generator = torch.Generator().manual_seed(seed)
     last = corpus.documents - spec.heldout_documents
     held: Batch = {}
+    read = 0
     while True:
         for group in torch.randperm(corpus.groups, generator=generator).tolist():
             parts = [part for part in corpus.parts(group) if part.document < last]
@@ -63,6 +65,7 @@ def activation_batches(
             sinks = torch.stack([is_sink(value.to(torch.float32)) for value in rows.values()]).any(0)
             held = {p: torch.cat([held[p], v[~sinks]]) if held else v[~sinks] for p, v in rows.items()}
             n = len(held[points[0]])
+            read += int((~sinks).sum())
             if n < spec.buffer:
                 continue
             order = torch.randperm(n, generator=generator)
@@ -72,6 +75,8 @@ def activation_batches(
                 chosen = order[start : start + spec.batch]
                 yield {p: v[chosen].to(torch.float32) for p, v in held.items()}
             held = {p: v[order[spent:]] for p, v in held.items()}
+        if read < spec.batch:
+            return
 
 
 def train_saes(
@@ -90,7 +95,7 @@ def train_saes(
         folders: where each point's SAE goes. None may exist yet.
 
     Raises:
-        UserError: too few documents to keep some back, or fewer activations than a buffer.
+        UserError: too few documents to keep some back, or fewer activations than a batch.
     """
     if corpus.documents <= spec.heldout_documents:
         raise UserError(
@@ -125,8 +130,12 @@ def train_saes(
         _save(trainers[point], point, model, model_spec, spec, folder)
         trained.append(folder)
     qualities = measure_quality(
-        model, corpus, {point: load_sae(folder, device=str(model.device)) for point, folder in folders.items()},
-        context=spec.text.context, bos=bos, first_document=corpus.documents - spec.heldout_documents,
+        model,
+        corpus,
+        {point: load_sae(folder, device=str(model.device)) for point, folder in folders.items()},
+        context=spec.text.context,
+        bos=bos,
+        first_document=corpus.documents - spec.heldout_documents,
     )
     results = []
     for point, folder in folders.items():
@@ -243,5 +252,3 @@ def _cast(folder: Path, dtype: str) -> None:
     save_file(tensors, weights)
     cfg = json.loads((folder / "cfg.json").read_text())
     (folder / "cfg.json").write_text(json.dumps(cfg | {"dtype": dtype}, indent=1) + "\n")
-
-

@@ -90,7 +90,7 @@ class Corpus:
         wanted: dict[int, list[int]] = {}
         for document, character in places:
             wanted.setdefault(document, []).append(character)
-        found = {}
+        found: dict[tuple[int, int], tuple[str, int]] = {}
         file = pq.ParquetFile(self.path)
         for group in range(self.groups):
             stats = file.metadata.row_group(group).column(0).statistics
@@ -99,7 +99,8 @@ class Corpus:
             for part in self.parts(group):
                 for character in wanted.get(part.document, ()):
                     at = character - part.start
-                    if 0 <= at <= len(part.text):
+                    # A token that ends where a part ends belongs to that part, not to the one that begins there.
+                    if 0 <= at <= len(part.text) and (part.document, character) not in found:
                         left = max(0, at - around)
                         found[part.document, character] = (part.text[left : at + around], at - left)
         return found

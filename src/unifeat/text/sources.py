@@ -6,7 +6,6 @@ import glob
 import io
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ def find_source(source: str) -> list[Path] | str:
         if not files:
             raise UserError(f"text source {source}: the folder holds none of {', '.join(LOCAL_SUFFIXES)}")
         return files
-    if glob.has_magic(str(path)):
+    if path.is_file():
+        files = [path]
+    elif glob.has_magic(str(path)):
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
         if not files:
             raise UserError(f"text source {source}: no file matches this pattern")
-    elif path.exists():
-        files = [path]
     elif source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~")):
         raise UserError(f"text source {source}: no such file")
     else:
@@ -78,20 +77,22 @@ def _from_file(path: Path, field: str) -> Iterator[str]:
 
 
 def _from_jsonl(path: Path, field: str) -> Iterator[str]:
-    with path.open("rb") as raw:
-        stream: Any = raw
-        if path.name.endswith(".zst"):
-            import zstandard
+    import pyarrow as pa
 
-            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"text file {path}, line {number}: not JSON ({error.msg})") from error
-            yield _text_of(row, field, f"text file {path}, line {number}")
+    # Arrow notices a truncated .zst; the zstandard package takes it for the end of the file.
+    compression = "zstd" if path.name.endswith(".zst") else None
+    number = 0
+    try:
+        with pa.input_stream(str(path), compression=compression) as raw:
+            for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8"), start=1):
+                if line.strip():
+                    yield _text_of(json.loads(line), field, f"text file {path}, line {number}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"text file {path}, line {number}: not JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"text file {path} is not UTF-8 (soon after line {number}): convert it first") from error
+    except OSError as error:
+        raise UserError(f"text file {path} is damaged (soon after line {number}): {error}") from error
 
 
 def _from_parquet(path: Path, field: str) -> Iterator[str]:
@@ -100,37 +101,44 @@ def _from_parquet(path: Path, field: str) -> Iterator[str]:
 
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"text file {path} is not a parquet file: {error}") from error
-    if field not in file.schema_arrow.names:
-        raise UserError(
-            f"text file {path} has no column {field!r}: set text.field to one of {file.schema_arrow.names}"
-        )
-    for batch in file.iter_batches(batch_size=256, columns=[field]):
-        for value in batch.column(0).to_pylist():
-            if value is not None:
+        if field not in file.schema_arrow.names:
+            raise UserError(
+                f"text file {path} has no column {field!r}: set text.field to one of {file.schema_arrow.names}"
+            )
+        for batch in file.iter_batches(batch_size=256, columns=[field]):
+            for value in batch.column(0).to_pylist():
                 yield _text_of({field: value}, field, f"text file {path}")
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"text file {path} is not a parquet file, or is damaged: {error}") from error
 
 
 def _from_dataset(name: str, field: str, split: str, config: str | None) -> Iterator[str]:
     import datasets
 
     try:
-        rows = iter(datasets.load_dataset(name, config, split=split, streaming=True))
-        first = list(islice(rows, 1))
+        for row in datasets.load_dataset(name, config, split=split, streaming=True):
+            yield _text_of(row, field, f"dataset {name}")
+    except UserError:
+        raise
     except Exception as error:  # datasets raises a different type for every way a name can be wrong
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"text source {name!r} is neither a local file nor a dataset that can be loaded now: {reason}"
+            f"text source {name!r} is neither a local file nor a dataset that can be read now: {reason}"
         ) from error
-    for row in (*first, *rows):
-        yield _text_of(row, field, f"dataset {name}")
 
 
 def _text_of(row: Any, field: str, where: str) -> str:
     if not isinstance(row, dict) or field not in row:
         fields = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise UserError(f"{where} has no field {field!r}: set text.field to one of {fields}")
-    if not isinstance(row[field], str):
-        raise UserError(f"{where}: field {field!r} holds {type(row[field]).__name__}, not text")
-    return row[field]
+    text = row[field]
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise UserError(f"{where}: field {field!r} holds {type(text).__name__}, not text")
+    return text if text.isascii() else _whole_characters(text)
+
+
+def _whole_characters(text: str) -> str:
+    """JSON can hold half a character (a lone surrogate), which no tokenizer takes: it becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,48 @@
+"""transformers' `from_pretrained`, quiet, and strict where it would go on with random weights."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from unifeat.errors import UserError
+
+# What transformers raises for names that do not exist and for damaged files: another type for each way to go wrong.
+LOADING_ERRORS = (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError, StrictDataclassError)
+
+
+def causal_lm(folder: Any, **settings: Any) -> Any:
+    """A model from a folder or hub name; `settings` go to `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        UserError: weights of the decoder are missing or misshapen, which transformers would replace by random numbers.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+            )
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+    decoder = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    bad = dict.fromkeys(info["missing_keys"], "hold no")
+    bad |= {entry[0]: "do not fit config.json in the" for entry in info["mismatched_keys"]}
+    bad = {key: how for key, how in sorted(bad.items()) if key.startswith(prefix)}
+    if bad:
+        key, how = next(iter(bad.items()))
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        file = f"{folder}/{settings['gguf_file']}" if "gguf_file" in settings else folder
+        raise UserError(f"model {file}: its files {how} weights {key}{more}")
+    return model

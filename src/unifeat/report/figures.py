@@ -1,0 +1,251 @@
+"""Layer × layer heatmaps, as plotly figures that a notebook or a README can use too.
+
+Colours are drawn from `COLOURS` only, so that the HTML report can swap them in the dark. Plotly is imported when used.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from unifeat.report.tables import (
+    SIGNIFICANT,
+    Measure,
+    cells,
+    decimal,
+    find_measure,
+    group_pairs,
+    is_missing,
+    layer_grid,
+    number,
+    probability,
+    rows_of,
+    scores_of,
+)
+from unifeat.results import Run
+
+COLOURS = {
+    "ink": "#1b1d21",
+    "muted": "#5f6570",
+    "rule": "#dfe1e4",
+    "surface": "#ffffff",
+    "a": "#1f5fa8",
+    "b": "#b8500b",
+    "fit": "#a3abb8",
+    "held": "#0b7a62",
+}
+SCALE = "Viridis"  # sequential, even in lightness, safe for colour-blind readers
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial, sans-serif'
+VALUES = {"score": "score", "null_mean": "mean of shuffled pairs", "corrected": "chance-corrected score"}
+COUNTS = {"kept": "pairs kept", "mean_correlation": "mean r", "mean_correlation_heldout": "mean held-out r"}
+_LABELLED = 16  # a grid with more columns has no room for numbers; they are in the hover text
+TITLE_FONT = {"size": 13, "color": COLOURS["muted"]}
+_MARGIN = {"l": 56, "r": 8, "t": 8, "b": 44}
+
+
+class Panel(NamedTuple):
+    """One heatmap: `z` with layers of A as index and layers of B as columns, and for each cell a text and a hover."""
+
+    title: str
+    z: pd.DataFrame
+    text: pd.DataFrame
+    hover: pd.DataFrame
+    cell: pd.DataFrame
+
+
+def heatmap_figure(
+    run: Run, metric: str, settings: dict[str, Any] | str | None = None, *, subspace: str = "all"
+) -> Any:
+    """Layer × layer heatmaps of one score, beside the mean of its null and the chance-corrected score.
+
+    One row for each pair of groups of spaces; one colour scale for all. `*` marks q < 0.05, `†` a score with a flag.
+
+    Args:
+        metric: "svcca", "rsa", "cka" …
+        settings: those of the study; left out, the first scores by this metric.
+
+    Returns:
+        A plotly Figure.
+
+    Raises:
+        UserError: the run has no such scores.
+    """
+    from plotly.subplots import make_subplots
+
+    measure = find_measure(run, metric, settings, subspace)
+    pairs = group_pairs(run)
+    rows = [[score_panel(run, measure, groups, value) for value in VALUES] for groups in pairs]
+    figure = make_subplots(
+        rows=len(pairs),
+        cols=len(VALUES),
+        subplot_titles=[escape(panel.title) for panel in rows[0]],
+        horizontal_spacing=0.07,
+        vertical_spacing=0.3 / max(len(pairs), 1),
+    )
+    bounds = score_bounds(run, measure)
+    for row, (groups, panels) in enumerate(zip(pairs, rows, strict=True), start=1):
+        for column, panel in enumerate(panels, start=1):
+            figure.add_trace(_heatmap(panel), row=row, col=column)
+            place = (row - 1) * len(VALUES) + column
+            for annotation in _numbers(panel, bounds, str(place) if place > 1 else ""):
+                figure.add_annotation(annotation)
+            figure.update_xaxes(_axis(groups[1], panel.z.columns), row=row, col=column)
+            figure.update_yaxes(_axis(groups[0] if column == 1 else "", panel.z.index), row=row, col=column)
+    figure.update_layout(
+        layout(110 + sum(_height(panels[0]) for panels in rows)),
+        coloraxis={
+            "colorscale": SCALE,
+            "cmin": bounds[0],
+            "cmax": bounds[1],
+            "colorbar": {"thickness": 10, "outlinewidth": 0},
+        },
+        title={"text": escape(measure.label), "x": 0.01, "font": {"size": 16}},
+        margin={"l": 64, "r": 8, "t": 80, "b": 48},
+    )
+    return figure
+
+
+def panel_figure(panel: Panel, groups: tuple[str, str], bounds: tuple[float, float]) -> Any:
+    """One heatmap on its own, without a colour bar."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(_heatmap(panel))
+    figure.update_xaxes(_axis(groups[1], panel.z.columns))
+    figure.update_yaxes(_axis(groups[0], panel.z.index))
+    scale = {"colorscale": SCALE, "cmin": bounds[0], "cmax": bounds[1], "showscale": False}
+    figure.update_layout(layout(_height(panel)), coloraxis=scale, annotations=_numbers(panel, bounds))
+    return figure
+
+
+def score_panel(run: Run, measure: Measure, groups: tuple[str, str], value: str) -> Panel:
+    """One of `VALUES` of a measure over the layers of two groups, with the null in the hover text."""
+    table = scores_of(run, measure)
+    shown = [decimal(getattr(r, value)) + (_marks(r) if value == "score" else "") for r in rows_of(table)]
+    table = table.assign(shown=shown, hover=[_score_hover(measure, row) for row in rows_of(table)])
+    return _panel(VALUES[value], table, value, groups)
+
+
+def count_panel(run: Run, groups: tuple[str, str], value: str) -> Panel:
+    """One of `COUNTS` over the layers of two groups."""
+    table = cells(run)
+    show = number if value == "kept" else decimal
+    hover = [
+        f"<b>{escape(row.space_a)} × {escape(row.space_b)}</b><br>{row.kept:,} pairs kept of {row.candidates:,} "
+        f"candidates<br>mean r {decimal(row.mean_correlation, 3)}, held out {decimal(row.mean_correlation_heldout, 3)}"
+        for row in rows_of(table)
+    ]
+    table = table.assign(shown=[show(v) for v in table[value]], hover=hover)
+    return _panel(COUNTS[value], table, value, groups)
+
+
+def score_bounds(run: Run, measure: Measure) -> tuple[float, float]:
+    """The colour scale shared by a measure's score, null and corrected score: from 0 (or below) up to the largest."""
+    return _bounds(scores_of(run, measure)[list(VALUES)].to_numpy(float))
+
+
+def count_bounds(run: Run, value: str) -> tuple[float, float]:
+    """The colour scale of one of `COUNTS`; the two correlations share theirs."""
+    columns = ["kept"] if value == "kept" else [name for name in COUNTS if name != "kept"]
+    return _bounds(cells(run)[columns].to_numpy(float))
+
+
+def _panel(title: str, table: pd.DataFrame, value: str, groups: tuple[str, str]) -> Panel:
+    return Panel(title, *(layer_grid(table, column, groups) for column in (value, "shown", "hover", "cell")))
+
+
+def _marks(row: Any) -> str:
+    return ("*" if row.q < SIGNIFICANT else "") + ("†" if len(row.flags) else "")
+
+
+def _score_hover(measure: Measure, row: Any) -> str:
+    lines = [
+        f"<b>{escape(row.space_a)} × {escape(row.space_b)}</b>",
+        f"{escape(measure.label)} {decimal(row.score, 3)}",
+        f"shuffled pairs {decimal(row.null_mean, 3)} ± {decimal(row.null_sd, 3)}",
+        f"chance-corrected {decimal(row.corrected, 3)}",
+        f"p {probability(row.p)}, q {probability(row.q)}",
+        f"{row.n_pairs:,} pairs",
+    ]
+    details = json.loads(row.details)
+    if "dims_a" in details:
+        lines.append(f"components used: {details['dims_a']} and {details['dims_b']}")
+    return "<br>".join(lines + [f"† {escape(flag)}" for flag in row.flags])
+
+
+def _heatmap(panel: Panel) -> Any:
+    import plotly.graph_objects as go
+
+    cell = [[None if is_missing(v) else int(v) for v in row] for row in panel.cell.to_numpy(object)]
+    return go.Heatmap(
+        z=[[None if is_missing(v) else round(float(v), 5) for v in row] for row in panel.z.to_numpy(float).tolist()],
+        x=_layers(panel.z.columns), y=_layers(panel.z.index), coloraxis="coloraxis", xgap=2, ygap=2, customdata=cell,
+        hovertext=panel.hover.fillna("").to_numpy().tolist(), hoverinfo="text", hoverongaps=False,
+    )  # fmt: skip
+
+
+def _numbers(panel: Panel, bounds: tuple[float, float], axes: str = "") -> list[dict[str, Any]]:
+    """The number in each cell, light on dark and dark on light; "n/a" where a comparison has no value."""
+    if panel.z.shape[1] > _LABELLED:
+        return []
+    from plotly.colors import sample_colorscale, unlabel_rgb
+
+    written = []
+    narrow = panel.z.shape[1] > 8
+    size = 10 if narrow else 13
+    for row, column in zip(*np.nonzero(panel.cell.notna().to_numpy()), strict=True):
+        value, text = panel.z.iloc[row, column], panel.text.iloc[row, column]
+        colour = COLOURS["muted"]
+        if not is_missing(value):
+            place = min(max((value - bounds[0]) / (bounds[1] - bounds[0]), 0.0), 1.0)
+            red, green, blue = unlabel_rgb(sample_colorscale(SCALE, [place])[0])
+            colour = "#111111" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "#f7f7f7"
+        written.append(
+            {"x": int(column), "y": int(row), "xref": f"x{axes}", "yref": f"y{axes}", "showarrow": False}
+            | {"text": "n/a" if is_missing(value) else text.replace("0.", ".", 1) if narrow else text}
+            | {"font": {"color": colour, "size": size}}
+        )
+    return written
+
+
+def _bounds(values: Any) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    low, high = (min(0.0, float(known.min())), float(known.max())) if len(known) else (0.0, 1.0)
+    return low, high if high > low else low + 1.0
+
+
+def _layers(index: pd.Index) -> list[str]:
+    return [str(layer) for layer in index]
+
+
+def _height(panel: Panel) -> int:
+    return _MARGIN["t"] + _MARGIN["b"] + min(max(46 * len(panel.z), 120), 420)
+
+
+def _axis(group: str, layers: pd.Index) -> dict[str, Any]:
+    title = {"text": f"{escape(group)} layer" if group else "", "standoff": 6, "font": TITLE_FONT}
+    limits = [-0.5, len(layers) - 0.5]  # also where no cell has a value
+    axis = {"type": "category", "categoryarray": _layers(layers), "range": limits, "title": title}
+    return axis | {"showgrid": False, "zeroline": False, "ticks": ""}
+
+
+def layout(height: int) -> dict[str, Any]:
+    """What all figures have in common."""
+    return {
+        "template": "none",
+        "height": height,
+        "margin": _MARGIN,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 13, "color": COLOURS["ink"]},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+        "hoverlabel": {
+            "bgcolor": COLOURS["surface"],
+            "bordercolor": COLOURS["rule"],
+            "font": {"color": COLOURS["ink"]},
+        },
+        "dragmode": False,
+    }

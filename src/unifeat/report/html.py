@@ -1,0 +1,268 @@
+"""The HTML report: one file with everything in it, figures included, that opens without a network.
+
+The page is a template (`templates/report.html.j2`, with its style and script beside it); this module gathers what it
+shows. All text reaches the page through the template's escaping, and the page forbids itself any request.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unifeat.report import distributions, figures
+from unifeat.report.tables import (
+    SIGNIFICANT,
+    Measure,
+    cells,
+    decimal,
+    group_pairs,
+    measures,
+    number,
+    percent,
+    probability,
+    richest,
+    rows_of,
+    scores_of,
+    span,
+    study_of,
+    summary,
+)
+from unifeat.results import Run
+from unifeat.storage import write_text
+
+_GLOSSES = {
+    "svcca": "Mean canonical correlation of the leading principal components of the paired decoder rows.",
+    "rsa": "Correlation, over all pairs of features, of how far apart the two sides place them.",
+    "cka": "Linear centred kernel alignment of the paired decoder rows; inflated where pairs are few.",
+}
+_ONE_COMPONENT = "The first principal components only: the setting under which results were first published."
+_HOOKS = {"resid_post": "block output", "resid_pre": "block input", "attn_out": "attention", "mlp_out": "MLP"}
+_SIGNS = {"\n": "↵", "\r": "", "\t": " ", "\u2028": "↵", "\u2029": "↵"}
+
+
+def write_report(run: Run) -> Path:
+    """Write a run's `report.html`, whole or not at all, and return its path."""
+    write_text(run.report, render(run))
+    return run.report
+
+
+def render(run: Run) -> str:
+    """The report as HTML text."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    templates = jinja2.PackageLoader("unifeat.report", "templates")
+    environment = jinja2.Environment(
+        loader=templates,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": number, "percent": percent, "decimal": decimal, "probability": probability}
+    css, js = (templates.get_source(environment, name)[0] for name in ("report.css", "report.js"))
+    drawn: dict[str, Any] = {}
+    study = study_of(run)
+    context = {
+        "run": run,
+        "info": run.info,
+        "groups": list(dict.fromkeys(name for pair in group_pairs(run) for name in pair)),
+        "summary": summary(run),
+        "headline": _headline(run),
+        "spaces": run.info["spaces"],
+        "hooks": _HOOKS,
+        "alignment": _alignment(run),
+        "grids": [_grid(run, pair, drawn) for pair in group_pairs(run)],
+        "cells": _cells(run, drawn),
+        "first": richest(run),
+        "scores": _scores(run),
+        "flags": _flags(run),
+        "subspaces": run.scores["subspace"].nunique() > 1,
+        "used": run.scores["details"].str.contains("dims_a").any(),
+        "intervals": bool(run.scores["ci_low"].notna().any()),
+        "permutations": study.get("inference", {}).get("permutations"),
+        "heldout": bool(study.get("matching", {}).get("heldout", True)),
+        "significant": SIGNIFICANT,
+        "scale": _css_scale(),
+        "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
+        "css": css,
+        "js": js,
+        "plotly": get_plotlyjs(),
+    }
+    # The figures are JSON inside a script element: no "<" may stand in it.
+    data = json.dumps({"colours": {v: f"--{k}" for k, v in figures.COLOURS.items()}, "figures": drawn})
+    return environment.get_template("report.html.j2").render(context, data=data.replace("<", "\\u003c"))
+
+
+def _headline(run: Run) -> list[tuple[str, str]]:
+    """A few figures to stand at the top: (what, how many)."""
+    table, q = cells(run), run.scores["q"].dropna()
+    text = run.info["text"]
+    return [
+        ("documents", number(text["documents"])),
+        ("tokens compared", span(table["tokens_aligned"])),
+        ("pairs of spaces", number(len(table))),
+        ("feature pairs kept", number(table["kept"].sum())),
+        (f"scores with q < {SIGNIFICANT:g}", f"{(q < SIGNIFICANT).sum()} of {len(run.scores)}"),
+    ]
+
+
+def _alignment(run: Run) -> list[dict[str, Any]]:
+    """One row for each pair of groups: tokens that both sides have, as ranges over the layers."""
+    rows = []
+    for groups, own in cells(run).groupby(["group_a", "group_b"], sort=False):
+        row: dict[str, Any] = {"groups": groups}
+        row |= {name: span(own[name]) for name in ("tokens_aligned", "tokens_fitted", "tokens_heldout")}
+        rows.append(row | {name: span(own[name], percent) for name in ("share_a", "share_b")})
+    return rows
+
+
+def _grid(run: Run, groups: tuple[str, str], drawn: dict[str, Any]) -> dict[str, Any]:
+    """The heatmaps of one pair of groups: rows of three panels, the first for the counts of pairs."""
+    own = cells(run).query("group_a == @groups[0] and group_b == @groups[1]")
+    if len(own) == 1:
+        found = [row for row in _scores(run) if row["cell"] == own["cell"].iloc[0]]
+        return {"groups": groups, "only": rows_of(own)[0], "scores": found}
+    rows = [
+        ("Pairs", "", [(figures.count_panel(run, groups, v), figures.count_bounds(run, v)) for v in figures.COUNTS])
+    ]
+    for measure in measures(run):
+        bounds = figures.score_bounds(run, measure)
+        panels = [(figures.score_panel(run, measure, groups, value), bounds) for value in figures.VALUES]
+        rows.append((measure.label, _gloss(measure), panels))
+    shown = []
+    for label, gloss, panels in rows:
+        captions = []
+        for panel, bounds in panels:
+            key = f"grid-{len(drawn)}"
+            drawn[key] = _plain(figures.panel_figure(panel, groups, bounds))
+            digits = 0 if panel.title == figures.COUNTS["kept"] else 2
+            low, high = (decimal(b, digits) if digits else number(b) for b in bounds)
+            spoken = f"{label}, {panel.title}: {groups[0]} layers by {groups[1]} layers, {low} to {high}"
+            captions.append({"key": key, "title": panel.title, "low": low, "high": high, "spoken": spoken})
+        shown.append({"label": label, "gloss": gloss, "panels": captions})
+    return {"groups": groups, "only": None, "rows": shown}
+
+
+def _gloss(measure: Measure) -> str:
+    one = measure.metric == "svcca" and json.loads(measure.settings).get("dims") == 1
+    return _ONE_COMPONENT if one else _GLOSSES.get(measure.metric, "")
+
+
+def _cells(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the page shows of each pair of spaces: three figures, why candidates were dropped, features in context."""
+    table = cells(run)
+    limit = max(200, distributions.MAX_POINTS // len(table))
+    contexts, shown_pairs = _contexts(run), _shown(run)
+    all_kept = run.pairs[run.pairs["kept"]]
+    kept_by_cell = {name: own for name, own in all_kept.groupby(["space_a", "space_b"], sort=False)}
+    shown = []
+    for cell in rows_of(table):
+        kept = kept_by_cell.get((cell.space_a, cell.space_b), all_kept.iloc[:0])
+        drawn[f"correlation-{cell.cell}"] = _plain(distributions.correlation_figure(kept))
+        drawn[f"heldout-{cell.cell}"] = _plain(distributions.heldout_figure(kept, limit, run.info["seed"]))
+        drawn[f"partner-{cell.cell}"] = _plain(distributions.partner_figure(cell))
+        own = shown_pairs[(shown_pairs["space_a"] == cell.space_a) & (shown_pairs["space_b"] == cell.space_b)]
+        known = int(kept["correlation_heldout"].notna().sum())
+        shown.append(
+            {
+                "facts": cell,
+                "dropped": sorted(cell.dropped.items(), key=lambda item: -item[1]),
+                "known": known,
+                "drawn": min(limit, known),
+                "lists": {
+                    name: [_pair(row, contexts) for row in rows_of(own[own["chosen"] == name])]
+                    for name in ("strongest", "random")
+                },
+            }
+        )
+    return shown
+
+
+def _pair(row: Any, contexts: dict[tuple[str, int], list[dict[str, Any]]]) -> dict[str, Any]:
+    """One listed pair with the lines of both its features; a line that both have is marked."""
+    sides = []
+    for space, feature, tokens, count in (
+        (row.space_a, row.feature_a, row.top_tokens_a, row.count_a),
+        (row.space_b, row.feature_b, row.top_tokens_b, row.count_b),
+    ):
+        lines = [dict(line) for line in contexts.get((space, feature), [])]
+        words = [visible(str(token)) for token in tokens]
+        sides.append({"space": space, "feature": feature, "count": count, "lines": lines, "words": words})
+    places = [{line["place"] for line in side["lines"]} for side in sides]
+    for side in sides:
+        for line in side["lines"]:
+            line["both"] = line["place"] in places[0] & places[1]
+    return {"r": row.correlation, "heldout": row.correlation_heldout, "cofiring": row.cofiring, "sides": sides}
+
+
+def _contexts(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Lines of text by (space, feature), strongest activation first."""
+    if not (run.folder / "examples.parquet").is_file():
+        return {}
+    lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows_of(run.examples.sort_values(["space", "feature", "rank"])):
+        own = lines.setdefault((row.space, row.feature), [])
+        token = str(row.token)
+        blank = token[: len(token) - len(token.lstrip(" "))] if token.strip() else ""
+        own.append(
+            {
+                "before": visible(str(row.before) + blank),
+                "token": visible(token[len(blank) :]) or "∅",
+                "after": visible(str(row.after)),
+                "activation": row.activation,
+                "weight": row.activation / own[0]["activation"] if own and own[0]["activation"] else 1.0,
+                "document": row.document,
+                "place": (row.document, row.after),  # tokens that end at the same character have the same text after
+            }
+        )
+    return lines
+
+
+def _shown(run: Run) -> pd.DataFrame:
+    if (run.folder / "shown.parquet").is_file():
+        return run.shown
+    return run.pairs.iloc[:0].assign(chosen="")
+
+
+def _scores(run: Run) -> list[dict[str, Any]]:
+    """Every score, with its settings and details taken apart."""
+    rows = []
+    for measure in measures(run):
+        for row in scores_of(run, measure).to_dict("records"):
+            details = json.loads(row["details"])
+            used = f"{details['dims_a']}, {details['dims_b']}" if "dims_a" in details else ""
+            rows.append(row | {"label": measure.label, "used": used, "flags": list(row["flags"])})
+    return rows
+
+
+def _flags(run: Run) -> dict[str, dict[str, Any]]:
+    """For each kind of flag (the word before its colon) and metric, the first score that has it."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in _scores(run):
+        for flag in row["flags"]:
+            first.setdefault(f"{flag.split(':')[0]} {row['metric']}", row | {"flag": flag})
+    return first
+
+
+def visible(text: str) -> str:
+    """Text on one line: newlines as ↵, other control characters as ·."""
+    signs = [_SIGNS.get(c, "·" if unicodedata.category(c) in ("Cc", "Cs") else c) for c in text]
+    return "".join(signs)
+
+
+def _plain(figure: Any) -> dict[str, Any]:
+    """A plotly figure as plain data, without the template that the page does not need."""
+    data = json.loads(figure.to_json())
+    data["layout"].pop("template", None)
+    return data
+
+
+def _css_scale() -> str:
+    from plotly.colors import get_colorscale
+
+    return ", ".join(colour for _, colour in get_colorscale(figures.SCALE))

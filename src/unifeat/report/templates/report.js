@@ -1,0 +1,90 @@
+"use strict";
+(() => {
+  const { colours, figures } = JSON.parse(document.getElementById("data").textContent);
+  const config = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false };
+
+  // Figures come in the colours of the light page; each is swapped for what the page uses now.
+  const themed = (value) => {
+    const style = getComputedStyle(document.documentElement);
+    const swap = (v) => {
+      if (typeof v === "string") return v in colours ? style.getPropertyValue(colours[v]).trim() : v;
+      if (Array.isArray(v)) return v.map(swap);
+      if (v && typeof v === "object") return Object.fromEntries(Object.entries(v).map(([k, w]) => [k, swap(w)]));
+      return v;
+    };
+    return swap(value);
+  };
+  const draw = (plot) => {
+    const figure = themed(figures[plot.dataset.figure]);
+    Plotly.react(plot, figure.data, figure.layout, config);
+    if ("pick" in plot.dataset && !plot.dataset.drawn)
+      plot.on("plotly_click", (event) => {
+        select(String(event.points[0].customdata));
+        document.getElementById("cell").scrollIntoView();
+      });
+    plot.dataset.drawn = "yes";
+  };
+
+  // One figure at a time, top to bottom, so that the page answers meanwhile; hidden ones when they are shown.
+  const plots = [...document.querySelectorAll(".plot")];
+  const visible = (plot) => plot.offsetParent !== null;
+  const drawRest = () => {
+    const next = plots.find((plot) => !plot.dataset.drawn && visible(plot));
+    if (!next) return;
+    draw(next);
+    setTimeout(drawRest);
+  };
+  const redraw = () => plots.filter((plot) => plot.dataset.drawn).forEach(draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  addEventListener("beforeprint", () => plots.filter(visible).forEach(draw));
+
+  const picker = document.getElementById("pick");
+  const cells = [...document.querySelectorAll(".cell")];
+  const steps = { previous: -1, next: 1 };
+  const select = (cell) => {
+    picker.value = cell;
+    cells.forEach((element) => (element.hidden = element.dataset.cell !== cell));
+    drawRest();
+    for (const [id, step] of Object.entries(steps))
+      document.getElementById(id).disabled = !picker.options[picker.selectedIndex + step];
+  };
+  picker.addEventListener("change", () => select(picker.value));
+  for (const [id, step] of Object.entries(steps))
+    document.getElementById(id).addEventListener("click", () => select(picker.options[picker.selectedIndex + step].value));
+
+  // Strongest or random: the choice holds for every pair of spaces.
+  const tabs = [...document.querySelectorAll("[data-list]")];
+  const list = (name) => {
+    tabs.forEach((tab) => tab.setAttribute("aria-pressed", tab.dataset.list === name));
+    document.querySelectorAll("[data-of]").forEach((element) => (element.hidden = element.dataset.of !== name));
+  };
+  tabs.forEach((tab) => tab.addEventListener("click", () => list(tab.dataset.list)));
+
+  // Sorting: numbers by data-v, words as they read; what has no value comes last.
+  const key = (row, column) => {
+    const cell = row.cells[column];
+    return "v" in cell.dataset ? parseFloat(cell.dataset.v) : cell.textContent.trim();
+  };
+  const compare = (a, b) => {
+    if (typeof a === "string") return a.localeCompare(b, undefined, { numeric: true });
+    return Number.isNaN(a) - Number.isNaN(b) || a - b;
+  };
+  document.querySelectorAll(".sortable th button").forEach((button) =>
+    button.addEventListener("click", () => {
+      const heading = button.parentElement;
+      const down = heading.getAttribute("aria-sort") === "descending";
+      const numeric = heading.classList.contains("n");
+      const order = heading.hasAttribute("aria-sort") ? (down ? "ascending" : "descending") : numeric ? "descending" : "ascending";
+      const body = heading.closest("table").tBodies[0];
+      const sign = order === "ascending" ? 1 : -1;
+      const known = (v) => typeof v === "string" || !Number.isNaN(v);
+      const rows = [...body.rows].map((row) => [key(row, heading.cellIndex), row]);
+      rows.sort(([a], [b]) => (known(a) && known(b) ? sign * compare(a, b) : known(b) - known(a)));
+      heading.parentElement.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+      heading.setAttribute("aria-sort", order);
+      body.append(...rows.map(([, row]) => row));
+    }),
+  );
+
+  select(picker.dataset.first);
+})();

@@ -1,0 +1,214 @@
+"""The short version of a run, for the terminal: what was compared, layer × layer tables, where the report is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unifeat.report.html import visible
+from unifeat.report.tables import (
+    SIGNIFICANT,
+    Measure,
+    cells,
+    decimal,
+    group_pairs,
+    is_missing,
+    layer_grid,
+    measures,
+    number,
+    percent,
+    probability,
+    rows_of,
+    scores_of,
+    span,
+)
+from unifeat.results import Run
+
+_LISTED = 20  # pairs listed of two spaces
+_LONGEST = 15  # rows of a list that stands for a grid too wide for the terminal
+
+Write = Callable[[Any], str]
+
+
+def show(run: Run, space_a: str | None = None, space_b: str | None = None) -> None:
+    """Print a run's results to stdout; with two spaces, their scores and strongest shared features.
+
+    Raises:
+        UserError: spaces that the run did not compare.
+    """
+    # Neither emoji codes nor markup: the words are other people's.
+    console = Console(highlight=False, markup=False, emoji=False)
+    if space_a is not None and space_b is not None:
+        _show_cell(console, run, space_a, space_b)
+    else:
+        _show_run(console, run)
+    if run.report.is_file():
+        console.print(f"\nreport: {run.report}", soft_wrap=True)
+
+
+def _show_run(console: Console, run: Run) -> None:
+    info, table = run.info, cells(run)
+    text = info["text"]
+    console.print(
+        Text.assemble((info["name"], "bold"), f": {text['documents']:,} documents of {text['source']}"), soft_wrap=True
+    )
+    rows = []
+    for model, own in pd.DataFrame(info["spaces"]).T.groupby("model", sort=False):
+        row = [model, _ranges(own["layer"]), span(own["d_sae"]), span(own["l0"]), span(own["fvu"], decimal)]
+        used = span(own["tokens_kept"] / own["tokens_read"], percent)
+        rows.append([*row, span(own["dead_share"], percent), span(own["tokens_read"]), used])
+    headings = ["model", "layers", "features", "L0", "FVU", "dead", "tokens", "used"]
+    console.print(_framed(headings, rows, left=2))
+    for groups in group_pairs(run):
+        own = _of(table, groups)
+        shares = " and ".join(span(own[name], percent) for name in ("share_a", "share_b"))
+        heldout = f", {span(own['tokens_heldout'])} held out" if own["tokens_heldout"].any() else ""
+        console.print(f"{' × '.join(groups)}: {span(own['tokens_aligned'])} tokens in both ({shares})")
+        console.print(f"  pairs found on {span(own['tokens_fitted'])}{heldout}")
+    for groups in group_pairs(run):
+        console.print(Text(f"\n{groups[0]} (down) × {groups[1]} (across)", style="bold"))
+        _grid(console, "pairs kept", table, groups, [(_counts, ", mean r → held out"), (_kept, "")])
+        for measure in measures(run):
+            _grid(console, measure.label, scores_of(run, measure), groups, _SCORE_WAYS)
+    marked = f"* q < {SIGNIFICANT:g}. The null shuffles which decoder row goes with which, among the pairs kept."
+    console.print(Text(f"\n{marked}", style="dim"))
+
+
+def _of(table: pd.DataFrame, groups: tuple[str, str]) -> pd.DataFrame:
+    return table[(table["group_a"] == groups[0]) & (table["group_b"] == groups[1])]
+
+
+def _ranges(layers: Any) -> str:
+    """`7, 15, 22`, and `0 to 10` for layers without a gap."""
+    values = sorted(layers)
+    if len(values) > 2 and values == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]} to {values[-1]}"
+    return ", ".join(map(str, values))
+
+
+def _grid(
+    console: Console, title: str, table: pd.DataFrame, groups: tuple[str, str], ways: list[tuple[Write, str]]
+) -> None:
+    """A layer × layer table, written in the richest way that fits the terminal's width; else a list.
+
+    Args:
+        ways: how to write a cell, and what to say of it in the title; the richest first.
+    """
+    own = _of(table, groups)
+    if "score" in own and own["score"].isna().all():
+        console.print(Text(f"\n{title}: undefined everywhere, mostly for want of pairs", style="dim"))
+        return
+    for write, legend in ways:
+        texts = own.assign(text=[write(row) for row in rows_of(own)])
+        grid = layer_grid(texts, "text", groups).fillna("")
+        if 6 + sum(max(len(str(layer)), int(grid[layer].str.len().max())) + 2 for layer in grid) <= console.width:
+            console.print(Text(f"\n{title}{legend}", style="dim"))
+            console.print(_framed(["", *grid.columns], [[row, *grid.loc[row]] for row in grid.index]))
+            return
+    write, legend = ways[0]
+    order = own.sort_values("kept", ascending=False, kind="stable").head(_LONGEST)
+    more = f" (the {_LONGEST} with most pairs, of {len(own)})" if len(own) > _LONGEST else ""
+    console.print(Text(f"\n{title}{legend}{more}", style="dim"))
+    console.print(_framed(["", ""], [[f"{row.space_a} × {row.space_b}", write(row)] for row in rows_of(order)], 1))
+
+
+def _framed(headings: list[Any], rows: list[list[Any]], left: int = 0) -> Table:
+    """A plain table whose first `left` columns are words, wrapped where the terminal is narrow."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(str(h) for h in headings))
+    for place, heading in enumerate(headings):
+        words = place < left
+        table.add_column(Text(str(heading)), justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
+
+
+def _counts(row: Any) -> str:
+    heldout = decimal(row.mean_correlation_heldout)
+    return f"{row.kept:,}  {decimal(row.mean_correlation)} → {heldout}" if row.kept else "0"
+
+
+def _kept(row: Any) -> str:
+    return number(row.kept)
+
+
+def _score(row: Any) -> str:
+    return decimal(row.score) + ("*" if row.q < SIGNIFICANT else " ")
+
+
+def _with_null(row: Any) -> str:
+    return "–" if is_missing(row.score) else f"{_score(row)} ({decimal(row.null_mean)})"
+
+
+def _with_p(row: Any) -> str:
+    return "–" if is_missing(row.score) else f"{_with_null(row)} {probability(row.p)}"
+
+
+_SCORE_WAYS: list[tuple[Write, str]] = [
+    (_with_p, ": score (null), p"),
+    (_with_null, ": score (null)"),
+    (_score, ": score"),
+]
+
+
+def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
+    kept = run.space_pair(space_a, space_b).query("kept")
+    table = cells(run)
+    cell = rows_of(table[(table["space_a"] == space_a) & (table["space_b"] == space_b)])[0]
+    console.print(Text.assemble((f"{space_a} × {space_b}", "bold"), f" in run {run.info['name']}"))
+    console.print(
+        f"{cell.kept:,} pairs kept of {cell.candidates:,} candidates; mean r {decimal(cell.mean_correlation)}, "
+        f"held out {decimal(cell.mean_correlation_heldout)}"
+    )
+    for reason, count in sorted(cell.dropped.items(), key=lambda item: -item[1]):
+        console.print(f"  {count:>8,}  dropped: {reason}")
+    console.print()
+    headings = ["", "score", "null", "sd", "corrected", "p", "q"]
+    rows = [line for measure in measures(run) for line in _score_lines(run, measure, cell)]
+    console.print(_framed(headings, rows, 1))
+    for flag in sorted({flag for row in rows_of(_own(run.scores, cell)) for flag in row.flags}):
+        console.print(Text(f"  {flag}", style="dim"))
+    if not len(kept):
+        return
+    console.print(Text(f"\nstrongest {min(_LISTED, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim"))
+    pairs = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("r", "held out", space_a, "top tokens", space_b, "top tokens"):
+        words = heading == "top tokens"
+        pairs.add_column(
+            Text(heading),
+            justify="left" if words else "right",
+            ratio=1 if words else None,
+            no_wrap=True,
+            overflow="ellipsis",
+            header_style="bold",
+        )
+    pairs.expand = True
+    for row in rows_of(kept.nlargest(_LISTED, "correlation")):
+        first, second = (_words(tokens) for tokens in (row.top_tokens_a, row.top_tokens_b))
+        r, heldout = decimal(row.correlation), decimal(row.correlation_heldout)
+        pairs.add_row(r, heldout, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
+    console.print(pairs)
+
+
+def _own(scores: pd.DataFrame, cell: Any) -> pd.DataFrame:
+    return scores[(scores["space_a"] == cell.space_a) & (scores["space_b"] == cell.space_b)]
+
+
+def _score_lines(run: Run, measure: Measure, cell: Any) -> list[list[str]]:
+    return [
+        [
+            measure.label,
+            *(decimal(v, 3) for v in (row.score, row.null_mean, row.null_sd, row.corrected)),
+            *(probability(v) for v in (row.p, row.q)),
+        ]
+        for row in rows_of(_own(scores_of(run, measure), cell))
+    ]
+
+
+def _words(tokens: Any) -> str:
+    return " · ".join(dict.fromkeys(visible(str(token)).strip(" ") or "␣" for token in tokens))

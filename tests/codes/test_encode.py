@@ -1,0 +1,311 @@
+"""Encoding: the codes are the SAE's own on the model's own activations, shard by shard, again and in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stores import dense_of, places
+from tiny import sentences, tiny_sae, write_text
+from unifeat import UserError
+from unifeat.codes import encode
+from unifeat.codes.encode import Encoder, encode_group, encode_spaces, store_settings
+from unifeat.codes.store import CodeStore
+from unifeat.models import HookPoint, LanguageModel, load_language_model, load_sae
+from unifeat.models.activations import GroupActivations, Masked
+from unifeat.models.language import bos_of, model_identity, tokenizer_digest
+from unifeat.text import corpus as corpus_module
+from unifeat.text.corpus import Corpus, build_corpus
+
+CONTEXT = 24
+GROUP = 700
+POINTS = [HookPoint(0), HookPoint(2)]
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (corpus_module, encode):
+        monkeypatch.setattr(module, "GROUP_CHARACTERS", GROUP)
+        monkeypatch.setattr(module, "PART_CHARACTERS", GROUP)
+
+
+def corpus_of(folder: Path, documents: list[str]) -> Corpus:
+    path = write_text(folder, documents)
+    return build_corpus(str(path), documents=None, tokens=None, count_tokens=len, tokenizer_digest="")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    odd = "Ünder the 語 lighthouse 🦊 a storm. " * 50  # longer than a part
+    return corpus_of(tmp_path, [*sentences(8), odd, *sentences(3, seed=1), "x"])
+
+
+@pytest.fixture(params=["bpe", "wordish"])
+def folder(request: pytest.FixtureRequest, model_folder: Callable[..., Path]) -> Path:
+    return model_folder("gpt2" if request.param == "bpe" else "llama", tokenizer=request.param)
+
+
+def prepare(
+    model_path: Path, corpus: Corpus, root: Path, saes: Path
+) -> tuple[LanguageModel, list[Encoder], int | None]:
+    model = load_language_model(str(model_path), POINTS, dtype="float32")
+    bos = bos_of(model.tokenizer, "auto")
+    encoders = []
+    for point in POINTS:
+        name = saes / f"layer_{point.layer}"
+        sae = load_sae(name if name.exists() else tiny_sae(name, 32, seed=point.layer))
+        settings = store_settings(
+            corpus,
+            model_identity(str(model_path), "float32"),
+            tokenizer_digest(model.tokenizer),
+            point,
+            sae,
+            context=CONTEXT,
+            bos=bos,
+        )
+        encoders.append(Encoder(f"tiny@{point.layer}", point, sae, CodeStore.create(root, settings)))
+    return model, encoders, bos
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_codes_are_the_saes_on_the_models_activations(tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+    """Each window on its own through the whole transformers model; masks by their definition."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, encoders, bos = prepare(folder, corpus, tmp_path / "codes", tmp_path)
+    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prefix = [] if bos is None else [bos]
+    for number in range(corpus.groups):
+        states: dict[HookPoint, list[torch.Tensor]] = {point: [] for point in POINTS}
+        tokens: list[int] = []
+        documents: list[int] = []
+        read = first = 0
+        for part in corpus.parts(number):
+            ids = tokenizer(part.text, add_special_tokens=False)["input_ids"]
+            for start in range(0, len(ids), CONTEXT - len(prefix)):
+                window = prefix + ids[start : start + CONTEXT - len(prefix)]
+                with torch.inference_mode():
+                    hidden = whole(torch.tensor([window]), output_hidden_states=True).hidden_states
+                    blocks = {0: hidden[1], 2: last_block(whole, window)}
+                read += len(window)
+                first += 1
+                tokens += window[1:]
+                documents += [part.document] * (len(window) - 1)
+                for point in POINTS:
+                    states[point].append(blocks[point.layer][0, 1:])
+        for encoder in encoders:
+            x = torch.cat(states[encoder.point])
+            norms = x.norm(dim=-1)
+            keep = norms <= 5 * norms.median()
+            shard = encoder.store.shard(number)
+            np.testing.assert_array_equal(shard.places.token, np.array(tokens)[keep.numpy()])
+            np.testing.assert_array_equal(shard.places.document, np.array(documents)[keep.numpy()])
+            expected = encoder.sae.encode(x[keep]).numpy()
+            np.testing.assert_allclose(dense_of(shard, 64), expected, atol=2e-4)
+            assert {k: shard.stats[k] for k in ("read", "special", "first", "sink")} == {
+                "read": read,
+                "special": 0,
+                "first": first,
+                "sink": int((~keep).sum()),
+            }
+            assert all((np.diff(shard.feature[i:j]) > 0).all() for i, j in row_ranges(shard.indptr))
+            assert (shard.value != 0).all()
+
+
+def test_attention_sinks_are_left_out(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((40, 32), generator=generator)
+    x[7] *= 30
+    x[21] *= 30
+    point = HookPoint(1)
+    sae = load_sae(tiny_sae(tmp_path / "sae", 32))
+    encoder = Encoder("tiny@1", point, sae, CodeStore(tmp_path, {}))
+    group = GroupActivations(places([0] * 40, range(1, 41)), {point: x}, Masked(read=50, special=4, first=6))
+    shard = encode.encode_shard(encoder, group, with_fvu=True)
+    rest = [row for row in range(40) if row not in (7, 21)]
+    assert shard.places.token.tolist() == rest
+    np.testing.assert_allclose(dense_of(shard, 64), sae.encode(x[rest]).numpy(), atol=1e-5)
+    error = (x[rest] - sae.decode(sae.encode(x[rest]))).double()
+    assert shard.stats == {
+        "read": 50,
+        "special": 4,
+        "first": 6,
+        "sink": 2,
+        "fvu_tokens": 38,
+        "fvu_error": pytest.approx(float(error.pow(2).sum()), rel=1e-5),
+        "fvu_total": pytest.approx(float((x[rest] - x[rest].mean(0)).double().pow(2).sum()), rel=1e-5),
+    }
+
+
+def row_ranges(indptr: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True))
+
+
+def last_block(whole: torch.nn.Module, window: list[int]) -> torch.Tensor:
+    """The last block's output, which hidden_states does not hold: what goes into the final norm."""
+    decoder = whole.get_decoder()
+    norm = decoder.ln_f if hasattr(decoder, "ln_f") else decoder.norm
+    seen = []
+    handle = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    whole(torch.tensor([window]))
+    handle.remove()
+    return seen[0]
+
+
+def test_places_are_where_the_tokens_end(tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+    model, encoders, bos = prepare(folder, corpus, tmp_path / "codes", tmp_path)
+    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    texts: dict[int, str] = {}
+    for group in range(corpus.groups):
+        for part in corpus.parts(group):
+            texts[part.document] = texts.get(part.document, "") + part.text
+    completed = 0
+    for shard in encoders[0].store.shards():
+        where = shard.places
+        rows = zip(where.document.tolist(), where.char_end.tolist(), where.order.tolist(), where.token, strict=True)
+        for document, end, order, token in rows:
+            written = model.tokenizer.decode([int(token)])
+            if order == 0 and "\ufffd" not in written and written.strip():
+                assert texts[document][:end].replace(" ", "").endswith(written.strip().replace(" ", ""))
+                completed += 1
+        keys = where.document.astype(np.int64) << 40 | where.char_end.astype(np.int64) << 8 | (255 - where.order)
+        assert (np.diff(keys) > 0).all()
+    assert completed > 300
+
+
+def test_again_in_another_order_and_one_at_a_time(tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+    """The unit of work is pure: any order, any subset of spaces, after any interruption, the same files."""
+    model, encoders, bos = prepare(folder, corpus, tmp_path / "one", tmp_path)
+    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    assert corpus.groups > 3
+    _, others, _ = prepare(folder, corpus, tmp_path / "other", tmp_path)
+    for group in reversed(range(corpus.groups)):
+        for encoder in others[:: 1 if group % 2 else -1]:
+            encode_group(model, corpus, group, [encoder], context=CONTEXT, bos=bos)
+    others[0].store.shard_path(2).unlink()
+    others[1].store.shard_path(0).unlink()
+    encode_spaces(model, corpus, others, context=CONTEXT, bos=bos)
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+def test_what_is_there_is_not_encoded_again(
+    tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, encoders, bos = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
+    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    encoders[1].store.verify(corpus.groups, repair=False)
+    damaged = encoders[1].store.shard_path(1)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1])
+    encoders[1].store.verify(corpus.groups, repair=True)
+    done = []
+    group_itself = encode.encode_group
+
+    def spy(model: object, corpus: object, group: int, todo: list[Encoder], **kwargs: object) -> None:
+        done.append((group, [e.space for e in todo]))
+        group_itself(model, corpus, group, todo, **kwargs)
+
+    monkeypatch.setattr(encode, "encode_group", spy)
+    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    assert done == [(1, ["tiny@2"])]
+    assert damaged.read_bytes() == whole
+    assert encoders[1].store.finished()
+
+
+def test_no_unit_of_work_grows_with_the_text(
+    tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unifeat.models import activations
+
+    read = []
+    whole = activations.run_group
+
+    def spy(model: object, parts: list, *args: object, **kwargs: object) -> object:
+        read.append(sum(len(part.text) for part in parts))
+        return whole(model, parts, *args, **kwargs)
+
+    monkeypatch.setattr(encode, "run_group", spy)
+    rows = {}
+    for size in (1, 4):
+        home = tmp_path / str(size)
+        home.mkdir()
+        corpus = corpus_of(home, [*sentences(4 * size), "One long document without an end. " * 60 * size])
+        model, encoders, bos = prepare(model_folder("gpt2"), corpus, home / "codes", tmp_path)
+        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+        rows[size] = [shard.rows for shard in encoders[0].store.shards()]
+    assert max(read) < 2 * GROUP
+    assert len(rows[4]) > 3 * len(rows[1])
+    assert max(rows[4]) < 1.5 * max(rows[1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activations_that_are_not_finite(
+    tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path], value: float
+) -> None:
+    folder = model_folder("llama")
+    model, encoders, bos = prepare(folder, corpus, tmp_path / "codes", tmp_path)
+    with torch.no_grad():
+        model.blocks[1].mlp.down_proj.weight[3, 5] = value
+    with pytest.raises(UserError, match="NaN or Inf") as caught:
+        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    assert str(folder) in str(caught.value)
+    assert "layer 2" in str(caught.value)  # the first of the layers read that it shows in
+    assert not any(encoder.store.has(0) or encoder.store.finished() for encoder in encoders)
+
+
+def test_codes_that_are_not_finite(tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path]) -> None:
+    """Finite weights whose product is not: the space is named."""
+    model, encoders, bos = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
+    with torch.no_grad():
+        encoders[1].sae.W_enc.mul_(3e38)
+    with pytest.raises(UserError, match=r"space tiny@2: .*NaN or Inf"):
+        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    assert not encoders[1].store.has(0)
+
+
+def test_a_text_shorter_than_a_window(tmp_path: Path, model_folder: Callable[..., Path]) -> None:
+    corpus = corpus_of(tmp_path, ["The sea."])
+    model, encoders, bos = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"fewer than one window of 24"):
+            encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+        assert not any(encoder.store.finished() for encoder in encoders)
+
+
+def test_everything_that_changes_the_codes_changes_the_key(
+    tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(
+        text: Corpus = corpus, model: str = "llama", point: HookPoint = POINTS[0], sae_seed: int = 0, **other: object
+    ) -> str:
+        name = tmp_path / f"sae-{sae_seed}"
+        sae = load_sae(name if name.exists() else tiny_sae(name, 32, seed=sae_seed))
+        path = str(model_folder(model))
+        keywords = {"context": CONTEXT, "bos": None} | other
+        made = store_settings(text, model_identity(path, "float32"), "digest", point, sae, **keywords)
+        return CodeStore.create(tmp_path / "keys", made).folder.name
+
+    one_more = tmp_path / "more"
+    one_more.mkdir()
+    keys = [
+        settings(),
+        settings(text=corpus_of(one_more, sentences(9))),
+        settings(model="gpt2"),
+        settings(point=POINTS[1]),
+        settings(point=HookPoint(0, "mlp_out")),
+        settings(sae_seed=1),
+        settings(context=25),
+        settings(bos=0),
+    ]
+    assert settings() == keys[0]
+    monkeypatch.setattr(encode, "GROUP_CHARACTERS", 800)
+    assert len({*keys, settings()}) == len(keys) + 1

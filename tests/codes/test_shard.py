@@ -1,0 +1,222 @@
+"""Shards: what is written is read, mapped not copied; whatever is not whole is refused, by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stores import dense_of, places, random_dense, random_shard, shard_of
+from unifeat import UserError
+from unifeat.codes.shard import Shard, read_shard, write_shard
+from unifeat.models.activations import Places
+
+
+@pytest.fixture
+def shard() -> Shard:
+    return random_shard(np.random.default_rng(0), rows=20)
+
+
+@pytest.fixture
+def path(tmp_path: Path, shard: Shard) -> Path:
+    path = tmp_path / "shard-00007.safetensors"
+    write_shard(path, shard)
+    return path
+
+
+def assert_same(one: Shard, other: Shard) -> None:
+    for name, array in one.arrays().items():
+        assert array.dtype == other.arrays()[name].dtype, name
+        np.testing.assert_array_equal(array, other.arrays()[name], strict=True)
+    assert one.stats == other.stats
+
+
+def refused(path: Path, *, verify: bool = True) -> str:
+    with pytest.raises(UserError) as caught:
+        read_shard(path, verify=verify)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "--repair" in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_is_written_is_read(path: Path, shard: Shard, verify: bool) -> None:
+    back, _ = read_shard(path, verify=verify)
+    assert_same(shard, back)
+    assert back.rows == 20
+
+
+def test_arrays_are_mapped_not_copied(path: Path) -> None:
+    back, _ = read_shard(path, verify=True)
+    for name, array in back.arrays().items():
+        assert isinstance(array, np.memmap), name
+        assert not array.flags.writeable
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_shards_without_codes(tmp_path: Path, rows: int) -> None:
+    empty = shard_of(np.zeros((rows, 32), np.float32), places([0] * rows, range(rows)), {"read": rows})
+    write_shard(tmp_path / "empty.safetensors", empty)
+    back, _ = read_shard(tmp_path / "empty.safetensors", verify=True)
+    assert_same(empty, back)
+    assert back.rows == rows
+
+
+def test_the_safetensors_library_reads_it_too(path: Path, shard: Shard) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        assert sorted(file.keys()) == sorted(shard.arrays())
+        for name, array in shard.arrays().items():
+            np.testing.assert_array_equal(file.get_tensor(name), array, strict=True)
+        assert json.loads(file.metadata()["unifeat"])["format"] == "unifeat-codes/1"
+
+
+def test_the_same_shard_is_the_same_file(tmp_path: Path, path: Path, shard: Shard) -> None:
+    digest = write_shard(tmp_path / "again", shard)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+    assert digest == read_shard(path, verify=True)[1]
+
+
+def test_the_checksum_depends_on_everything(tmp_path: Path, shard: Shard) -> None:
+    def digest(other: Shard) -> str:
+        return write_shard(tmp_path / "other", other)
+
+    changed = [replace(shard, stats=shard.stats | {"read": 24})]
+    for name in ("feature", "value"):
+        array = getattr(shard, name).copy()
+        array[3] += 1
+        changed.append(replace(shard, **{name: array}))
+    for field in fields(Places):
+        array = getattr(shard.places, field.name).copy()
+        array[3] += 1
+        changed.append(replace(shard, places=replace(shard.places, **{field.name: array})))
+    indptr = shard.indptr.copy()
+    indptr[3] += 1
+    changed.append(replace(shard, indptr=indptr))
+    assert len({digest(shard), *map(digest, changed)}) == len(changed) + 1
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_truncated_anywhere(path: Path, verify: bool) -> None:
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    lengths = {*range(12), *range(header - 3, header + 3), *range(len(whole) - 9, len(whole))}
+    for length in sorted(lengths | set(range(0, len(whole), 97))):
+        path.write_bytes(whole[:length])
+        refused(path, verify=verify)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_longer_than_it_should_be(path: Path, verify: bool) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+    refused(path, verify=verify)
+
+
+def test_one_flipped_bit_anywhere(path: Path) -> None:
+    """Every byte of the header, checksum and statistics included, and every seventh of the data; one bit each."""
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for at in [*range(header), *range(header, len(whole), 7), len(whole) - 1]:
+        broken = bytearray(whole)
+        broken[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(broken)
+        refused(path)
+
+
+def test_overwritten_stretches(path: Path) -> None:
+    whole = path.read_bytes()
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        broken = bytearray(whole)
+        start, length = int(rng.integers(len(whole))), int(rng.integers(1, 40))
+        # Digits and brackets make headers that still parse, which is where a reader trips.
+        letters = rng.choice(list(b'0123456789-[]{}",:. eIF'), length) if rng.random() < 0.5 else rng.bytes(length)
+        broken[start : start + length] = bytes(letters)[: len(whole) - start]
+        if broken != whole:
+            path.write_bytes(broken)
+            refused(path)
+
+
+def header_of(path: Path) -> tuple[dict, bytes]:
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    return json.loads(whole[8 : 8 + length]), whole[8 + length :]
+
+
+def with_header(path: Path, header: object, data: bytes) -> None:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def said(header: dict, key: str, value: object) -> None:
+    metadata = json.loads(header["__metadata__"]["unifeat"]) | {key: value}
+    header["__metadata__"]["unifeat"] = json.dumps(metadata, sort_keys=True, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["value"].update(data_offsets=[-8, 4]),
+        lambda h: h["value"].update(data_offsets=[0, 1 << 70]),
+        lambda h: h["value"].update(data_offsets=[0.5, 4.5]),
+        lambda h: h["value"].update(data_offsets="04"),
+        lambda h: h["value"].update(data_offsets=[4]),
+        lambda h: h["value"].update(shape=[]),
+        lambda h: h["value"].update(shape=[-1]),
+        lambda h: h["value"].update(shape=[1 << 40]),
+        lambda h: h["value"].update(shape=7),
+        lambda h: h["value"].update(dtype="F16"),
+        lambda h: h["value"].update(dtype="I32"),
+        lambda h: h["value"].update(dtype=[]),
+        lambda h: h.update(value=[]),
+        lambda h: h.update(value=None),
+        lambda h: h.pop("token"),
+        lambda h: h.pop("__metadata__"),
+        lambda h: h.update(__metadata__=[]),
+        lambda h: h["__metadata__"].pop("unifeat"),
+        lambda h: h["__metadata__"].update(unifeat=None),
+        lambda h: h["__metadata__"].update(unifeat="{"),
+        lambda h: h["__metadata__"].update(unifeat="[]"),
+        lambda h: said(h, "sha256", None),
+        lambda h: said(h, "stats", 3),
+        lambda h: said(h, "stats", {"read": 999}),
+        lambda h: said(h, "format", "unifeat-codes/0"),
+        lambda h: said(h, "more", 1),
+    ],
+)
+def test_headers_that_say_something_else(path: Path, change: object) -> None:
+    header, data = header_of(path)
+    change(header)
+    with_header(path, header, data)
+    refused(path)
+
+
+@pytest.mark.parametrize("header", [[], 3, None, "x", {}])
+def test_headers_of_another_kind(path: Path, header: object) -> None:
+    with_header(path, header, header_of(path)[1])
+    refused(path)
+
+
+def test_another_safetensors_file_is_not_a_shard(path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"weight": np.zeros((3, 4), np.float32)}, path)
+    assert re.search("format", refused(path, verify=False))
+
+
+def test_missing(tmp_path: Path) -> None:
+    refused(tmp_path / "shard-00000.safetensors", verify=False)
+
+
+def test_dense_round_trip(tmp_path: Path) -> None:
+    dense = random_dense(np.random.default_rng(4), 30)
+    write_shard(tmp_path / "s", shard_of(dense, places([0] * 30, range(30))))
+    np.testing.assert_array_equal(dense_of(read_shard(tmp_path / "s", verify=True)[0]), dense)

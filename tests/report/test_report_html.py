@@ -1,0 +1,224 @@
+"""The HTML report: complete, self-contained, and deaf to what other people's text would like it to do."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from unifeat.report.html import visible, write_report
+
+_VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
+
+
+class Page(HTMLParser):
+    """Elements of a page: their attributes, the text outside scripts, and whether they nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        where = self.open[-1] if self.open else ""
+        if where == "script":
+            self.scripts.append(data)
+        elif where != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(run) -> Page:
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+def test_nothing_is_fetched(make_run):
+    run = make_run()
+    page = page_of(run)
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "img", "base")
+        assert not {"src", "srcset", "action", "onclick", "onload"} & attributes.keys()
+        assert (attributes.get("href") or "#").startswith("#")
+    html = run.report.read_text(encoding="utf-8")
+    styles = "".join(re.findall(r"<style>(.*?)</style>", html, re.S))
+    assert "@import" not in styles
+    assert "url(" not in styles
+    assert html.count("plotly.js v") == 1, "one copy of plotly, inlined"
+    policy = next(a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a)
+    assert policy.startswith("default-src 'none';")
+
+
+def test_says_what_was_compared_and_found(make_run):
+    run = make_run()
+    text = page_of(run).text
+    for info in run.info["spaces"].values():
+        assert f"{info['tokens_read']:,}" in text
+        assert f"{info['tokens_kept']:,}" in text
+        assert f"{info['masked']['first']} {info['masked']['sink']}" in text
+        assert f"{info['fvu']:.3f}" in text
+    assert "170 documents (612,345 characters)" in text
+    assert "104,321 85 % 87 % 52,100 52,221" in text
+    for cell in run.info["pairs"]:
+        assert f"{cell['space_a']} × {cell['space_b']} · {cell['kept']} pairs" in text
+        assert f"{cell['kept']} pairs kept of {cell['candidates']} candidates" in text
+        assert f"{cell['mean_correlation']:.3f}" in text
+        for reason, count in cell["dropped"].items():
+            assert f"{reason} {count}" in text
+    for row in run.scores.itertuples():
+        for value in (row.score, row.null_mean, row.corrected, row.q):
+            assert f"{value:.3f}" in text
+    assert "Of the 256 features of smollm2@7, 60 (23 %) have a mutual best partner in gemma3@4 with r > 0.1" in text
+    assert "they were selected for correlating, and the null does not repeat that selection" in text
+    assert "torch 2.13.0" in text
+    assert "encode 201.4" in text
+    assert "min_correlation: 0.1" in text
+
+
+def test_shows_features_in_context(make_run):
+    run = make_run()
+    page = page_of(run)
+    assert {"strongest", "random"} == {a["data-of"] for _, a in page.elements if "data-of" in a}
+    row = run.shown.iloc[0]
+    assert f"feature {row['feature_a']}" in page.text
+    assert f"r {row['correlation']:.3f} held out {row['correlation_heldout']:.3f}" in page.text
+    assert sum(t == "mark" for t, _ in page.elements) == len(run.shown) * 2 * 5
+    assert "this year.↵↵Officials" in page.text
+
+
+def test_marks_a_token_that_fires_both_features(make_run):
+    run = make_run()
+    first = run.shown.iloc[0]
+    examples = run.examples
+    for side in "ab":
+        own = (examples["space"] == first[f"space_{side}"]) & (examples["feature"] == first[f"feature_{side}"])
+        examples.loc[own, "after"] = [f" line {rank} of {side if rank else 'both'}" for rank in range(5)]
+    examples.to_parquet(run.folder / "examples.parquet")
+    assert sum("among the strongest of both features" in (a.get("title") or "") for _, a in page_of(run).elements) >= 2
+
+
+@pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", "</script><img src=x onerror=alert(1)>", "{{ 7*7 }}"])
+def test_text_stays_text(make_run, hostile):
+    run = make_run(token=hostile, text=hostile * 20)
+    page = page_of(run)
+    assert hostile in page.text
+    assert "49" not in [word.strip() for word in page.words if "{{" in word]
+    assert len(page.scripts) == 3
+    assert not any(t == "img" for t, _ in page.elements)
+
+
+def test_names_are_escaped_in_figures(make_run):
+    page = page_of(make_run(groups={"<b>a</b></script>": [1, 2], "b": [3, 4]}))
+    data = next(json.loads(s) for s in page.scripts if s.startswith('{"colours"'))
+    assert "<b>a</b>" not in json.dumps(data["figures"])
+    assert "<b>a</b></script> × b" in page.text
+
+
+def test_undefined_scores(make_run):
+    text = page_of(make_run(undefined=True)).text
+    assert "undefined: 0 pairs are too few" in text
+    assert "nan" not in text.lower().replace("fernando", "")
+
+
+def test_no_pairs_at_all(make_run):
+    text = page_of(make_run(kept=0)).text
+    assert "No pair of features was kept in any of the 9 pairs of spaces; most of the 360 candidates:" in text
+    assert "0 of 36" in text
+
+
+def test_single_cell_and_nothing_held_out(make_run):
+    run = make_run(groups={"a": [1], "b": [2]}, heldout=False)
+    page = page_of(run)
+    assert "on the same documents that they were found on" in page.text
+    assert "This run held no documents out" in page.text
+    assert not any("data-pick" in a for _, a in page.elements), "a grid of one cell is a table"
+    assert f"{run.scores['null_mean'][0]:.3f} ± 0.010" in page.text
+
+
+def test_three_groups_have_three_grids(make_run):
+    page = page_of(make_run(groups={"a": [1, 2], "b": [3], "c": [0, 4, 8]}, kept=20))
+    for title in ("a × b", "a × c", "b × c"):
+        assert page.words.count(title) >= 2
+    assert sum("data-pick" in a for _, a in page.elements) == 3 * 3 * 5
+
+
+def test_without_examples(make_run):
+    run = make_run()
+    (run.folder / "examples.parquet").unlink()
+    (run.folder / "shown.parquet").unlink()
+    assert "only the pairs of spaces with most shared features are shown" in page_of(run).text
+
+
+def test_large_runs_are_sampled_and_say_so(make_run, monkeypatch):
+    monkeypatch.setattr("unifeat.report.distributions.MAX_POINTS", 50)
+    run = make_run(groups={"a": [1], "b": [2]}, width=4096, kept=900)
+    page = page_of(run)
+    assert "200 of 900 pairs, drawn at random" in page.text
+    data = next(json.loads(s) for s in page.scripts if s.startswith('{"colours"'))
+    assert len(data["figures"]["heldout-0"]["data"][1]["x"]) == 200
+
+
+def test_same_run_same_page(make_run):
+    run = make_run()
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_visible():
+    assert visible("a\r\n\tb\x00\u202ec") == "a↵ b·\u202ec"
+
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_DRIVE = """
+<script>
+const problems = [];
+addEventListener("securitypolicyviolation", (e) => problems.push(e.violatedDirective));
+addEventListener("load", () => setTimeout(() => {
+  const pick = document.getElementById("pick");
+  pick.value = "2"; pick.dispatchEvent(new Event("change"));
+  document.querySelector('[data-cell="2"] [data-list="random"]').click();
+  [...document.querySelectorAll(".sortable th button")].find((b) => b.textContent === "score").click();
+  setTimeout(() => { document.body.dataset.seen = JSON.stringify({
+    cells: [...document.querySelectorAll(".cell")].filter((c) => !c.hidden).map((c) => c.dataset.cell),
+    lists: [...document.querySelectorAll('[data-cell="2"] [data-of]')].filter((l) => !l.hidden).map((l) => l.dataset.of),
+    scores: [...document.querySelectorAll(".sortable tbody tr")].map((r) => r.cells[4].textContent),
+    drawn: document.querySelectorAll(".plot .main-svg").length, problems,
+  }); }, 1500);
+}, 1500));
+</script>
+"""
+
+
+@pytest.mark.skipif(_CHROMIUM is None, reason="no chromium to open the report in")
+def test_in_a_browser(make_run):
+    run = make_run()
+    page = write_report(run)
+    driven = page.with_name("driven.html")
+    driven.write_text(page.read_text(encoding="utf-8").replace("</body>", _DRIVE + "</body>"), encoding="utf-8")
+    command = [_CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000", "--dump-dom", driven.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    seen = json.loads(next(a["data-seen"] for t, a in Page(done.stdout).elements if t == "body"))
+    assert seen["cells"] == ["2"]
+    assert seen["lists"] == ["random"]
+    assert seen["scores"] == sorted(seen["scores"], key=float, reverse=True)
+    assert seen["drawn"] >= 15 + 3
+    assert seen["problems"] == []

@@ -1,0 +1,172 @@
+"""Real `unifeat` processes without ten seconds of imports each: a server that imports once and forks for every command.
+
+A command runs in a process of its own, with its own exit code, stdout and stderr, and can really be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KILLED = -signal.SIGKILL
+
+
+@dataclass
+class Done:
+    """How a command ended: its exit code (negative for a signal), and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Started:
+    """A command under way."""
+
+    warm: Warm
+    pid: int
+    folder: Path
+
+    def kill(self) -> None:
+        """`kill -9`. Nobody has waited for the process yet, so its number is its own even if it has ended."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> Done:
+        """Wait for its end."""
+        self.warm._write({})
+        code = self.warm._read()["code"]
+        out, err = ((self.folder / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        return Done(code, out, err)
+
+
+class Warm:
+    """The server. One command at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+
+    def start(
+        self, *args: object, cache: Path, cwd: Path, die_before_rename: int = 0, group: int = 0, **env: str
+    ) -> Started:
+        """Begin `unifeat ARGS`.
+
+        Args:
+            cache: its UNIFEAT_CACHE.
+            die_before_rename: it kills itself with SIGKILL when about to rename its n-th file into place.
+            group: characters in a unit of work, if not as many as usual.
+            env: more environment variables.
+        """
+        folder = self.folder / str(len(list(self.folder.iterdir())))
+        folder.mkdir()
+        request = {
+            "args": [str(arg) for arg in args],
+            "env": {"UNIFEAT_CACHE": str(cache), **env},
+            "cwd": str(cwd),
+            "folder": str(folder),
+            "die_before_rename": die_before_rename,
+            "group": group,
+        }
+        self._write(request)
+        return Started(self, self._read()["pid"], folder)
+
+    def run(self, *args: object, **settings: Any) -> Done:
+        """Begin and wait."""
+        return self.start(*args, **settings).wait()
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def _read(self) -> dict[str, int]:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End the server."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def _serve() -> None:
+    import numba  # noqa: F401
+    import sae_lens  # noqa: F401
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    import unifeat.cli
+    import unifeat.models.check
+    import unifeat.pipeline
+    import unifeat.report.terminal
+    import unifeat.train_study  # noqa: F401
+
+    while line := sys.stdin.readline():
+        pid = os.fork()
+        if pid == 0:
+            _command(json.loads(line))
+        print(json.dumps({"pid": pid}), flush=True)
+        sys.stdin.readline()
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def _command(request: dict[str, Any]) -> None:
+    """In the forked process: become `unifeat ARGS`."""
+    import unifeat.cli
+    from unifeat.codes import encode
+    from unifeat.text import corpus
+
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(f"{request['folder']}/{name}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if request["group"]:
+        for module in (corpus, encode):
+            module.GROUP_CHARACTERS = module.PART_CHARACTERS = request["group"]  # type: ignore[attr-defined]
+    if request["die_before_rename"]:
+        rename, left = os.replace, [request["die_before_rename"]]
+
+        def replace(*args: Any, **kwargs: Any) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(*args, **kwargs)
+
+        os.replace = replace  # type: ignore[assignment]
+    sys.argv = ["unifeat", *request["args"]]
+    code = 1
+    try:
+        unifeat.cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
