@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tiny import sentences, tiny_sae, write_text
-from unifeat.storage import remove
+from warm import Done, Warm
 
+GROUP = 1500  # characters in a unit of work: a small text has eight of them
 STUDY: dict[str, Any] = {
     "name": "tiny",
     "text": {"source": "text.jsonl", "context": 32},
@@ -57,7 +63,62 @@ def hashes(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, str]:
     return found
 
 
-def forget(cache: Path, *parts: str) -> None:
-    """Remove parts of a cache."""
-    for part in parts:
-        remove(cache / part)
+@dataclass(frozen=True)
+class Place:
+    """Where a study is, where it is run from, and the cache."""
+
+    home: Path
+    work: Path
+    cache: Path
+
+    @property
+    def study(self) -> Path:
+        return self.home / "study.yaml"
+
+    @property
+    def run(self) -> Path:
+        return self.work / "runs" / "tiny"
+
+    def unifeat(self, warm: Warm, *args: object, **settings: Any) -> Done:
+        """Run a command here."""
+        return warm.run(*args, cache=self.cache, cwd=self.work, **settings)
+
+    def copy(self, folder: Path) -> Place:
+        """The same files elsewhere; codes are found again there, since their keys hold no path."""
+        shutil.copytree(self.home.parent, folder, symlinks=True)
+        return Place(folder / "home", folder / "work", folder / "cache")
+
+
+def make_place(folder: Path, model_folder: Callable[..., Path]) -> Place:
+    """A place with the study not run yet."""
+    folder.mkdir(exist_ok=True)
+    make_home(folder / "home", model_folder)
+    (folder / "work").mkdir()
+    return Place(folder / "home", folder / "work", folder / "cache")
+
+
+_shared: dict[str, Any] = {}
+
+
+def shared_warm() -> Warm:
+    """One server for all tests of a session."""
+    if "warm" not in _shared:
+        _shared["warm"] = Warm(Path(tempfile.mkdtemp(prefix="unifeat-warm-")))
+        atexit.register(_shared["warm"].close)
+    return _shared["warm"]
+
+
+def shared_place(factory: pytest.TempPathFactory, model_folder: Callable[..., Path]) -> Place:
+    """One place for all tests of a session where the study has been run. Read only: copy it to change it."""
+    if "place" not in _shared:
+        place = make_place(factory.mktemp("place") / "finished", model_folder)
+        done = place.unifeat(shared_warm(), "run", place.study, "--quiet", group=GROUP)
+        assert done.code == 0, done.err
+        _shared["place"] = place
+        _shared["out"] = done.out
+    return _shared["place"]
+
+
+def shared_output() -> str:
+    """What the run of the shared place printed."""
+    return _shared["out"]

@@ -13,7 +13,7 @@ from unifeat.models.language import (
     read_config,
     tokenizer_digest,
 )
-from unifeat.models.sae import is_local
+from unifeat.models.sae import is_local, registry
 from unifeat.models.training import Trained, train_saes
 from unifeat.progress import say
 from unifeat.study import Study
@@ -63,7 +63,13 @@ def _missing(study: Study, out: Path | None) -> dict[str, dict[HookPoint, Path]]
             if target in targets:
                 raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
             targets.add(target)
-            missing.setdefault(spaces.model, {})[point] = target
+            of_model = missing.setdefault(spaces.model, {})
+            if point in of_model:
+                raise UserError(
+                    f"{of_model[point]} and {target} would be the same SAE twice: model {spaces.model}, "
+                    f"layer {point.layer}, {point.kind}"
+                )
+            of_model[point] = target
     return missing
 
 
@@ -71,9 +77,7 @@ def _is_released(name: str) -> bool:
     """Whether an SAE's name says one of SAELens' registry; the others are folders."""
     if is_local(name) or "/" not in name:
         return False
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
-    if name.split("/")[0] not in get_pretrained_saes_directory():
+    if name.split("/")[0] not in registry():
         raise UserError(
             f"SAE {name}: no such folder, and no release of SAELens' registry; "
             f"to have it trained there, call the folder ./{name}"

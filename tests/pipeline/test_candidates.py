@@ -1,4 +1,4 @@
-"""Candidates: found on one half of the documents, read again on the other, against dense arithmetic and planted truth."""
+"""Candidates: found on half the documents, read again on the other half; against dense arithmetic and planted truth."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_halves_are_disjoint_and_as_large() -> None:
         np.testing.assert_array_equal(fitting_documents(documents, 3), halves[3])
 
 
-def test_what_is_found_does_not_depend_on_the_held_out_half(stores: tuple[CodeStore, CodeStore], tmp_path: Path) -> None:
+def test_nothing_found_depends_on_the_held_out_half(stores: tuple[CodeStore, CodeStore], tmp_path: Path) -> None:
     """Scrambling the held-out documents changes the held-out column only."""
     fit = fitting_documents(DOCUMENTS, SEED)
     rng = np.random.default_rng(1)

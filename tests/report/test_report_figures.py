@@ -7,7 +7,7 @@ import pytest
 
 from unifeat.errors import UserError
 from unifeat.report.distributions import correlation_figure, heldout_figure, partner_figure
-from unifeat.report.figures import heatmap_figure
+from unifeat.report.figures import count_panel, heatmap_figure, panel_figure
 from unifeat.report.tables import (
     cells,
     decimal,
@@ -68,32 +68,43 @@ def test_histogram_counts_every_pair(make_run):
     run = make_run()
     kept = run.pairs.query("kept and space_a == 'smollm2@7' and space_b == 'gemma3@4'")
     kept = kept.assign(correlation_heldout=kept["correlation_heldout"].mask(kept.index < 2))
-    bars, line = correlation_figure(kept).data
-    assert sum(bars.y) == len(kept) == 60
-    assert sum(line.y) == 58, "pairs without a held-out r are left out"
+    bars, line = correlation_figure(kept)["data"]
+    assert sum(bars["y"]) == len(kept) == 60
+    assert sum(line["y"]) == 58, "pairs without a held-out r are left out"
 
 
 def test_scatter_is_a_seeded_sample(make_run):
     kept = make_run().pairs.query("kept")
-    first, again, other = (heldout_figure(kept, 20, seed).data[1].x for seed in (0, 0, 1))
+    first, again, other = (heldout_figure(kept, 20, seed)["data"][1]["x"] for seed in (0, 0, 1))
     assert len(first) == 20
     assert first == again != other
 
 
 def test_partner_figure(make_run):
     cell = rows_of(cells(make_run()))[0]
-    figure = partner_figure(cell)
-    assert [t.name for t in figure.data] == [
+    traces = partner_figure(cell)["data"]
+    assert [t["name"] for t in traces] == [
         f"{s}, {w}" for s in ("smollm2@7", "gemma3@4") for w in ("aligned", "shifted")
     ]
-    assert figure.data[0].y[0] == pytest.approx(cell.best_r["a_to_b"][-1], abs=1e-4)
-    assert list(figure.data[0].y) == sorted(figure.data[0].y, reverse=True)
+    assert traces[0]["y"][0] == pytest.approx(cell.best_r["a_to_b"][-1], abs=1e-4)
+    assert traces[0]["y"] == sorted(traces[0]["y"], reverse=True)
+
+
+def test_plain_figures_are_plotly_figures(make_run):
+    import plotly.graph_objects as go
+
+    run = make_run()
+    kept, cell = run.pairs.query("kept"), rows_of(cells(run))[0]
+    for figure in (correlation_figure(kept), heldout_figure(kept, 9, 0), partner_figure(cell)):
+        assert len(go.Figure(figure).data) == len(figure["data"])
+    panel = count_panel(run, ("smollm2", "gemma3"), "kept")
+    assert go.Figure(panel_figure(panel, ("smollm2", "gemma3"), (0, 60))).data[0].z[0][0] == 60
 
 
 def test_empty_cells_make_empty_figures(make_run):
     kept = make_run(kept=0).pairs.query("kept")
-    assert len(correlation_figure(kept).data) == 0
-    assert len(heldout_figure(kept, 10, 0).data[1].x) == 0
+    assert correlation_figure(kept)["data"] == []
+    assert heldout_figure(kept, 10, 0)["data"][1]["x"] == []
 
 
 def test_control_counts_both_texts_alike(make_run):

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from unifeat.report.html import visible, write_report
+from unifeat.report.contexts import visible
+from unifeat.report.html import write_report
 
 _VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
@@ -141,7 +142,19 @@ def test_undefined_scores(make_run):
 def test_no_pairs_at_all(make_run):
     text = page_of(make_run(kept=0)).text
     assert "No pair of features was kept in any of the 9 pairs of spaces; most of the 360 candidates:" in text
-    assert "0 of 36" in text
+    assert "scores with q" not in text
+
+
+def test_without_shuffles(make_run):
+    run = make_run()
+    study = run.folder / "study.yaml"
+    study.write_text(study.read_text().replace("permutations: 500", "permutations: 0"))
+    unknown = dict.fromkeys(("null_mean", "null_sd", "corrected", "p", "q"), float("nan"))
+    run.scores.assign(**unknown).to_parquet(run.folder / "scores.parquet")
+    text = page_of(type(run)(run.folder)).text
+    assert "This run made no shuffles" in text
+    assert "scores with q" not in text
+    assert f"{run.scores['score'][0]:.3f} – – – – –" in text
 
 
 def test_single_cell_and_nothing_held_out(make_run):
@@ -197,8 +210,8 @@ addEventListener("load", () => setTimeout(() => {
   document.querySelector('[data-cell="2"] [data-list="random"]').click();
   [...document.querySelectorAll(".sortable th button")].find((b) => b.textContent === "score").click();
   setTimeout(() => { document.body.dataset.seen = JSON.stringify({
-    cells: [...document.querySelectorAll(".cell")].filter((c) => !c.hidden).map((c) => c.dataset.cell),
-    lists: [...document.querySelectorAll('[data-cell="2"] [data-of]')].filter((l) => !l.hidden).map((l) => l.dataset.of),
+    cells: [...document.querySelectorAll(".cell:not([hidden])")].map((c) => c.dataset.cell),
+    lists: [...document.querySelectorAll('[data-cell="2"] [data-of]:not([hidden])')].map((l) => l.dataset.of),
     scores: [...document.querySelectorAll(".sortable tbody tr")].map((r) => r.cells[4].textContent),
     drawn: document.querySelectorAll(".plot .main-svg").length, problems,
   }); }, 1500);

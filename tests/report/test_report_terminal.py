@@ -28,13 +28,14 @@ def test_short_version(make_run, capsys, monkeypatch):
     assert max(map(len, text.splitlines()[:-1])) <= 100
 
 
-@pytest.mark.parametrize("columns", [30, 60, 200])
+@pytest.mark.parametrize("columns", [50, 80, 200])
 def test_every_width(make_run, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     run = make_run(groups={"a": [1, 2], "b": list(range(12))}, kept=90)
     text = printed(capsys, run)
     assert f"{run.scores['score'][0]:.2f}" in text
     assert max(map(len, text.splitlines())) <= columns
+    assert "…" not in text
 
 
 def test_two_spaces(make_run, capsys, monkeypatch):

@@ -38,6 +38,7 @@ class Records(NamedTuple):
 
     values: Array  # (words,) float32 or float64
     ids: Array  # (words * R,) uint16 or uint32, ranks
+    per_word: tuple[int, ...]  # R values: a tuple's length is part of its type, so R is a constant to the compiler
     lines: int  # cache lines of a typical record
 
 
@@ -50,10 +51,14 @@ class Columns(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best partners so far, best first; −inf and −1 where there are none yet."""
+    """The best partners so far, best first; −inf and −1 where there are none yet.
+
+    Threads that keep lists of the same features share `floor`: an r below any thread's worst listed one is not among
+    the best, so a late or lost update costs a needless look and never a partner.
+    """
 
     value: Array  # (features, top) float64
-    index: Array  # (features, top) int32, feature ids
+    partner: Array  # (features, top) int32, feature ids
     floor: Array  # (features,) float64: an r below this need not be looked at
 
 
@@ -71,7 +76,7 @@ class Scan(NamedTuple):
 def _prefetch(locality: int) -> Any:
     """An instruction that asks for the cache line of array[position], to be read soon."""
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def instruction(typingctx: Any, array: Any, position: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             view = context.make_array(signature.args[0])(context, builder, args[0])
@@ -102,9 +107,8 @@ def record_words(indptr, index, value, rank, dense, per_word, first, last, words
     """words[i] = length of the record of row i, for rows first:last."""
     for row in range(first, last):
         k = dense
-        for q in range(indptr[row], indptr[row + 1]):
-            if rank[index[q]] >= dense and value[q] != 0:
-                k += 1
+        for q in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
+            k += np.int64((rank[np.uint32(index[q])] >= dense) & (value[q] != 0))
         words[row] = k + _id_words(k, per_word)
 
 
@@ -114,29 +118,29 @@ def fill_records(indptr, index, value, rank, shift, start, first, last, values, 
     per_word = values.itemsize // ids.itemsize
     dense = shift.shape[0]
     for row in range(first, last):
-        head = np.int64(start[row])
-        body = head * per_word + 1
-        k = dense
-        for d in range(dense):
-            ids[body + d] = d
-        for q in range(indptr[row], indptr[row + 1]):
-            r = rank[index[q]]
+        head = np.uint64(start[row])
+        body = head * np.uint64(per_word) + np.uint64(1)
+        begin, end = np.uint64(indptr[row]), np.uint64(indptr[row + 1])
+        k = np.uint64(dense)
+        for q in range(begin, end):
+            r = rank[np.uint32(index[q])]
             if r >= dense and value[q] != 0:
                 ids[body + k] = r
-                k += 1
-        ids[body - 1] = k
-        head += _id_words(k, per_word)
+                k += np.uint64(1)
+        ids[body - np.uint64(1)] = k
+        head += np.uint64(_id_words(np.int64(k), per_word))
         for d in range(dense):
-            values[head + d] = -shift[d]
-        k = dense
-        for q in range(indptr[row], indptr[row + 1]):
-            r = rank[index[q]]
+            ids[body + np.uint64(d)] = d
+            values[head + np.uint64(d)] = -shift[d]
+        k = np.uint64(dense)
+        for q in range(begin, end):
+            r = rank[np.uint32(index[q])]
             if value[q] != 0:
                 if r >= dense:
                     values[head + k] = value[q]
-                    k += 1
+                    k += np.uint64(1)
                 elif r >= 0:
-                    values[head + r] = value[q] - shift[r]
+                    values[head + np.uint64(r)] = value[q] - shift[r]
 
 
 @njit(nogil=True, cache=True)
@@ -145,10 +149,10 @@ def count_columns(indptr, index, value, rank, dense, low, high, first, last, cou
     for d in range(low, min(dense, high)):
         count[d - low] += last - first
     low_sparse = max(low, dense)
-    for q in range(indptr[first], indptr[last]):
-        r = rank[index[q]]
+    for q in range(np.uint64(indptr[first]), np.uint64(indptr[last])):
+        r = rank[np.uint32(index[q])]
         if r >= low_sparse and r < high and value[q] != 0:
-            count[r - low] += 1
+            count[np.uint64(r - low)] += 1
 
 
 @njit(nogil=True, cache=True)
@@ -164,14 +168,15 @@ def fill_columns(  # type: ignore[no-untyped-def]
             cursor[d - low] = at + 1
             word[at] = head
             column_value[at] = -shift[d]
-        for q in range(indptr[row], indptr[row + 1]):
-            r = rank[index[q]]
+        for q in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
+            r = rank[np.uint32(index[q])]
             if r >= low and r < high and value[q] != 0:
+                column = np.uint64(r - low)
                 if r < dense:
-                    column_value[cursor[r - low] - 1] = value[q] - shift[r]
+                    column_value[cursor[column] - 1] = value[q] - shift[r]
                 else:
-                    at = cursor[r - low]
-                    cursor[r - low] = at + 1
+                    at = np.uint64(cursor[column])
+                    cursor[column] += 1
                     word[at] = head
                     column_value[at] = value[q]
 
@@ -180,7 +185,7 @@ def fill_columns(  # type: ignore[no-untyped-def]
 def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-untyped-def]
     """total[b] += Σ a·b over entries first:last of one A feature."""
     values, ids, word = records.values, records.ids, columns.word
-    per_word = values.itemsize // ids.itemsize  # known when this is compiled
+    per_word = len(records.per_word)
     line, lines = 64 // values.itemsize, records.lines
     for p in range(first, last):
         if p + _FAR < last:
@@ -194,7 +199,7 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
         a = np.float64(columns.value[p])
         head = np.int64(word[p])
         body = head * per_word
-        k = np.int64(ids[body])
+        k: Any = np.int64(ids[body])
         body += 1
         head += _id_words(k, per_word)
         for done in range(0, k, _STRIP):
@@ -208,23 +213,24 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
 @njit(nogil=True, cache=True)
 def _insert(best, row, r, identity):  # type: ignore[no-untyped-def]
     """Put (r, identity) into the row's list if it belongs there: larger r first, then the lower id."""
-    value, index = best.value, best.index
+    value, partner = best.value, best.partner
     k = value.shape[1] - 1
-    if r < value[row, k] or (r == value[row, k] and identity > index[row, k]):
+    if r < value[row, k] or (r == value[row, k] and identity > partner[row, k]):
         return
-    while k > 0 and (value[row, k - 1] < r or (value[row, k - 1] == r and index[row, k - 1] > identity)):
-        value[row, k], index[row, k] = value[row, k - 1], index[row, k - 1]
+    while k > 0 and (value[row, k - 1] < r or (value[row, k - 1] == r and partner[row, k - 1] > identity)):
+        value[row, k], partner[row, k] = value[row, k - 1], partner[row, k - 1]
         k -= 1
-    value[row, k], index[row, k] = r, identity
+    value[row, k], partner[row, k] = r, identity
     worst = value[row, value.shape[1] - 1]
-    best.floor[row] = worst if worst > -1.0 else -np.inf  # r is clipped to −1 only when it is looked at
+    if worst > -1.0 and worst > best.floor[row]:  # (r is clipped to −1 only when it is looked at)
+        best.floor[row] = worst
 
 
 @njit(nogil=True, cache=True)
-def multiply(low, high, base, columns, records, totals):  # type: ignore[no-untyped-def]
-    """Add the products of ranks low:high into their rows of `totals` (row 0, and column 0, is rank `base`)."""
+def multiply(low, high, columns, records, totals):  # type: ignore[no-untyped-def]
+    """Add the products of columns low:high into the same rows of `totals`."""
     strip = np.empty(_STRIP)
-    for a in range(low - base, high - base):
+    for a in range(low, high):
         _multiply(columns.start[a], columns.start[a + 1], columns, records, totals[a], strip)
 
 
@@ -261,14 +267,11 @@ def select(low, high, base, totals, scan, best_a, best_b):  # type: ignore[no-un
 
 @njit(nogil=True, cache=True)
 def multiply_and_select(low, high, columns, records, totals, scan, best_a, best_b):  # type: ignore[no-untyped-def]
-    """Both for ranks low:high, a few at a time in the rows of `totals` (zero before and after)."""
+    """Both for ranks low:high, one after another in the single row of `totals` (zero before and after)."""
     strip = np.empty(_STRIP)
-    batch = totals.shape[0]
-    for first in range(low, high, batch):
-        last = min(first + batch, high)
-        for a in range(first, last):
-            _multiply(columns.start[a], columns.start[a + 1], columns, records, totals[a - first], strip)
-        select(first, last, first, totals, scan, best_a, best_b)
+    for a in range(low, high):
+        _multiply(columns.start[a], columns.start[a + 1], columns, records, totals[0], strip)
+        select(a, a + 1, a, totals, scan, best_a, best_b)
 
 
 @njit(nogil=True, cache=True)
@@ -284,22 +287,24 @@ def count_partners(  # type: ignore[no-untyped-def]
     fires_a = np.zeros(tally_a.shape[0] + 1, np.uint8)
     fires_b = np.zeros(tally_b.shape[0] + 1, np.uint8)
     for row in range(first, last):
-        for q in range(indptr_a[row], indptr_a[row + 1]):
-            fires_a[index_a[q]] = value_a[q] != 0
-        for q in range(indptr_b[row], indptr_b[row + 1]):
-            b = index_b[q]
+        begin_a, end_a = np.uint64(indptr_a[row]), np.uint64(indptr_a[row + 1])
+        begin_b, end_b = np.uint64(indptr_b[row]), np.uint64(indptr_b[row + 1])
+        for q in range(begin_a, end_a):
+            fires_a[np.uint32(index_a[q])] = value_a[q] != 0
+        for q in range(begin_b, end_b):
+            b = np.uint32(index_b[q])
             if value_b[q] != 0:
                 fires_b[b] = 1
                 for t in range(top):
                     tally_b[b, t, 1] += fires_a[tally_b[b, t, 0]]
-        for q in range(indptr_a[row], indptr_a[row + 1]):
-            a = index_a[q]
+        for q in range(begin_a, end_a):
+            a = np.uint32(index_a[q])
             if fires_a[a]:
                 fires_a[a] = 0
                 for t in range(top):
                     tally_a[a, t, 1] += fires_b[tally_a[a, t, 0]]
-        for q in range(indptr_b[row], indptr_b[row + 1]):
-            fires_b[index_b[q]] = 0
+        for q in range(begin_b, end_b):
+            fires_b[np.uint32(index_b[q])] = 0
 
 
 @njit(nogil=True, cache=True)

@@ -1,9 +1,10 @@
-"""Codes laid out for the kernels: rows of B as records, entries of A feature by feature, made by all threads at once."""
+"""Codes laid out for the kernels, by all threads at once: rows of B as records, entries of A feature by feature."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from unifeat.matching.moments import Profile
 from unifeat.matching.paired import Array, ChunkPair, CsrArrays, PairedCodes, normal_chunks, row_slice
 
 _MOST_LINES = 12  # a longer record is fetched by the processor's own streams once it is being read
-_MOST_ENTRIES = 1 << 30  # laid out at once: record addresses are 32-bit word numbers
+MOST_ENTRIES = 1 << 30  # laid out at once: record addresses are 32-bit word numbers
 
 
 class Team(NamedTuple):
@@ -36,7 +37,7 @@ class _Piece(NamedTuple):
 
 def groups(paired: PairedCodes, dtype: Any, a: Profile, b: Profile, limit: int) -> Iterator[list[ChunkPair]]:
     """Consecutive chunks, cut and put together so that each group has about `limit` entries or fewer."""
-    limit = max(min(limit, _MOST_ENTRIES), 1)
+    limit = max(min(limit, MOST_ENTRIES), 1)
     per_row = a.dense + b.dense + 1
     group: list[ChunkPair] = []
     held = 0
@@ -86,12 +87,10 @@ def records(chunks: list[CsrArrays], profile: Profile, dtype: Any, team: Team) -
 
     team.each(fill, pieces)
     lines = min(values.nbytes // (64 * max(len(words), 1)) + 1, _MOST_LINES)
-    return Records(values, ids, lines), start
+    return Records(values, ids, (0,) * per_word, lines), start
 
 
-def columns(
-    chunks: list[CsrArrays], profile: Profile, start: Array, low: int, high: int, team: Team
-) -> Columns:
+def columns(chunks: list[CsrArrays], profile: Profile, start: Array, low: int, high: int, team: Team) -> Columns:
     """The entries of ranks low:high feature by feature, with the records' addresses from `start`."""
     bounds = _row_bounds(chunks)
     parts = _parts(bounds, team.threads)
@@ -124,7 +123,7 @@ def even_ranges(work: Array, parts: int) -> list[tuple[int, int]]:
     total = np.cumsum(work, dtype=np.float64)
     edges = np.searchsorted(total, np.linspace(0, total[-1], parts + 1)[1:-1], side="left") + 1
     edges = np.unique(np.concatenate([[0], np.minimum(edges, len(work)), [len(work)]])).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _row_bounds(chunks: list[CsrArrays]) -> list[int]:
@@ -135,7 +134,7 @@ def _parts(bounds: list[int], parts: int) -> list[list[_Piece]]:
     """The rows of all chunks dealt into consecutive parts of equal length."""
     edges = np.linspace(0, bounds[-1], parts + 1).astype(int).tolist()
     dealt = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         pieces = [
             _Piece(c, max(low, bounds[c]) - bounds[c], min(high, bounds[c + 1]) - bounds[c])
             for c in range(len(bounds) - 1)

@@ -1,7 +1,7 @@
 """Who is matched with whom: methods that choose pairs from a table of candidates.
 
-Every method is a function from arrays (feature_a, feature_b, correlation), one entry a candidate pair, to a mask of the
-pairs chosen. Equal correlations are decided by the lower feature ids, so the outcome never depends on the order of rows.
+Every method is a function from arrays (feature_a, feature_b, correlation), one entry a candidate pair, to a mask of
+the pairs chosen. Equal correlations are decided by the lower feature ids, so the order of rows does not matter.
 """
 
 from __future__ import annotations

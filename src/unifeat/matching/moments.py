@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 from unifeat.errors import UserError
-from unifeat.matching.paired import Array, CsrArrays, PairedCodes, checked_chunks, normal_chunks
+from unifeat.matching.paired import Array, PairedCodes, checked_chunks, normal_chunks
 from unifeat.progress import track
 
 _COUNT, _SUM, _LOST, _SQUARES, _LEAST, _MOST, _COLUMNS = range(7)
@@ -166,14 +167,12 @@ def _profile(
     rank = np.full(len(count), -1, np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     spread = sd[order]
-    return Profile(
-        Moments(count, mean, sd), order, rank, shift, 1.0 / (np.sqrt(n) * spread), offset / spread
-    )
+    return Profile(Moments(count, mean, sd), order, rank, shift, 1.0 / (np.sqrt(n) * spread), offset / spread)
 
 
 def _spans(size: int, parts: int) -> list[tuple[int, int]]:
     edges = np.linspace(0, size, min(parts, max(size, 1)) + 1).astype(int).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _bad_value(code: int, feature: int, side: str, features: int) -> UserError:
@@ -185,11 +184,12 @@ def _bad_value(code: int, feature: int, side: str, features: int) -> UserError:
 @njit(nogil=True, cache=True)
 def _sum_moments(indptr, index, value, state, low, high):  # type: ignore[no-untyped-def]
     """Add the entries of features low:high to `state`; (0, 0), or what is wrong and where: (1 not finite | 2 id)."""
-    for q in range(indptr[0], indptr[-1]):
-        feature = index[q]
-        if feature < low or feature >= high:
-            if feature < 0 or feature >= state.shape[0]:
-                return 2, np.int64(feature)
+    first, beyond, size = np.uint32(low), np.uint32(high), np.uint32(state.shape[0])
+    for q in range(np.uint64(indptr[0]), np.uint64(indptr[-1])):
+        feature = np.uint32(index[q])  # unsigned: a negative id is beyond the size, and indexing is faster
+        if feature < first or feature >= beyond:
+            if feature >= size:
+                return 2, np.int64(index[q])
             continue
         x = np.float64(value[q])
         if not np.isfinite(x):
@@ -204,19 +204,18 @@ def _sum_moments(indptr, index, value, state, low, high):  # type: ignore[no-unt
             state[feature, _LOST] += (before - (after - part)) + (x - part)
             state[feature, _SUM] = after
             state[feature, _SQUARES] += x * x
-            state[feature, _LEAST] = min(state[feature, _LEAST], x)
-            state[feature, _MOST] = max(state[feature, _MOST], x)
+            if x < state[feature, _LEAST]:
+                state[feature, _LEAST] = x
+            if x > state[feature, _MOST]:
+                state[feature, _MOST] = x
     return 0, np.int64(0)
 
 
 @njit(nogil=True, cache=True)
 def _sum_centred(indptr, index, value, slot, shift, sums):  # type: ignore[no-untyped-def]
-    for q in range(indptr[0], indptr[-1]):
-        d = slot[index[q]]
+    for q in range(np.uint64(indptr[0]), np.uint64(indptr[-1])):
+        d = slot[np.uint32(index[q])]
         if d >= 0 and value[q] != 0:
             x = np.float64(value[q] - shift[d])  # rounded to the value's own type, as the kernels store it
             sums[d, 0] += x
             sums[d, 1] += x * x
-
-
-__all__ = ["CsrArrays", "Moments", "Profile", "profiles"]

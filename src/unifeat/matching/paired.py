@@ -45,9 +45,20 @@ ChunkPair: TypeAlias = tuple[CsrArrays, CsrArrays]
 class PairedCodes(Protocol):
     """Codes of two spaces on the tokens they share. Iterated several times; the chunks must be the same each time."""
 
-    n_rows: int
-    features_a: int
-    features_b: int
+    @property
+    def n_rows(self) -> int:
+        """Tokens."""
+        ...
+
+    @property
+    def features_a(self) -> int:
+        """Features of A."""
+        ...
+
+    @property
+    def features_b(self) -> int:
+        """Features of B."""
+        ...
 
     def chunks(self) -> Iterator[ChunkPair]:
         """Aligned chunks in row order: both sides hold the same rows. Memory-mapped arrays are welcome."""
@@ -170,7 +181,5 @@ def _from_scipy(codes: Any, side: str) -> tuple[CsrArrays, int]:
     features = int(csr.shape[1])
     if features > np.iinfo(np.int32).max:
         raise UserError(f"codes {side} have {features} features; feature ids are 32 bits")
-    arrays = CsrArrays(
-        np.asarray(csr.indptr, np.int64), np.asarray(csr.indices, np.int32), np.asarray(csr.data)
-    )
+    arrays = CsrArrays(np.asarray(csr.indptr, np.int64), np.asarray(csr.indices, np.int32), np.asarray(csr.data))
     return arrays._replace(value=arrays.value.astype(_value_type(arrays.value.dtype), copy=False)), features

@@ -22,7 +22,7 @@ from unifeat.progress import track
 
 class Sums(NamedTuple):
     total: Array  # (pairs,) float64, Σab after the dense features' shift
-    count: Array  # (pairs,) int64, rows on which both fire
+    cofiring: Array  # (pairs,) int64, rows on which both fire
 
 
 class _Job(NamedTuple):
@@ -30,7 +30,7 @@ class _Job(NamedTuple):
     start: Array  # (features of that side + 1,) the owner's pairs
     other: Array
     total: Array
-    count: Array
+    cofiring: Array
 
 
 def pair_correlation(
@@ -62,7 +62,7 @@ def pair_correlation(
         own_a, own_b = sum_pairs(paired, (a, b), dtype, (a_ids[~by_b], b_ids[~by_b]), (b_ids[by_b], a_ids[by_b]), team)
     total, count = np.empty(len(by_b)), np.empty(len(by_b), np.int64)
     total[~by_b], total[by_b] = own_a.total, own_b.total
-    count[~by_b], count[by_b] = own_a.count, own_b.count
+    count[~by_b], count[by_b] = own_a.cofiring, own_b.cofiring
     rank_a, rank_b = a.rank[a_ids], b.rank[b_ids]
     known = (rank_a >= 0) & (rank_b >= 0)
     i, j = rank_a[known], rank_b[known]
@@ -120,7 +120,7 @@ def sum_pairs(
         count = both[side].moments.count
         for low, high in even_ranges(count[owner] + 1, share) if len(owner) else []:
             start = np.searchsorted(owner[low:high], np.arange(len(count) + 1))
-            jobs.append(_Job(side, start, other[low:high], sums.total[low:high], sums.count[low:high]))
+            jobs.append(_Job(side, start, other[low:high], sums.total[low:high], sums.cofiring[low:high]))
 
     # Dense features: their place among the shifts, and what a silent row of theirs is worth.
     places, bases = [], []
@@ -139,7 +139,7 @@ def sum_pairs(
                     own, far = job.side, 1 - job.side
                     kernels.sum_pairs(
                         *chunk[own], places[own], both[own].shift, *chunk[far], bases[far],
-                        job.start, job.other, job.total, job.count,
+                        job.start, job.other, job.total, job.cofiring,
                     )  # fmt: skip
 
                 team.each(run, jobs)
@@ -148,7 +148,7 @@ def sum_pairs(
     for sums, order in zip(results, orders, strict=True):
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        unsorted.append(Sums(sums.total[back], sums.count[back]))
+        unsorted.append(Sums(sums.total[back], sums.cofiring[back]))
     return unsorted[0], unsorted[1]
 
 

@@ -111,10 +111,16 @@ def _read(path: Path, load: Any) -> Any:
         ) from error
 
 
-def _from_registry(name: str, device: str, dtype: str) -> Any:
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+def registry() -> Any:
+    """SAELens' registry: release names with what they hold."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+    return get_pretrained_saes_directory()
 
-    directory = get_pretrained_saes_directory()
+
+def _from_registry(name: str, device: str, dtype: str) -> Any:
+    directory = registry()
     release, _, sae_id = name.partition("/")
     if is_local(name):
         raise UserError(f"SAE {name}: no such folder")
@@ -211,6 +217,4 @@ def _check_sane(sae: Any, name: str | Path) -> None:
         raise UserError(f"SAE {name}: {', '.join(bad)} holds NaN or Inf; the checkpoint is damaged")
     k = getattr(sae.cfg, "k", None)
     if k is not None and not 0 < k <= sae.cfg.d_sae:
-        raise UserError(
-            f"SAE {name}: cfg.json says that k = {k} of {sae.cfg.d_sae} features fire; that cannot be"
-        )
+        raise UserError(f"SAE {name}: cfg.json says that k = {k} of {sae.cfg.d_sae} features fire; that cannot be")

@@ -1,0 +1,1 @@
+"""What a run found, shown: the HTML report, figures, and the short version for a terminal."""

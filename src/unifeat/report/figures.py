@@ -105,20 +105,19 @@ def heatmap_figure(
         },
         title={"text": escape(measure.label), "x": 0.01, "font": {"size": 16}},
         margin={"l": 64, "r": 8, "t": 80, "b": 48},
+        template="none",
     )
     return figure
 
 
-def panel_figure(panel: Panel, groups: tuple[str, str], bounds: tuple[float, float]) -> Any:
-    """One heatmap on its own, without a colour bar."""
-    import plotly.graph_objects as go
+def panel_figure(panel: Panel, groups: tuple[str, str], bounds: tuple[float, float]) -> dict[str, Any]:
+    """One heatmap on its own, without a colour bar, as plain data: `plotly.graph_objects.Figure` takes it."""
+    from plotly.colors import get_colorscale
 
-    figure = go.Figure(_heatmap(panel))
-    figure.update_xaxes(_axis(groups[1], panel.z.columns))
-    figure.update_yaxes(_axis(groups[0], panel.z.index))
-    scale = {"colorscale": SCALE, "cmin": bounds[0], "cmax": bounds[1], "showscale": False}
-    figure.update_layout(layout(_height(panel)), coloraxis=scale, annotations=_numbers(panel, bounds))
-    return figure
+    scale = {"colorscale": get_colorscale(SCALE), "cmin": bounds[0], "cmax": bounds[1], "showscale": False}
+    axes = {"xaxis": _axis(groups[1], panel.z.columns), "yaxis": _axis(groups[0], panel.z.index)}
+    own = {"coloraxis": scale, "annotations": _numbers(panel, bounds)} | axes
+    return {"data": [_heatmap(panel)], "layout": layout(_height(panel)) | own}
 
 
 def score_panel(run: Run, measure: Measure, groups: tuple[str, str], value: str) -> Panel:
@@ -176,15 +175,21 @@ def _score_hover(measure: Measure, row: Any) -> str:
     return "<br>".join(lines + [f"† {escape(flag)}" for flag in row.flags])
 
 
-def _heatmap(panel: Panel) -> Any:
-    import plotly.graph_objects as go
-
-    cell = [[None if is_missing(v) else int(v) for v in row] for row in panel.cell.to_numpy(object)]
-    return go.Heatmap(
-        z=[[None if is_missing(v) else round(float(v), 5) for v in row] for row in panel.z.to_numpy(float).tolist()],
-        x=_layers(panel.z.columns), y=_layers(panel.z.index), coloraxis="coloraxis", xgap=2, ygap=2, customdata=cell,
-        hovertext=panel.hover.fillna("").to_numpy().tolist(), hoverinfo="text", hoverongaps=False,
-    )  # fmt: skip
+def _heatmap(panel: Panel) -> dict[str, Any]:
+    z = panel.z.to_numpy(float).tolist()
+    return {
+        "type": "heatmap",
+        "z": [[None if is_missing(value) else round(value, 5) for value in row] for row in z],
+        "x": _layers(panel.z.columns),
+        "y": _layers(panel.z.index),
+        "customdata": [[None if is_missing(v) else int(v) for v in row] for row in panel.cell.to_numpy(float).tolist()],
+        "hovertext": panel.hover.fillna("").to_numpy().tolist(),
+        "hoverinfo": "text",
+        "hoverongaps": False,
+        "coloraxis": "coloraxis",
+        "xgap": 2,
+        "ygap": 2,
+    }
 
 
 def _numbers(panel: Panel, bounds: tuple[float, float], axes: str = "") -> list[dict[str, Any]]:
@@ -235,17 +240,16 @@ def _axis(group: str, layers: pd.Index) -> dict[str, Any]:
 def layout(height: int) -> dict[str, Any]:
     """What all figures have in common."""
     return {
-        "template": "none",
         "height": height,
         "margin": _MARGIN,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 13, "color": COLOURS["ink"]},
+        "dragmode": False,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
         "hoverlabel": {
             "bgcolor": COLOURS["surface"],
             "bordercolor": COLOURS["rule"],
             "font": {"color": COLOURS["ink"]},
         },
-        "dragmode": False,
     }

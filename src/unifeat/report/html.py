@@ -7,13 +7,13 @@ shows. All text reaches the page through the template's escaping, and the page f
 from __future__ import annotations
 
 import json
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from unifeat.report import distributions, figures
+from unifeat.report.contexts import contexts, listed_pair
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,
@@ -41,7 +41,6 @@ _GLOSSES = {
 }
 _ONE_COMPONENT = "The first principal components only: the setting under which results were first published."
 _HOOKS = {"resid_post": "block output", "resid_pre": "block input", "attn_out": "attention", "mlp_out": "MLP"}
-_SIGNS = {"\n": "↵", "\r": "", "\t": " ", "\u2028": "↵", "\u2029": "↵"}
 
 
 def write_report(run: Run) -> Path:
@@ -102,13 +101,15 @@ def _headline(run: Run) -> list[tuple[str, str]]:
     """A few figures to stand at the top: (what, how many)."""
     table, q = cells(run), run.scores["q"].dropna()
     text = run.info["text"]
-    return [
+    shown = [
         ("documents", number(text["documents"])),
         ("tokens compared", span(table["tokens_aligned"])),
         ("pairs of spaces", number(len(table))),
         ("feature pairs kept", number(table["kept"].sum())),
-        (f"scores with q < {SIGNIFICANT:g}", f"{(q < SIGNIFICANT).sum()} of {len(run.scores)}"),
     ]
+    if len(q):
+        shown.append((f"scores with q < {SIGNIFICANT:g}", f"{(q < SIGNIFICANT).sum()} of {len(run.scores)}"))
+    return shown
 
 
 def _alignment(run: Run) -> list[dict[str, Any]]:
@@ -139,7 +140,7 @@ def _grid(run: Run, groups: tuple[str, str], drawn: dict[str, Any]) -> dict[str,
         captions = []
         for panel, bounds in panels:
             key = f"grid-{len(drawn)}"
-            drawn[key] = _plain(figures.panel_figure(panel, groups, bounds))
+            drawn[key] = figures.panel_figure(panel, groups, bounds)
             digits = 0 if panel.title == figures.COUNTS["kept"] else 2
             low, high = (decimal(b, digits) if digits else number(b) for b in bounds)
             spoken = f"{label}, {panel.title}: {groups[0]} layers by {groups[1]} layers, {low} to {high}"
@@ -157,15 +158,15 @@ def _cells(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
     """What the page shows of each pair of spaces: three figures, why candidates were dropped, features in context."""
     table = cells(run)
     limit = max(200, distributions.MAX_POINTS // len(table))
-    contexts, shown_pairs = _contexts(run), _shown(run)
+    lines, shown_pairs = contexts(run), _shown(run)
     all_kept = run.pairs[run.pairs["kept"]]
-    kept_by_cell = {name: own for name, own in all_kept.groupby(["space_a", "space_b"], sort=False)}
+    kept_by_cell = dict(list(all_kept.groupby(["space_a", "space_b"], sort=False)))
     shown = []
     for cell in rows_of(table):
         kept = kept_by_cell.get((cell.space_a, cell.space_b), all_kept.iloc[:0])
-        drawn[f"correlation-{cell.cell}"] = _plain(distributions.correlation_figure(kept))
-        drawn[f"heldout-{cell.cell}"] = _plain(distributions.heldout_figure(kept, limit, run.info["seed"]))
-        drawn[f"partner-{cell.cell}"] = _plain(distributions.partner_figure(cell))
+        drawn[f"correlation-{cell.cell}"] = distributions.correlation_figure(kept)
+        drawn[f"heldout-{cell.cell}"] = distributions.heldout_figure(kept, limit, run.info["seed"])
+        drawn[f"partner-{cell.cell}"] = distributions.partner_figure(cell)
         own = shown_pairs[(shown_pairs["space_a"] == cell.space_a) & (shown_pairs["space_b"] == cell.space_b)]
         known = int(kept["correlation_heldout"].notna().sum())
         shown.append(
@@ -175,52 +176,12 @@ def _cells(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
                 "known": known,
                 "drawn": min(limit, known),
                 "lists": {
-                    name: [_pair(row, contexts) for row in rows_of(own[own["chosen"] == name])]
+                    name: [listed_pair(row, lines) for row in rows_of(own[own["chosen"] == name])]
                     for name in ("strongest", "random")
                 },
             }
         )
     return shown
-
-
-def _pair(row: Any, contexts: dict[tuple[str, int], list[dict[str, Any]]]) -> dict[str, Any]:
-    """One listed pair with the lines of both its features; a line that both have is marked."""
-    sides = []
-    for space, feature, tokens, count in (
-        (row.space_a, row.feature_a, row.top_tokens_a, row.count_a),
-        (row.space_b, row.feature_b, row.top_tokens_b, row.count_b),
-    ):
-        lines = [dict(line) for line in contexts.get((space, feature), [])]
-        words = [visible(str(token)) for token in tokens]
-        sides.append({"space": space, "feature": feature, "count": count, "lines": lines, "words": words})
-    places = [{line["place"] for line in side["lines"]} for side in sides]
-    for side in sides:
-        for line in side["lines"]:
-            line["both"] = line["place"] in places[0] & places[1]
-    return {"r": row.correlation, "heldout": row.correlation_heldout, "cofiring": row.cofiring, "sides": sides}
-
-
-def _contexts(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """Lines of text by (space, feature), strongest activation first."""
-    if not (run.folder / "examples.parquet").is_file():
-        return {}
-    lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in rows_of(run.examples.sort_values(["space", "feature", "rank"])):
-        own = lines.setdefault((row.space, row.feature), [])
-        token = str(row.token)
-        blank = token[: len(token) - len(token.lstrip(" "))] if token.strip() else ""
-        own.append(
-            {
-                "before": visible(str(row.before) + blank),
-                "token": visible(token[len(blank) :]) or "∅",
-                "after": visible(str(row.after)),
-                "activation": row.activation,
-                "weight": row.activation / own[0]["activation"] if own and own[0]["activation"] else 1.0,
-                "document": row.document,
-                "place": (row.document, row.after),  # tokens that end at the same character have the same text after
-            }
-        )
-    return lines
 
 
 def _shown(run: Run) -> pd.DataFrame:
@@ -247,19 +208,6 @@ def _flags(run: Run) -> dict[str, dict[str, Any]]:
         for flag in row["flags"]:
             first.setdefault(f"{flag.split(':')[0]} {row['metric']}", row | {"flag": flag})
     return first
-
-
-def visible(text: str) -> str:
-    """Text on one line: newlines as ↵, other control characters as ·."""
-    signs = [_SIGNS.get(c, "·" if unicodedata.category(c) in ("Cc", "Cs") else c) for c in text]
-    return "".join(signs)
-
-
-def _plain(figure: Any) -> dict[str, Any]:
-    """A plotly figure as plain data, without the template that the page does not need."""
-    data = json.loads(figure.to_json())
-    data["layout"].pop("template", None)
-    return data
 
 
 def _css_scale() -> str:

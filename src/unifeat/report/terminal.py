@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unifeat.report.html import visible
+from unifeat.report.contexts import visible
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,

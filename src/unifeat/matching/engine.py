@@ -1,0 +1,152 @@
+"""The best partners of every feature: plan the work, hand it to the threads, gather the lists.
+
+Two ways through the data, with the same bits in the end:
+* It fits the memory: lay it out once, then one feature of A after another, each in an accumulator that fits the cache.
+* It does not: blocks of A features with one accumulator row each (`memory_gb`), all tokens once per block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from unifeat.matching import kernels
+from unifeat.matching.kernels import Best, Scan
+from unifeat.matching.layout import MOST_ENTRIES, Team, columns, even_ranges, groups, records
+from unifeat.matching.moments import Profile
+from unifeat.matching.paired import Array, ChunkPair, PairedCodes
+from unifeat.progress import Advance, track
+
+# Entries (both sides) laid out at once, per GB of `memory_gb`. An entry takes 6 to 8 bytes laid out (float32), and as
+# much again where the chunks are not views of something that is in memory anyway.
+_IN_ONE_GO = 100_000_000  # with no block of accumulators beside it
+_PER_GROUP = 67_000_000  # beside a block of `memory_gb`
+_TASKS_PER_THREAD = 16
+# What a walk to one record and a look at one correlation cost, in products.
+_WALK, _LOOK = 20.0, 0.5
+
+
+def best_partners(
+    paired: PairedCodes, a: Profile, b: Profile, dtype: Any, top: int, memory_gb: float, team: Team
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """(index, value), each (features, top), of A's best partners in B and of B's best partners in A."""
+    search = _Search(a, b, dtype, paired.n_rows, top, team)
+    if a.varying and b.varying:
+        with track("correlation", paired.n_rows) as advance:
+            search.advance = advance
+            entries = a.entries(paired.n_rows) + b.entries(paired.n_rows) + paired.n_rows
+            if entries <= min(_IN_ONE_GO * memory_gb, MOST_ENTRIES):
+                search.in_one_go(next(groups(paired, dtype, a, b, MOST_ENTRIES)))
+            else:
+                search.in_blocks(paired, memory_gb)
+    return _by_feature([search.best_a], a), _by_feature(search.bests_b, b)
+
+
+class _Search:
+    def __init__(self, a: Profile, b: Profile, dtype: Any, n: int, top: int, team: Team) -> None:
+        self.a, self.b, self.dtype, self.n, self.team = a, b, dtype, n, team
+        padding = -b.varying % kernels.LOOK
+        self.width = b.varying + padding
+        self.best_a = _nobody(a.varying, top)
+        first = _nobody(self.width, top)
+        self.bests_b = [first] + [_nobody(self.width, top, first.floor) for _ in range(team.threads - 1)]
+        self.scan = Scan(
+            a.scale,
+            a.ratio,
+            a.order,
+            np.pad(b.scale, (0, padding)),
+            np.pad(b.ratio, (0, padding), constant_values=np.nan),  # NaN beats nothing: nobody's partner
+            np.pad(b.order, (0, padding)),
+        )
+        self.advance: Advance = lambda n=1, note="": None
+        self._entries, self._told = 0, 0
+
+    def in_one_go(self, chunks: list[ChunkPair]) -> None:
+        layout, start = records([b for _, b in chunks], self.b, self.dtype, self.team)
+        entries = columns([a for a, _ in chunks], self.a, start, 0, self.a.varying, self.team)
+        desks = [(best_b, np.zeros((1, self.width))) for best_b in self.bests_b]
+
+        def task(desk: tuple[Best, Array], low: int, high: int) -> None:
+            best_b, total = desk
+            kernels.multiply_and_select(low, high, entries, layout, total, self.scan, self.best_a, best_b)
+
+        per_entry = _WALK + self.b.entries(self.n) / self.n
+        ranges = self._ranges(np.diff(entries.start) * per_entry + self.width * _LOOK)
+        self._at_desks(task, desks, ranges, lambda low, high: int(entries.start[high] - entries.start[low]))
+
+    def in_blocks(self, paired: PairedCodes, memory_gb: float) -> None:
+        block = int(np.clip(memory_gb * 1e9 / (8 * self.width), 1, self.a.varying))
+        totals = np.zeros((block, self.width))
+        for low in range(0, self.a.varying, block):
+            high = min(low + block, self.a.varying)
+            for chunks in groups(paired, self.dtype, self.a, self.b, int(_PER_GROUP * memory_gb)):
+                self._multiply(chunks, low, high, totals)
+
+            def task(best_b: Best, first: int, last: int, low: int = low) -> None:
+                kernels.select(low + first, low + last, low, totals, self.scan, self.best_a, best_b)
+
+            self._at_desks(task, self.bests_b, self._ranges(np.ones(high - low)), lambda first, last: 0)
+
+    def _multiply(self, chunks: list[ChunkPair], low: int, high: int, totals: Array) -> None:
+        layout, start = records([b for _, b in chunks], self.b, self.dtype, self.team)
+        entries = columns([a for a, _ in chunks], self.a, start, low, high, self.team)
+        ranges = self._ranges(np.diff(entries.start) + 1)
+        self.team.each(lambda span: kernels.multiply(*span, entries, layout, totals), ranges)
+        self._done(int(entries.start[-1]))
+
+    def _at_desks(
+        self,
+        task: Callable[[Any, int, int], None],
+        desks: list[Any],
+        ranges: list[tuple[int, int]],
+        entries: Callable[[int, int], int],
+    ) -> None:
+        """Run the task on every range; each thread works at a desk of its own (its lists, its accumulator)."""
+        free: SimpleQueue[Any] = SimpleQueue()
+        for desk in desks:
+            free.put(desk)
+
+        def run(span: tuple[int, int]) -> int:
+            desk = free.get()
+            try:
+                task(desk, *span)
+            finally:
+                free.put(desk)
+            return entries(*span)
+
+        for done in self.team.pool.map(run, ranges):
+            self._done(done)
+
+    def _ranges(self, work: Array) -> list[tuple[int, int]]:
+        """Ranges of ranks with about equal work, enough of them that the last to finish is not far behind."""
+        return even_ranges(work, self.team.threads * _TASKS_PER_THREAD)
+
+    def _done(self, entries: int) -> None:
+        """Progress in tokens: every entry of A is multiplied exactly once, in one go or in blocks."""
+        self._entries += entries
+        tokens = self.n * self._entries // max(self.a.entries(self.n), 1)
+        self.advance(tokens - self._told)
+        self._told = tokens
+
+
+def _nobody(features: int, top: int, floor: Array | None = None) -> Best:
+    return Best(
+        np.full((features, top), -np.inf),
+        np.full((features, top), -1, np.int32),
+        np.full(features, -np.inf) if floor is None else floor,
+    )
+
+
+def _by_feature(bests: list[Best], profile: Profile) -> tuple[Array, Array]:
+    """Several lists by rank as one by feature id, (index, value): larger r first, then the lower id."""
+    value = np.concatenate([best.value[: profile.varying] for best in bests], axis=1)
+    index = np.concatenate([best.partner[: profile.varying] for best in bests], axis=1)
+    top = bests[0].value.shape[1]
+    order = np.lexsort((index, -value), axis=-1)[:, :top]
+    by_id = np.full((len(profile.rank), top), -1, np.int32), np.full((len(profile.rank), top), np.nan)
+    by_id[0][profile.order] = np.take_along_axis(index, order, 1)
+    by_id[1][profile.order] = np.where(by_id[0][profile.order] >= 0, np.take_along_axis(value, order, 1), np.nan)
+    return by_id

@@ -1,0 +1,57 @@
+"""Features shown by the words that fire them: lines of text, made fit to be read on one line each."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from unifeat.report.tables import rows_of
+from unifeat.results import Run
+
+_SIGNS = {"\n": "↵", "\r": "", "\t": " ", "\u2028": "↵", "\u2029": "↵"}
+
+
+def contexts(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Lines of text by (space, feature), strongest activation first."""
+    if not (run.folder / "examples.parquet").is_file():
+        return {}
+    lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows_of(run.examples.sort_values(["space", "feature", "rank"])):
+        own = lines.setdefault((row.space, row.feature), [])
+        token = str(row.token)
+        blank = token[: len(token) - len(token.lstrip(" "))] if token.strip() else ""
+        own.append(
+            {
+                "before": visible(str(row.before) + blank),
+                "token": visible(token[len(blank) :]) or "∅",
+                "after": visible(str(row.after)),
+                "activation": row.activation,
+                "weight": row.activation / own[0]["activation"] if own and own[0]["activation"] else 1.0,
+                "document": row.document,
+                "place": (row.document, row.after),  # tokens that end at the same character have the same text after
+            }
+        )
+    return lines
+
+
+def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]]) -> dict[str, Any]:
+    """One listed pair with the lines of both its features; a line that both have is marked."""
+    sides = []
+    for space, feature, tokens, count in (
+        (row.space_a, row.feature_a, row.top_tokens_a, row.count_a),
+        (row.space_b, row.feature_b, row.top_tokens_b, row.count_b),
+    ):
+        lines = [dict(line) for line in lines_of.get((space, feature), [])]
+        words = [visible(str(token)) for token in tokens]
+        sides.append({"space": space, "feature": feature, "count": count, "lines": lines, "words": words})
+    places = [{line["place"] for line in side["lines"]} for side in sides]
+    for side in sides:
+        for line in side["lines"]:
+            line["both"] = line["place"] in places[0] & places[1]
+    return {"r": row.correlation, "heldout": row.correlation_heldout, "cofiring": row.cofiring, "sides": sides}
+
+
+def visible(text: str) -> str:
+    """Text on one line: newlines as ↵, other control characters as ·."""
+    signs = [_SIGNS.get(c, "·" if unicodedata.category(c) in ("Cc", "Cs") else c) for c in text]
+    return "".join(signs)

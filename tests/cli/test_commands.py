@@ -1,0 +1,128 @@
+"""The commands, as a user types them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unifeat
+from homes import GROUP, Place, hashes, shared_output
+from warm import Warm
+
+LIGHT = """
+import sys
+from unifeat.cli import main
+sys.argv = ["unifeat", *{args}]
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code or 0
+else:
+    code = 0
+heavy = {{"torch", "transformers", "sae_lens", "numpy", "pandas", "numba", "scipy", "plotly", "pydantic", "rich"}}
+print(sorted(heavy & set(sys.modules)), code, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"], [], ["--nonsense"]])
+def test_help_loads_nothing_heavy(args: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT.format(args=args)], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("[] "), done.stderr
+    assert done.stderr.splitlines()[-1] == ("[] 0" if "--nonsense" not in args and args else "[] 2")
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = "import sys, unifeat; assert not {'torch', 'numpy', 'pandas'} & set(sys.modules); unifeat.UserError"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_the_installed_script() -> None:
+    script = Path(sys.executable).parent / "unifeat"
+    done = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"unifeat {unifeat.__version__}\n", "")
+    done = subprocess.run([script, "run", "no such study.yaml"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "unifeat: study no such study.yaml: no such file\n"
+
+
+def test_every_command_is_listed(warm: Warm, place: Place) -> None:
+    text = place.unifeat(warm, "--help").out
+    for command in ("demo", "run", "train", "show", "report", "check"):
+        assert f"\n  {command} " in text
+        done = place.unifeat(warm, command, "--help")
+        assert done.code == 0
+        assert done.err == ""
+
+
+def test_run_prints_the_short_version_and_show_prints_it_again(warm: Warm, finished: Place) -> None:
+    shown = finished.unifeat(warm, "show", "runs/tiny")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out == shared_output()
+    for word in ("one", "two", "SVCCA", "report: runs/tiny/report.html"):
+        assert word in shown.out
+
+
+def test_show_two_spaces(warm: Warm, finished: Place) -> None:
+    done = finished.unifeat(warm, "show", "runs/tiny", "one@0", "two@1")
+    assert (done.code, done.err) == (0, "")
+    assert done.out != shared_output()
+
+
+def test_report_is_written_anew(warm: Warm, place: Place) -> None:
+    report = place.run / "report.html"
+    before, text = hashes(place.run), report.read_text()
+    report.unlink()
+    done = place.unifeat(warm, "report", "runs/tiny")
+    assert (done.code, done.out, done.err) == (0, "runs/tiny/report.html\n", "")
+    assert report.read_text() == text
+    assert hashes(place.run) == before
+
+
+def test_out_names_the_folder(warm: Warm, place: Place) -> None:
+    before = hashes(place.run)
+    done = place.unifeat(warm, "run", place.study, "--quiet", "--out", "somewhere/else", group=GROUP)
+    assert done.code == 0, done.err
+    assert done.out.endswith("report: somewhere/else/report.html\n")
+    assert hashes(place.work / "somewhere/else", but=("run.json", "report.html", "study.yaml")) == {
+        name: digest for name, digest in before.items() if name.endswith(".parquet")
+    }
+    assert hashes(place.run) == before
+
+
+def test_quiet_and_plain_log(warm: Warm, place: Place) -> None:
+    """Without a terminal news are plain lines on stderr, and with --quiet there are none."""
+    loud = place.unifeat(warm, "run", place.study, group=GROUP)
+    assert loud.code == 0
+    assert loud.err.startswith("text: 40 documents, ")
+    assert "\x1b" not in loud.err + loud.out
+    quiet = place.unifeat(warm, "run", place.study, "--quiet", group=GROUP)
+    assert (quiet.err, quiet.out) == ("", loud.out)
+
+
+def test_check(warm: Warm, place: Place) -> None:
+    args = ("--model", place.home / "model-one", "--layer", 0, "--text", place.home / "text.jsonl", "--quiet")
+    done = place.unifeat(warm, "check", place.home / "saes/one_0", *args, "--documents", 5, "--context", 32)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("FVU ")
+    assert "L0 4.0" in done.out
+
+
+def test_a_damaged_shard_is_repaired(warm: Warm, place: Place) -> None:
+    before = hashes(place.run, but=("run.json", "report.html")), hashes(place.cache / "codes")
+    shards = sorted(place.cache.glob("codes/*/shard-*"))
+    shards[3].write_bytes(shards[3].read_bytes()[:-8])
+    shards[10].unlink()
+    shards[20].write_bytes(shards[19].read_bytes())
+    assert place.unifeat(warm, "run", place.study, "--quiet", group=GROUP).code == 2
+    done = place.unifeat(warm, "run", place.study, "--quiet", "--repair", group=GROUP)
+    assert (done.code, done.err) == (0, "")
+    again = hashes(place.run, but=("run.json", "report.html")), hashes(place.cache / "codes")
+    assert again[0].keys() == before[0].keys()
+    assert {k: v for k, v in again[1].items() if "top-" not in k} == {
+        k: v for k, v in before[1].items() if "top-" not in k
+    }
+    assert again[1] == before[1]
+    assert again[0]["pairs.parquet"] == before[0]["pairs.parquet"]

@@ -1,0 +1,107 @@
+"""FVU, L0 and dead share, and `check_sae`, which measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tiny import sentences, tiny_sae, write_text
+from unifeat.errors import UserError
+from unifeat.models.activations import run_group
+from unifeat.models.check import check_sae
+from unifeat.models.hooks import HookPoint
+from unifeat.models.language import load_language_model
+from unifeat.models.quality import ENCODE_ROWS, Quality, encode_rows
+from unifeat.models.sae import load_sae
+from unifeat.text.corpus import Part
+
+
+@pytest.fixture
+def values() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 8, generator=generator) + 50  # a large mean, as residual streams have
+    codes = torch.randn(300, 20, generator=generator) * (torch.rand(300, 20, generator=generator) < 0.1)
+    codes[:, [4, 7]] = 0
+    return x, codes, x + 0.5 * torch.randn(300, 8, generator=generator)
+
+
+def test_is_the_textbook_s_whatever_the_pieces(values: tuple[torch.Tensor, ...]):
+    x, codes, reconstruction = values
+    a, b = x.double().numpy(), reconstruction.double().numpy()
+    fvu = ((a - b) ** 2).sum() / ((a - a.mean(0)) ** 2).sum()
+    for size in (300, 64, 1):
+        quality = Quality()
+        for piece in zip(*(v.split(size) for v in values), strict=True):
+            quality.add(*piece)
+        assert quality.fvu == pytest.approx(fvu, rel=1e-9)
+        assert quality.l0 == pytest.approx(float(np.count_nonzero(codes)) / 300)
+        assert quality.dead_share == pytest.approx(2 / 20)
+        assert quality.tokens == 300
+    assert quality.as_dict() == {
+        "fvu": round(fvu, 5),
+        "l0": round(quality.l0, 3),
+        "dead_share": 0.1,
+        "tokens": 300,
+    }
+    assert str(quality).endswith("dead 10.0% over 300 tokens")
+
+
+def test_negative_codes_count_as_active():
+    quality = Quality()
+    quality.add(torch.ones(2, 3), torch.tensor([[-1.0, 0.0], [0.0, 0.0]]), torch.ones(2, 3))
+    assert (quality.l0, quality.dead_share) == (0.5, 0.5)
+
+
+def test_of_nothing_is_nan():
+    quality = Quality()
+    assert all(np.isnan([quality.fvu, quality.l0, quality.dead_share]))
+    quality.add(torch.ones(4, 3), torch.ones(4, 2), torch.zeros(4, 3))
+    assert np.isnan(quality.fvu), "activations that never vary have no variance to explain"
+
+
+def test_rows_are_encoded_in_bounded_pieces(tmp_path: Path):
+    sae = load_sae(tiny_sae(tmp_path / "sae", 8))
+    x = torch.randn(2 * ENCODE_ROWS + 10, 8, generator=torch.Generator().manual_seed(0))
+    pieces = list(encode_rows(sae, x))
+    assert [len(rows) for rows, _ in pieces] == [ENCODE_ROWS, ENCODE_ROWS, 10]
+    assert torch.equal(torch.cat([rows for rows, _ in pieces]), x)
+    torch.testing.assert_close(torch.cat([codes for _, codes in pieces]), sae.encode(x))
+
+
+class TestCheck:
+    def test_measures_what_the_sae_does_there(self, model_folder: Callable[..., Path], tmp_path: Path):
+        model, documents = model_folder("gemma3", tokenizer="wordish"), sentences(5, seed=8)
+        folder = tiny_sae(tmp_path / "sae", 32, seed=2)
+        source = str(write_text(tmp_path, documents))
+        quality = check_sae(
+            str(folder), str(model), 1, source, hook="mlp_out", documents=4, context=16, dtype="float32"
+        )
+        point = HookPoint(1, "mlp_out")
+        parts = [Part(n, 0, text) for n, text in enumerate(documents[:4])]
+        loaded = load_language_model(str(model), [point], dtype="float32")
+        x, _, _ = run_group(loaded, parts, [point], context=16, bos=2).without_sinks(point)
+        sae = load_sae(folder)
+        a, b = x.double().numpy(), sae.decode(sae.encode(x)).double().numpy()
+        assert quality.tokens == len(x)
+        assert quality.fvu == pytest.approx(((a - b) ** 2).sum() / ((a - a.mean(0)) ** 2).sum(), rel=1e-6)
+        assert quality.l0 == pytest.approx(4, abs=0.1)
+
+    def test_wrong_input(self, model_folder: Callable[..., Path], tmp_path: Path):
+        model, sae = str(model_folder("llama")), str(tiny_sae(tmp_path / "sae", 32))
+        narrow = str(tiny_sae(tmp_path / "narrow", 16))
+        text = str(write_text(tmp_path, sentences(2)))
+        for arguments, message in (
+            ((narrow, model, 1, text), "narrow takes vectors of width 16, but .*tiny-llama has width 32"),
+            ((sae, model, 3, text), "tiny-llama has layers 0 to 2, not 3"),
+            ((sae, "no-such-model", 1, text), "model 'no-such-model'"),
+            ((str(tmp_path / "nowhere"), model, 1, text), "nowhere: no such folder"),
+            ((sae, model, 1, "nowhere.txt"), r"nowhere\.txt: no such file"),
+        ):
+            with pytest.raises(UserError, match=message):
+                check_sae(*arguments)
+        with pytest.raises(UserError, match=r"unknown hook point 'mlp_uot' \(did you mean 'mlp_out'\?\)"):
+            check_sae(sae, model, 1, text, hook="mlp_uot")

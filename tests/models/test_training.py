@@ -1,0 +1,424 @@
+"""Training: the SAEs a study lacks come to be, explain held-out text, and say the same to SAELens as to unifeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tiny import saelens, sentences, tiny_sae, write_text
+from unifeat.errors import UserError
+from unifeat.models.activations import GroupActivations, Masked, Places, run_group
+from unifeat.models.hooks import HookPoint
+from unifeat.models.language import LanguageModel, load_language_model
+from unifeat.models.quality import measure_quality
+from unifeat.models.sae import decoder_rows, load_sae
+from unifeat.models.training import activation_batches, train_saes
+from unifeat.progress import set_mode
+from unifeat.study import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
+from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.train_study import train, training_corpus
+
+D_SAE, K, LAYERS = 96, 6, [0, 2]
+
+
+def make_study(folder: Path, model: Path, text: Path, *, layers: list[int] = LAYERS, **train_settings: Any) -> Study:
+    """A study of one model whose SAEs `folder/sae-LAYER` do not exist yet."""
+    settings: dict[str, Any] = {
+        "text": TextSpec(source=str(text), context=32),
+        "features": D_SAE,
+        "k": K,
+        "tokens": 60_000,
+        "batch": 256,
+        "buffer": 4096,
+        "heldout_documents": 30,
+    }
+    return Study(
+        text=TextSpec(source=str(text), context=32),
+        models={"tiny": ModelSpec(name=str(model), dtype="float32", device="cpu")},
+        spaces=[SpacesSpec(model="tiny", layers=layers, sae=f"{folder}/sae-{{layer}}")],
+        compare=[("tiny", "tiny")],
+        train=TrainSpec(**(settings | train_settings)),
+        seed=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text(tmp_path_factory.mktemp("text"), sentences(200, seed=4))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[..., Path], text: Path) -> Any:
+    """One training, looked at by many tests: (study, what `train` returned, its folder, its progress on stderr)."""
+    folder = tmp_path_factory.mktemp("saes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIFEAT_CACHE", str(folder / "cache"))
+        set_mode("quiet")
+        study = make_study(folder, model_folder("llama", tokenizer="wordish"), text)
+        return study, train(study), folder
+
+
+def model_of(study: Study, layers: list[int] = LAYERS) -> LanguageModel:
+    return load_language_model(study.models["tiny"].name, [HookPoint(n) for n in layers], dtype="float32")
+
+
+def heldout_activations(study: Study) -> dict[HookPoint, torch.Tensor]:
+    model, corpus = model_of(study), training_corpus(study, "tiny")
+    parts = [part for part in corpus.parts(corpus.groups - 1) if part.document >= corpus.documents - 30]
+    points = [HookPoint(n) for n in LAYERS]
+    found = run_group(model, parts, points, context=32, bos=2)
+    return {point: found.without_sinks(point)[0] for point in points}
+
+
+class TestTrained:
+    def test_one_for_each_layer(self, trained: Any):
+        _, results, folder = trained
+        assert [result.folder for result in results] == [folder / "sae-0", folder / "sae-2"]
+        assert sorted(p.name for p in folder.iterdir()) == ["cache", "sae-0", "sae-2"]
+        assert {p.name for p in (folder / "sae-2").iterdir()} == {
+            "cfg.json",
+            "sae_weights.safetensors",
+            "training.json",
+        }
+
+    def test_explain_held_out_text(self, trained: Any, tmp_path: Path):
+        study, results, _ = trained
+        untrained = load_sae(tiny_sae(tmp_path / "sae", 32, D_SAE, K))
+        points = [HookPoint(n) for n in LAYERS]
+        corpus = training_corpus(study, "tiny")
+        random = measure_quality(
+            model_of(study), corpus, dict.fromkeys(points, untrained), context=32, bos=2, first_document=170
+        )
+        for result, point in zip(results, points, strict=True):
+            quality = result.quality
+            assert quality.fvu < 0.5, (quality, random[point])
+            assert quality.fvu < 0.5 * random[point].fvu
+            assert quality.l0 == pytest.approx(K, abs=0.01)
+            assert quality.dead_share < 0.3
+            assert quality.tokens == random[point].tokens > 1000
+
+    def test_the_figures_are_those_of_the_saved_sae(self, trained: Any):
+        study, results, _ = trained
+        for result, (point, x) in zip(results, heldout_activations(study).items(), strict=True):
+            sae = saelens().SAE.load_from_disk(result.folder)
+            with torch.no_grad():
+                error = (x - sae.decode(sae.encode(x))).double().pow(2).sum()
+            fvu = float(error / (x - x.mean(0)).double().pow(2).sum())
+            assert result.quality.fvu == pytest.approx(fvu, rel=1e-4), point
+            assert result.quality.tokens == len(x)
+
+    def test_saelens_loads_the_same_codes(self, trained: Any):
+        study, results, _ = trained
+        for result, x in zip(results, heldout_activations(study).values(), strict=True):
+            theirs, ours = saelens().SAE.load_from_disk(result.folder), load_sae(result.folder)
+            assert torch.equal(theirs.encode(x), ours.encode(x))
+            # What is saved takes activations as they are: the scale they were trained at is folded in.
+            assert theirs.cfg.normalize_activations == "none"
+            assert theirs.cfg.architecture() == "topk"
+            assert (theirs.cfg.d_in, theirs.cfg.d_sae, theirs.cfg.k) == (32, D_SAE, K)
+            assert theirs.cfg.device == "cpu"
+            assert theirs.cfg.metadata["hook_name"] in ("blocks.0.hook_resid_post", "blocks.2.hook_resid_post")
+            assert theirs.cfg.metadata["context_size"] == 32
+            assert theirs.cfg.metadata["prepend_bos"] is True
+
+    def test_training_json_tells_how(self, trained: Any):
+        _, results, folder = trained
+        card = json.loads((folder / "sae-2" / "training.json").read_text())
+        assert card["hook"] == "blocks.2.hook_resid_post"
+        assert card["model"] == "tiny-llama"
+        assert card["context"] == 32
+        assert card["training_documents"] == 170
+        assert card["activations_per_second"] > 0
+        assert card["settings"]["k"] == K
+        assert card["settings"]["features"] == D_SAE
+        assert "text" not in card["settings"]
+        assert card["heldout"] == results[1].quality.as_dict() | {"documents": 30}
+
+    def test_layers_differ(self, trained: Any):
+        _, _, folder = trained
+        first, second = (load_file(folder / name / "sae_weights.safetensors") for name in ("sae-0", "sae-2"))
+        assert not torch.equal(first["W_enc"], second["W_enc"])
+
+    def test_is_not_done_twice(self, trained: Any, capfd: pytest.CaptureFixture[str]):
+        study, _, folder = trained
+        before = (folder / "sae-0" / "sae_weights.safetensors").stat().st_mtime_ns
+        set_mode("log")
+        assert train(study) == []
+        assert "nothing to train" in capfd.readouterr().err
+        assert (folder / "sae-0" / "sae_weights.safetensors").stat().st_mtime_ns == before
+
+
+class TestQuick:
+    """Trainings of a few steps."""
+
+    @pytest.fixture
+    def study(self, tmp_path: Path, model_folder: Callable[..., Path], text: Path) -> Study:
+        model = model_folder("llama", tokenizer="wordish")
+        return make_study(tmp_path, model, text, tokens=2_000, features=32, k=3)
+
+    def test_only_what_is_missing_is_trained(self, study: Study, tmp_path: Path):
+        existing = tiny_sae(tmp_path / "sae-0", 32)
+        before = (existing / "sae_weights.safetensors").read_bytes()
+        assert [result.folder.name for result in train(study)] == ["sae-2"]
+        assert (existing / "sae_weights.safetensors").read_bytes() == before
+
+    def test_out_trains_all_anew_elsewhere(self, study: Study, tmp_path: Path):
+        existing = tiny_sae(tmp_path / "sae-0", 32)
+        before = (existing / "sae_weights.safetensors").read_bytes()
+        out = tmp_path / "out"
+        assert [result.folder for result in train(study, out)] == [out / "sae-0", out / "sae-2"]
+        assert (existing / "sae_weights.safetensors").read_bytes() == before
+        assert not (tmp_path / "sae-2").exists()
+
+    def test_same_seed_same_sae(self, study: Study, tmp_path: Path):
+        weights = []
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            train(study.model_copy(update={"seed": seed}), tmp_path / name)
+            weights.append((tmp_path / name / "sae-2" / "sae_weights.safetensors").read_bytes())
+        assert weights[0] == weights[1] != weights[2]
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_save_dtype(self, study: Study, tmp_path: Path, dtype: str):
+        train(study, tmp_path / "float32")
+        small = study.model_copy(update={"train": study.train.model_copy(update={"save_dtype": dtype})})
+        (result, _) = train(small, tmp_path / dtype)
+        stored = load_file(result.folder / "sae_weights.safetensors")
+        whole = load_file(tmp_path / "float32" / "sae-0" / "sae_weights.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {getattr(torch, dtype)}
+        for key, tensor in whole.items():
+            assert torch.equal(stored[key], tensor.to(getattr(torch, dtype)))
+        assert json.loads((result.folder / "cfg.json").read_text())["dtype"] == dtype
+        theirs, ours = saelens().SAE.load_from_disk(result.folder, dtype="float32"), load_sae(result.folder)
+        x = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(theirs.encode(x), ours.encode(x))
+
+    @pytest.mark.parametrize("hook", ["resid_pre", "attn_out", "mlp_out"])
+    def test_other_hooks(self, study: Study, tmp_path: Path, hook: str):
+        spaces = [study.spaces[0].model_copy(update={"hook": hook})]
+        (_, result) = train(study.model_copy(update={"spaces": spaces}))
+        metadata = json.loads((result.folder / "cfg.json").read_text())["metadata"]
+        assert metadata["hook_name"] == f"blocks.2.hook_{hook}"
+
+    def test_progress_tells_loss_fvu_l0_dead_and_eta(
+        self, study: Study, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ):
+        monkeypatch.setattr("unifeat.progress._QUIET_START_S", 0.0)
+        monkeypatch.setattr("unifeat.progress._LOG_EVERY_S", 0.0)
+        set_mode("log")
+        train(study)
+        err = capfd.readouterr().err
+        lines = [line for line in err.splitlines() if line.startswith("training 2 SAEs of tiny-llama: ")]
+        assert len(lines) > 3
+        for word in ("L0 loss ", "L2 loss ", "FVU 0.", "L0 3 ", "dead ", "tokens/s, ", " left"):
+            assert word in lines[0], word
+        assert "sae-0: held-out FVU " in err
+
+    def test_a_failure_leaves_no_folder(self, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def broken(*_: Any) -> None:
+            raise UserError("no")
+
+        monkeypatch.setattr("unifeat.models.training._cast", broken)
+        with pytest.raises(UserError, match="no"):
+            train(study, tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+class TestBatches:
+    """The stream of activations, from a model that says of each row where it comes from."""
+
+    @pytest.fixture
+    def corpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
+        """20 documents in 5 groups; the last one is held out."""
+        monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 400)
+        return build_corpus(
+            str(write_text(tmp_path, ["x" * 100] * 20)),
+            documents=None,
+            tokens=None,
+            count_tokens=len,
+            tokenizer_digest="",
+        )
+
+    @pytest.fixture
+    def runs(self, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+        """Row n of document d is (d, n, 1), at a second point the negative; row 3 of each document is a sink there."""
+        runs: list[list[int]] = []
+
+        def run(_: Any, parts: list[Any], points: list[HookPoint], **__: Any) -> GroupActivations:
+            runs.append([part.document for part in parts])
+            rows = torch.tensor([[part.document + 1.0, n, 100.0] for part in parts for n in range(50)])
+            other = -rows
+            other[3::50] *= 1000
+            none = torch.zeros(len(rows), dtype=torch.int32).numpy()
+            values = dict(zip(points, (rows, other), strict=True))
+            return GroupActivations(Places(none, none, none, none), values, Masked())
+
+        monkeypatch.setattr("unifeat.models.training.run_group", run)
+        return runs
+
+    def batches(self, corpus: Corpus, n: int, *, seed: int = 0, **settings: Any) -> list[Any]:
+        text = TextSpec(source="x", context=8)
+        spec = TrainSpec(**({"text": text, "batch": 32, "buffer": 200, "heldout_documents": 4} | settings))
+        points = [HookPoint(0), HookPoint(1)]
+        return list(islice(activation_batches(None, corpus, spec, points, None, seed), n))  # type: ignore[arg-type]
+
+    def test_points_share_their_rows(self, corpus: Corpus, runs: list[list[int]]):
+        for batch in self.batches(corpus, 20):
+            first, second = batch.values()
+            assert first.shape == (32, 3)
+            assert first.dtype == torch.float32
+            assert torch.equal(first, -second)
+
+    def test_sinks_of_any_point_and_held_out_documents_are_left_out(self, corpus: Corpus, runs: list[list[int]]):
+        rows = torch.cat([batch[HookPoint(0)] for batch in self.batches(corpus, 60)])
+        assert set(rows[:, 0].int().tolist()) == set(range(1, 17))
+        assert set(rows[:, 1].int().tolist()) == set(range(50)) - {3}
+        assert all(document < 16 for run in runs for document in run)
+
+    def test_a_pass_gives_each_row_once(self, corpus: Corpus, runs: list[list[int]]):
+        seen: set[tuple[int, int]] = set()
+        for batch in self.batches(corpus, 1000):
+            if len(runs) > 4:
+                break
+            rows = {(int(d), int(n)) for d, n, _ in batch[HookPoint(0)]}
+            assert len(rows) == 32
+            assert not rows & seen
+            seen |= rows
+
+    def test_neighbours_do_not_fill_a_batch(self, corpus: Corpus, runs: list[list[int]]):
+        for batch in self.batches(corpus, 10, buffer=600):
+            assert len(set(batch[HookPoint(0)][:, 0].tolist())) > 6
+
+    def test_are_the_same_for_the_same_seed(self, corpus: Corpus, runs: list[list[int]]):
+        first, second, other = (self.batches(corpus, 30, seed=seed) for seed in (0, 0, 1))
+        assert all(torch.equal(a[HookPoint(0)], b[HookPoint(0)]) for a, b in zip(first, second, strict=True))
+        assert not torch.equal(first[0][HookPoint(0)], other[0][HookPoint(0)])
+
+    def test_short_text_is_read_again(self, corpus: Corpus, runs: list[list[int]]):
+        assert len(self.batches(corpus, 100)) == 100
+        assert len(runs) > 8
+
+    def test_too_short_text_gives_none(self, corpus: Corpus, runs: list[list[int]]):
+        assert self.batches(corpus, 1, batch=16 * 49 + 1, buffer=2000) == []
+        assert len(self.batches(corpus, 1, batch=16 * 49, buffer=16 * 49 * 2)) == 1
+
+
+def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch):
+    """Activations that are sparse sums of 40 directions in 32 dimensions: training finds the directions."""
+    generator = torch.Generator().manual_seed(0)
+    planted = torch.nn.functional.normalize(torch.randn(40, 32, generator=generator), dim=-1)
+    mean = torch.randn(32, generator=generator)
+
+    def run(_: Any, parts: list[Any], points: list[HookPoint], **__: Any) -> GroupActivations:
+        n = 2000
+        at = torch.rand(n, 40, generator=generator).topk(3, dim=-1).indices
+        codes = torch.zeros(n, 40).scatter(1, at, 1 + torch.rand(n, 3, generator=generator))
+        none = torch.zeros(n, dtype=torch.int32).numpy()
+        return GroupActivations(Places(none, none, none, none), {points[0]: 7 * (codes @ planted + mean)}, Masked(n))
+
+    for module in ("training", "quality"):
+        monkeypatch.setattr(f"unifeat.models.{module}.run_group", run)
+    corpus = build_corpus(str(text), documents=None, tokens=None, count_tokens=len, tokenizer_digest="")
+    model: Any = SimpleNamespace(tokenizer=None, d_model=32, device=torch.device("cpu"), name="planted")
+    spec = TrainSpec(
+        text=TextSpec(source=str(text)), features=64, k=3, tokens=100_000, batch=256, buffer=8000, heldout_documents=4
+    )
+    (trained,) = train_saes(
+        model, ModelSpec(name="planted", bos=False), corpus, spec, {HookPoint(0): tmp_path / "sae"}, seed=0
+    )
+    nearest = (planted @ torch.from_numpy(decoder_rows(load_sae(trained.folder))).T).max(dim=1).values
+    assert (nearest > 0.95).float().mean() > 0.9
+    assert trained.quality.fvu < 0.1
+
+
+class TestWrongInput:
+    def study(self, tmp_path: Path, model_folder: Callable[..., Path], documents: list[str], **settings: Any) -> Study:
+        return make_study(
+            tmp_path, model_folder("llama", tokenizer="wordish"), write_text(tmp_path, documents), **settings
+        )
+
+    def test_no_train_section(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        study = self.study(tmp_path, model_folder, ["x"]).model_copy(update={"train": None})
+        with pytest.raises(UserError, match="the study has no train section"):
+            train(study)
+
+    def test_too_few_documents_to_hold_some_back(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        study = self.study(tmp_path, model_folder, sentences(30))
+        with pytest.raises(UserError, match=r"30 documents and 30 are to be held out.*lower train\.heldout_documents"):
+            train(study)
+
+    @pytest.mark.parametrize("documents", [["The tide."] * 10, ["x"] * 10])
+    def test_too_little_text(self, tmp_path: Path, model_folder: Callable[..., Path], documents: list[str]):
+        study = self.study(tmp_path, model_folder, documents, heldout_documents=2)
+        with pytest.raises(UserError, match=r"train\.text is too short to fill one batch"):
+            train(study)
+        assert not (tmp_path / "sae-0").exists()
+
+    def test_text_without_a_row(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        """Documents of one token, which is first in its window and masked: there is nothing to train on."""
+        study = make_study(tmp_path, model_folder("llama"), write_text(tmp_path, ["x"] * 10), heldout_documents=2)
+        with pytest.raises(UserError, match=r"train\.text is too short"):
+            train(study)
+
+    def test_a_layer_out_of_range(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        study = self.study(tmp_path, model_folder, sentences(3), layers=[0, 3])
+        with pytest.raises(UserError, match="tiny-llama has layers 0 to 2, not 3"):
+            train(study)
+
+    def test_one_folder_for_two_saes(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        study = self.study(tmp_path, model_folder, sentences(3))
+        same = [study.spaces[0].model_copy(update={"sae": str(tmp_path / "sae")})]
+        with pytest.raises(UserError, match=r"two SAEs of the study would go to .*/sae: give each a folder name"):
+            train(study.model_copy(update={"spaces": same}))
+        nested = [
+            SpacesSpec(model="tiny", layers=[layer], sae=str(tmp_path / folder / "sae"))
+            for layer, folder in enumerate(("a", "b"))
+        ]
+        with pytest.raises(UserError, match=r"two SAEs of the study would go to .*out/sae"):
+            train(study.model_copy(update={"spaces": nested}), tmp_path / "out")
+
+    def test_one_sae_twice(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        study = self.study(tmp_path, model_folder, sentences(3))
+        twice = [SpacesSpec(model="tiny", layers=[1], sae=str(tmp_path / name)) for name in ("a", "b")]
+        with pytest.raises(UserError, match="would be the same SAE twice: model tiny, layer 1, resid_post"):
+            train(study.model_copy(update={"spaces": twice}))
+
+    def test_a_name_that_is_neither_folder_nor_release(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        study = self.study(tmp_path, model_folder, sentences(3))
+        spaces = [study.spaces[0].model_copy(update={"sae": "saes/tiny-{layer}"})]
+        with pytest.raises(UserError, match=r"SAE saes/tiny-0: no such folder.*call the folder \./saes/tiny-0"):
+            train(study.model_copy(update={"spaces": spaces}))
+
+    def test_released_saes_are_not_trained(self, tmp_path: Path, model_folder: Callable[..., Path]):
+        study = self.study(tmp_path, model_folder, sentences(3))
+        spaces = [study.spaces[0].model_copy(update={"sae": "gpt2-small-res-jb/blocks.{layer}.hook_resid_pre"})]
+        assert train(study.model_copy(update={"spaces": spaces})) == []
+
+    def test_a_relative_folder_is_one(
+        self, tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        study = self.study(tmp_path, model_folder, sentences(40), tokens=600, layers=[1])
+        spaces = [study.spaces[0].model_copy(update={"sae": "./made/{layer}"})]
+        (result,) = train(study.model_copy(update={"spaces": spaces}))
+        assert load_sae(result.folder).cfg.d_in == 32
+        assert (tmp_path / "made" / "1" / "cfg.json").exists()
+
+    def test_weights_that_overflow_the_save_dtype(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        from unifeat.models.training import _cast
+
+        folder = tiny_sae(tmp_path / "sae", 8)
+        from safetensors.torch import save_file
+
+        tensors = load_file(folder / "sae_weights.safetensors")
+        tensors["b_dec"][2] = 1e6
+        save_file(tensors, folder / "sae_weights.safetensors")
+        with pytest.raises(UserError, match=r"train\.save_dtype float16 cannot hold b_dec: use float32 or bfloat16"):
+            _cast(folder, "float16")

@@ -1,0 +1,265 @@
+"""The study: what is misspelt is said, what is relative is found, what is dumped repeats the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unifeat.errors import UserError
+from unifeat.study import Study, TextSpec, dump_study, load_study
+
+STUDY: dict[str, Any] = {
+    "text": {"source": "some/dataset"},
+    "models": {"a": {"name": "gpt2"}, "b": {"name": "org/model"}},
+    "spaces": [
+        {"model": "a", "layers": [1, 2], "sae": "release-a/layer_{layer}"},
+        {"model": "b", "layers": 5, "sae": "release-b/five"},
+    ],
+}
+TRAIN = {"text": {"source": "some/dataset"}}
+
+
+def write(folder: Path, data: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+def load(folder: Path, **changes: Any) -> Study:
+    return load_study(write(folder, {k: v for k, v in (STUDY | changes).items() if v is not ...}))
+
+
+def error_of(folder: Path, data: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load_study(write(folder, data))
+    message = str(caught.value)
+    assert message.startswith(f"study {folder}/study.yaml")
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_and_short_forms(tmp_path: Path):
+    study = load(tmp_path)
+    assert study.spaces[1].layers == [5]
+    assert study.spaces[0].hook == "resid_post"
+    assert [metric.metric for metric in study.geometry] == ["svcca", "rsa", "cka"]
+    assert study.matching.method == "mutual"
+    assert study.text.context == 128
+    assert (study.train, study.compare, study.seed) == (None, None, 0)
+
+
+def test_geometry_has_a_short_and_a_long_form(tmp_path: Path):
+    long = {"metric": "rsa", "settings": {"outer": "pearson"}}
+    study = load(tmp_path, geometry=["cka", {"svcca": {"dims": 64}}, {"svcca": None}, {"metric": "cka"}, long])
+    assert [(m.metric, m.settings) for m in study.geometry] == [
+        ("cka", {}),
+        ("svcca", {"dims": 64}),
+        ("svcca", {}),
+        ("cka", {}),
+        ("rsa", {"outer": "pearson"}),
+    ]
+
+
+@pytest.mark.parametrize("changes", [{}, {"train": TRAIN, "seed": 7}, {"compare": [["a", "a"], ["a", "b"]]}])
+def test_dumped_and_loaded_is_the_same(tmp_path: Path, changes: dict[str, Any]):
+    text = {"source": "t.jsonl", "skip": 3, "tokens": 500}
+    models = {"a": {"name": "gpt2", "dtype": "bfloat16", "bos": True}, "b": {"name": "./m"}}
+    study = load(tmp_path, text=text, models=models, **changes)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = load_study(write(elsewhere, dump_study(study)))
+    assert again == study
+    assert dump_study(again) == dump_study(study)
+    assert "exclude_tokens" in dump_study(study), "every default is written out"
+
+
+def test_is_frozen(tmp_path: Path):
+    with pytest.raises(ValueError, match="frozen"):
+        load(tmp_path).seed = 3  # type: ignore[misc]
+
+
+class TestPaths:
+    """Relative paths are taken from the study's folder, wherever it is run."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        home = tmp_path / "home"
+        (home / "data").mkdir(parents=True)
+        (home / "data" / "text.txt").write_text("text")
+        (home / "model").mkdir()
+        (home / "saes").mkdir()
+        for layer in (1, 2):
+            (home / "saes" / f"layer{layer}").mkdir()
+        monkeypatch.chdir(tmp_path)
+        return home
+
+    @pytest.mark.parametrize(
+        ("source", "expected"),
+        [
+            ("data/text.txt", "{home}/data/text.txt"),
+            ("./data/text.txt", "{home}/data/text.txt"),
+            ("not-yet.jsonl", "{home}/not-yet.jsonl"),
+            ("../up.txt", "{up}/up.txt"),
+            ("data", "{home}/data"),
+            ("data/*.txt", "{home}/data/*.txt"),
+            ("data/*", "{home}/data/*"),
+            ("/abs/text.txt", "/abs/text.txt"),
+            ("org/dataset", "org/dataset"),
+            ("wikitext", "wikitext"),
+        ],
+    )
+    def test_of_text(self, home: Path, source: str, expected: str):
+        expected = expected.format(home=home, up=home.parent)
+        study = load(home, text={"source": source}, train={"text": {"source": source}})
+        assert study.text.source == expected
+        assert study.train is not None
+        assert study.train.text.source == expected
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("model", "{home}/model"),
+            ("./model", "{home}/model"),
+            ("./not-yet.gguf", "{home}/not-yet.gguf"),
+            ("gpt2", "gpt2"),
+            ("org/model", "org/model"),
+            ("/abs/model", "/abs/model"),
+        ],
+    )
+    def test_of_models(self, home: Path, name: str, expected: str):
+        study = load(home, models={"a": {"name": name}, "b": {"name": "gpt2"}})
+        assert study.models["a"].name == expected.format(home=home)
+
+    @pytest.mark.parametrize(
+        ("sae", "expected"),
+        [
+            ("./saes/layer{layer}", "{home}/saes/layer{{layer}}"),
+            ("saes/layer{layer}", "{home}/saes/layer{{layer}}"),
+            ("saes/{layer}", "{home}/saes/{{layer}}"),
+            ("saes/layer1", "{home}/saes/layer1"),
+            ("./new/{layer}", "{home}/new/{{layer}}"),
+            ("../{layer}", "{up}/{{layer}}"),
+            ("release/layer_{layer}/width_16k", "release/layer_{{layer}}/width_16k"),
+            ("/abs/{layer}", "/abs/{{layer}}"),
+        ],
+    )
+    def test_of_saes(self, home: Path, sae: str, expected: str):
+        study = load(home, spaces=[{"model": "a", "layers": 1, "sae": sae}, STUDY["spaces"][1]])
+        assert study.spaces[0].sae == expected.format(home=home, up=home.parent)
+
+    def test_of_the_home_folder(self, home: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("HOME", "/somebody")
+        study = load(home, models={"a": {"name": "~/model"}, "b": {"name": "gpt2"}}, text={"source": "~/t/*"})
+        assert study.models["a"].name == "/somebody/model"
+        assert study.text.source == "/somebody/t/*"
+
+
+class TestUnknownKeys:
+    @pytest.mark.parametrize(
+        ("changes", "key", "nearest"),
+        [
+            ({"modles": {}}, "modles", "models"),
+            ({"text": {"source": "x.txt", "contxt": 3}}, "text.contxt", "context"),
+            ({"models": {"a": {"nmae": "gpt2"}, "b": {"name": "x"}}}, "models.a.nmae", "name"),
+            ({"models": {"text": {"name": "x", "dytpe": "x"}, "b": {"name": "x"}}}, "models.text.dytpe", "dtype"),
+            ({"spaces": [{"model": "a", "layer": 1, "sae": "x"}]}, "spaces.0.layer", "layers"),
+            ({"matching": {"metod": "max"}}, "matching.metod", "method"),
+            ({"inference": {"permutation": 3}}, "inference.permutation", "permutations"),
+            ({"geometry": [{"metric": "cka", "setings": {}}]}, "geometry.0.setings", "settings"),
+            ({"train": {"text": {"source": "x", "documnets": 3}}}, "train.text.documnets", "documents"),
+            ({"train": {"text": {"source": "x"}, "feature": 3}}, "train.feature", "features"),
+        ],
+    )
+    def test_suggest_the_nearest(self, tmp_path: Path, changes: dict[str, Any], key: str, nearest: str):
+        assert f"unknown key '{key}' (did you mean '{nearest}'?)" in error_of(tmp_path, STUDY | changes)
+
+    def test_like_nothing_suggest_nothing(self, tmp_path: Path):
+        assert error_of(tmp_path, STUDY | {"qqqqq": 1}).endswith("unknown key 'qqqqq'")
+
+
+class TestWrongValues:
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"text": ...}, ["the key 'text' is missing"]),
+            ({"text": {"source": "x", "context": 1}}, ["text.context", "greater than or equal to 2"]),
+            ({"text": {"source": "x", "tokens": 0}}, ["text.tokens"]),
+            ({"models": {}}, ["models"]),
+            ({"spaces": []}, ["spaces"]),
+            ({"spaces": [{"model": "a", "layers": [], "sae": "x"}]}, ["spaces.0.layers"]),
+            ({"spaces": [{"model": "a", "layers": "one", "sae": "x"}]}, ["spaces.0.layers"]),
+            ({"spaces": [{"model": "a", "layers": 1, "sae": "x/{lyer}"}]}, ["spaces.0.sae", "only {layer}"]),
+            ({"spaces": [{"model": "a", "layers": 1, "sae": "x/{}"}]}, ["only {layer}"]),
+            ({"spaces": [{"model": "a", "layers": 1, "sae": "x/{layer"}]}, ["only {layer}"]),
+            ({"spaces": [{"model": "a", "layers": 1, "sae": "x", "hook": "resid"}]}, ["spaces.0.hook", "resid_post"]),
+            ({"matching": {"method": "mutal"}}, ["matching.method", "'mutual'"]),
+            ({"matching": {"top": 0}}, ["matching.top"]),
+            ({"name": "a/b"}, ["name"]),
+            ({"train": {"text": {"source": "x"}, "k": 64, "features": 32}}, ["train", "k = 64 features"]),
+            ({"train": {"text": {"source": "x"}, "architecture": "standard"}}, ["train.architecture", "'topk'"]),
+        ],
+    )
+    def test_name_the_place(self, tmp_path: Path, changes: dict[str, Any], words: list[str]):
+        message = error_of(tmp_path, {k: v for k, v in (STUDY | changes).items() if v is not ...})
+        for word in words:
+            assert word in message
+
+    def test_a_model_that_is_not_among_the_models(self, tmp_path: Path):
+        spaces = [{"model": "gemm", "layers": 1, "sae": "x"}, *STUDY["spaces"]]
+        message = error_of(tmp_path, STUDY | {"spaces": spaces, "models": STUDY["models"] | {"gemma": {"name": "g"}}})
+        assert "spaces name the model 'gemm', which models does not have (did you mean 'gemma'?)" in message
+
+    def test_spaces_that_are_compared_but_not_there(self, tmp_path: Path):
+        spaces = [{"model": "a", "layers": 1, "sae": "x", "name": "early"}, STUDY["spaces"][1]]
+        message = error_of(tmp_path, STUDY | {"spaces": spaces, "compare": [["eraly", "b"]]})
+        assert "compare names 'eraly', which no spaces are called (did you mean 'early'?)" in message
+
+    def test_two_spaces_of_one_name(self, tmp_path: Path):
+        spaces = [*STUDY["spaces"], {"model": "a", "layers": 2, "sae": "other/{layer}"}]
+        assert "two spaces are called a@2: give one group" in error_of(tmp_path, STUDY | {"spaces": spaces})
+        spaces[-1]["name"] = "a-other"
+        load(tmp_path, spaces=spaces)
+
+    def test_one_group_alone(self, tmp_path: Path):
+        alone = STUDY | {"spaces": STUDY["spaces"][:1]}
+        assert "there is one group of spaces only" in error_of(tmp_path, alone)
+        load_study(write(tmp_path, alone | {"compare": [["a", "a"]]}))
+
+    def test_braces_that_reach_inside(self):
+        with pytest.raises(ValueError, match=r"only {layer}"):
+            Study.model_validate(STUDY | {"spaces": [{"model": "a", "layers": 1, "sae": "x/{layer.real.none}"}]})
+
+
+class TestWrongFiles:
+    def test_missing(self, tmp_path: Path):
+        for name in ("nowhere.yaml", "."):
+            with pytest.raises(UserError, match=r"study .*: no such file"):
+                load_study(tmp_path / name)
+
+    @pytest.mark.parametrize("text", ["text: [1, 2\nmodels: 3\n", "a:\n\t- b\n", "a: 'open\n"])
+    def test_not_yaml_names_the_line(self, tmp_path: Path, text: str):
+        message = error_of(tmp_path, text)
+        assert "not valid YAML (" in message
+        assert ", line " in message
+
+    @pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n", "3"])
+    def test_yaml_of_something_else(self, tmp_path: Path, text: str):
+        assert "expected keys such as text, models and spaces" in error_of(tmp_path, text)
+
+    def test_not_utf8(self, tmp_path: Path):
+        (tmp_path / "study.yaml").write_bytes("name: Straße".encode("latin-1"))
+        with pytest.raises(UserError, match=r"study\.yaml is not UTF-8"):
+            load_study(tmp_path / "study.yaml")
+
+    def test_tags_that_would_run_code_are_refused(self, tmp_path: Path):
+        sprung = tmp_path / "sprung"
+        message = error_of(tmp_path, f"text: !!python/object/apply:os.mkdir ['{sprung}']")
+        assert "not valid YAML" in message
+        assert not sprung.exists()
+
+
+def test_text_settings_stand_alone():
+    assert TextSpec(source="x").documents is None
