@@ -34,8 +34,9 @@ $(VENV)/.installed: pyproject.toml requirements/constraints.txt
 	$(PIP) -c requirements/constraints.txt --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
+$(VENV)/.dev: $(VENV)/.installed requirements/oracles.txt
 	$(PIP) -c requirements/constraints.txt --editable '.[dev]'
+	$(PIP) --no-deps -r requirements/oracles.txt
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.installed requirements/demo.txt

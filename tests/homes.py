@@ -44,10 +44,10 @@ def make_home(folder: Path, model_folder: Callable[..., Path], documents: int = 
     return write_study(folder)
 
 
-def write_study(home: Path, name: str = "study.yaml", **changes: Any) -> Path:
+def write_study(home: Path, file: str = "study.yaml", /, **changes: Any) -> Path:
     """Write the study with some keys changed; a key set to `...` is left out."""
     study = {key: value for key, value in (STUDY | changes).items() if value is not ...}
-    path = home / name
+    path = home / file
     path.write_text(yaml.safe_dump(study, sort_keys=False))
     return path
 
@@ -115,10 +115,10 @@ def shared_place(factory: pytest.TempPathFactory, model_folder: Callable[..., Pa
         done = place.unifeat(shared_warm(), "run", place.study, "--quiet", group=GROUP)
         assert done.code == 0, done.err
         _shared["place"] = place
-        _shared["out"] = done.out
+        _shared["out"] = done
     return _shared["place"]
 
 
-def shared_output() -> str:
-    """What the run of the shared place printed."""
+def shared_output() -> Done:
+    """What the run of the shared place, with --quiet, printed."""
     return _shared["out"]

@@ -5,6 +5,9 @@ A command runs in a process of its own, with its own exit code, stdout and stder
 
 from __future__ import annotations
 
+import errno
+import importlib
+import itertools
 import json
 import os
 import signal
@@ -14,6 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_HEAVY = (
+    *("jinja2", "narwhals", "numba", "plotly.express", "plotly.offline", "plotly.graph_objects", "rich.table"),
+    *("pyarrow.parquet", "sae_lens", "scipy.sparse.csgraph", "scipy.stats", "typer._adapters"),
+    *("transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"),
+    *("unifeat.cli", "unifeat.models.check", "unifeat.pipeline", "unifeat.report.terminal", "unifeat.train_study"),
+)
 KILLED = -signal.SIGKILL
 
 
@@ -60,14 +69,22 @@ class Warm:
         )
 
     def start(
-        self, *args: object, cache: Path, cwd: Path, die_before_rename: int = 0, group: int = 0, **env: str
+        self,
+        *args: object,
+        cache: Path,
+        cwd: Path,
+        group: int = 0,
+        die_before_rename: int = 0,
+        full_disk: int = 0,
+        **env: str,
     ) -> Started:
         """Begin `unifeat ARGS`.
 
         Args:
             cache: its UNIFEAT_CACHE.
-            die_before_rename: it kills itself with SIGKILL when about to rename its n-th file into place.
             group: characters in a unit of work, if not as many as usual.
+            die_before_rename: it kills itself with SIGKILL when about to rename its n-th file into place.
+            full_disk: from its n-th file on, renaming it into place fails for want of space.
             env: more environment variables.
         """
         folder = self.folder / str(len(list(self.folder.iterdir())))
@@ -77,8 +94,9 @@ class Warm:
             "env": {"UNIFEAT_CACHE": str(cache), **env},
             "cwd": str(cwd),
             "folder": str(folder),
-            "die_before_rename": die_before_rename,
             "group": group,
+            "die_before_rename": die_before_rename,
+            "full_disk": full_disk,
         }
         self._write(request)
         return Started(self, self._read()["pid"], folder)
@@ -106,16 +124,9 @@ class Warm:
 
 
 def _serve() -> None:
-    import numba  # noqa: F401
-    import sae_lens  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    import unifeat.cli
-    import unifeat.models.check
-    import unifeat.pipeline
-    import unifeat.report.terminal
-    import unifeat.train_study  # noqa: F401
-
+    for name in _HEAVY:
+        importlib.import_module(name)
+    importlib.import_module("sae_lens.loading.pretrained_saes_directory").get_pretrained_saes_directory()
     while line := sys.stdin.readline():
         pid = os.fork()
         if pid == 0:
@@ -141,16 +152,17 @@ def _command(request: dict[str, Any]) -> None:
     if request["group"]:
         for module in (corpus, encode):
             module.GROUP_CHARACTERS = module.PART_CHARACTERS = request["group"]  # type: ignore[attr-defined]
-    if request["die_before_rename"]:
-        rename, left = os.replace, [request["die_before_rename"]]
+    rename, count = os.replace, itertools.count(1)
 
-        def replace(*args: Any, **kwargs: Any) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            rename(*args, **kwargs)
+    def replace(*args: Any, **kwargs: Any) -> None:
+        number = next(count)
+        if number == request["die_before_rename"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if 0 < request["full_disk"] <= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(*args, **kwargs)
 
-        os.replace = replace  # type: ignore[assignment]
+    os.replace = replace  # type: ignore[assignment]
     sys.argv = ["unifeat", *request["args"]]
     code = 1
     try:

@@ -10,6 +10,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unifeat.errors import UserError as UserError
     from unifeat.geometry import cka as cka
+    from unifeat.geometry import heldout_cca as heldout_cca
+    from unifeat.geometry import mean_max_cosine as mean_max_cosine
+    from unifeat.geometry import mutual_knn as mutual_knn
+    from unifeat.geometry import procrustes as procrustes
+    from unifeat.geometry import pwcca as pwcca
+    from unifeat.geometry import ridge_map as ridge_map
     from unifeat.geometry import rsa as rsa
     from unifeat.geometry import svcca as svcca
     from unifeat.inference import permutation_test as permutation_test
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from unifeat.models import load_sae as load_sae
     from unifeat.pipeline import run as run
     from unifeat.results import Run as Run
-    from unifeat.results import open_run as open
+    from unifeat.results import open_run as open  # noqa: F401
 
 # Public name -> (module, attribute). Resolved when used, so that importing unifeat costs nothing.
 _PUBLIC = {
@@ -28,6 +34,12 @@ _PUBLIC = {
     "svcca": ("unifeat.geometry", "svcca"),
     "rsa": ("unifeat.geometry", "rsa"),
     "cka": ("unifeat.geometry", "cka"),
+    "pwcca": ("unifeat.geometry", "pwcca"),
+    "heldout_cca": ("unifeat.geometry", "heldout_cca"),
+    "procrustes": ("unifeat.geometry", "procrustes"),
+    "ridge_map": ("unifeat.geometry", "ridge_map"),
+    "mutual_knn": ("unifeat.geometry", "mutual_knn"),
+    "mean_max_cosine": ("unifeat.geometry", "mean_max_cosine"),
     "permutation_test": ("unifeat.inference", "permutation_test"),
     "load_sae": ("unifeat.models", "load_sae"),
     "Run": ("unifeat.results", "Run"),

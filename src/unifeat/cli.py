@@ -153,6 +153,9 @@ def _mode(quiet: bool) -> None:
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that wait for each other sleep instead of spinning: on a machine that does other work besides, spinning
+    # makes a forward pass several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would break into ours
     try:
         app()

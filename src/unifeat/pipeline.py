@@ -54,8 +54,9 @@ def run(study: str | Path | Study, out: str | Path | None = None, *, repair: boo
     for spec in study.geometry:
         _check_metric(spec)
     folder = Path(out) if out is not None else Path("runs") / study.name
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"the run cannot go to {folder}, which is a file: name a folder with --out")
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise UserError(f"the run cannot go to {folder}, since {there} is a file: name another folder with --out")
     clock = _Clock()
     with clock.step("encode"):
         corpus, spaces, models = prepare_spaces(study, repair=repair)
@@ -94,7 +95,7 @@ def run(study: str | Path | Study, out: str | Path | None = None, *, repair: boo
             write_examples(new / "examples.parquet", shown, corpus, spaces, tops)
             write_text(new / "study.yaml", dump_study(study))
             write_json(new / "run.json", info | {"timings": clock.seconds})
-            write_report(Run(new))
+            write_report(Run(new, goes_to=folder))
         write_json(new / "run.json", info | {"timings": clock.seconds})
     return Run(folder)
 

@@ -15,9 +15,15 @@ from unifeat.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Run:
-    """A study carried out, read from its folder."""
+    """A study carried out, read from its folder.
+
+    Attributes:
+        folder: where its files are.
+        goes_to: the folder they go to when all of them are written, if that is another one.
+    """
 
     folder: Path
+    goes_to: Path | None = None
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -58,7 +64,8 @@ class Run:
         names = sorted({*self.pairs["space_a"], *self.pairs["space_b"]})
         for name in (space_a, space_b):
             if name not in names:
-                raise UserError(f"run {self.folder} has no space {name!r}{did_you_mean(name, names)}: {', '.join(names)}")
+                near = did_you_mean(name, names)
+                raise UserError(f"run {self.folder} has no space {name!r}{near}: it has {', '.join(names)}")
         table = self.pairs[(self.pairs["space_a"] == space_a) & (self.pairs["space_b"] == space_b)]
         if table.empty:
             raise UserError(f"run {self.folder} did not compare {space_a} with {space_b} in this order")
@@ -66,7 +73,8 @@ class Run:
 
     def __repr__(self) -> str:
         pairs = self.info["pairs"]
-        return f"Run({str(self.folder)!r}: {len(pairs)} pairs of spaces, {sum(p['kept'] for p in pairs):,} shared features)"
+        kept = sum(pair["kept"] for pair in pairs)
+        return f"Run({str(self.folder)!r}: {len(pairs)} pairs of spaces, {kept:,} shared features)"
 
     def _repr_html_(self) -> str:
         return self.scores.drop(columns="settings").to_html(index=False, float_format=lambda v: f"{v:.3f}")

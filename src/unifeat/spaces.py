@@ -19,6 +19,7 @@ from unifeat.models.language import (
     load_tokenizer,
     model_identity,
     read_config,
+    resolve_device,
     tokenizer_digest,
 )
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
@@ -131,6 +132,7 @@ def _check_names(study: Study) -> None:
     """What can be known at once, before the first model spends minutes on work that the second one's mistake ends."""
     for group in study.spaces:
         spec = study.models[group.model]
+        resolve_device(spec.device)
         points = [HookPoint(layer, group.hook) for layer in group.layers]
         check_layers(spec.name, points, read_config(spec.name, spec.dtype).num_hidden_layers)
         for layer in group.layers:

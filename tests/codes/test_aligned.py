@@ -200,6 +200,10 @@ def test_places_far_into_a_large_text(tmp_path: Path) -> None:
     other = places([last - 2, last - 1, last - 1, last], [5, 5, last, last])
     at_a, at_b = shared_places(where, other, same_tokenizer=False)
     assert (at_a.tolist(), at_b.tolist()) == ([0, 2, 3], [0, 1, 3])
+    for middle in (1 << 20, 1 << 21, 1 << 26):
+        where = places([middle - 1, middle], [7, 7])
+        at_a, at_b = shared_places(where, where, same_tokenizer=False)
+        assert (at_a.tolist(), at_b.tolist()) == ([0, 1], [0, 1])
 
 
 def test_a_shard_without_tokens(tmp_path: Path) -> None:
@@ -211,10 +215,11 @@ def test_a_shard_without_tokens(tmp_path: Path) -> None:
     assert [len(side) for side in dense_chunks(codes)] == [2, 2]
 
 
-def test_rows_without_codes_stay_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fires", [[1, 4], []])
+def test_rows_without_codes_stay_rows(tmp_path: Path, fires: list[int]) -> None:
     where = places([0] * 6, range(1, 7))
     dense = np.zeros((6, 32), np.float32)
-    dense[[1, 4], 3] = 1
+    dense[fires, 3] = 1
     a, b = (written(tmp_path, [shard_of(dense, where)], model=name) for name in "ab")
     for side in dense_chunks(align(a, b)):
         np.testing.assert_array_equal(side, dense)

@@ -143,7 +143,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         [*unshare, "sh", "-c", f"{mounted} && exec {sys.executable} {script} {tmp_path}"],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("left")

@@ -18,3 +18,15 @@ def views() -> Views:
         return x, y
 
     return make
+
+
+@pytest.fixture
+def views_for(views) -> Views:
+    """`views`, as wide on one side as on the other for a measure that needs it."""
+
+    def make(measure, **settings):
+        if measure.equal_widths:
+            settings["d_b"] = settings.get("d_a", 12)
+        return views(**settings)
+
+    return make

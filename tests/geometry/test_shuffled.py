@@ -18,6 +18,18 @@ SETTINGS = [
     *[("rsa", {"inner": i, "outer": o}) for i in ("cosine", "euclidean", "pearson") for o in ("spearman", "pearson")],
     ("cka", {}),
     ("cka", {"debiased": True}),
+    ("pwcca", {}),
+    ("pwcca", {"dims": 5}),
+    ("heldout_cca", {}),
+    ("heldout_cca", {"dims": 4, "folds": 2, "seed": 1}),
+    ("heldout_cca", {"variance": 1.0, "ridge": 0.01}),
+    ("procrustes", {}),
+    ("procrustes", {"heldout": True}),
+    ("ridge_map", {}),
+    ("ridge_map", {"alpha": 1e-6, "folds": 3}),
+    ("mutual_knn", {}),
+    ("mutual_knn", {"k": 3, "metric": "euclidean"}),
+    ("mean_max_cosine", {}),
 ]
 EVERY = pytest.mark.parametrize(("name", "settings"), SETTINGS)
 
@@ -33,32 +45,32 @@ def worst_gap(name, settings, x, y, shuffles=4):
 
 
 @EVERY
-@pytest.mark.parametrize("n", [5, 13, 60, 700])
-def test_equals_the_measure_anew(name, settings, n, views):
-    assert worst_gap(name, settings, *views(n=n)) < 1e-10
+@pytest.mark.parametrize("n", [5, 13, 24, 60, 700])
+def test_equals_the_measure_anew(name, settings, n, views_for):
+    assert worst_gap(name, settings, *views_for(MEASURES[name], n=n)) < 1e-10
 
 
 @EVERY
-def test_wide_sides(name, settings, views):
-    assert worst_gap(name, settings, *views(n=120, d_a=70, d_b=50)) < 1e-10
-    assert worst_gap(name, settings, *views(n=40, d_a=70, d_b=90)) < 1e-10
+def test_wide_sides(name, settings, views_for):
+    assert worst_gap(name, settings, *views_for(MEASURES[name], n=120, d_a=70, d_b=50)) < 1e-10
+    assert worst_gap(name, settings, *views_for(MEASURES[name], n=40, d_a=70, d_b=90)) < 1e-10
 
 
 @EVERY
 def test_ties_and_repeated_rows(name, settings):
     rng = np.random.default_rng(0)
-    x, y = rng.integers(1, 3, (40, 6)).astype(float), rng.integers(1, 4, (40, 5)).astype(float)
+    x, y = rng.integers(1, 3, (40, 6)).astype(float), rng.integers(1, 4, (40, 6)).astype(float)
     x[:, :2] = y[:, :2] = 1, 3  # no row is constant, which would leave a measure undefined
     assert worst_gap(name, settings, x, y) < 1e-10
 
 
 @EVERY
-def test_float32_of_large_n_stays_within_a_millionth(name, settings, views, monkeypatch):
+def test_float32_of_large_n_stays_within_a_millionth(name, settings, views_for, monkeypatch):
     monkeypatch.setattr(_pairs, "FLOAT64_UP_TO", 10)
     monkeypatch.setattr(_cka, "FLOAT64_UP_TO", 10)
     monkeypatch.setattr(_svcca, "_FLOAT32_ABOVE", 10)
     for n in (30, 400):
-        assert worst_gap(name, settings, *views(n=n, d_a=40, d_b=45)) < 1e-6
+        assert worst_gap(name, settings, *views_for(MEASURES[name], n=n, d_a=40, d_b=45)) < 1e-6
 
 
 @pytest.mark.parametrize("debiased", [False, True])
@@ -80,18 +92,18 @@ def test_correlations_near_zero_keep_their_digits():
 
 
 @EVERY
-def test_direction_of_the_permutation(name, settings, views):
+def test_direction_of_the_permutation(name, settings, views_for):
     """Row i of x goes with row permutation[i] of y: undoing a shuffle of y restores the score."""
-    x, y = views()
     measure = MEASURES[name]
+    x, y = views_for(measure)
     order = np.random.default_rng(0).permutation(60)
     restored = measure.prepare(x, y[order], **settings).shuffled(np.argsort(order))
     assert restored == pytest.approx(float(measure.function(x, y, **settings)), abs=1e-10)
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_pure_function_of_the_prepared_and_the_permutation(name, views):
-    prepared = MEASURES[name].prepare(*views())
+def test_pure_function_of_the_prepared_and_the_permutation(name, views_for):
+    prepared = MEASURES[name].prepare(*views_for(MEASURES[name]))
     orders = [np.random.default_rng(b).permutation(60) for b in range(12)]
     expected = [prepared.shuffled(order) for order in orders]
     travelled = pickle.loads(pickle.dumps(prepared))
@@ -100,8 +112,8 @@ def test_pure_function_of_the_prepared_and_the_permutation(name, views):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_threads_do_not_change_a_bit(name, views, monkeypatch):
-    x, y = views(n=2100, d_a=60, d_b=70)
+def test_threads_do_not_change_a_bit(name, views_for, monkeypatch):
+    x, y = views_for(MEASURES[name], n=2100, d_a=60, d_b=70)
     order = np.random.default_rng(0).permutation(2100)
     results = []
     for threads in ("1", "2"):
@@ -115,6 +127,15 @@ def test_threads_do_not_change_a_bit(name, views, monkeypatch):
     "order",
     [np.arange(59), np.arange(60.0), np.zeros(60, int), np.arange(60) + 1, np.arange(60)[None], -np.arange(60)],
 )
-def test_what_is_no_permutation_is_refused(name, order, views):
+def test_what_is_no_permutation_is_refused(name, order, views_for):
     with pytest.raises(UserError, match="permutation"):
-        MEASURES[name].prepare(*views()).shuffled(order)
+        MEASURES[name].prepare(*views_for(MEASURES[name])).shuffled(order)
+
+
+@EVERY
+def test_only_a_measure_that_sees_the_pairing_moves_with_a_shuffle(name, settings, views_for):
+    measure = MEASURES[name]
+    prepared = measure.prepare(*views_for(measure), **settings)
+    moved = abs(prepared.shuffled(np.random.default_rng(0).permutation(60)) - prepared.score().value) > 1e-6
+    assert moved == measure.sees_pairing
+    assert measure.sees_pairing != any(flag.startswith("pairing-blind:") for flag in prepared.score().flags)

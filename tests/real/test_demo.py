@@ -127,13 +127,13 @@ def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp
         demo.prepare(tmp_path)
 
 
-def _corpus(study: Study, documents: int):  # noqa: ANN202
+def _corpus(study: Study, documents: int):
     return build_corpus(
         study.text.source, documents=documents, tokens=None, count_tokens=len, tokenizer_digest=""
     )
 
 
-def _words_agree(pairs) -> float:  # noqa: ANN001
+def _words_agree(pairs) -> float:
     def words(tokens: list[str]) -> set[str]:
         return {token.strip().casefold() for token in tokens}
 

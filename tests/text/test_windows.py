@@ -103,6 +103,7 @@ def test_windows_cover_the_part_once_and_in_order(n: int, body: int):
     row = np.arange(n, dtype=np.int32)
     found = windows(TokenizedPart(0, row, row, row), body)
     assert np.concatenate([row[w] for w in found] or [row]).tolist() == row.tolist()
+    assert [w.stop for w in found[-1:]] == [n][: len(found)]
     sizes = [w.stop - w.start for w in found]
     assert all(size == body for size in sizes[:-1])
     assert all(0 < size <= body for size in sizes[-1:])

@@ -1,6 +1,12 @@
 """How alike two sets of paired rows lie: pure functions on two arrays, x (n, d_a) against y (n, d_b)."""
 
 from unifeat.geometry._cka import cka, prepare_cka
+from unifeat.geometry._heldout_cca import heldout_cca, prepare_heldout_cca
+from unifeat.geometry._mean_max_cosine import mean_max_cosine, prepare_mean_max_cosine
+from unifeat.geometry._mutual_knn import mutual_knn, prepare_mutual_knn
+from unifeat.geometry._procrustes import prepare_procrustes, procrustes
+from unifeat.geometry._pwcca import prepare_pwcca, pwcca
+from unifeat.geometry._ridge_map import prepare_ridge_map, ridge_map
 from unifeat.geometry._rsa import prepare_rsa, rsa
 from unifeat.geometry._svcca import prepare_svcca, svcca
 from unifeat.geometry.measure import Invariance, Measure, Prepared, Variant
@@ -8,6 +14,11 @@ from unifeat.geometry.score import Score
 
 _RIGID: frozenset[Invariance] = frozenset({"orthogonal", "isotropic_scaling", "row_permutation"})
 _SIMILARITY: frozenset[Invariance] = _RIGID | {"translation"}
+# Which pairs are held out goes by position, so reordering the rows of both sides changes a held-out score.
+_FOLDED: frozenset[Invariance] = _SIMILARITY - {"row_permutation"}
+# PWCCA weighs directions by the columns of x.
+_WEIGHED: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
+_ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_linear"})
 
 # The measures there are, with what each declares to ignore; the property tests are made from this table.
 MEASURES: dict[str, Measure] = {
@@ -21,6 +32,26 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY),
         ),
     ),
+    "pwcca": Measure(
+        "pwcca",
+        pwcca,
+        prepare_pwcca,
+        (
+            Variant({"dims": None, "variance": None}, _WEIGHED, only_y=_ANY_BASIS_OF_Y),
+            Variant({"dims": None, "variance": 1.0}, _WEIGHED, only_y=_ANY_BASIS_OF_Y),
+            Variant({}, _WEIGHED, only_y=frozenset({"orthogonal"})),
+        ),
+        symmetric=False,
+    ),
+    "heldout_cca": Measure(
+        "heldout_cca",
+        heldout_cca,
+        prepare_heldout_cca,
+        (
+            Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _FOLDED | {"invertible_linear"}),
+            Variant({}, _FOLDED),
+        ),
+    ),
     "rsa": Measure(
         "rsa",
         rsa,
@@ -32,6 +63,42 @@ MEASURES: dict[str, Measure] = {
         ),
     ),
     "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),)),
+    "procrustes": Measure(
+        "procrustes",
+        procrustes,
+        prepare_procrustes,
+        (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _FOLDED)),
+    ),
+    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _FOLDED),)),
+    "mutual_knn": Measure(
+        "mutual_knn",
+        mutual_knn,
+        prepare_mutual_knn,
+        (Variant({"metric": "cosine"}, _RIGID), Variant({"metric": "euclidean"}, _SIMILARITY)),
+    ),
+    "mean_max_cosine": Measure(
+        "mean_max_cosine",
+        mean_max_cosine,
+        prepare_mean_max_cosine,
+        (Variant({}, frozenset({"isotropic_scaling", "row_permutation"})),),
+        equal_widths=True,
+        sees_pairing=False,
+    ),
 }
 
-__all__ = ["MEASURES", "Measure", "Prepared", "Score", "Variant", "cka", "rsa", "svcca"]
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "Prepared",
+    "Score",
+    "Variant",
+    "cka",
+    "heldout_cca",
+    "mean_max_cosine",
+    "mutual_knn",
+    "procrustes",
+    "pwcca",
+    "ridge_map",
+    "rsa",
+    "svcca",
+]

@@ -60,6 +60,17 @@ def centred(matrix: Matrix) -> Matrix:
     return out
 
 
+def unit_rows(matrix: Matrix, *, centre: bool = False) -> tuple[Matrix, int]:
+    """Rows of length 1, and how many rows have no direction."""
+    largest = np.abs(matrix).max(axis=1, keepdims=True)
+    rows = matrix / np.where(largest > 0, largest, 1.0)  # so that the squares of tiny rows do not vanish
+    if centre:
+        rows -= rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    undefined = length <= (8 * EPS * np.sqrt(matrix.shape[1]) if centre else 0.0)
+    return rows / np.where(undefined, 1.0, length), int(undefined.sum())
+
+
 def is_constant(matrix: Matrix) -> bool:
     """Whether all rows are the same, up to the last bits of each column."""
     spread = np.ptp(matrix, axis=0)

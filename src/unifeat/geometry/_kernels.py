@@ -73,3 +73,26 @@ def replace_by_rank(values, ordered, ranks, starts, per_unit):  # type: ignore[n
             else:
                 high = middle
         values[i] = ranks[low]
+
+
+@njit(nogil=True, cache=True)
+def shared_neighbours(start_a, index_a, share_a, start_b, index_b, share_b, order):  # type: ignore[no-untyped-def]
+    """Σ over rows i and j of share_a[i, j] · share_b[order[i], order[j]], both sparse.
+
+    start: (n + 1,) row pointers; index: the columns of each row, ascending; share: their values.
+    """
+    total = 0.0
+    for i in range(order.size):
+        first, last = start_b[order[i]], start_b[order[i] + 1]
+        for at in range(start_a[i], start_a[i + 1]):
+            wanted = order[index_a[at]]
+            low, high = first, last
+            while low < high:
+                middle = (low + high) // 2
+                if index_b[middle] < wanted:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low < last and index_b[low] == wanted:
+                total += share_a[at] * share_b[low]
+    return total

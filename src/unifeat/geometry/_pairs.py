@@ -16,7 +16,7 @@ from unifeat.geometry._input import Matrix
 from unifeat.geometry._kernels import bin_starts, gather_dot, replace_by_rank, tied_ranks
 
 T = TypeVar("T")
-_ROWS_A_BLOCK = 512
+ROWS_A_BLOCK = 512
 _CHUNKS = 16
 # Up to here shuffles run in float64 (134 MB for the square); above, in float32 with float64 sums, half the
 # memory and twice the speed. Rounding errors of single pairs average out: 1e-9 in the sum.
@@ -30,8 +30,8 @@ def condensed(n: int, block: Callable[[int, int], Matrix]) -> Matrix:
     """Condensed values from `block(start, stop)`, which gives rows start … stop against columns start … n."""
     out = np.empty(n * (n - 1) // 2)
     at = 0
-    for start in range(0, n, _ROWS_A_BLOCK):
-        stop = min(start + _ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_A_BLOCK):
+        stop = min(start + ROWS_A_BLOCK, n)
         rows = block(start, stop)
         for i in range(stop - start):
             right = rows[i, i + 1 :]
@@ -47,8 +47,8 @@ def square(values: NDArray[Any], n: int, dtype: Any) -> NDArray[Any]:
     for i in range(n - 1):
         out[i, i + 1 :] = values[at : at + n - 1 - i]
         at += n - 1 - i
-    for start in range(0, n, _ROWS_A_BLOCK):
-        stop = min(start + _ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_A_BLOCK):
+        stop = min(start + ROWS_A_BLOCK, n)
         out[start:stop, :start] = out[:start, start:stop].T
         corner = out[start:stop, start:stop]
         corner += np.triu(corner).T

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, one_of
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
 from unifeat.geometry._pairs import TIE, PairSum, condensed, ranks_in_place
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -84,7 +84,7 @@ def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Ma
     if inner == "euclidean":
         values, scale = _squared_distances(matrix)
     else:
-        unit, undefined = _unit_rows(matrix, centre=inner == "pearson")
+        unit, undefined = unit_rows(matrix, centre=inner == "pearson")
         if undefined:
             what = "zero" if inner == "cosine" else "constant over their coordinates"
             flag = f"zero rows of {name}: {undefined} rows are {what}, {inner} dissimilarity is undefined there"
@@ -99,17 +99,6 @@ def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Ma
     values -= values.mean()
     values /= np.linalg.norm(values)
     return values, ()
-
-
-def _unit_rows(matrix: Matrix, *, centre: bool) -> tuple[Matrix, int]:
-    """Rows of length 1, and how many rows have no direction."""
-    largest = np.abs(matrix).max(axis=1, keepdims=True)
-    rows = matrix / np.where(largest > 0, largest, 1.0)  # so that the squares of tiny rows do not vanish
-    if centre:
-        rows -= rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    undefined = length <= (8 * EPS * np.sqrt(matrix.shape[1]) if centre else 0.0)
-    return rows / np.where(undefined, 1.0, length), int(undefined.sum())
 
 
 def _one_minus_cosine(unit: Matrix) -> Matrix:

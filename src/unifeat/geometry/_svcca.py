@@ -9,8 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from unifeat.errors import UserError
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._components import (
+    component_flags,
+    component_settings,
+    found,
+    leading_components,
+    rank_flags,
+    singular_values,
+)
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, constant_flags
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -47,19 +54,15 @@ def svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
 
 def prepare_svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Prepared:
     """One SVD a side; the arguments are those of `svcca`."""
-    settings = _settings(dims, variance)
+    settings = component_settings("svcca", dims, variance, default=DEFAULT_VARIANCE)
     a, b = as_pair(x, y, at_least=2, why="SVCCA")
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("svcca", float("nan"), settings, n, d_a, d_b, flags=flags))
-    basis_a, rank_a = _leading_components(a, **settings)
-    basis_b, rank_b = _leading_components(b, **settings)
-    ka, kb = basis_a.shape[1], basis_b.shape[1]
-    flags = _size_flags(n, d_a, d_b, ka, kb)
-    if dims is not None and min(ka, kb) < dims:
-        flags += (f"rank: {dims} components asked for, x has {rank_a} and y {rank_b}",)
-    found = {"dims_a": ka, "dims_b": kb, "rank_a": rank_a, "rank_b": rank_b}
-    return PreparedSVCCA(basis_a, basis_b, Score("svcca", float("nan"), settings, n, d_a, d_b, found, flags))
+    kept_a, kept_b = leading_components(a, **settings), leading_components(b, **settings)
+    flags = component_flags("SVCCA", n, (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
+    blank = Score("svcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
+    return PreparedSVCCA(kept_a.basis, kept_b.basis, blank)
 
 
 class PreparedSVCCA:
@@ -74,7 +77,7 @@ class PreparedSVCCA:
 
     def score(self) -> Score:
         basis_a, basis_b = self._bases
-        correlations = np.clip(_singular_values(basis_a.T @ basis_b), 0.0, 1.0)
+        correlations = np.clip(linalg.svdvals(basis_a.T @ basis_b, check_finite=False), 0.0, 1.0)
         blank = self._blank
         details = blank.details | {"correlations": tuple(correlations.tolist())}
         value = float(correlations.mean())
@@ -87,67 +90,10 @@ class PreparedSVCCA:
             product = left.take(np.argsort(order), axis=0).T @ right
         else:
             product = left.T @ right.take(order, axis=0)
-        return _mean_correlation(product.astype(np.float64, copy=False))
+        return float(np.clip(singular_values(product.astype(np.float64, copy=False)), 0.0, 1.0).mean())
 
     @cached_property
     def _shuffle_bases(self) -> tuple[NDArray[Any], NDArray[Any]]:
         if not self._narrow:
             return self._bases
         return self._bases[0].astype(np.float32), self._bases[1].astype(np.float32)
-
-
-def _settings(dims: Any, variance: Any) -> dict[str, Any]:
-    if dims is not None and variance is not None:
-        raise UserError("svcca takes dims or variance, not both: drop one")
-    if dims is not None:
-        if isinstance(dims, bool) or not isinstance(dims, int | np.integer) or dims < 1:
-            raise UserError(f"svcca dims={dims!r}: give a whole number of components, 1 or more")
-        return {"dims": int(dims)}
-    share = DEFAULT_VARIANCE if variance is None else variance
-    if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
-        raise UserError(f"svcca variance={share!r}: give a share of the variance in (0, 1]")
-    return {"variance": float(share)}
-
-
-def _leading_components(matrix: Matrix, dims: int | None = None, variance: float = 1.0) -> tuple[Matrix, int]:
-    """Left singular vectors kept, shape (n, k), and the numerical rank (the rule of numpy's matrix_rank)."""
-    try:
-        left, scale, _ = linalg.svd(centred(matrix), full_matrices=False, check_finite=False)
-    except linalg.LinAlgError:  # divide and conquer gave up, rarely; QR iteration is slower and surer
-        left, scale, _ = linalg.svd(centred(matrix), full_matrices=False, check_finite=False, lapack_driver="gesvd")
-    rank = max(1, int((scale > scale[0] * max(matrix.shape) * EPS).sum()))
-    if dims is not None:
-        keep = dims
-    elif variance == 1.0:
-        keep = rank
-    else:
-        share = np.cumsum(scale**2) / np.sum(scale**2)
-        keep = int((share < variance - 1e-12).sum()) + 1
-    return np.ascontiguousarray(left[:, : min(keep, rank)]), rank
-
-
-def _size_flags(n: int, d_a: int, d_b: int, ka: int, kb: int) -> tuple[str, ...]:
-    flags: tuple[str, ...] = ()
-    if n <= max(d_a, d_b):
-        flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate SVCCA; compare it with its null",)
-    # Centred rows live in n − 1 dimensions; subspaces too large for them must intersect.
-    forced = min(ka + kb - (n - 1), ka, kb)
-    if forced > 0:
-        flags += (f"saturated: {n} pairs force {forced} of {min(ka, kb)} correlations to 1; keep fewer dims",)
-    return flags
-
-
-def _singular_values(product: Matrix) -> Matrix:
-    values: Matrix = linalg.svdvals(product, check_finite=False)
-    return values
-
-
-def _mean_correlation(product: Matrix) -> float:
-    """Mean singular value: by the eigenvalues of the smaller Gram matrix where that is exact enough."""
-    short = product if product.shape[0] <= product.shape[1] else product.T
-    if short.shape[0] > 32:
-        squares = np.linalg.eigvalsh(short @ short.T)
-        # √λ loses digits for λ near 0 (error ε·λ_max / 2√λ): from here up it stays below 1e-10.
-        if squares[0] > 1e-9 * squares[-1]:
-            return float(np.minimum(np.sqrt(squares), 1.0).mean())
-    return float(np.clip(_singular_values(short), 0.0, 1.0).mean())

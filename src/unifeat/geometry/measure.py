@@ -75,6 +75,9 @@ class Variant:
 
     settings: Mapping[str, Any]
     invariances: frozenset[Invariance]
+    """What may be done to either side."""
+    only_y: frozenset[Invariance] = frozenset()
+    """What, besides, may be done to y alone: a measure that weighs by x treats the sides unlike."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,13 @@ class Measure:
     """`preparation(x, y, **settings)`, the same arguments as `function`."""
     variants: tuple[Variant, ...]
     """Declared invariances; the first variant whose settings all agree is the one that holds."""
+    symmetric: bool = True
+    """Whether measure(x, y) = measure(y, x)."""
+    equal_widths: bool = False
+    """Whether x and y must have equally many columns."""
+    sees_pairing: bool = True
+    """Whether it matters which row goes with which. If not, shuffling pairs tests nothing, and a flag
+    `pairing-blind` says so in every score."""
 
     def prepare(self, x: Any, y: Any, **settings: Any) -> Prepared:
         """Do what depends on each side alone. x: (n, d_a), y: (n, d_b). Raises what `function` raises."""
@@ -104,9 +114,17 @@ class Measure:
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def invariances(self, **settings: Any) -> frozenset[Invariance]:
-        """What the score ignores under these settings."""
-        in_force = self.defaults() | settings
+        """What the score ignores under these settings, on either side."""
+        return self._variant(settings).invariances
+
+    def invariances_of_y(self, **settings: Any) -> frozenset[Invariance]:
+        """What the score ignores under these settings where it is done to y."""
+        variant = self._variant(settings)
+        return variant.invariances | variant.only_y
+
+    def _variant(self, settings: Mapping[str, Any]) -> Variant:
+        in_force = self.defaults() | dict(settings)
         for variant in self.variants:
             if all(in_force[key] == value for key, value in variant.settings.items()):
-                return variant.invariances
-        return frozenset()
+                return variant
+        return Variant({}, frozenset())

@@ -12,7 +12,7 @@ class Score:
     """How alike two sets of paired rows are, by one measure. `float(score)` is the number."""
 
     measure: str
-    """Name of the measure: `svcca`, `rsa` or `cka`."""
+    """Name of the measure: `svcca`, `rsa`, `cka` … (the keys of `unifeat.geometry.MEASURES`)."""
     value: float
     """The score; NaN where the input leaves it undefined (then a flag says why)."""
     settings: dict[str, Any]
@@ -32,7 +32,8 @@ class Score:
         return float(self.value)
 
     def __repr__(self) -> str:
-        lines = [f"{self.measure} {self.value:.4f}  ({describe(self.settings)}; {self.extent()})"]
+        inside = "; ".join(part for part in (describe(self.settings), self.extent()) if part)
+        lines = [f"{self.measure} {self.value:.4f}  ({inside})"]
         return "\n".join(lines + [f"  ! {flag}" for flag in self.flags])
 
     def _repr_html_(self) -> str:

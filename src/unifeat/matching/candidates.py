@@ -14,8 +14,8 @@ from unifeat.codes.aligned import AlignedCodes, align
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
 from unifeat.matching.correlation import Correlation, correlate
-from unifeat.matching.pairs import pair_correlation
 from unifeat.matching.match import select
+from unifeat.matching.pairs import pair_correlation
 from unifeat.matching.shifted import ShiftedCodes
 from unifeat.storage import cache_root, key_of, write_json, written_aside
 

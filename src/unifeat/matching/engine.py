@@ -15,15 +15,15 @@ import numpy as np
 
 from unifeat.matching import kernels
 from unifeat.matching.kernels import Best, Scan
-from unifeat.matching.layout import MOST_ENTRIES, Team, columns, even_ranges, groups, records
+from unifeat.matching.layout import MOST_ENTRIES, Team, aligned, columns, even_ranges, groups, records
 from unifeat.matching.moments import Profile
-from unifeat.matching.paired import Array, ChunkPair, PairedCodes
+from unifeat.matching.paired import Array, ChunkPair, PairedCodes, normal_chunks
 from unifeat.progress import Advance, track
 
-# Entries (both sides) laid out at once, per GB of `memory_gb`. An entry takes 6 to 8 bytes laid out (float32), and as
-# much again where the chunks are not views of something that is in memory anyway.
-_IN_ONE_GO = 100_000_000  # with no block of accumulators beside it
-_PER_GROUP = 67_000_000  # beside a block of `memory_gb`
+# Entries (both sides) laid out at once, per GB of `memory_gb`. An entry takes 6 to 12 bytes laid out, and 8
+# more where the chunks are not views of something that is in memory anyway.
+_IN_ONE_GO = 80_000_000  # with no block of accumulators beside it
+_PER_GROUP = 50_000_000  # beside a block of `memory_gb`
 _TASKS_PER_THREAD = 16
 # What a walk to one record and a look at one correlation cost, in products.
 _WALK, _LOOK = 20.0, 0.5
@@ -39,7 +39,7 @@ def best_partners(
             search.advance = advance
             entries = a.entries(paired.n_rows) + b.entries(paired.n_rows) + paired.n_rows
             if entries <= min(_IN_ONE_GO * memory_gb, MOST_ENTRIES):
-                search.in_one_go(next(groups(paired, dtype, a, b, MOST_ENTRIES)))
+                search.in_one_go(list(normal_chunks(paired, dtype)))
             else:
                 search.in_blocks(paired, memory_gb)
     return _by_feature([search.best_a], a), _by_feature(search.bests_b, b)
@@ -48,8 +48,7 @@ def best_partners(
 class _Search:
     def __init__(self, a: Profile, b: Profile, dtype: Any, n: int, top: int, team: Team) -> None:
         self.a, self.b, self.dtype, self.n, self.team = a, b, dtype, n, team
-        padding = -b.varying % kernels.LOOK
-        self.width = b.varying + padding
+        self.width = b.varying + -b.varying % kernels.TILE
         self.best_a = _nobody(a.varying, top)
         first = _nobody(self.width, top)
         self.bests_b = [first] + [_nobody(self.width, top, first.floor) for _ in range(team.threads - 1)]
@@ -57,9 +56,9 @@ class _Search:
             a.scale,
             a.ratio,
             a.order,
-            np.pad(b.scale, (0, padding)),
-            np.pad(b.ratio, (0, padding), constant_values=np.nan),  # NaN beats nothing: nobody's partner
-            np.pad(b.order, (0, padding)),
+            _padded(b.scale, self.width, 0.0),
+            _padded(b.ratio, self.width, np.nan),  # NaN beats nothing: nobody's partner
+            _padded(b.order, self.width, 0),
         )
         self.advance: Advance = lambda n=1, note="": None
         self._entries, self._told = 0, 0
@@ -67,7 +66,7 @@ class _Search:
     def in_one_go(self, chunks: list[ChunkPair]) -> None:
         layout, start = records([b for _, b in chunks], self.b, self.dtype, self.team)
         entries = columns([a for a, _ in chunks], self.a, start, 0, self.a.varying, self.team)
-        desks = [(best_b, np.zeros((1, self.width))) for best_b in self.bests_b]
+        desks = [(best_b, aligned((1, self.width), fill=0.0)) for best_b in self.bests_b]
 
         def task(desk: tuple[Best, Array], low: int, high: int) -> None:
             best_b, total = desk
@@ -79,10 +78,10 @@ class _Search:
 
     def in_blocks(self, paired: PairedCodes, memory_gb: float) -> None:
         block = int(np.clip(memory_gb * 1e9 / (8 * self.width), 1, self.a.varying))
-        totals = np.zeros((block, self.width))
+        totals = aligned((block, self.width), fill=0.0)
         for low in range(0, self.a.varying, block):
             high = min(low + block, self.a.varying)
-            for chunks in groups(paired, self.dtype, self.a, self.b, int(_PER_GROUP * memory_gb)):
+            for chunks in groups(paired, self.dtype, self.a, self.b, max(int(_PER_GROUP * memory_gb), 1)):
                 self._multiply(chunks, low, high, totals)
 
             def task(best_b: Best, first: int, last: int, low: int = low) -> None:
@@ -136,8 +135,14 @@ def _nobody(features: int, top: int, floor: Array | None = None) -> Best:
     return Best(
         np.full((features, top), -np.inf),
         np.full((features, top), -1, np.int32),
-        np.full(features, -np.inf) if floor is None else floor,
+        aligned(features, fill=-np.inf) if floor is None else floor,
     )
+
+
+def _padded(array: Array, size: int, fill: float) -> Array:
+    padded = aligned(size, array.dtype, fill)
+    padded[: len(array)] = array
+    return padded
 
 
 def _by_feature(bests: list[Best], profile: Profile) -> tuple[Array, Array]:

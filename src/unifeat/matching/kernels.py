@@ -24,21 +24,24 @@ from unifeat.matching.paired import Array
 
 _FAR, _NEAR = 16, 4  # records prefetched ahead; the optimum is flat
 _STRIP = 64  # products formed at once (vectorised) before they are scattered
-_TILE = 1024  # correlations formed at once, of which
-LOOK = 64  # so many are looked at one by one where any of them may enter a list
+TILE = 64  # correlations formed at once; they are looked at one by one where any of them may enter a list
 # Adding and subtracting this rounds to a multiple of 2⁻⁴⁰ ≈ 1e-12: correlations that are equal on paper then tie.
 ROUND = 1.5 * 2.0 ** (52 - 40)
+_STEP = 2.0**-40
 
 
 class Records(NamedTuple):
-    """Rows of B. Record at word w: length k and k ids (from `ids[w * R]`), then k values (whole words).
+    """Rows of B. Record at word w: length k and k ids (from `ids[w * R]`), then whole words: the dense features' values
+    (all high parts, then all low parts: their difference from the shift needs more digits than a float32 has), then k
+    values.
 
     `values` and `ids` are two views of one buffer of words; a word is one value, R ids fit into it.
     """
 
     values: Array  # (words,) float32 or float64
-    ids: Array  # (words * R,) uint16 or uint32, ranks
+    ids: Array  # (words * R,) uint16 or uint32, ranks; the dense ones, 0, 1, 2 …, go without saying
     per_word: tuple[int, ...]  # R values: a tuple's length is part of its type, so R is a constant to the compiler
+    dense: int
     lines: int  # cache lines of a typical record
 
 
@@ -47,7 +50,7 @@ class Columns(NamedTuple):
 
     start: Array  # (features of the block + 1,) int64
     word: Array  # (entries,) uint32
-    value: Array  # (entries,) float32 or float64
+    value: Array  # (entries,) float64, dense features less their shift and on every row
 
 
 class Best(NamedTuple):
@@ -59,7 +62,7 @@ class Best(NamedTuple):
 
     value: Array  # (features, top) float64
     partner: Array  # (features, top) int32, feature ids
-    floor: Array  # (features,) float64: an r below this need not be looked at
+    floor: Array  # (features,) float64: an r below this (before rounding) need not be looked at
 
 
 class Scan(NamedTuple):
@@ -106,41 +109,43 @@ def _id_words(k, per_word):  # type: ignore[no-untyped-def]
 def record_words(indptr, index, value, rank, dense, per_word, first, last, words):  # type: ignore[no-untyped-def]
     """words[i] = length of the record of row i, for rows first:last."""
     for row in range(first, last):
-        k = dense
+        k: Any = 0
         for q in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
             k += np.int64((rank[np.uint32(index[q])] >= dense) & (value[q] != 0))
-        words[row] = k + _id_words(k, per_word)
+        words[row] = _id_words(k, per_word) + 2 * dense + k
 
 
 @njit(nogil=True, cache=True)
 def fill_records(indptr, index, value, rank, shift, start, first, last, values, ids):  # type: ignore[no-untyped-def]
-    """Write the records of rows first:last at words start[row]. Dense features come first and are in every row."""
+    """Write the records of rows first:last at words start[row]."""
     per_word = values.itemsize // ids.itemsize
     dense = shift.shape[0]
+    apart = np.empty(dense)
     for row in range(first, last):
         head = np.uint64(start[row])
-        body = head * np.uint64(per_word) + np.uint64(1)
+        body = head * np.uint64(per_word)
         begin, end = np.uint64(indptr[row]), np.uint64(indptr[row + 1])
-        k = np.uint64(dense)
+        k = np.uint64(0)
+        for d in range(dense):
+            apart[d] = -shift[d]
         for q in range(begin, end):
             r = rank[np.uint32(index[q])]
-            if r >= dense and value[q] != 0:
-                ids[body + k] = r
-                k += np.uint64(1)
-        ids[body - np.uint64(1)] = k
+            if r >= 0 and value[q] != 0:
+                if r < dense:
+                    apart[r] = value[q] - shift[r]
+                else:
+                    k += np.uint64(1)
+                    ids[body + k] = r
+        ids[body] = k
         head += np.uint64(_id_words(np.int64(k), per_word))
         for d in range(dense):
-            ids[body + np.uint64(d)] = d
-            values[head + np.uint64(d)] = -shift[d]
-        k = np.uint64(dense)
+            values[head + np.uint64(d)] = apart[d]
+            values[head + np.uint64(dense + d)] = apart[d] - values[head + np.uint64(d)]
+        head += np.uint64(2 * dense)
         for q in range(begin, end):
-            r = rank[np.uint32(index[q])]
-            if value[q] != 0:
-                if r >= dense:
-                    values[head + k] = value[q]
-                    k += np.uint64(1)
-                elif r >= 0:
-                    values[head + np.uint64(r)] = value[q] - shift[r]
+            if value[q] != 0 and rank[np.uint32(index[q])] >= dense:
+                values[head] = value[q]
+                head += np.uint64(1)
 
 
 @njit(nogil=True, cache=True)
@@ -186,7 +191,7 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
     """total[b] += Σ a·b over entries first:last of one A feature."""
     values, ids, word = records.values, records.ids, columns.word
     per_word = len(records.per_word)
-    line, lines = 64 // values.itemsize, records.lines
+    line, lines, dense = 64 // values.itemsize, records.lines, records.dense
     for p in range(first, last):
         if p + _FAR < last:
             far = np.int64(word[p + _FAR])
@@ -196,12 +201,15 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
             near = np.int64(word[p + _NEAR])
             for i in range(lines):
                 _prefetch_near(values, near + i * line)
-        a = np.float64(columns.value[p])
+        a = columns.value[p]
         head = np.int64(word[p])
         body = head * per_word
         k: Any = np.int64(ids[body])
         body += 1
         head += _id_words(k, per_word)
+        for d in range(dense):
+            total[d] += a * (np.float64(values[head + d]) + np.float64(values[head + dense + d]))
+        head += 2 * dense
         for done in range(0, k, _STRIP):
             size = min(k - done, _STRIP)
             for q in range(size):
@@ -214,6 +222,7 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
 def _insert(best, row, r, identity):  # type: ignore[no-untyped-def]
     """Put (r, identity) into the row's list if it belongs there: larger r first, then the lower id."""
     value, partner = best.value, best.partner
+    r = min(max((r + ROUND) - ROUND, -1.0), 1.0)
     k = value.shape[1] - 1
     if r < value[row, k] or (r == value[row, k] and identity > partner[row, k]):
         return
@@ -222,8 +231,8 @@ def _insert(best, row, r, identity):  # type: ignore[no-untyped-def]
         k -= 1
     value[row, k], partner[row, k] = r, identity
     worst = value[row, value.shape[1] - 1]
-    if worst > -1.0 and worst > best.floor[row]:  # (r is clipped to −1 only when it is looked at)
-        best.floor[row] = worst
+    if worst > -1.0 and worst - _STEP > best.floor[row]:
+        best.floor[row] = worst - _STEP
 
 
 @njit(nogil=True, cache=True)
@@ -238,31 +247,30 @@ def multiply(low, high, columns, records, totals):  # type: ignore[no-untyped-de
 def select(low, high, base, totals, scan, best_a, best_b):  # type: ignore[no-untyped-def]
     """Correlations of ranks low:high with every B feature into both lists; sets their rows of `totals` back to zero.
 
-    Everything over B's ranks is padded to a multiple of LOOK, with ratio NaN: NaN enters no list.
+    Everything over B's ranks is padded to a multiple of TILE, with ratio NaN: NaN enters no list.
     """
-    tile = np.empty(_TILE)
-    size = totals.shape[1]
+    scale_b, ratio_b, floor_b = scan.scale_b, scan.ratio_b, best_b.floor
     for a in range(low, high):
+        total = totals[a - base]
         scale_a, ratio_a = scan.scale_a[a], scan.ratio_a[a]
-        for first in range(0, size, _TILE):
-            # Short plain loops over slices: that is what the compiler turns into vector instructions.
-            last = min(first + _TILE, size)
-            total, scale_b, ratio_b = totals[a - base, first:last], scan.scale_b[first:last], scan.ratio_b[first:last]
-            for i in range(total.shape[0]):
-                tile[i] = ((total[i] * scale_a) * scale_b[i] - ratio_a * ratio_b[i] + ROUND) - ROUND
-            for i in range(total.shape[0]):
-                total[i] = 0.0
-            for b in range(first, last, LOOK):
-                r, floor_a, floor_b = tile[b - first : b - first + LOOK], best_a.floor[a], best_b.floor[b : b + LOOK]
-                hits = np.int64(0)
-                for i in range(LOOK):
-                    hits += np.int64((r[i] >= floor_a) | (r[i] >= floor_b[i]))
-                if hits:
-                    for i in range(LOOK):
-                        if r[i] >= best_a.floor[a]:
-                            _insert(best_a, a, min(max(r[i], -1.0), 1.0), scan.order_b[b + i])
-                        if r[i] >= floor_b[i]:
-                            _insert(best_b, b + i, min(max(r[i], -1.0), 1.0), scan.order_a[a])
+        for tile in range(total.shape[0] // TILE):
+            # A loop of fixed length over unsigned indices: that is what the compiler turns into vector instructions.
+            first = np.uint64(tile) * np.uint64(TILE)
+            floor_a, hits = best_a.floor[a], np.int64(0)
+            for i in range(TILE):
+                b = first + np.uint64(i)
+                r = (total[b] * scale_a) * scale_b[b] - ratio_a * ratio_b[b]
+                hits += np.int64(r >= (floor_a if floor_a < floor_b[b] else floor_b[b]))
+            if hits:
+                for i in range(TILE):
+                    b = first + np.uint64(i)
+                    r = (total[b] * scale_a) * scale_b[b] - ratio_a * ratio_b[b]
+                    if r >= best_a.floor[a]:
+                        _insert(best_a, a, r, scan.order_b[b])
+                    if r >= floor_b[b]:
+                        _insert(best_b, b, r, scan.order_a[a])
+            for i in range(TILE):
+                total[first + np.uint64(i)] = 0.0
 
 
 @njit(nogil=True, cache=True)
@@ -316,7 +324,7 @@ def sum_pairs(  # type: ignore[no-untyped-def]
     `dense_a` (features of A,) is a dense feature's place in `shift_a`, else −1; `base_b` (features of B,) is minus the
     shift, or 0. One row of B is spread out at a time, so both sides are read in order.
     """
-    spread = base_b.astype(np.float64)
+    spread = base_b.copy()
     fires = np.zeros(base_b.shape[0], np.uint8)
     dense_ids = np.flatnonzero(dense_a >= 0)
     dense_value = np.empty(shift_a.shape[0])

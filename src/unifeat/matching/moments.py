@@ -56,7 +56,7 @@ class Profile:
         moments: of the codes as they are.
         order: (varying,) int32, the feature at each rank. Busy features side by side share cache lines.
         rank: (features,) int32, inverse of `order`; −1 where the feature never varies.
-        shift: (dense,) value dtype. Ranks below `len(shift)` are dense: the kernels see value − shift on every row.
+        shift: (dense,) float64. Ranks below `len(shift)` are dense: the kernels see value − shift on every row.
         scale: (varying,) float64, 1/(√n σ) by rank.
         ratio: (varying,) float64, μ/σ by rank, μ after the shift. So r = Σab·scale_a·scale_b − ratio_a·ratio_b.
     """
@@ -104,7 +104,8 @@ def profiles(paired: PairedCodes, pool: ThreadPoolExecutor, threads: int) -> tup
             advance(chunk[0].rows)
 
     first = [_summarise(state, n, side) for state, side in zip(states, "AB", strict=True)]
-    shifts = [mean[dense].astype(dtype) for _, mean, _, _, dense in first]
+    # A shift in the values' own type makes most differences from it exact.
+    shifts = [mean[dense].astype(dtype).astype(np.float64) for _, mean, _, _, dense in first]
     sums = _centred_sums(paired, [dense for *_, dense in first], shifts, dtype, pool)
     a, b = (_profile(*part, shift, total, n) for part, shift, total in zip(first, shifts, sums, strict=True))
     return a, b, dtype
@@ -160,10 +161,9 @@ def _profile(
     offset = mean[order]  # the mean the kernels see: after the shift, for dense features
     if len(dense):
         silent = n - count[dense]
-        base = shift.astype(np.float64)
-        offset[: len(dense)] = (sums[:, 0] - silent * base) / n
-        variance = (sums[:, 1] + silent * base**2) / n - offset[: len(dense)] ** 2
-        mean[dense], sd[dense] = base + offset[: len(dense)], np.sqrt(variance)
+        offset[: len(dense)] = (sums[:, 0] - silent * shift) / n
+        variance = (sums[:, 1] + silent * shift**2) / n - offset[: len(dense)] ** 2
+        mean[dense], sd[dense] = shift + offset[: len(dense)], np.sqrt(variance)
     rank = np.full(len(count), -1, np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     spread = sd[order]
@@ -216,6 +216,6 @@ def _sum_centred(indptr, index, value, slot, shift, sums):  # type: ignore[no-un
     for q in range(np.uint64(indptr[0]), np.uint64(indptr[-1])):
         d = slot[np.uint32(index[q])]
         if d >= 0 and value[q] != 0:
-            x = np.float64(value[q] - shift[d])  # rounded to the value's own type, as the kernels store it
+            x = value[q] - shift[d]
             sums[d, 0] += x
             sums[d, 1] += x * x

@@ -26,7 +26,7 @@ class CsrArrays(NamedTuple):
     """
 
     indptr: Array  # (rows + 1,) int64
-    index: Array  # (entries,) int32, feature ids
+    index: Array  # type: ignore[assignment]  # (entries,) int32, feature ids; hides tuple.index
     value: Array  # (entries,) float32 or float64
 
     @property

@@ -126,7 +126,7 @@ def sum_pairs(
     places, bases = [], []
     for profile in both:
         dense = profile.order[: profile.dense]
-        place, base = np.full(len(profile.rank), -1, np.int32), np.zeros(len(profile.rank), dtype)
+        place, base = np.full(len(profile.rank), -1, np.int32), np.zeros(len(profile.rank))
         place[dense], base[dense] = np.arange(len(dense)), -profile.shift
         places.append(place)
         bases.append(base)

@@ -28,7 +28,7 @@ def check_sae(
     """
     if hook not in HOOK_KINDS:
         raise UserError(f"unknown hook point {hook!r}{did_you_mean(hook, HOOK_KINDS)}: use {', '.join(HOOK_KINDS)}")
-    point = HookPoint(layer, hook)  # type: ignore[arg-type]
+    point = HookPoint(layer, hook)
     loaded = load_sae(sae)
     language_model = load_language_model(model, [point], dtype=dtype)
     check_width(loaded, sae, model, language_model.d_model)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unifeat.errors import UserError, did_you_mean
+from unifeat.models.allocator import keep_freed_memory
 from unifeat.models.gguf import converted_folder
 from unifeat.models.hooks import HookPoint, capturing, cut_after
 from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
@@ -174,6 +175,8 @@ def load_language_model(
     blocks = cut_after(decoder, config, n_layers, deepest)
     decoder.eval().requires_grad_(False)
     decoder.to(torch_device)
+    if torch_device.type == "cpu":
+        keep_freed_memory()
     return LanguageModel(
         name=name,
         architecture=config.model_type,

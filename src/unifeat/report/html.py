@@ -68,6 +68,7 @@ def render(run: Run) -> str:
     study = study_of(run)
     context = {
         "run": run,
+        "folder": run.goes_to or run.folder,
         "info": run.info,
         "groups": list(dict.fromkeys(name for pair in group_pairs(run) for name in pair)),
         "summary": summary(run),

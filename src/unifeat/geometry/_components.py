@@ -1,0 +1,125 @@
+"""Leading principal components of a side, and canonical directions between two: what the CCA family shares."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import linalg
+
+from unifeat.errors import UserError
+from unifeat.geometry._input import EPS, Matrix, centred
+
+# Singular values this close are one value: equal in exact arithmetic, as correlations forced to 1 are.
+TIED = 1e-10
+
+
+class Components(NamedTuple):
+    """The components kept: centred rows ≈ basis · diag(scale) · (directions)ᵀ."""
+
+    basis: Matrix
+    """Left singular vectors, (n, k), orthonormal columns."""
+    scale: Matrix
+    """Singular values, (k,), descending."""
+    rank: int
+    """Numerical rank of the centred rows (the rule of numpy's matrix_rank), k or more."""
+
+
+def component_settings(measure: str, dims: Any, variance: Any, *, default: float) -> dict[str, Any]:
+    """The setting in force, `dims` or `variance` (`default` without either), or a UserError that names it."""
+    if dims is not None and variance is not None:
+        raise UserError(f"{measure} takes dims or variance, not both: drop one")
+    if dims is not None:
+        if isinstance(dims, bool) or not isinstance(dims, int | np.integer) or dims < 1:
+            raise UserError(f"{measure} dims={dims!r}: give a whole number of components, 1 or more")
+        return {"dims": int(dims)}
+    share = default if variance is None else variance
+    if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
+        raise UserError(f"{measure} variance={share!r}: give a share of the variance in (0, 1]")
+    return {"variance": float(share)}
+
+
+def leading_components(matrix: Matrix, dims: int | None = None, variance: float = 1.0) -> Components:
+    """`dims` components, or the fewest that reach this share of the variance; at most the rank, at least 1."""
+    left, scale, _ = svd(centred(matrix))
+    rank = max(1, int((scale > scale[0] * max(matrix.shape) * EPS).sum()))
+    if dims is not None:
+        keep = dims
+    elif variance == 1.0:
+        keep = rank
+    else:
+        share = np.cumsum(scale**2) / np.sum(scale**2)
+        keep = int((share < variance - 1e-12).sum()) + 1
+    keep = min(keep, rank)
+    return Components(np.ascontiguousarray(left[:, :keep]), scale[:keep], rank)
+
+
+def component_flags(measure: str, n: int, widths: tuple[int, int], a: Components, b: Components) -> tuple[str, ...]:
+    """Flags of too few pairs for so many dimensions or components."""
+    flags: tuple[str, ...] = ()
+    if n <= max(widths):
+        flags += (f"n <= d: {n} pairs in {widths[0]} and {widths[1]} dimensions inflate {measure}; "
+                  "compare it with its null",)  # fmt: skip
+    ka, kb = a.scale.size, b.scale.size
+    # Centred rows live in n − 1 dimensions; subspaces too large for them must intersect.
+    forced = min(ka + kb - (n - 1), ka, kb)
+    if forced > 0:
+        flags += (f"saturated: {n} pairs force {forced} of {min(ka, kb)} correlations to 1; keep fewer dims",)
+    return flags
+
+
+def rank_flags(dims: int | None, a: Components, b: Components) -> tuple[str, ...]:
+    """The flag of a side that has fewer components than were asked for."""
+    if dims is None or min(a.scale.size, b.scale.size) >= dims:
+        return ()
+    return (f"rank: {dims} components asked for, x has {a.rank} and y {b.rank}",)
+
+
+def found(a: Components, b: Components) -> dict[str, Any]:
+    """The details that every measure of components gives."""
+    return {"dims_a": a.scale.size, "dims_b": b.scale.size, "rank_a": a.rank, "rank_b": b.rank}
+
+
+def canonical_directions(product: Matrix, load_a: Matrix, load_b: Matrix | None) -> tuple[Matrix, Matrix, Matrix]:
+    """Left and right singular vectors (k_a, m) and (k_b, m) of the product (k_a, k_b), and the values between.
+
+    Where values are tied, any rotation of their vectors is as good; rounding would then choose them, and with
+    them whatever depends on single directions. There the vectors are turned to the principal axes of what they
+    explain, ‖load_a w‖² / ‖load_a‖² + ‖load_b z‖² / ‖load_b‖², largest first. load: (any, k).
+    """
+    left, values, right_t = svd(product)
+    right = right_t.T
+    starts = np.flatnonzero(-np.diff(values) > TIED) + 1
+    for tied in np.split(np.arange(values.size), starts):
+        if tied.size < 2:
+            continue
+        energy = np.zeros((tied.size, tied.size))
+        for load, vectors in ((load_a, left), (load_b, right)):
+            if load is not None:
+                explained = load @ vectors[:, tied]
+                energy += explained.T @ explained / np.sum(load * load)
+        turn = np.linalg.eigh(energy)[1][:, ::-1]
+        left[:, tied] = left[:, tied] @ turn
+        right[:, tied] = right[:, tied] @ turn
+    return left, values, right
+
+
+def svd(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """The thin singular value decomposition: U, s, Vᵀ."""
+    try:
+        left, scale, right = linalg.svd(matrix, full_matrices=False, check_finite=False)
+    except linalg.LinAlgError:  # divide and conquer gave up, rarely; QR iteration is slower and surer
+        left, scale, right = linalg.svd(matrix, full_matrices=False, check_finite=False, lapack_driver="gesvd")
+    return left, scale, right
+
+
+def singular_values(product: Matrix) -> Matrix:
+    """In no set order: by the eigenvalues of the smaller Gram matrix where that is exact enough."""
+    short = product if product.shape[0] <= product.shape[1] else product.T
+    if short.shape[0] > 32:
+        squares = np.linalg.eigvalsh(short @ short.T)
+        # √λ loses digits for λ near 0 (error ε·λ_max / 2√λ): from here up it stays below 1e-10.
+        if squares[0] > 1e-9 * squares[-1]:
+            return np.sqrt(squares)
+    values: Matrix = linalg.svdvals(short, check_finite=False)
+    return values

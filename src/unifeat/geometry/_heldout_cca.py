@@ -1,0 +1,207 @@
+"""Canonical correlations read on pairs that had no part in finding the directions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import linalg
+
+from unifeat.errors import UserError
+from unifeat.geometry._components import (
+    TIED,
+    Components,
+    canonical_directions,
+    component_settings,
+    found,
+    leading_components,
+    rank_flags,
+    svd,
+)
+from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Part, Rows, cross, cut, fold_settings, held_out
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._svcca import DEFAULT_VARIANCE
+from unifeat.geometry.measure import Prepared, Undefined
+from unifeat.geometry.score import Score
+
+
+def heldout_cca(
+    x: Any,
+    y: Any,
+    *,
+    dims: int | None = None,
+    variance: float | None = None,
+    folds: int = DEFAULT_FOLDS,
+    seed: int = 0,
+    ridge: float = 0.0,
+) -> Score:
+    """Cross-validated SVCCA: canonical directions fitted on some pairs, correlations read on the others.
+
+    1. Each side is cut to its leading principal components, those `svcca` keeps. They are found on all rows,
+       by each side alone: they cannot know which row goes with which.
+    2. For each fold, canonical directions (a_i, b_i), i = 1 … m, are fitted on the pairs outside it (ridge
+       adds to the diagonals: Vinod 1976, "Canonical ridge", J. Econometrics 4).
+    3. On the pairs of the fold, r_i = Pearson correlation of X a_i and Y b_i, with the sign that it has.
+    4. The value is the mean of r_i over i, then over folds.
+
+    Given the training pairs, the held-out ones are as likely paired one way as another if pairing means nothing;
+    so the expected value is exactly 0 under the shuffle null, for every n, d and choice of settings, and nothing
+    is clipped: a value below 0 is chance. (Cross-validated CCA as in Bilenko & Gallant 2016, "Pyrcca", Front.
+    Neuroinform. 10:49.) Directions that fit poorly are counted, so a value below `svcca`'s is not yet a fault of
+    the sides: with few pairs a dimension the directions are not found even where they exist.
+
+    x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 4.
+    dims, variance: components kept on each side, as in `svcca` (variance=0.99 without either).
+    folds, seed: how many parts, two pairs or more in each, and which row falls in which. The parts go by
+        position: reordering the rows of both sides alike changes them, and the value a little.
+    ridge: added to each variance, as a share of the mean variance of the kept components; 0 or more.
+
+    details: `dims_a`, `dims_b`, `rank_a`, `rank_b`, `folds_used`, `fitted` (the mean correlation on the training
+    pairs), `correlations` (held-out, by place in the order of fitted ones), `by_fold`.
+    flags: `folds` (too few pairs for so many), `rank`, `saturated` (the training pairs force correlations of 1,
+    so that the directions fitted are arbitrary), `constant x` or `constant y` (value NaN).
+    Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
+    """
+    return prepare_heldout_cca(x, y, dims=dims, variance=variance, folds=folds, seed=seed, ridge=ridge).score()
+
+
+def prepare_heldout_cca(
+    x: Any,
+    y: Any,
+    *,
+    dims: int | None = None,
+    variance: float | None = None,
+    folds: int = DEFAULT_FOLDS,
+    seed: int = 0,
+    ridge: float = 0.0,
+) -> Prepared:
+    """One SVD a side, and what the folds need of x; the arguments are those of `heldout_cca`."""
+    components = component_settings("heldout_cca", dims, variance, default=DEFAULT_VARIANCE)
+    real = isinstance(ridge, int | float | np.number) and not isinstance(ridge, bool)
+    if not real or not 0 <= ridge < float("inf"):
+        raise UserError(f"heldout_cca ridge={ridge!r}: give a number, 0 or more")
+    settings = components | fold_settings("heldout_cca", folds, seed) | {"ridge": float(ridge)}
+    a, b = as_pair(x, y, at_least=AT_LEAST, why="held-out CCA")
+    (n, d_a), d_b = a.shape, b.shape[1]
+    if flags := constant_flags(a, b):
+        return Undefined(Score("heldout_cca", float("nan"), settings, n, d_a, d_b, flags=flags))
+    kept_a, kept_b = leading_components(a, **components), leading_components(b, **components)
+    tests, flags = held_out(n, settings["folds"], settings["seed"])
+    flags += rank_flags(dims, kept_a, kept_b)
+    n_train, small = n - max(map(len, tests)), min(kept_a.scale.size, kept_b.scale.size)
+    forced = min(kept_a.scale.size + kept_b.scale.size - (n_train - 1), small)
+    if forced > 0 and ridge == 0:
+        flags += (f"saturated: {n_train} training pairs force {forced} of {small} fitted correlations to 1, "
+                  "which finds no direction; keep fewer dims or give a ridge",)  # fmt: skip
+    details = found(kept_a, kept_b) | {"folds_used": len(tests)}
+    blank = Score("heldout_cca", float("nan"), settings, n, d_a, d_b, details, flags)
+    return PreparedHeldoutCCA(kept_a, kept_b, tests, blank)
+
+
+class _Whitener(NamedTuple):
+    """Of the training scatter C (plus its ridge): C ≈ load loadᵀ, and inverseᵀ C inverse = 1; both (k, r)."""
+
+    load: Matrix
+    inverse: Matrix
+
+
+class _Fold(NamedTuple):
+    fitted: Matrix
+    held_out: Matrix
+
+
+class _Side:
+    """Principal component scores, centred, with their scatter: rows @ diag(1/scale) is orthonormal."""
+
+    def __init__(self, kept: Components, tests: tuple[Rows, ...], ridge: float) -> None:
+        self.rows: Matrix = kept.basis * kept.scale
+        self._total = np.diag(kept.scale**2)
+        self._tests = tests
+        self._ridge = ridge * float(np.mean(kept.scale**2)) / len(self.rows)
+
+    def fitted(self, order: Rows | None = None) -> tuple[list[Part], list[_Whitener]]:
+        rows = self.rows if order is None else self.rows.take(order, axis=0)
+        parts = cut(rows, self._tests, self._total)
+        return parts, [self._whitener(rows, test, part) for test, part in zip(self._tests, parts, strict=True)]
+
+    def _whitener(self, rows: Matrix, test: Rows, part: Part) -> _Whitener:
+        scatter, extra = part.scatter, self._ridge * part.n_train
+        assert scatter is not None
+        diagonal = scatter.diagonal() + extra
+        if part.n_train > len(scatter):
+            try:
+                load = linalg.cholesky(scatter + extra * np.eye(len(scatter)), lower=True, check_finite=False)
+            except linalg.LinAlgError:
+                load = np.zeros_like(scatter)
+            # What is left of each column beside those before it: not too little, and the factor is exact.
+            if (load.diagonal() ** 2 > 1e-4 * diagonal).all():
+                inverse = linalg.solve_triangular(load, np.eye(len(load)), lower=True, check_finite=False)
+                return _Whitener(load, inverse.T)
+        training = centred(np.delete(rows, test, axis=0))
+        _, scale, axes = svd(training)
+        limit = max(training.shape) * EPS * float(np.sqrt(np.trace(self._total)))
+        rank = min(int((scale > limit).sum()), part.n_train - 1)
+        scale, axes = np.sqrt(scale[:rank] ** 2 + extra), axes[:rank].T
+        return _Whitener(axes * scale, axes / scale)
+
+
+class PreparedHeldoutCCA:
+    """Component scores of the two sides. A shuffle moves other rows of y into each fold: its training scatter is
+    the whole one less that of the held-out rows, then comes a Cholesky factor and one SVD a fold."""
+
+    tolerance = 1e-9
+
+    def __init__(self, a: Components, b: Components, tests: tuple[Rows, ...], blank: Score) -> None:
+        self.n = blank.n
+        ridge = blank.settings["ridge"]
+        self._b = _Side(b, tests, ridge)
+        self._fitted_a = _Side(a, tests, ridge).fitted()
+        self._blank = blank
+
+    def score(self) -> Score:
+        folds = self._folds()
+        blank = self._blank
+        correlations = np.full((len(folds), max(fold.held_out.size for fold in folds)), np.nan)
+        for row, fold in zip(correlations, folds, strict=True):
+            row[: fold.held_out.size] = fold.held_out
+        details = blank.details | {
+            "fitted": float(np.mean([_mean(np.clip(fold.fitted, 0.0, 1.0)) for fold in folds])),
+            "correlations": tuple(np.nanmean(correlations, axis=0).tolist()),
+            "by_fold": tuple(_mean(fold.held_out) for fold in folds),
+        }
+        value = _value(folds)
+        return Score("heldout_cca", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
+
+    def shuffled(self, permutation: Any) -> float:
+        return _value(self._folds(as_permutation(permutation, self.n)))
+
+    def _folds(self, order: Rows | None = None) -> list[_Fold]:
+        parts_a, whiteners_a = self._fitted_a
+        parts_b, whiteners_b = self._b.fitted(order)
+        folds = []
+        for i, (train, _) in enumerate(cross(parts_a, parts_b)):
+            a, b = whiteners_a[i], whiteners_b[i]
+            left, values, right = canonical_directions(a.inverse.T @ train @ b.inverse, a.load, b.load)
+            read = _correlations(parts_a[i], a.inverse @ left, parts_b[i], b.inverse @ right)
+            # Where nothing was fitted, any direction is as good: it predicts nothing.
+            folds.append(_Fold(values, np.where(values > TIED, read, 0.0)))
+        return folds
+
+
+def _correlations(a: Part, directions_a: Matrix, b: Part, directions_b: Matrix) -> Matrix:
+    """Pearson correlation of each pair of directions over the held-out pairs; 0 where one does not vary."""
+    scores = []
+    for part, directions in ((a, directions_a), (b, directions_b)):
+        values = (part.rows - part.mean) @ directions
+        length = np.linalg.norm(values, axis=0)
+        still = length <= 64 * EPS * np.linalg.norm(part.rows) * np.linalg.norm(directions, axis=0)
+        scores.append(np.where(still, 0.0, values) / np.where(still, 1.0, length))
+    return np.clip(np.einsum("ij,ij->j", *scores), -1.0, 1.0)
+
+
+def _mean(correlations: Matrix) -> float:
+    return float(correlations.mean()) if correlations.size else 0.0  # training rows all the same predict nothing
+
+
+def _value(folds: list[_Fold]) -> float:
+    return float(np.mean([_mean(fold.held_out) for fold in folds]))

@@ -1,0 +1,132 @@
+"""Overlap of nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
+from unifeat.geometry._kernels import shared_neighbours
+from unifeat.geometry._pairs import ROWS_A_BLOCK, TIE
+from unifeat.geometry.measure import Prepared, Undefined
+from unifeat.geometry.score import Score
+
+Metric = Literal["cosine", "euclidean"]
+METRICS = ("cosine", "euclidean")
+
+
+def mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine") -> Score:
+    """Mean overlap of the k nearest neighbours of each row on the two sides.
+
+    With N_k(x_i) the k rows of x nearest to row i (itself left out),
+
+        m = 1/n Σ_i |N_k(x_i) ∩ N_k(y_i)| / k, in [0, 1]
+
+    (Huh, Cheung, Wang & Isola 2024, "The platonic representation hypothesis", ICML, arXiv 2405.07987, appendix A.) Under a random pairing its expected value is k / (n − 1), whatever n and d: `details["chance"]`.
+
+    Where rows are tied at the edge of a neighbourhood, each belongs to it in part, so that the parts add up to
+    what is left of k: for one side tied, the overlap expected if ties were broken at random. Then two copies of
+    a side overlap in less than 1.
+
+    x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 2.
+    k: neighbours a row, at most n − 1 (more are cut, and flagged).
+    metric: `cosine` (ignores rotation and each row's length) or `euclidean` (ignores rotation and translation).
+
+    details: `neighbours` (k in force), `chance`, `tied_a`, `tied_b` (rows with a tie at the edge).
+    flags: `saturated` (k leaves no row out, so the overlap is 1), `ties x` (in one row in ten or more),
+    `zero rows of x` (cosine) and `constant x`, which make the value NaN.
+    Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
+    """
+    return prepare_mutual_knn(x, y, k=k, metric=metric).score()
+
+
+def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine") -> Prepared:
+    """The neighbours of every row, once a side; the arguments are those of `mutual_knn`."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise UserError(f"mutual_knn k={k!r}: give a whole number of neighbours, 1 or more")
+    name = one_of(metric, METRICS, "metric of mutual_knn")
+    settings = {"k": int(k), "metric": name}
+    a, b = as_pair(x, y, at_least=2, why="mutual k-nearest neighbours")
+    (n, d_a), d_b = a.shape, b.shape[1]
+    flags = constant_flags(a, b)
+    sides = []
+    for side, rows in (("x", a), ("y", b)):
+        if name == "euclidean":
+            sides.append(centred(rows))  # distances do not change, and a common offset would cost digits
+            continue
+        unit, undefined = unit_rows(rows)
+        sides.append(unit)
+        if undefined and not flags:
+            flags += (f"zero rows of {side}: {undefined} rows are zero, cosine is undefined there",)
+    if flags:
+        return Undefined(Score("mutual_knn", float("nan"), settings, n, d_a, d_b, flags=flags))
+    used = min(int(k), n - 1)
+    near_a, near_b = (_neighbours(side, used, name) for side in sides)
+    if used == n - 1:
+        flags += (f"saturated: with k={k} every one of {n} pairs is a neighbour of every other; give a smaller k",)
+    for side, near in (("x", near_a), ("y", near_b)):
+        if near.tied * 10 >= n:
+            flags += (f"ties {side}: {near.tied} of {n} rows have several rows at the distance of neighbour {used}",)
+    details = {"neighbours": used, "chance": used / (n - 1), "tied_a": near_a.tied, "tied_b": near_b.tied}
+    return PreparedMutualKNN(near_a, near_b, Score("mutual_knn", float("nan"), settings, n, d_a, d_b, details, flags))
+
+
+class _Neighbours(NamedTuple):
+    """For row i the rows columns[start[i]:start[i+1]], ascending, each with the share of it that belongs."""
+
+    start: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    share: Matrix
+    tied: int
+
+
+class PreparedMutualKNN:
+    """The neighbourhoods of both sides. A shuffle renames the rows of one and looks n k of them up in the other."""
+
+    tolerance = 1e-10
+
+    def __init__(self, a: _Neighbours, b: _Neighbours, blank: Score) -> None:
+        self.n = blank.n
+        self._a, self._b, self._blank = a, b, blank
+
+    def score(self) -> Score:
+        blank = self._blank
+        value = self.shuffled(np.arange(self.n))
+        return Score("mutual_knn", value, blank.settings, blank.n, blank.d_a, blank.d_b, blank.details, blank.flags)
+
+    def shuffled(self, permutation: Any) -> float:
+        order = as_permutation(permutation, self.n)
+        shared = shared_neighbours(*self._a[:3], *self._b[:3], order)
+        return min(1.0, float(shared) / (self.n * self._blank.details["neighbours"]))
+
+
+def _neighbours(rows: Matrix, k: int, metric: str) -> _Neighbours:
+    """The k nearest of each row, in blocks of rows against all."""
+    n = len(rows)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    counts, indices, shares, tied = [], [], [], 0
+    for start in range(0, n, ROWS_A_BLOCK):
+        stop = min(start + ROWS_A_BLOCK, n)
+        product = rows[start:stop] @ rows.T
+        if metric == "cosine":
+            far, scale = 1.0 - product, np.ones_like(product)
+        else:
+            scale = squares[start:stop, None] + squares[None, :]
+            far = scale - 2.0 * product
+        far[np.arange(stop - start), np.arange(start, stop)] = np.inf
+        edge = np.partition(far, k - 1, axis=1)[:, k - 1 : k]
+        # Distances that differ by no more than the rounding of an inner product are equal.
+        inside = far < edge - TIE * scale
+        member = far <= edge + TIE * scale
+        left = k - inside.sum(axis=1)
+        at_edge = member.sum(axis=1) - inside.sum(axis=1)
+        local, column = np.nonzero(member)
+        indices.append(column)
+        shares.append(np.where(inside[local, column], 1.0, (left / at_edge)[local]))
+        counts.append(member.sum(axis=1))
+        tied += int((at_edge > left).sum())
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+    return _Neighbours(starts, np.concatenate(indices).astype(np.int64), np.concatenate(shares), tied)

@@ -1,0 +1,133 @@
+"""Orthogonal Procrustes similarity, in-sample and held-out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unifeat.errors import UserError
+from unifeat.geometry._components import singular_values, svd
+from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Rows, cross, cut, fold_settings, held_out, slim
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry.measure import Prepared, Undefined
+from unifeat.geometry.score import Score
+
+
+def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Score:
+    """How alike two sides are after the best rotation (reflections included) of one onto the other.
+
+    `heldout=False`: with centred X and Y and ‖·‖_* the sum of singular values,
+
+        similarity = max over orthogonal Q of ⟨X Q, Y⟩ / (‖X‖_F ‖Y‖_F) = ‖XᵀY‖_* / (‖X‖_F ‖Y‖_F), in [0, 1]
+
+    It is the cosine of the angular shape distance of Williams, Kunz, Kornblith & Linderman 2021 ("Generalized
+    shape metrics on neural representations", NeurIPS, arXiv 2110.14739), also known as the normalised Bures
+    similarity of the Gram matrices (Harvey, Larsen & Williams 2023, arXiv 2311.11436); with sides of norm 1 the
+    Procrustes distance of Ding, Denain & Steinhardt 2021 (arXiv 2108.01661) is 2 − 2 × similarity. Sides of unequal width are compared as if the narrower had columns of zeros added. Far above 0 on
+    unrelated data unless n is much larger than d: read it beside its null, or held out.
+
+    `heldout=True`: Q from the training pairs of each fold; on the pairs left out, about their means, the cosine
+    ⟨X Q, Y⟩ / (‖X‖_F ‖Y‖_F) in [−1, 1]; the value is the mean over folds. As in `heldout_cca` its expected value
+    is exactly 0 where pairing means nothing, for every n and d. Directions that the training pairs leave
+    undetermined are mapped to zero. No scale is fitted: a cosine does not depend on it.
+
+    x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64;
+    n ≥ 2, and n ≥ 4 when held out.
+    folds, seed: as in `heldout_cca`; they play no part in-sample.
+
+    details: `angle` (arccos of the similarity, in radians) and `residual` (1 − similarity²: the share of Y's
+    variance that remains after the best rotation and scale, the `disparity` of scipy.spatial.procrustes);
+    held-out: `folds_used`, `by_fold`.
+    flags: `n <= d`; `saturated` (two pairs always fit); `folds` (too few pairs for so many); `constant x` or
+    `constant y` (value NaN).
+    Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
+    """
+    return prepare_procrustes(x, y, heldout=heldout, folds=folds, seed=seed).score()
+
+
+def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Prepared:
+    """Centre each side, scale it to norm 1; the arguments are those of `procrustes`."""
+    if not isinstance(heldout, bool | np.bool_):
+        raise UserError(f"procrustes heldout={heldout!r}: give true or false")
+    cutting = fold_settings("procrustes", folds, seed)
+    settings = {"heldout": bool(heldout)} | (cutting if heldout else {})
+    why = "held-out Procrustes" if heldout else "Procrustes"
+    a, b = as_pair(x, y, at_least=AT_LEAST if heldout else 2, why=why)
+    (n, d_a), d_b = a.shape, b.shape[1]
+    if flags := constant_flags(a, b):
+        return Undefined(Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags))
+    a, b = (_unit(centred(side)) for side in (a, b))
+    tests: tuple[Rows, ...] = ()
+    if heldout:
+        tests, flags = held_out(n, **cutting)
+        if n <= max(d_a, d_b):
+            flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions do not determine the rotation",)
+    else:
+        if n <= max(d_a, d_b):
+            flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate Procrustes; compare it with its null",)
+        if n == 2:
+            flags += ("saturated: 2 pairs span one direction a side, which always fits",)
+    blank = Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags)
+    return PreparedHeldoutProcrustes(a, b, tests, blank) if heldout else PreparedProcrustes(a, b, blank)
+
+
+class PreparedProcrustes:
+    """Two centred sides of norm 1: every pairing's similarity is the nuclear norm of one product."""
+
+    tolerance = 1e-10
+
+    def __init__(self, a: Matrix, b: Matrix, blank: Score) -> None:
+        self.n = blank.n
+        self._a, self._b, self._blank = a, b, blank
+
+    def score(self) -> Score:
+        value, blank = self._similarity(self._b), self._blank
+        details = {"angle": float(np.arccos(value)), "residual": 1.0 - value**2}
+        return Score("procrustes", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
+
+    def shuffled(self, permutation: Any) -> float:
+        return self._similarity(self._b.take(as_permutation(permutation, self.n), axis=0))
+
+    def _similarity(self, b: Matrix) -> float:
+        return min(1.0, float(singular_values(self._a.T @ b).sum()))
+
+
+class PreparedHeldoutProcrustes:
+    """Two centred sides, x cut into folds. A shuffle takes each fold's product; what a fold trains on is their
+    sum less its own."""
+
+    tolerance = 1e-9
+
+    def __init__(self, a: Matrix, b: Matrix, tests: tuple[Rows, ...], blank: Score) -> None:
+        self.n = blank.n
+        self._parts_a, self._b, self._tests, self._blank = cut(a, tests), b, tests, blank
+
+    def score(self) -> Score:
+        cosines, blank = self._cosines(self._b), self._blank
+        details = {"folds_used": len(cosines), "by_fold": tuple(cosines)}
+        value = float(np.mean(cosines))
+        return Score("procrustes", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
+
+    def shuffled(self, permutation: Any) -> float:
+        return float(np.mean(self._cosines(self._b.take(as_permutation(permutation, self.n), axis=0))))
+
+    def _cosines(self, b: Matrix) -> list[float]:
+        parts_b = cut(b, self._tests)
+        cosines = []
+        for left, right, (train, test) in zip(self._parts_a, parts_b, cross(self._parts_a, parts_b), strict=True):
+            u, values, vt = svd(train)
+            # Both sides have norm 1, so this is the rounding of the product.
+            rank = min(int((values > max(train.shape) * EPS).sum()), left.n_train - 1)
+            norm = float(np.linalg.norm(left.rows - left.mean) * np.linalg.norm(right.rows - right.mean))
+            aligned = float(np.sum((u[:, :rank] @ vt[:rank]) * test))
+            cosines.append(max(-1.0, min(1.0, aligned / norm)) if norm > EPS**2 else 0.0)
+        return cosines
+
+
+def _unit(rows: Matrix) -> Matrix:
+    rows = slim(rows)
+    # By the largest entry first, so that the squares of what centring left do not vanish.
+    rows = rows / np.abs(rows).max()
+    unit: Matrix = rows / np.linalg.norm(rows)
+    return unit

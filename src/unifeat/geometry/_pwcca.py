@@ -1,0 +1,93 @@
+"""Projection-weighted canonical correlation analysis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unifeat.geometry._components import (
+    Components,
+    canonical_directions,
+    component_flags,
+    component_settings,
+    found,
+    leading_components,
+    rank_flags,
+)
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry.measure import Prepared, Undefined
+from unifeat.geometry.score import Score
+
+
+def pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Score:
+    """Canonical correlations, each weighted by how much of x its direction accounts for.
+
+    With ρ_i the canonical correlations of the centred sides and h_i the canonical variates of x (orthonormal
+    vectors over the n pairs),
+
+        PWCCA = Σ α_i ρ_i / Σ α_i,   α_i = Σ_j |⟨h_i, x_j⟩|, x_j the columns of x
+
+    (Morcos, Raghu & Bengio 2018, "Insights on representational similarity in neural networks with canonical
+    correlation", NeurIPS, arXiv 1806.05759.) The weights come from x, the first side, always: pwcca(x, y) and
+    pwcca(y, x) differ. Google's code (`svcca/pwcca.py`) takes them from the side with fewer dimensions: give that
+    side first to follow it. There the columns enter with their means; here they are centred, so that a
+    translation does not matter. The sum of absolute values depends on the basis of x: PWCCA does not ignore a
+    rotation of x, and ignores every invertible linear map of y.
+
+    x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 2.
+    dims, variance: leading principal components kept on each side, as in `svcca`; without either every one is
+        kept, as in the paper.
+
+    Far above 0 on unrelated data unless n is much larger than d, and 1 once n − 1 ≤ d: read it beside its null.
+    Where n forces some correlations to 1, their directions are the principal axes of x within what they span.
+
+    details: `dims_a`, `dims_b` (components used), `rank_a`, `rank_b`, `correlations` (descending) and their
+    `weights` (sum 1).
+    flags: `n <= d`, `rank` (fewer components than asked for), `saturated` (n forces correlations of 1),
+    `constant x` or `constant y` (value NaN).
+    Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
+    """
+    return prepare_pwcca(x, y, dims=dims, variance=variance).score()
+
+
+def prepare_pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Prepared:
+    """One SVD a side, and the columns of x in its components; the arguments are those of `pwcca`."""
+    settings = component_settings("pwcca", dims, variance, default=1.0)
+    a, b = as_pair(x, y, at_least=2, why="PWCCA")
+    (n, d_a), d_b = a.shape, b.shape[1]
+    if flags := constant_flags(a, b):
+        return Undefined(Score("pwcca", float("nan"), settings, n, d_a, d_b, flags=flags))
+    kept_a, kept_b = leading_components(a, **settings), leading_components(b, **settings)
+    flags = component_flags("PWCCA", n, (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
+    blank = Score("pwcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
+    return PreparedPWCCA(kept_a, kept_b, centred(a).T @ kept_a.basis, blank)
+
+
+class PreparedPWCCA:
+    """Orthonormal bases of the two sides. A shuffle takes one product, its SVD, and one product for the weights."""
+
+    tolerance = 1e-9  # close correlations leave their directions, and so the weights, less exact than themselves
+
+    def __init__(self, a: Components, b: Components, columns: Matrix, blank: Score) -> None:
+        """columns: the columns of centred x in the components of x, (d_a, k_a)."""
+        self.n = blank.n
+        self._basis_a, self._basis_b = a.basis, b.basis
+        self._columns = columns
+        self._blank = blank
+
+    def score(self) -> Score:
+        value, correlations, weights = self._weighted(self._basis_b)
+        blank = self._blank
+        details = blank.details | {"correlations": tuple(correlations.tolist()), "weights": tuple(weights.tolist())}
+        return Score("pwcca", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
+
+    def shuffled(self, permutation: Any) -> float:
+        return self._weighted(self._basis_b.take(as_permutation(permutation, self.n), axis=0))[0]
+
+    def _weighted(self, basis_b: Matrix) -> tuple[float, Matrix, Matrix]:
+        left, values, _ = canonical_directions(self._basis_a.T @ basis_b, self._columns, None)
+        correlations = np.clip(values, 0.0, 1.0)
+        weights = np.abs(self._columns @ left).sum(axis=0)
+        weights /= weights.sum()
+        return min(1.0, float(weights @ correlations)), correlations, weights

@@ -1,0 +1,27 @@
+"""Keeping freed memory: on a CPU a forward pass allocates and frees the same megabytes at every layer.
+
+glibc hands blocks over 128 KiB back to the system when they are freed, and the next layer pays for fresh pages again.
+Keeping them made encoding 15 to 50 % faster here; the process holds its largest working set until it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+_LARGE = 1 << 30
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks for reuse; elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
+    except (OSError, AttributeError):  # another C library
+        return
