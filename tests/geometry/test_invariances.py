@@ -96,8 +96,8 @@ def test_the_two_sides_are_alike_to_every_symmetric_measure(measure, settings, v
 def test_nothing_is_more_alike_than_a_side_and_itself(measure, settings, views):
     x, _ = views()
     if "alpha" in measure.defaults():
-        settings = settings | {"alpha": 1e-9}  # a penalty shrinks even the identity
-    assert float(measure.function(x, x, **settings)) == pytest.approx(1.0, abs=1e-12)
+        settings = settings | {"alpha": 1e-6}  # a penalty shrinks even the identity
+    assert float(measure.function(x, x, **settings)) == pytest.approx(1.0, abs=1e-10)
 
 
 def test_the_legacy_inner_measure_of_rsa_depends_on_the_basis(views):

@@ -26,7 +26,7 @@ SETTINGS = [
     ("procrustes", {}),
     ("procrustes", {"heldout": True}),
     ("ridge_map", {}),
-    ("ridge_map", {"alpha": 1e-6, "folds": 3}),
+    ("ridge_map", {"alpha": 1e-3, "folds": 3}),
     ("mutual_knn", {}),
     ("mutual_knn", {"k": 3, "metric": "euclidean"}),
     ("mean_max_cosine", {}),

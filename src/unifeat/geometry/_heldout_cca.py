@@ -127,14 +127,14 @@ class _Side:
     def _whitener(self, rows: Matrix, test: Rows, part: Part) -> _Whitener:
         scatter, extra = part.scatter, self._ridge * part.n_train
         assert scatter is not None
-        diagonal = scatter.diagonal() + extra
         if part.n_train > len(scatter):
             try:
                 load = linalg.cholesky(scatter + extra * np.eye(len(scatter)), lower=True, check_finite=False)
             except linalg.LinAlgError:
                 load = np.zeros_like(scatter)
-            # What is left of each column beside those before it: not too little, and the factor is exact.
-            if (load.diagonal() ** 2 > 1e-4 * diagonal).all():
+            # What is left of each column, without the held-out rows and beside the columns before it. Where that
+            # is not too little, the factor is exact enough.
+            if (load.diagonal() ** 2 > 1e-4 * (self._total.diagonal() + extra)).all():
                 inverse = linalg.solve_triangular(load, np.eye(len(load)), lower=True, check_finite=False)
                 return _Whitener(load, inverse.T)
         training = centred(np.delete(rows, test, axis=0))

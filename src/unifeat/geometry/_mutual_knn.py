@@ -25,7 +25,8 @@ def mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine") -> Sco
 
         m = 1/n Σ_i |N_k(x_i) ∩ N_k(y_i)| / k, in [0, 1]
 
-    (Huh, Cheung, Wang & Isola 2024, "The platonic representation hypothesis", ICML, arXiv 2405.07987, appendix A.) Under a random pairing its expected value is k / (n − 1), whatever n and d: `details["chance"]`.
+    (Huh, Cheung, Wang & Isola 2024, "The platonic representation hypothesis", ICML, arXiv 2405.07987, appendix A.)
+    Under a random pairing its expected value is k / (n − 1), whatever n and d: `details["chance"]`.
 
     Where rows are tied at the edge of a neighbourhood, each belongs to it in part, so that the parts add up to
     what is left of k: for one side tied, the overlap expected if ties were broken at random. Then two copies of
@@ -107,26 +108,28 @@ def _neighbours(rows: Matrix, k: int, metric: str) -> _Neighbours:
     """The k nearest of each row, in blocks of rows against all."""
     n = len(rows)
     squares = np.einsum("ij,ij->i", rows, rows)
-    counts, indices, shares, tied = [], [], [], 0
+    counts, columns, shares, tied = [], [], [], 0
     for start in range(0, n, ROWS_A_BLOCK):
         stop = min(start + ROWS_A_BLOCK, n)
-        product = rows[start:stop] @ rows.T
+        far: Matrix = rows[start:stop] @ rows.T
+        # Distances that differ by no more than the rounding of an inner product are equal.
+        rounding: Matrix | float = TIE
         if metric == "cosine":
-            far, scale = 1.0 - product, np.ones_like(product)
+            np.subtract(1.0, far, out=far)
         else:
-            scale = squares[start:stop, None] + squares[None, :]
-            far = scale - 2.0 * product
+            sums = squares[start:stop, None] + squares[None, :]
+            far = sums - 2.0 * far
+            rounding = TIE * sums
         far[np.arange(stop - start), np.arange(start, stop)] = np.inf
         edge = np.partition(far, k - 1, axis=1)[:, k - 1 : k]
-        # Distances that differ by no more than the rounding of an inner product are equal.
-        inside = far < edge - TIE * scale
-        member = far <= edge + TIE * scale
-        left = k - inside.sum(axis=1)
-        at_edge = member.sum(axis=1) - inside.sum(axis=1)
-        local, column = np.nonzero(member)
-        indices.append(column)
-        shares.append(np.where(inside[local, column], 1.0, (left / at_edge)[local]))
-        counts.append(member.sum(axis=1))
+        local, column = np.nonzero(far <= edge + rounding)
+        nearer = (far < edge - rounding)[local, column]
+        count = np.bincount(local, minlength=stop - start)
+        inside = np.bincount(local[nearer], minlength=stop - start)
+        left, at_edge = k - inside, count - inside
+        columns.append(column)
+        shares.append(np.where(nearer, 1.0, (left / at_edge)[local]))
+        counts.append(count)
         tied += int((at_edge > left).sum())
     starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-    return _Neighbours(starts, np.concatenate(indices).astype(np.int64), np.concatenate(shares), tied)
+    return _Neighbours(starts, np.concatenate(columns).astype(np.int64), np.concatenate(shares), tied)

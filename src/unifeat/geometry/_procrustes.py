@@ -24,8 +24,9 @@ def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FO
     It is the cosine of the angular shape distance of Williams, Kunz, Kornblith & Linderman 2021 ("Generalized
     shape metrics on neural representations", NeurIPS, arXiv 2110.14739), also known as the normalised Bures
     similarity of the Gram matrices (Harvey, Larsen & Williams 2023, arXiv 2311.11436); with sides of norm 1 the
-    Procrustes distance of Ding, Denain & Steinhardt 2021 (arXiv 2108.01661) is 2 − 2 × similarity. Sides of unequal width are compared as if the narrower had columns of zeros added. Far above 0 on
-    unrelated data unless n is much larger than d: read it beside its null, or held out.
+    Procrustes distance of Ding, Denain & Steinhardt 2021 (arXiv 2108.01661) is 2 − 2 × similarity. Sides of
+    unequal width are compared as if the narrower had columns of zeros added. Far above 0 on unrelated data unless
+    n is much larger than d: read it beside its null, or held out.
 
     `heldout=True`: Q from the training pairs of each fold; on the pairs left out, about their means, the cosine
     ⟨X Q, Y⟩ / (‖X‖_F ‖Y‖_F) in [−1, 1]; the value is the mean over folds. As in `heldout_cca` its expected value

@@ -13,7 +13,7 @@ from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, co
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
-_LEAST_ALPHA = 1e-9  # below, the normal equations lose too many digits
+_LEAST_ALPHA = 1e-6  # below, the normal equations lose too many digits
 Fit = tuple[Matrix, bool]
 
 
@@ -35,7 +35,7 @@ def ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS,
     alpha. So its null does not lie about 0, and only the comparison with the null tells chance from a map.
 
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 4.
-    alpha: strength of the penalty, at least 1e-9. The same for both directions.
+    alpha: strength of the penalty, at least 1e-6. The same for both directions.
     folds, seed: as in `heldout_cca`.
 
     details: `r2_a_to_b`, `r2_b_to_a`, `folds_used`.
@@ -89,10 +89,10 @@ class PreparedRidgeMap:
     """Two centred sides with x factored. A shuffle moves other rows of y into each fold, which changes the
     scatter of y and the products of the two; the residuals follow from these moments."""
 
-    tolerance = 1e-9
-
     def __init__(self, a: _Side, b: _Side, blank: Score) -> None:
         self.n = blank.n
+        # With fewer training pairs than columns, rounding is divided by the penalty.
+        self.tolerance = max(1e-9, 1e-13 / blank.settings["alpha"])
         self._fitted_a = a.fitted()
         self._b, self._blank = b, blank
         self._folds_used = len(self._fitted_a[0])
