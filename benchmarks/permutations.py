@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--anew", type=int, default=3, help="calls of the measure (default 3)")
     parser.add_argument("--shuffles", type=int, default=20, help="shuffles timed (default 20)")
     parser.add_argument("--decay", type=float, default=0.5, help="of the singular values (default 0.5)")
-    parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--measures", nargs="+", choices=MEASURES, default=["svcca", "rsa", "cka"])
     options = parser.parse_args()
     x, y = views(options.n, options.d_a, options.d_b, options.decay)
     print(f"n={options.n}, d={options.d_a} x {options.d_b}, decay {options.decay:g}")

@@ -75,6 +75,7 @@ class Warm:
         cwd: Path,
         group: int = 0,
         die_before_rename: int = 0,
+        die_in_write: int = 0,
         full_disk: int = 0,
         **env: str,
     ) -> Started:
@@ -84,6 +85,7 @@ class Warm:
             cache: its UNIFEAT_CACHE.
             group: characters in a unit of work, if not as many as usual.
             die_before_rename: it kills itself with SIGKILL when about to rename its n-th file into place.
+            die_in_write: it kills itself when it has written one half of its n-th file.
             full_disk: from its n-th file on, renaming it into place fails for want of space.
             env: more environment variables.
         """
@@ -96,6 +98,7 @@ class Warm:
             "folder": str(folder),
             "group": group,
             "die_before_rename": die_before_rename,
+            "die_in_write": die_in_write,
             "full_disk": full_disk,
         }
         self._write(request)
@@ -163,6 +166,8 @@ def _command(request: dict[str, Any]) -> None:
         rename(*args, **kwargs)
 
     os.replace = replace  # type: ignore[assignment]
+    if request["die_in_write"]:
+        _die_in_write(request["die_in_write"])
     sys.argv = ["unifeat", *request["args"]]
     code = 1
     try:
@@ -178,6 +183,27 @@ def _command(request: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _die_in_write(last: int) -> None:
+    import pandas
+    import safetensors.numpy
+
+    count = itertools.count(1)
+
+    def half(write: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = write(*args, **kwargs)
+            if next(count) == last:
+                path = next(arg for arg in args if isinstance(arg, Path))
+                os.truncate(path, path.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapped
+
+    for owner, name in ((safetensors.numpy, "save_file"), (Path, "write_text"), (pandas.DataFrame, "to_parquet")):
+        setattr(owner, name, half(getattr(owner, name)))
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def _compute_score(
     x: np.ndarray, y: np.ndarray, spec: MetricSpec, permutations: int, seed: int
 ) -> dict[str, Any]:
     try:
-        if permutations:
+        if permutations and find_measure(spec.metric).sees_pairing:
             test = permutation_test(spec.metric, x, y, permutations=permutations, seed=seed, **spec.settings)
             observed = test.observed
             result = {
@@ -268,11 +268,12 @@ def _compute_score(
 
 
 def _check_metric(spec: MetricSpec) -> None:
-    measure = find_measure(spec.metric)
-    known = measure.defaults()
-    unknown = [name for name in spec.settings if name not in known]
-    if unknown:
-        raise UserError(f"geometry: {spec.metric} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    """A wrong setting is the user's mistake and shall stop the run before it begins, not blank a column at its end."""
+    x, y = np.random.default_rng(0).normal(size=(2, 64, 8))
+    try:
+        find_measure(spec.metric).prepare(x, y, **spec.settings).score()
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"geometry, {spec.metric}: {error}") from error
 
 
 def _mean(values: pd.Series) -> float | None:

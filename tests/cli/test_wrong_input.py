@@ -261,6 +261,7 @@ def test_a_mistake_in_the_last_model_is_found_before_the_first_is_run(warm: Warm
     ("args", "names"),
     [
         (["run", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["run", "now\nhere.yaml"], "now here.yaml: no such file"),
         (["run", "runs"], "runs: no such file"),
         (["run", "STUDY", "--out", "STUDY"], "study.yaml.*--out"),
         (["train", "STUDY"], "no train section"),

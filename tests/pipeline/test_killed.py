@@ -51,11 +51,12 @@ def assert_as_undisturbed(place: Place, undisturbed: Place) -> None:
         assert (place.run / name).is_file()
 
 
-def test_killed_before_one_rename_after_another(warm: Warm, fresh: Place, finished: Place) -> None:
-    """Every few files, when one is complete but not yet in its place, until the run gets through."""
+def test_killed_in_one_file_after_another(warm: Warm, fresh: Place, finished: Place) -> None:
+    """Every few files, when one is half written or complete but not yet in its place, until the run gets through."""
     shards = []
-    for number in range(3, 40, 2):
-        done = fresh.unifeat(warm, "run", fresh.study, "--quiet", group=GROUP, die_before_rename=number)
+    for number in range(3, 40):
+        moment = {"die_in_write" if number % 2 else "die_before_rename": number}
+        done = fresh.unifeat(warm, "run", fresh.study, "--quiet", group=GROUP, **moment)
         for folder in (fresh.cache, fresh.work):
             assert_whole(folder)
         shards.append(len(list(fresh.cache.glob("codes/*/shard-*"))))

@@ -15,7 +15,7 @@ import numpy as np
 
 from unifeat.matching import kernels
 from unifeat.matching.kernels import Best, Scan
-from unifeat.matching.layout import MOST_ENTRIES, Team, aligned, columns, even_ranges, groups, records
+from unifeat.matching.layout import MOST_ENTRIES, Outline, Team, aligned, columns, even_ranges, groups, outline, records
 from unifeat.matching.moments import Profile
 from unifeat.matching.paired import Array, ChunkPair, PairedCodes, normal_chunks
 from unifeat.progress import Advance, track
@@ -64,8 +64,9 @@ class _Search:
         self._entries, self._told = 0, 0
 
     def in_one_go(self, chunks: list[ChunkPair]) -> None:
-        layout, start = records([b for _, b in chunks], self.b, self.dtype, self.team)
-        entries = columns([a for a, _ in chunks], self.a, start, 0, self.a.varying, self.team)
+        plan = outline(chunks, self.a, self.b, self.dtype, self.team)
+        layout = records(chunks, plan, self.b, self.dtype, self.team)
+        entries = columns(chunks, plan, self.a, 0, self.a.varying, self.team)
         desks = [(best_b, aligned((1, self.width), fill=0.0)) for best_b in self.bests_b]
 
         def task(desk: tuple[Best, Array], low: int, high: int) -> None:
@@ -79,19 +80,23 @@ class _Search:
     def in_blocks(self, paired: PairedCodes, memory_gb: float) -> None:
         block = int(np.clip(memory_gb * 1e9 / (8 * self.width), 1, self.a.varying))
         totals = aligned((block, self.width), fill=0.0)
+        limit = max(int(_PER_GROUP * memory_gb), 1)
+        plans: list[Outline] = []
         for low in range(0, self.a.varying, block):
             high = min(low + block, self.a.varying)
-            for chunks in groups(paired, self.dtype, self.a, self.b, max(int(_PER_GROUP * memory_gb), 1)):
-                self._multiply(chunks, low, high, totals)
+            for i, chunks in enumerate(groups(paired, self.dtype, self.a, self.b, limit)):
+                if not low:
+                    plans.append(outline(chunks, self.a, self.b, self.dtype, self.team))
+                self._multiply(chunks, plans[i], low, high, totals)
 
             def task(best_b: Best, first: int, last: int, low: int = low) -> None:
                 kernels.select(low + first, low + last, low, totals, self.scan, self.best_a, best_b)
 
             self._at_desks(task, self.bests_b, self._ranges(np.ones(high - low)), lambda first, last: 0)
 
-    def _multiply(self, chunks: list[ChunkPair], low: int, high: int, totals: Array) -> None:
-        layout, start = records([b for _, b in chunks], self.b, self.dtype, self.team)
-        entries = columns([a for a, _ in chunks], self.a, start, low, high, self.team)
+    def _multiply(self, chunks: list[ChunkPair], plan: Outline, low: int, high: int, totals: Array) -> None:
+        layout = records(chunks, plan, self.b, self.dtype, self.team)
+        entries = columns(chunks, plan, self.a, low, high, self.team)
         ranges = self._ranges(np.diff(entries.start) + 1)
         self.team.each(lambda span: kernels.multiply(*span, entries, layout, totals), ranges)
         self._done(int(entries.start[-1]))

@@ -23,6 +23,7 @@ from numba.extending import intrinsic
 from unifeat.matching.paired import Array
 
 _FAR, _NEAR = 16, 4  # records prefetched ahead; the optimum is flat
+_WORTH_FETCHING = 64  # entries for which an accumulator that has left the cache is fetched whole, in order
 _STRIP = 64  # products formed at once (vectorised) before they are scattered
 TILE = 64  # correlations formed at once; they are looked at one by one where any of them may enter a list
 # Adding and subtracting this rounds to a multiple of 2⁻⁴⁰ ≈ 1e-12: correlations that are equal on paper then tie.
@@ -149,15 +150,14 @@ def fill_records(indptr, index, value, rank, shift, start, first, last, values, 
 
 
 @njit(nogil=True, cache=True)
-def count_columns(indptr, index, value, rank, dense, low, high, first, last, count):  # type: ignore[no-untyped-def]
-    """count[r - low] += entries of rank r in rows first:last, for low <= r < high; dense ranks count every row."""
-    for d in range(low, min(dense, high)):
-        count[d - low] += last - first
-    low_sparse = max(low, dense)
+def count_columns(indptr, index, value, rank, dense, first, last, count):  # type: ignore[no-untyped-def]
+    """count[r] += entries of rank r in rows first:last; dense ranks count every row."""
+    for d in range(dense):
+        count[d] += last - first
     for q in range(np.uint64(indptr[first]), np.uint64(indptr[last])):
         r = rank[np.uint32(index[q])]
-        if r >= low_sparse and r < high and value[q] != 0:
-            count[np.uint64(r - low)] += 1
+        if r >= dense and value[q] != 0:
+            count[np.uint32(r)] += 1
 
 
 @njit(nogil=True, cache=True)
@@ -165,7 +165,7 @@ def fill_columns(  # type: ignore[no-untyped-def]
     indptr, index, value, rank, shift, start, low, high, first, last, cursor, word, column_value
 ):
     """Write the entries of ranks low:high in rows first:last, each at its column's cursor."""
-    dense = shift.shape[0]
+    dense, width = shift.shape[0], np.uint32(high - low)
     for row in range(first, last):
         head = start[row]
         for d in range(low, min(dense, high)):
@@ -175,8 +175,8 @@ def fill_columns(  # type: ignore[no-untyped-def]
             column_value[at] = -shift[d]
         for q in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
             r = rank[np.uint32(index[q])]
-            if r >= low and r < high and value[q] != 0:
-                column = np.uint64(r - low)
+            column = np.uint32(r - low)  # below low it wraps around and is too large: one comparison does for both
+            if column < width and r >= 0 and value[q] != 0:
                 if r < dense:
                     column_value[cursor[column] - 1] = value[q] - shift[r]
                 else:
@@ -240,7 +240,12 @@ def multiply(low, high, columns, records, totals):  # type: ignore[no-untyped-de
     """Add the products of columns low:high into the same rows of `totals`."""
     strip = np.empty(_STRIP)
     for a in range(low, high):
-        _multiply(columns.start[a], columns.start[a + 1], columns, records, totals[a], strip)
+        first, last = columns.start[a], columns.start[a + 1]
+        total = totals[a]
+        if last - first > _WORTH_FETCHING:
+            for i in range(0, total.shape[0], 8):
+                _prefetch_far(total, i)
+        _multiply(first, last, columns, records, total, strip)
 
 
 @njit(nogil=True, cache=True)

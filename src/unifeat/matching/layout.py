@@ -12,7 +12,7 @@ import numpy as np
 from unifeat.matching import kernels
 from unifeat.matching.kernels import Columns, Records
 from unifeat.matching.moments import Profile
-from unifeat.matching.paired import Array, ChunkPair, CsrArrays, PairedCodes, normal_chunks, row_slice
+from unifeat.matching.paired import Array, ChunkPair, PairedCodes, normal_chunks, row_slice
 
 _MOST_LINES = 12  # a longer record is fetched by the processor's own streams once it is being read
 MOST_ENTRIES = 1 << 30  # laid out at once: record addresses are 32-bit word numbers
@@ -67,48 +67,56 @@ def groups(paired: PairedCodes, dtype: Any, a: Profile, b: Profile, limit: int) 
         yield group
 
 
-def records(chunks: list[CsrArrays], profile: Profile, dtype: Any, team: Team) -> tuple[Records, Array]:
-    """The rows as records, and the word at which each row's record starts ((rows,) uint32)."""
-    # Half-width ids where the ranks (and a record's length) fit: less memory to fetch.
-    narrow = dtype == np.float32 and profile.varying < 1 << 16
-    id_type = np.dtype(np.uint16 if narrow else np.uint32)
-    per_word = np.dtype(dtype).itemsize // id_type.itemsize
+class Outline(NamedTuple):
+    """Where everything of a group of chunks will lie. Blocks share it, so it is measured once."""
+
+    start: Array  # (rows,) uint32, the word at which each row's record starts
+    words: int
+    entries: Array  # (parts, varying features of A) int64, entries that each part of the rows adds to a column
+
+
+def outline(chunks: list[ChunkPair], a: Profile, b: Profile, dtype: Any, team: Team) -> Outline:
+    """Measure a group."""
     bounds = _row_bounds(chunks)
+    parts = _parts(bounds, team.threads)
     words = np.empty(bounds[-1], np.int64)
+    count = np.zeros((len(parts), a.varying), np.int64)
+    per_word = _per_word(b, dtype)
 
-    def measure(pieces: list[_Piece]) -> None:
-        for c, first, last in pieces:
+    def measure(part: int) -> None:
+        for c, first, last in parts[part]:
+            codes_a, codes_b = chunks[c]
             out = words[bounds[c] : bounds[c + 1]]
-            kernels.record_words(*chunks[c], profile.rank, profile.dense, per_word, first, last, out)
+            kernels.record_words(*codes_b, b.rank, b.dense, per_word, first, last, out)
+            kernels.count_columns(*codes_a, a.rank, a.dense, first, last, count[part])
 
-    pieces = _parts(bounds, team.threads)
-    team.each(measure, pieces)
+    team.each(measure, list(range(len(parts))))
     ends = np.cumsum(words)
-    start = (ends - words).astype(np.uint32)
-    values = aligned(int(ends[-1]), dtype)
-    ids = values.view(id_type)
+    return Outline((ends - words).astype(np.uint32), int(ends[-1]), count)
+
+
+def records(chunks: list[ChunkPair], plan: Outline, profile: Profile, dtype: Any, team: Team) -> Records:
+    """The rows of B as records."""
+    bounds = _row_bounds(chunks)
+    values = aligned(plan.words, dtype)
+    per_word = _per_word(profile, dtype)
+    ids = values.view(f"u{values.itemsize // per_word}")
 
     def fill(pieces: list[_Piece]) -> None:
         for c, first, last in pieces:
-            where = start[bounds[c] : bounds[c + 1]]
-            kernels.fill_records(*chunks[c], profile.rank, profile.shift, where, first, last, values, ids)
+            where = plan.start[bounds[c] : bounds[c + 1]]
+            kernels.fill_records(*chunks[c][1], profile.rank, profile.shift, where, first, last, values, ids)
 
-    team.each(fill, pieces)
-    lines = min(values.nbytes // (64 * max(len(words), 1)) + 1, _MOST_LINES)
-    return Records(values, ids, (0,) * per_word, profile.dense, lines), start
+    team.each(fill, _parts(bounds, team.threads))
+    lines = min(values.nbytes // (64 * bounds[-1]) + 1, _MOST_LINES)
+    return Records(values, ids, (0,) * per_word, profile.dense, lines)
 
 
-def columns(chunks: list[CsrArrays], profile: Profile, start: Array, low: int, high: int, team: Team) -> Columns:
-    """The entries of ranks low:high feature by feature, with the records' addresses from `start`."""
+def columns(chunks: list[ChunkPair], plan: Outline, profile: Profile, low: int, high: int, team: Team) -> Columns:
+    """The entries of A at ranks low:high, feature by feature, with the addresses of their rows' records."""
     bounds = _row_bounds(chunks)
     parts = _parts(bounds, team.threads)
-    count = np.zeros((len(parts), high - low), np.int64)
-
-    def tally(part: int) -> None:
-        for c, first, last in parts[part]:
-            kernels.count_columns(*chunks[c], profile.rank, profile.dense, low, high, first, last, count[part])
-
-    team.each(tally, list(range(len(parts))))
+    count = plan.entries[:, low:high]
     column = np.zeros(high - low + 1, np.int64)
     np.cumsum(count.sum(axis=0), out=column[1:])
     # Each part writes behind the parts before it, so a column is in row order whoever wrote it.
@@ -117,13 +125,18 @@ def columns(chunks: list[CsrArrays], profile: Profile, start: Array, low: int, h
 
     def fill(part: int) -> None:
         for c, first, last in parts[part]:
-            where = start[bounds[c] : bounds[c + 1]]
+            where = plan.start[bounds[c] : bounds[c + 1]]
             kernels.fill_columns(
-                *chunks[c], profile.rank, profile.shift, where, low, high, first, last, cursor[part], word, value
+                *chunks[c][0], profile.rank, profile.shift, where, low, high, first, last, cursor[part], word, value
             )
 
     team.each(fill, list(range(len(parts))))
     return Columns(column, word, value)
+
+
+def _per_word(profile: Profile, dtype: Any) -> int:
+    """Ids in a word. Half-width ids where the ranks (and a record's length) fit: less memory to fetch."""
+    return 2 if dtype == np.float64 or profile.varying < 1 << 16 else 1
 
 
 def even_ranges(work: Array, parts: int) -> list[tuple[int, int]]:
@@ -134,8 +147,8 @@ def even_ranges(work: Array, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _row_bounds(chunks: list[CsrArrays]) -> list[int]:
-    return [0, *np.cumsum([codes.rows for codes in chunks]).tolist()]
+def _row_bounds(chunks: list[ChunkPair]) -> list[int]:
+    return [0, *np.cumsum([a.rows for a, _ in chunks]).tolist()]
 
 
 def _parts(bounds: list[int], parts: int) -> list[list[_Piece]]:
