@@ -1,6 +1,6 @@
 """The README's picture: layer × layer heatmaps of a finished run, drawn by a headless browser.
 
-    python scripts/picture.py runs/demo docs/heatmaps.png
+python scripts/picture.py runs/demo docs/heatmaps.png
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ def _options(
 
 @app.command()
 def demo(
-    documents: Annotated[
-        int | None, typer.Option(min=2, help="Read fewer documents than the full demo (170).")
-    ] = None,
+    documents: Annotated[int | None, typer.Option(min=2, help="Read fewer documents than the full demo (170).")] = None,
     prepare: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, to edit and run.")
     ] = None,

@@ -240,9 +240,7 @@ def _score_cell(study: Study, a: Space, b: Space, kept: pd.DataFrame, spec: Metr
     return row | json.loads(path.read_text(encoding="utf-8"))
 
 
-def _compute_score(
-    x: np.ndarray, y: np.ndarray, spec: MetricSpec, permutations: int, seed: int
-) -> dict[str, Any]:
+def _compute_score(x: np.ndarray, y: np.ndarray, spec: MetricSpec, permutations: int, seed: int) -> dict[str, Any]:
     try:
         if permutations and find_measure(spec.metric).sees_pairing:
             test = permutation_test(spec.metric, x, y, permutations=permutations, seed=seed, **spec.settings)
@@ -279,5 +277,3 @@ def _check_metric(spec: MetricSpec) -> None:
 def _mean(values: pd.Series) -> float | None:
     mean = values.mean()
     return None if pd.isna(mean) else float(mean)
-
-

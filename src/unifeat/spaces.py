@@ -99,9 +99,7 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
             point = HookPoint(layer, group.hook)
             sae = load_sae(group.sae.format(layer=layer))
             check_width(sae, group.sae.format(layer=layer), f"{model_name} ({spec.name})", config.hidden_size)
-            settings = store_settings(
-                corpus, identity, digest, point, sae, context=study.text.context, bos=bos
-            )
+            settings = store_settings(corpus, identity, digest, point, sae, context=study.text.context, bos=bos)
             store = CodeStore.create(cache_root() / "codes", settings)
             store.verify(corpus.groups, repair=repair)
             encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store))
@@ -149,7 +147,7 @@ def _facts(encoder: Encoder) -> dict[str, Any]:
     fired = np.zeros(store.features, bool)
     nonzeros = 0
     for shard in store.shards():
-        fired[np.unique(shard.feature)] = True
+        fired[shard.feature] = True
         nonzeros += len(shard.feature)
     total = totals.get("fvu_total", 0.0)
     return {

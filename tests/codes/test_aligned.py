@@ -12,7 +12,6 @@ import pytest
 from stores import dense_of, dense_rows, places, random_dense, shard_of, written
 from tiny import tiny_tokenizer
 from unifeat import UserError
-from unifeat.codes import aligned
 from unifeat.codes.aligned import AlignedCodes, align, shared_places
 from unifeat.codes.shard import Shard
 from unifeat.codes.store import CodeStore
@@ -149,19 +148,11 @@ def test_some_documents_only(pair: tuple[CodeStore, CodeStore]) -> None:
     assert codes.only(np.ones(15, bool)).n_rows == codes.n_rows
 
 
-@pytest.mark.parametrize("nonzeros", [1, 40, 1000])
-def test_small_chunks_hold_the_same(
-    pair: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch, nonzeros: int
-) -> None:
+def test_one_chunk_a_shard(pair: tuple[CodeStore, CodeStore]) -> None:
     codes = align(*pair)
-    whole = dense_chunks(codes)
-    assert len(list(codes.chunks())) == 1
-    monkeypatch.setattr(aligned, "CHUNK_NONZEROS", nonzeros)
-    sizes = [a.entries + b.entries for a, b in codes.chunks()]
-    assert nonzeros == 1000 or len(sizes) > 1
-    assert all(size >= nonzeros for size in sizes[:-1])
-    for got, expected in zip(dense_chunks(codes), whole, strict=True):
-        np.testing.assert_array_equal(got, expected)
+    sizes = [a.rows for a, b in codes.chunks() if a.rows == b.rows]
+    assert sum(sizes) == codes.n_rows
+    assert len(sizes) <= pair[0].n_shards
 
 
 def test_chunks_are_the_same_each_time(pair: tuple[CodeStore, CodeStore]) -> None:
@@ -171,10 +162,9 @@ def test_chunks_are_the_same_each_time(pair: tuple[CodeStore, CodeStore]) -> Non
             np.testing.assert_array_equal(one, other)
 
 
-def test_chunks_are_copies(pair: tuple[CodeStore, CodeStore]) -> None:
-    """A chunk outlives the mapping it was read from."""
-    for a, _ in align(*pair).chunks():
-        assert not isinstance(a.value.base, np.memmap)
+def test_nothing_is_copied_where_every_row_pairs(pair: tuple[CodeStore, CodeStore]) -> None:
+    for a, _ in align(pair[0], pair[0]).chunks():
+        assert isinstance(a.value, np.memmap)
 
 
 def same_places(where: Places, n: int = 1, **settings: Any) -> list[Shard]:

@@ -104,9 +104,7 @@ def test_correlations_are_those_of_the_codes(run: uf.Run, space_a: str) -> None:
     fit = fitting_documents(run.info["text"]["documents"], run.info["seed"])
     r, counts = [], []
     for half in (codes.only(fit), codes.only(~fit)):
-        chunks = [
-            [np.zeros((side.rows, 64)) for side in chunk] for chunk in half.chunks()
-        ]
+        chunks = [[np.zeros((side.rows, 64)) for side in chunk] for chunk in half.chunks()]
         for dense, chunk in zip(chunks, half.chunks(), strict=True):
             for out, side in zip(dense, chunk, strict=True):
                 out[np.repeat(np.arange(side.rows), np.diff(side.indptr)), side.index] = side.value

@@ -128,9 +128,7 @@ def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def _corpus(study: Study, documents: int):
-    return build_corpus(
-        study.text.source, documents=documents, tokens=None, count_tokens=len, tokenizer_digest=""
-    )
+    return build_corpus(study.text.source, documents=documents, tokens=None, count_tokens=len, tokenizer_digest="")
 
 
 def _words_agree(pairs) -> float:

@@ -21,8 +21,6 @@ from unifeat.errors import UserError
 from unifeat.matching.paired import CsrArrays
 from unifeat.models.activations import Places
 
-CHUNK_NONZEROS = 1 << 26  # of both sides together: half a gigabyte
-
 # A place within a shard as one integer: document (20 bits, counted from the shard's first), character (31), order (12).
 _ORDER_BITS = 12
 _DOCUMENT_SHIFT = 31 + _ORDER_BITS
@@ -59,19 +57,10 @@ class AlignedCodes:
         return replace(chosen, n_rows=sum(len(at_a) for _, _, at_a, _ in chosen._aligned_shards()))
 
     def chunks(self) -> Iterator[tuple[CsrArrays, CsrArrays]]:
-        """Aligned codes of about `CHUNK_NONZEROS` entries at a time; the same each time."""
-        held_a: list[CsrArrays] = []
-        held_b: list[CsrArrays] = []
-        size = 0
+        """Aligned codes of one shard after another; the same each time. Where every row pairs, nothing is copied."""
         for shard_a, shard_b, at_a, at_b in self._aligned_shards():
-            held_a.append(_take(shard_a, at_a))
-            held_b.append(_take(shard_b, at_b))
-            size += len(held_a[-1].index) + len(held_b[-1].index)
-            if size >= CHUNK_NONZEROS:
-                yield _join(held_a), _join(held_b)
-                held_a, held_b, size = [], [], 0
-        if held_a:
-            yield _join(held_a), _join(held_b)
+            if len(at_a):
+                yield _take(shard_a, at_a), _take(shard_b, at_b)
 
     def _aligned_shards(self) -> Iterator[tuple[Shard, Shard, NDArray[np.int64], NDArray[np.int64]]]:
         same_tokenizer = self.a.settings["tokenizer"] == self.b.settings["tokenizer"]
@@ -99,9 +88,7 @@ def align(a: CodeStore, b: CodeStore) -> AlignedCodes:
     return replace(paired, n_rows=rows)
 
 
-def shared_places(
-    a: Places, b: Places, *, same_tokenizer: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def shared_places(a: Places, b: Places, *, same_tokenizer: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the places that two shards share, in text order: two (shared,) arrays.
 
     Args:
@@ -111,8 +98,11 @@ def shared_places(
     first = min((int(p.document[0]) for p in (a, b) if len(p)), default=0)
     rows_a, keys_a = _keys(a, first, same_tokenizer)
     rows_b, keys_b = _keys(b, first, same_tokenizer)
-    _, at_a, at_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
-    return rows_a[at_a], rows_b[at_b]
+    # Both ascend, so a search finds what they share, without sorting them together as intersect1d does.
+    at_b = np.searchsorted(keys_b, keys_a)
+    at_b[at_b == len(keys_b)] = 0
+    shared = keys_b[at_b] == keys_a if len(keys_b) else np.zeros(len(keys_a), bool)
+    return rows_a[shared], rows_b[at_b[shared]]
 
 
 def _keys(places: Places, first: int, same_tokenizer: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -123,21 +113,19 @@ def _keys(places: Places, first: int, same_tokenizer: bool) -> tuple[NDArray[np.
     key = ((places.document[rows].astype(np.int64) - first) << _DOCUMENT_SHIFT) | (
         places.char_end[rows].astype(np.int64) << _ORDER_BITS
     )
-    unique, at = np.unique(key | order, return_index=True)
-    return rows[at], unique
+    key |= order
+    new = np.ones(len(key), bool)
+    new[1:] = key[1:] != key[:-1]
+    return rows[new], key[new]
 
 
 def _take(shard: Shard, rows: NDArray[np.int64]) -> CsrArrays:
-    """Some rows of a shard, copied out of the memory map."""
+    """Some rows of a shard: a view of the memory map if they follow each other, else a copy."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return CsrArrays(shard.indptr[rows[0] : rows[-1] + 2], shard.feature, shard.value)
     begin, end = shard.indptr[rows], shard.indptr[rows + 1]
     counts = end - begin
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(counts, out=indptr[1:])
     flat = np.arange(int(indptr[-1])) + np.repeat(begin - indptr[:-1], counts)
     return CsrArrays(indptr, shard.feature[flat], shard.value[flat])
-
-
-def _join(parts: list[CsrArrays]) -> CsrArrays:
-    lengths = [np.diff(part.indptr) for part in parts]
-    indptr = np.r_[0, np.cumsum(np.concatenate(lengths))].astype(np.int64)
-    return CsrArrays(indptr, np.concatenate([p.index for p in parts]), np.concatenate([p.value for p in parts]))

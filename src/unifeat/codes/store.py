@@ -11,6 +11,7 @@ from typing import Any
 
 from unifeat.codes.shard import FORMAT, Shard, read_shard
 from unifeat.errors import UserError
+from unifeat.progress import track
 from unifeat.storage import key_of, write_json
 
 
@@ -61,9 +62,7 @@ class CodeStore:
     def _check_settings(self, recorded: dict[str, Any]) -> None:
         if recorded == self.settings:
             return
-        differ = sorted(
-            k for k in {*recorded, *self.settings} if recorded.get(k, ...) != self.settings.get(k, ...)
-        )
+        differ = sorted(k for k in {*recorded, *self.settings} if recorded.get(k, ...) != self.settings.get(k, ...))
         raise UserError(
             f"store {self.folder} was made with other settings ({', '.join(differ)}): "
             "delete the folder, or set UNIFEAT_CACHE to another place"
@@ -98,22 +97,26 @@ class CodeStore:
                 raise
             self._unfinish()
             recorded = None
-        for number in range(shards):
-            path = self.shard_path(number)
-            try:
-                if recorded is None and not path.exists():
-                    continue
-                entry = self._entry(number, verify=True)
-                if recorded is not None and key_of(recorded[number]) != key_of(entry):
-                    raise UserError(
-                        f"shard {path} is not the one in the manifest: run the same command with --repair, "
-                        "which encodes it anew"
-                    )
-            except UserError:
-                if not repair:
-                    raise
-                path.unlink(missing_ok=True)
-                self._unfinish()
+        with track("checking stored codes", shards, unit="shards") as advance:
+            for number in range(shards):
+                path = self.shard_path(number)
+                try:
+                    if recorded is not None or path.exists():
+                        self._check(number, recorded[number] if recorded is not None else None)
+                except UserError:
+                    if not repair:
+                        raise
+                    path.unlink(missing_ok=True)
+                    self._unfinish()
+                advance(1)
+
+    def _check(self, number: int, recorded: dict[str, Any] | None) -> None:
+        entry = self._entry(number, verify=True)
+        if recorded is not None and key_of(recorded) != key_of(entry):
+            raise UserError(
+                f"shard {self.shard_path(number)} is not the one in the manifest: run the same command with --repair, "
+                "which encodes it anew"
+            )
 
     def finish(self, shards: int) -> None:
         """Write the manifest: checksums and totals of all shards."""

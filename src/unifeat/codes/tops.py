@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from unifeat.codes.shard import Shard
 from unifeat.codes.store import CodeStore
+from unifeat.progress import track
 
 COLUMNS = ["feature", "rank", "activation", "document", "char_end", "token"]
 
@@ -22,28 +25,35 @@ def top_activations(store: CodeStore, n: int) -> pd.DataFrame:
     """
     held = pd.DataFrame({column: [] for column in ("feature", "activation", "document", "char_end", "token")})
     floor = np.full(store.features, -np.inf, np.float32)  # the n-th best so far: weaker ones need no sorting
-    for shard in store.shards():
-        strong = np.flatnonzero(np.asarray(shard.value) > floor[shard.feature])
-        row = np.searchsorted(shard.indptr, strong, side="right") - 1
-        new = pd.DataFrame(
-            {
-                "feature": shard.feature[strong],
-                "activation": shard.value[strong],
-                "document": shard.places.document[row],
-                "char_end": shard.places.char_end[row],
-                "token": shard.places.token[row],
-            }
-        )
-        both = pd.concat([held, new], ignore_index=True) if len(held) else new
-        # A stable sort keeps text order among equals, since shards come in text order.
-        both = both.sort_values(["feature", "activation"], ascending=[True, False], kind="stable")
-        rank = both.groupby("feature", sort=False).cumcount()
-        held = both[rank < n]
-        last = held[rank[rank < n] == n - 1]
-        floor[last["feature"]] = last["activation"]
+    with track("finding the strongest activations", store.n_shards, unit="shards") as advance:
+        for shard in store.shards():
+            new = _above(floor, shard)
+            both = pd.concat([held, new], ignore_index=True) if len(held) else new
+            # A stable sort keeps text order among equals, since shards come in text order.
+            both = both.sort_values(["feature", "activation"], ascending=[True, False], kind="stable")
+            rank = both.groupby("feature", sort=False).cumcount()
+            held = both[rank < n]
+            last = held[rank[rank < n] == n - 1]
+            floor[last["feature"]] = last["activation"]
+            advance(1)
     held = held.assign(rank=held.groupby("feature", sort=False).cumcount()).reset_index(drop=True)
     return held[COLUMNS].astype(
         {"feature": "int32", "rank": "int32", "document": "int32", "char_end": "int32", "token": "int32"}
+    )
+
+
+def _above(floor: NDArray[np.float32], shard: Shard) -> pd.DataFrame:
+    """The activations of a shard that are stronger than their feature's floor, in text order."""
+    strong = np.flatnonzero(np.asarray(shard.value) > floor[shard.feature])
+    row = np.searchsorted(shard.indptr, strong, side="right") - 1
+    return pd.DataFrame(
+        {
+            "feature": shard.feature[strong],
+            "activation": shard.value[strong],
+            "document": shard.places.document[row],
+            "char_end": shard.places.char_end[row],
+            "token": shard.places.token[row],
+        }
     )
 
 

@@ -122,6 +122,10 @@ def fill_records(indptr, index, value, rank, shift, start, first, last, values, 
     per_word = values.itemsize // ids.itemsize
     dense = shift.shape[0]
     apart = np.empty(dense)
+    longest = 0
+    for row in range(first, last):
+        longest = max(longest, indptr[row + 1] - indptr[row])
+    kept = np.empty(longest, values.dtype)
     for row in range(first, last):
         head = np.uint64(start[row])
         body = head * np.uint64(per_word)
@@ -135,6 +139,7 @@ def fill_records(indptr, index, value, rank, shift, start, first, last, values, 
                 if r < dense:
                     apart[r] = value[q] - shift[r]
                 else:
+                    kept[k] = value[q]
                     k += np.uint64(1)
                     ids[body + k] = r
         ids[body] = k
@@ -143,10 +148,8 @@ def fill_records(indptr, index, value, rank, shift, start, first, last, values, 
             values[head + np.uint64(d)] = apart[d]
             values[head + np.uint64(dense + d)] = apart[d] - values[head + np.uint64(d)]
         head += np.uint64(2 * dense)
-        for q in range(begin, end):
-            if value[q] != 0 and rank[np.uint32(index[q])] >= dense:
-                values[head] = value[q]
-                head += np.uint64(1)
+        for i in range(k):
+            values[head + i] = kept[i]
 
 
 @njit(nogil=True, cache=True)

@@ -44,10 +44,7 @@ def write_examples(
     Columns: `space`, `feature`, `rank`, `activation`, `document`, `before`, `token`, `after`.
     """
     wanted = pd.concat(
-        [
-            shown[[f"space_{side}", f"feature_{side}"]].set_axis(["space", "feature"], axis=1)
-            for side in ("a", "b")
-        ]
+        [shown[[f"space_{side}", f"feature_{side}"]].set_axis(["space", "feature"], axis=1) for side in ("a", "b")]
     ).drop_duplicates()
     tables = []
     for space in spaces:
@@ -64,9 +61,9 @@ def write_examples(
         written = decoders[space].decode([int(token)])
         start = end - len(written) if text[:end].endswith(written) else max(end - 1, 0)
         parts.append((text[:start], text[start:end], text[end:]))
-    rows = rows.assign(
-        before=[p[0] for p in parts], word=[p[1] for p in parts], after=[p[2] for p in parts]
-    ).drop(columns=["token", "char_end"])
+    rows = rows.assign(before=[p[0] for p in parts], word=[p[1] for p in parts], after=[p[2] for p in parts]).drop(
+        columns=["token", "char_end"]
+    )
     rows = rows.rename(columns={"word": "token"})[
         ["space", "feature", "rank", "activation", "document", "before", "token", "after"]
     ]
