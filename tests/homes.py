@@ -103,7 +103,9 @@ _shared: dict[str, Any] = {}
 def shared_warm() -> Warm:
     """One server for all tests of a session."""
     if "warm" not in _shared:
-        _shared["warm"] = Warm(Path(tempfile.mkdtemp(prefix="unifeat-warm-")))
+        folder = Path(tempfile.mkdtemp(prefix="unifeat-warm-"))
+        _shared["warm"] = Warm(folder)
+        atexit.register(shutil.rmtree, folder)
         atexit.register(_shared["warm"].close)
     return _shared["warm"]
 

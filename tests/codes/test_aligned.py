@@ -162,9 +162,18 @@ def test_chunks_are_the_same_each_time(pair: tuple[CodeStore, CodeStore]) -> Non
             np.testing.assert_array_equal(one, other)
 
 
-def test_nothing_is_copied_where_every_row_pairs(pair: tuple[CodeStore, CodeStore]) -> None:
-    for a, _ in align(pair[0], pair[0]).chunks():
-        assert isinstance(a.value, np.memmap)
+@pytest.mark.parametrize("documents", [[True, True, True], [True, False, True], [False, True, False]])
+def test_nothing_is_copied_where_rows_follow_each_other(tmp_path: Path, documents: list[bool]) -> None:
+    where = places([0, 0, 0, 1, 1, 2], [1, 2, 3, 1, 5, 1])
+    rng = np.random.default_rng(0)
+    a, b = (written(tmp_path, [shard_of(rng.normal(size=(6, 32)), where)] * 2, model=name) for name in "ab")
+    keep = np.array(documents)[where.document]
+    codes = align(a, b).only(np.array(documents))
+    for chunk in codes.chunks():
+        for side in chunk:
+            assert isinstance(side.value, np.memmap) == (documents != [True, False, True])
+    for got, store in zip(dense_chunks(codes), (a, b), strict=True):
+        np.testing.assert_array_equal(got, np.concatenate([dense_of(shard)[keep] for shard in store.shards()]))
 
 
 def same_places(where: Places, n: int = 1, **settings: Any) -> list[Shard]:
@@ -179,6 +188,13 @@ def test_many_tokens_that_end_at_one_character(tmp_path: Path) -> None:
     assert align(a, b).n_rows == 103
     other = written(tmp_path, same_places(where), tokenizer="other")
     assert align(a, other).n_rows == 3
+
+
+def test_no_row_is_used_twice() -> None:
+    """More tokens at one character than places can tell apart: the rest stays unpaired."""
+    where = places([0] * 5000, [1] * 5000)
+    for rows in shared_places(where, where, same_tokenizer=True):
+        assert len(rows) == len(np.unique(rows)) == 4096
 
 
 def test_places_far_into_a_large_text(tmp_path: Path) -> None:

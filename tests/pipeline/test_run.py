@@ -14,6 +14,7 @@ import torch
 
 import unifeat as uf
 from homes import GROUP, STUDY, Place, hashes, write_study
+from stores import dense_rows
 from unifeat.codes import encode
 from unifeat.codes.aligned import align
 from unifeat.codes.store import CodeStore
@@ -104,11 +105,8 @@ def test_correlations_are_those_of_the_codes(run: uf.Run, space_a: str) -> None:
     fit = fitting_documents(run.info["text"]["documents"], run.info["seed"])
     r, counts = [], []
     for half in (codes.only(fit), codes.only(~fit)):
-        chunks = [[np.zeros((side.rows, 64)) for side in chunk] for chunk in half.chunks()]
-        for dense, chunk in zip(chunks, half.chunks(), strict=True):
-            for out, side in zip(dense, chunk, strict=True):
-                out[np.repeat(np.arange(side.rows), np.diff(side.indptr)), side.index] = side.value
-        both = [np.concatenate([dense[side] for dense in chunks]) for side in (0, 1)]
+        chunks = [[dense_rows(*side, 64).astype(np.float64) for side in chunk] for chunk in half.chunks()]
+        both = [np.concatenate([chunk[side] for chunk in chunks]) for side in (0, 1)]
         with np.errstate(invalid="ignore", divide="ignore"):
             r.append(np.corrcoef(*both, rowvar=False)[:64, 64:])
         counts.append([(side != 0).sum(0) for side in both])
