@@ -6,6 +6,7 @@ can run it, in any order, again after a kill, with the same outcome bit for bit.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,11 +48,13 @@ def encode_spaces(
     missing = [[e for e in encoders if not e.store.has(group)] for group in range(corpus.groups)]
     work = sum(size for size, todo in zip(corpus.group_characters, missing, strict=True) if todo)
     name = model.name.rsplit("/", 1)[-1]
+    start, tokens = time.monotonic(), 0
     with track(f"encoding {name} ({len(encoders)} spaces)", work, unit="characters") as advance:
         for group, todo in enumerate(missing):
             if todo:
-                encode_group(model, corpus, group, todo, context=context, bos=bos)
-                advance(corpus.group_characters[group])
+                tokens += encode_group(model, corpus, group, todo, context=context, bos=bos)
+                rate = tokens / (time.monotonic() - start)
+                advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")
     for encoder in encoders:
         if not encoder.store.finished():
             _check_long_enough(encoder, corpus, context)
@@ -60,13 +63,14 @@ def encode_spaces(
 
 def encode_group(
     model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], *, context: int, bos: int | None
-) -> None:
-    """Encode one group of text for some spaces of a model and write their shards."""
+) -> int:
+    """Encode one group of text for some spaces of a model and write their shards; returns the tokens read."""
     points = list(dict.fromkeys(encoder.point for encoder in encoders))
     activations = run_group(model, corpus.parts(group), points, context=context, bos=bos)
     for encoder in encoders:
         shard = encode_shard(encoder, activations, with_fvu=group % _FVU_EVERY == 0)
         write_shard(encoder.store.shard_path(group), shard)
+    return activations.masked.read
 
 
 def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: bool) -> Shard:
