@@ -210,9 +210,9 @@ def test_what_is_there_is_not_encoded_again(
     done = []
     group_itself = encode.encode_group
 
-    def spy(model: object, corpus: object, group: int, todo: list[Encoder], **kwargs: object) -> None:
+    def spy(model: object, corpus: object, group: int, todo: list[Encoder], **kwargs: object) -> int:
         done.append((group, [e.space for e in todo]))
-        group_itself(model, corpus, group, todo, **kwargs)
+        return group_itself(model, corpus, group, todo, **kwargs)
 
     monkeypatch.setattr(encode, "encode_group", spy)
     encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
