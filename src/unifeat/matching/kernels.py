@@ -51,7 +51,8 @@ class Columns(NamedTuple):
 
     start: Array  # (features of the block + 1,) int64
     word: Array  # (entries,) uint32
-    value: Array  # (entries,) float64, dense features less their shift and on every row
+    value: Array  # (entries,) float32 or float64; dense features less their shift and on every row, their high parts
+    low: Array  # (entries of dense features, which come first,) the same type, their low parts
 
 
 class Best(NamedTuple):
@@ -165,34 +166,38 @@ def count_columns(indptr, index, value, rank, dense, first, last, count):  # typ
 
 @njit(nogil=True, cache=True)
 def fill_columns(  # type: ignore[no-untyped-def]
-    indptr, index, value, rank, shift, start, low, high, first, last, cursor, word, column_value
+    indptr, index, value, rank, shift, start, low, high, first, last, cursor, word, column_value, column_low
 ):
     """Write the entries of ranks low:high in rows first:last, each at its column's cursor."""
     dense, width = shift.shape[0], np.uint32(high - low)
+    apart = np.empty(dense)
     for row in range(first, last):
         head = start[row]
-        for d in range(low, min(dense, high)):
-            at = cursor[d - low]
-            cursor[d - low] = at + 1
-            word[at] = head
-            column_value[at] = -shift[d]
+        for d in range(dense):
+            apart[d] = -shift[d]
         for q in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
             r = rank[np.uint32(index[q])]
             column = np.uint32(r - low)  # below low it wraps around and is too large: one comparison does for both
             if column < width and r >= 0 and value[q] != 0:
                 if r < dense:
-                    column_value[cursor[column] - 1] = value[q] - shift[r]
+                    apart[r] = value[q] - shift[r]
                 else:
                     at = np.uint64(cursor[column])
                     cursor[column] += 1
                     word[at] = head
                     column_value[at] = value[q]
+        for d in range(low, min(dense, high)):
+            at = np.uint64(cursor[d - low])
+            cursor[d - low] += 1
+            word[at] = head
+            column_value[at] = apart[d]
+            column_low[at] = apart[d] - column_value[at]
 
 
 @njit(nogil=True, cache=True)
 def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-untyped-def]
     """total[b] += Σ a·b over entries first:last of one A feature."""
-    values, ids, word = records.values, records.ids, columns.word
+    values, ids, word, low = records.values, records.ids, columns.word, columns.low
     per_word = len(records.per_word)
     line, lines, dense = 64 // values.itemsize, records.lines, records.dense
     for p in range(first, last):
@@ -204,7 +209,9 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
             near = np.int64(word[p + _NEAR])
             for i in range(lines):
                 _prefetch_near(values, near + i * line)
-        a = columns.value[p]
+        a = np.float64(columns.value[p])
+        if p < low.shape[0]:
+            a += low[p]
         head = np.int64(word[p])
         body = head * per_word
         k: Any = np.int64(ids[body])

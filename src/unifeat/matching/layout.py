@@ -121,17 +121,30 @@ def columns(chunks: list[ChunkPair], plan: Outline, profile: Profile, low: int, 
     np.cumsum(count.sum(axis=0), out=column[1:])
     # Each part writes behind the parts before it, so a column is in row order whoever wrote it.
     cursor = column[:-1] + np.cumsum(count, axis=0) - count
-    word, value = np.empty(column[-1], np.uint32), np.empty(column[-1])
+    dtype = chunks[0][0].value.dtype
+    word, value = np.empty(column[-1], np.uint32), np.empty(column[-1], dtype)
+    low_part = np.empty(column[max(min(profile.dense, high) - low, 0)], dtype)
 
     def fill(part: int) -> None:
         for c, first, last in parts[part]:
             where = plan.start[bounds[c] : bounds[c + 1]]
             kernels.fill_columns(
-                *chunks[c][0], profile.rank, profile.shift, where, low, high, first, last, cursor[part], word, value
+                *chunks[c][0],
+                profile.rank,
+                profile.shift,
+                where,
+                low,
+                high,
+                first,
+                last,
+                cursor[part],
+                word,
+                value,
+                low_part,
             )
 
     team.each(fill, list(range(len(parts))))
-    return Columns(column, word, value)
+    return Columns(column, word, value, low_part)
 
 
 def _per_word(profile: Profile, dtype: Any) -> int:
