@@ -6,18 +6,13 @@ from pathlib import Path
 
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
-from unifeat.models.language import (
-    check_layers,
-    load_language_model,
-    load_tokenizer,
-    read_config,
-    tokenizer_digest,
-)
+from unifeat.models.language import check_layers, load_language_model, load_tokenizer, read_config
 from unifeat.models.sae import is_local, registry
 from unifeat.models.training import Trained, train_saes
 from unifeat.progress import say
+from unifeat.spaces import study_corpus
 from unifeat.study import Study
-from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.text.corpus import Corpus
 
 
 def train(study: Study, out: Path | None = None) -> list[Trained]:
@@ -88,17 +83,5 @@ def _is_released(name: str) -> bool:
 def training_corpus(study: Study, model_name: str) -> Corpus:
     """The training text; a token budget is counted by the tokenizer of the model that is trained on."""
     assert study.train is not None
-    text = study.train.text
     model = study.models[model_name]
-    tokenizer = load_tokenizer(model.name, model.dtype)
-    return build_corpus(
-        text.source,
-        documents=text.documents,
-        tokens=text.tokens,
-        count_tokens=lambda t: len(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]),
-        tokenizer_digest=tokenizer_digest(tokenizer),
-        skip=text.skip,
-        field=text.field,
-        split=text.split,
-        config=text.config,
-    )
+    return study_corpus(study.train.text, load_tokenizer(model.name, model.dtype))
