@@ -18,25 +18,21 @@ import unifeat as uf
 from unifeat.report.figures import count_bounds, count_panel, panel_figure, score_bounds, score_panel
 from unifeat.report.tables import group_pairs, measures
 
-PANELS = ("score", "null_mean", "corrected")
-
 
 def main(run_folder: str, picture: str) -> None:
     run = uf.open(run_folder)
     groups = group_pairs(run)[0]
     measure = measures(run)[0]
-    rows = [
-        ("Shared features: pairs that are each other's best partner", "kept", count_panel(run, groups, "kept")),
-        ("Mean r on documents the pairs were not found on", "", count_panel(run, groups, "mean_correlation_heldout")),
-        *((f"{measure.label}: {name}", "", score_panel(run, measure, groups, name)) for name in PANELS),
+    heldout, scale = "mean_correlation_heldout", score_bounds(run, measure)
+    panels = [
+        ("pairs kept", count_panel(run, groups, "kept"), count_bounds(run, "kept")),
+        ("mean held-out r", count_panel(run, groups, heldout), count_bounds(run, heldout)),
+        (measure.label, score_panel(run, measure, groups, "score"), scale),
+        ("the same, pairs shuffled", score_panel(run, measure, groups, "null_mean"), scale),
+        ("chance-corrected", score_panel(run, measure, groups, "corrected"), scale),
     ]
-    titles = ["pairs kept", "mean held-out r", f"{measure.label}", "the same, pairs shuffled", "chance-corrected"]
     figures = []
-    for (_, _, panel), title in zip(rows, titles, strict=True):
-        bounds = {
-            titles[0]: count_bounds(run, "kept"),
-            titles[1]: count_bounds(run, "mean_correlation_heldout"),
-        }.get(title, score_bounds(run, measure))
+    for title, panel, bounds in panels:
         figure = go.Figure(panel_figure(panel, groups, bounds))
         figure.update_layout(width=300, height=250, title={"text": title, "font": {"size": 14}}, margin={"t": 40})
         figures.append(figure.to_html(full_html=False, include_plotlyjs=False, config={"staticPlot": True}))

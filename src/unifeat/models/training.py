@@ -125,10 +125,8 @@ def train_saes(
                     notes.append(f"L{point.layer} {_describe(trainer, output)}")
             advance(spec.batch, note="  ".join(notes))
     seconds = time.monotonic() - start
-    trained = []
     for point, folder in folders.items():
         _save(trainers[point], point, model, model_spec, spec, folder)
-        trained.append(folder)
     qualities = measure_quality(
         model,
         corpus,
