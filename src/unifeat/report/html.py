@@ -37,7 +37,7 @@ from unifeat.storage import write_text
 _GLOSSES = {
     "svcca": "Mean canonical correlation of the leading principal components of the paired decoder rows.",
     "rsa": "Correlation, over all pairs of features, of how far apart the two sides place them.",
-    "cka": "Linear centred kernel alignment of the paired decoder rows; inflated where pairs are few.",
+    "cka": "Linear centred kernel alignment of the paired decoder rows; unless debiased, inflated where pairs are few.",
 }
 _ONE_COMPONENT = "The first principal components only: the setting under which results were first published."
 _HOOKS = {"resid_post": "block output", "resid_pre": "block input", "attn_out": "attention", "mlp_out": "MLP"}
