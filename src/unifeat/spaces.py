@@ -85,7 +85,7 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
         config = read_config(spec.name, spec.dtype)
         tokenizer = tokenizers[model_name]
         bos = bos_of(tokenizer, spec.bos)
-        identity, digest = model_identity(spec.name, spec.dtype), tokenizer_digest(tokenizer)
+        identity, digest = model_identity(spec.name, spec.dtype, spec.randomise), tokenizer_digest(tokenizer)
         models[model_name] = {
             "name": spec.name,
             "architecture": config.model_type,
@@ -105,7 +105,9 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
             encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store))
         if any(not e.store.finished() for e in encoders):
             points = [e.point for e in encoders]
-            model = load_language_model(spec.name, points, dtype=spec.dtype, device=spec.device)
+            model = load_language_model(
+                spec.name, points, dtype=spec.dtype, device=spec.device, randomise=spec.randomise
+            )
             for encoder in encoders:
                 encoder.sae.to(str(model.device))
             encode_spaces(model, corpus, encoders, context=study.text.context, bos=bos)

@@ -36,6 +36,16 @@ class TextSpec(_Part):
         None, gt=0, description="stop after the document that reaches so many tokens of the first model"
     )
     context: int = Field(128, ge=2, description="window length in tokens, BOS included")
+    windows: int | None = Field(None, gt=0, description="at most so many windows of each document, from its start")
+
+
+class MaskSpec(_Part):
+    """Which tokens are left out of the codes."""
+
+    special: bool = Field(True, description="leave out special tokens, a BOS that the study adds among them")
+    first: bool = Field(True, description="leave out the first position of each window")
+    sinks: bool = Field(True, description="leave out attention sinks: activation norm above 5 × the median")
+    pads: bool = Field(True, description="no padding; false fills every window up to `context` and keeps the pads")
 
 
 class ModelSpec(_Part):
@@ -47,6 +57,9 @@ class ModelSpec(_Part):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     bos: Literal["auto"] | bool = Field("auto", description="begin windows with BOS; auto does what the tokenizer does")
+    randomise: int | None = Field(
+        None, ge=0, description="a control: redraw all weights with this seed, each tensor's mean and spread kept"
+    )
 
 
 class SpacesSpec(_Part):
@@ -57,6 +70,12 @@ class SpacesSpec(_Part):
     sae: str = Field(description="release/sae_id or folder; {layer} stands for the layer")
     hook: HookKind = Field("resid_post", description="resid_post, resid_pre, attn_out or mlp_out")
     name: str | None = Field(None, description="prefix of the spaces' names, if not the model's name")
+    codes: Literal["output", "pre_activation"] = Field(
+        "output", description="the SAE's output, or relu of its encoder before any top-k (dense; as published)"
+    )
+    random_directions: int | None = Field(
+        None, ge=0, description="a control: redraw the SAE's directions with this seed, their lengths kept"
+    )
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -76,8 +95,8 @@ class SpacesSpec(_Part):
 class MatchingSpec(_Part):
     """How features become pairs."""
 
-    method: Literal["max", "mutual", "one-to-one", "assignment"] = "mutual"
-    direction: Literal["a_to_b", "b_to_a"] = Field("a_to_b", description="for max: whose best partner")
+    method: Literal["max", "mutual", "one-to-one", "assignment", "csls", "first-seen"] = "mutual"
+    direction: Literal["a_to_b", "b_to_a"] = Field("a_to_b", description="for max and first-seen: whose best partner")
     top: int = Field(4, ge=1, description="best partners kept a feature, both ways: the candidate graph")
     min_correlation: float = Field(0.1, ge=-1, le=1, description="pairs at or below it are dropped")
     min_count: int = Field(10, ge=0, description="features firing on fewer tokens are dropped")
@@ -96,10 +115,26 @@ class MetricSpec(_Part):
     settings: dict[str, Any] = {}
 
 
-class InferenceSpec(_Part):
-    """The pair-shuffle null: which row goes with which, within the kept pairs."""
+class SubspacesSpec(_Part):
+    """Sets of features with a meaning: categories of words, and which features belong to one."""
 
-    permutations: int = Field(200, ge=0)
+    categories: str = Field("paper", description="YAML file of word lists, `paper` (its eight lists), or `wordnet`")
+    only: list[str] | None = Field(None, description="some of the categories")
+    top_tokens: int = Field(5, ge=1, le=10, description="activating tokens looked at")
+    at_least: int = Field(2, ge=1, description="how many of them must be words of the category")
+    window: int = Field(0, ge=0, description="tokens to either side whose words count too")
+    control_lists: int = Field(1, ge=0, description="lists of random words of the same frequency, per category")
+    subsets: int = Field(200, ge=0, description="random sets of pairs, same size and firing frequency: the null")
+
+
+class InferenceSpec(_Part):
+    """Nulls and intervals."""
+
+    permutations: int = Field(200, ge=0, description="shuffles of which row goes with which, within the kept pairs")
+    rematches: int = Field(0, ge=0, description="matchings redone with one model's text shifted by documents")
+    bootstraps: int = Field(200, ge=0, description="resampled documents, for intervals of r and of match rates")
+    subsamples: int = Field(60, ge=0, description="halves of the pairs, for intervals of the geometry")
+    level: float = Field(0.95, gt=0, lt=1, description="of the intervals")
 
 
 class TrainSpec(_Part):
@@ -143,6 +178,11 @@ class Study(_Part):
     matching: MatchingSpec = MatchingSpec()
     geometry: list[MetricSpec] = _DEFAULT_METRICS
     inference: InferenceSpec = InferenceSpec()
+    mask: MaskSpec = MaskSpec()
+    subspaces: SubspacesSpec | None = None
+    published: Literal["arxiv-2410.06981"] | None = Field(
+        None, description="show the numbers published there beside the run's own"
+    )
     train: TrainSpec | None = None
     seed: int = 0
 
@@ -237,6 +277,8 @@ def _known_keys(place: tuple[Any, ...]) -> list[str]:
         "matching": MatchingSpec,
         "geometry": MetricSpec,
         "inference": InferenceSpec,
+        "mask": MaskSpec,
+        "subspaces": SubspacesSpec,
         "train": TrainSpec,
     }
     # Below `models` the second part is the user's own name for a model; below `train` it may be another group.

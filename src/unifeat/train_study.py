@@ -33,7 +33,13 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
     trained: list[Trained] = []
     for model_name, folders in _missing(study, out).items():
         model_spec = study.models[model_name]
-        model = load_language_model(model_spec.name, list(folders), dtype=model_spec.dtype, device=model_spec.device)
+        model = load_language_model(
+            model_spec.name,
+            list(folders),
+            dtype=model_spec.dtype,
+            device=model_spec.device,
+            randomise=model_spec.randomise,
+        )
         corpus = training_corpus(study, model_name)
         trained += train_saes(model, model_spec, corpus, study.train, folders, study.seed)
     if not trained:

@@ -147,7 +147,7 @@ def load_tokenizer(name: str, dtype: str = "auto") -> Any:
 
 
 def load_language_model(
-    name: str, points: list[HookPoint], *, dtype: str = "auto", device: str = "auto"
+    name: str, points: list[HookPoint], *, dtype: str = "auto", device: str = "auto", randomise: int | None = None
 ) -> LanguageModel:
     """Load a model and cut it after the deepest block that `points` name.
 
@@ -156,6 +156,7 @@ def load_language_model(
         points: where activations will be read.
         dtype: auto, float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1 …
+        randomise: seed of a re-initialised copy, see `redraw_weights`.
 
     Raises:
         UserError: unknown model, or a layer it does not have.
@@ -170,6 +171,8 @@ def load_language_model(
         model = causal_lm(folder, dtype=torch_dtype)
     except LOADING_ERRORS as error:
         raise _unknown(name, error) from error
+    if randomise is not None:
+        redraw_weights(model, randomise)
     decoder = model.get_decoder()
     config = decoder.config
     blocks = cut_after(decoder, config, n_layers, deepest)
@@ -188,6 +191,21 @@ def load_language_model(
         device=torch_device,
         dtype=torch_dtype,
     )
+
+
+@torch.no_grad()
+def redraw_weights(model: nn.Module, seed: int) -> None:
+    """Replace every parameter by normal noise of the same mean and standard deviation, tensor by tensor.
+
+    What is left of the model is its architecture, its tokenizer and the sizes of its weights: a control for what
+    these alone make alike (Heap et al. 2025, "Sparse autoencoders can interpret randomly initialized transformers").
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():  # tied weights come once
+        wide = parameter.detach().to("cpu", torch.float32)
+        spread = float(wide.std(correction=0))
+        noise = torch.randn(wide.shape, generator=generator)
+        parameter.copy_((noise * spread + wide.mean()).to(parameter.dtype))
 
 
 def read_config(name: str, dtype: str = "auto") -> Any:
@@ -216,11 +234,13 @@ def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
             )
 
 
-def model_identity(name: str, dtype: str) -> dict[str, Any]:
+def model_identity(name: str, dtype: str, randomise: int | None = None) -> dict[str, Any]:
     """What determines a model's activations, found without loading it: its files' hashes, or its commit on the hub."""
     torch_dtype = resolve_dtype(dtype)
     folder = model_folder(name, torch_dtype)
     identity: dict[str, Any] = {"dtype": str(torch_dtype).removeprefix("torch.")}
+    if randomise is not None:
+        identity["randomise"] = randomise
     path = Path(folder)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json")
