@@ -2,13 +2,18 @@
 
 from unifeat.inference._permutation_test import PermutationTest, find_measure, permutation_test
 from unifeat.inference.calibration import Calibration, calibrate
-from unifeat.inference.permuting import null_scores, permutations
+from unifeat.inference.multiplicity import false_discovery_rate, family_wise
+from unifeat.inference.permuting import SharedRows, induced, null_scores, permutations
 
 __all__ = [
     "Calibration",
     "PermutationTest",
+    "SharedRows",
     "calibrate",
+    "false_discovery_rate",
+    "family_wise",
     "find_measure",
+    "induced",
     "null_scores",
     "permutation_test",
     "permutations",

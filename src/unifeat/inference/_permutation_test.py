@@ -14,7 +14,7 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry import MEASURES, Measure, Score
 from unifeat.geometry.score import describe, html_card
 from unifeat.inference.calibration import calibrate
-from unifeat.inference.permuting import null_scores, whole
+from unifeat.inference.permuting import SharedRows, null_scores, whole
 from unifeat.progress import track
 
 _BATCH = 25
@@ -86,6 +86,7 @@ def permutation_test(
     permutations: int = 1000,
     seed: int = 0,
     alpha: float = 0.05,
+    rows: SharedRows | None = None,
     **settings: Any,
 ) -> PermutationTest:
     """Score the pairs (x_i, y_i) and ask how often shuffled pairs (x_i, y_π(i)) score as high.
@@ -95,6 +96,8 @@ def permutation_test(
     permutations: how many shuffles; the smallest p they can give is 1 / (permutations + 1).
     seed: the same seed and n give the same permutations, for every measure, on every machine.
     alpha: level of the threshold τ in the chance-corrected score.
+    rows: which rows of a larger whole the pairs are; tests that say so share their permutations, however many of
+        these rows each has (what max-T over a grid needs).
     settings: keywords of the measure.
 
     The null is "any row of y might have gone with any row of x". It does not know that the pairs were picked
@@ -112,7 +115,7 @@ def permutation_test(
         with track(f"{chosen.name} null", total=m, unit="shuffles") as advance:
             batches = []
             for start in range(0, m, _BATCH):
-                batches.append(null_scores(prepared, min(_BATCH, m - start), seed, start=start))
+                batches.append(null_scores(prepared, min(_BATCH, m - start), seed, start=start, rows=rows))
                 advance(batches[-1].size)
         null = np.concatenate(batches)
     null.flags.writeable = False

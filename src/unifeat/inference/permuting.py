@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
@@ -15,9 +17,8 @@ from unifeat.geometry.measure import Prepared
 def permutations(n: int, m: int, seed: int = 0, *, start: int = 0) -> Iterator[NDArray[np.intp]]:
     """Permutations number `start` … `start + m − 1` of range(n), each an intp array of shape (n,).
 
-    Permutation b depends on (seed, n, b) alone: batches can be made anywhere, in any order, and cells of a
-    grid with equally many pairs share them. Drawn by sorting the raw words of a Philox generator with key
-    (seed, b), whose stream numpy keeps fixed between versions.
+    Permutation b depends on (seed, n, b) alone: batches can be made anywhere, in any order. Drawn by sorting the raw
+    words of a Philox generator with key (seed, b), whose stream numpy keeps fixed between versions.
 
     Raises UserError for a seed outside 0 … 2⁶⁴ − 1 or a negative count.
     """
@@ -37,13 +38,61 @@ def _permutation(n: int, seed: int, number: int) -> NDArray[np.intp]:
     return np.argsort(words, kind="stable")
 
 
-def null_scores(prepared: Prepared, m: int, seed: int = 0, *, start: int = 0) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class SharedRows:
+    """Which rows of a larger whole the pairs of one test are, so that tests on different rows share permutations.
+
+    Attributes:
+        ids: (n,) the pairs' places in the whole, all different.
+        size: how many places the whole has.
+    """
+
+    ids: NDArray[np.int64]
+    size: int
+
+    def __post_init__(self) -> None:
+        ids = self.ids
+        if len(np.unique(ids)) != len(ids) or (len(ids) and not 0 <= ids.min() <= ids.max() < self.size):
+            raise UserError(f"shared rows: give different whole numbers below {self.size}, one for each pair")
+
+
+def induced(order: NDArray[np.intp], rows: SharedRows) -> NDArray[np.intp]:
+    """The permutation of range(n) that a permutation of the whole induces on n of its places.
+
+    Follow the whole's permutation from a place until it returns to one of the n: that is where the place goes. Of a
+    uniform permutation the induced one is uniform too, and sets with most places in common are permuted mostly alike
+    (Kerov, Olshanski & Vershik 2004, "Harmonic analysis on the infinite symmetric group", Invent. Math. 158: virtual
+    permutations). So the cells of a grid, whose pairs differ, can share one permutation.
+    """
+    place = np.full(rows.size, -1, np.intp)
+    place[rows.ids] = np.arange(len(rows.ids))
+    return _first_return(order, rows.ids.astype(np.intp), place)
+
+
+@njit(nogil=True, cache=True)
+def _first_return(order, ids, place):  # type: ignore[no-untyped-def]
+    to = np.empty(ids.size, np.intp)
+    for i in range(ids.size):
+        at = order[ids[i]]
+        while place[at] < 0:
+            at = order[at]
+        to[i] = place[at]
+    return to
+
+
+def null_scores(
+    prepared: Prepared, m: int, seed: int = 0, *, start: int = 0, rows: SharedRows | None = None
+) -> NDArray[np.float64]:
     """Values under permutations number `start` … `start + m − 1`, float64 (m,).
 
+    rows: see `SharedRows`; without it the pairs themselves are the whole.
     A pure function of its arguments: run batches in any order, on any machine, and concatenate them.
     """
-    values = (prepared.shuffled(order) for order in permutations(prepared.n, m, seed, start=start))
-    return np.fromiter(values, dtype=np.float64, count=m)
+    if rows is None:
+        orders = permutations(prepared.n, m, seed, start=start)
+    else:
+        orders = (induced(order, rows) for order in permutations(rows.size, m, seed, start=start))
+    return np.fromiter((prepared.shuffled(order) for order in orders), dtype=np.float64, count=m)
 
 
 def whole(value: Any, name: str, *, least: int) -> int:
