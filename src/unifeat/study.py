@@ -125,6 +125,12 @@ class SubspacesSpec(_Part):
     window: int = Field(0, ge=0, description="tokens to either side whose words count too")
     control_lists: int = Field(1, ge=0, description="lists of random words of the same frequency, per category")
     subsets: int = Field(200, ge=0, description="random sets of pairs, same size and firing frequency: the null")
+    geometry: list[MetricSpec] | None = Field(None, description="measures for the categories, if not the study's own")
+
+    @field_validator("geometry", mode="before")
+    @classmethod
+    def _short_metrics(cls, value: Any) -> Any:
+        return _long_metrics(value)
 
 
 class InferenceSpec(_Part):
@@ -189,10 +195,7 @@ class Study(_Part):
     @field_validator("geometry", mode="before")
     @classmethod
     def _short_metrics(cls, value: Any) -> Any:
-        """Allow `- cka` and `- svcca: {dims: 64}` beside the long form."""
-        if not isinstance(value, list):
-            return value
-        return [_long_metric(item) for item in value]
+        return _long_metrics(value)
 
     @model_validator(mode="after")
     def _names_agree(self) -> Study:
@@ -213,6 +216,11 @@ class Study(_Part):
         if twice:
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
         return self
+
+
+def _long_metrics(value: Any) -> Any:
+    """Allow `- cka` and `- svcca: {dims: 64}` beside the long form."""
+    return [_long_metric(item) for item in value] if isinstance(value, list) else value
 
 
 def _long_metric(item: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from unifeat.errors import UserError
 from unifeat.report.distributions import correlation_figure, heldout_figure, partner_figure
 from unifeat.report.figures import count_panel, heatmap_figure, panel_figure
+from unifeat.report.summary import summary
 from unifeat.report.tables import (
     cells,
     decimal,
@@ -19,7 +20,6 @@ from unifeat.report.tables import (
     rows_of,
     scores_of,
     span,
-    summary,
 )
 
 

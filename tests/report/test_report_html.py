@@ -88,7 +88,7 @@ def test_says_what_was_compared_and_found(make_run):
         for value in (row.score, row.null_mean, row.corrected, row.q):
             assert f"{value:.3f}" in text
     assert "Of the 256 features of smollm2@7, 60 (23 %) have a mutual best partner in gemma3@4 with r > 0.1" in text
-    assert "they were selected for correlating, and the null does not repeat that selection" in text
+    assert "they were selected for correlating, and shuffling does not repeat that selection" in text
     assert "torch 2.13.0" in text
     assert "encode 201.4" in text
     assert "min_correlation: 0.1" in text

@@ -1,5 +1,8 @@
 """How alike two sets of paired rows lie: pure functions on two arrays, x (n, d_a) against y (n, d_b)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from unifeat.geometry._cka import cka, prepare_cka
 from unifeat.geometry._heldout_cca import heldout_cca, prepare_heldout_cca
 from unifeat.geometry._mean_max_cosine import mean_max_cosine, prepare_mean_max_cosine
@@ -86,6 +89,25 @@ MEASURES: dict[str, Measure] = {
     ),
 }
 
+
+def heldout_counterpart(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The measure and settings that ask the same of pairs which had no part in any fit; None where there is none.
+
+    SVCCA and PWCCA fit directions: held-out CCA fits them on other pairs. Procrustes has a held-out form, and CKA's
+    bias is what debiasing takes away. RSA and nearest neighbours fit nothing, and ridge maps and held-out CCA are
+    read on held-out pairs as they are: these are their own counterparts.
+    """
+    own = dict(settings)
+    if name in ("svcca", "pwcca"):
+        everything = name == "pwcca" and own.get("dims") is None and own.get("variance") is None
+        return "heldout_cca", own | ({"variance": 1.0} if everything else {})
+    if name == "procrustes":
+        return name, own | {"heldout": True}
+    if name == "cka":
+        return name, own | {"debiased": True}
+    return None if name == "mean_max_cosine" else (name, own)
+
+
 __all__ = [
     "MEASURES",
     "Measure",
@@ -94,6 +116,7 @@ __all__ = [
     "Variant",
     "cka",
     "heldout_cca",
+    "heldout_counterpart",
     "mean_max_cosine",
     "mutual_knn",
     "procrustes",

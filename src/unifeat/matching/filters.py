@@ -51,14 +51,29 @@ def decide(
         top_tokens_a, top_tokens_b: for each feature its top activating tokens, as text.
         method: the method's name, for the reasons.
     """
+    reasons = standing_reasons(candidates, filters, top_tokens_a, top_tokens_b)
+    weak = ~(candidates["correlation"].to_numpy() > filters.min_correlation)
+    reasons[weak & (reasons != _rare(filters))] = f"r at or below {filters.min_correlation:g}"
+    left = np.flatnonzero(reasons == "")
+    chosen = select(candidates.iloc[left])
+    reasons[left[~chosen]] = f"not chosen by {method} matching"
+    return candidates.assign(kept=reasons == "", dropped_because=reasons)
+
+
+def standing_reasons(
+    candidates: pd.DataFrame,
+    filters: Filters,
+    top_tokens_a: dict[int, list[str]],
+    top_tokens_b: dict[int, list[str]],
+) -> NDArray[np.object_]:
+    """(rows,) why each candidate is dropped whatever its r and whoever else there is; empty where it is not."""
     reasons = np.full(len(candidates), "", object)
 
     def drop(bad: NDArray[np.bool_] | pd.Series, why: str) -> None:
         reasons[np.asarray(bad, bool) & (reasons == "")] = why
 
     fewest = candidates[["count_a", "count_b"]].min(axis=1)
-    drop(fewest < filters.min_count, f"fires on fewer than {filters.min_count} tokens")
-    drop(~(candidates["correlation"] > filters.min_correlation), f"r at or below {filters.min_correlation:g}")
+    drop(fewest < filters.min_count, _rare(filters))
     if filters.exclude_tokens:
         excluded = frozenset(filters.exclude_tokens)
         bad_a = {f for f, tokens in top_tokens_a.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
@@ -74,10 +89,11 @@ def decide(
             for a, b in zip(candidates["feature_a"], candidates["feature_b"], strict=True)
         ]
         drop(np.array(apart, bool), "no top token in common")
-    left = np.flatnonzero(reasons == "")
-    chosen = select(candidates.iloc[left])
-    reasons[left[~chosen]] = f"not chosen by {method} matching"
-    return candidates.assign(kept=reasons == "", dropped_because=reasons)
+    return reasons
+
+
+def _rare(filters: Filters) -> str:
+    return f"fires on fewer than {filters.min_count} tokens"
 
 
 def _as_is_and_stripped(tokens: Iterable[str]) -> set[str]:

@@ -14,6 +14,9 @@ import pandas as pd
 
 from unifeat.report import distributions, figures
 from unifeat.report.contexts import contexts, listed_pair
+from unifeat.report.glance import at_a_glance
+from unifeat.report.summary import summary
+from unifeat.report.sure import hubs, score_columns, sure
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,
@@ -29,7 +32,6 @@ from unifeat.report.tables import (
     scores_of,
     span,
     study_of,
-    summary,
 )
 from unifeat.results import Run
 from unifeat.storage import write_text
@@ -81,9 +83,13 @@ def render(run: Run) -> str:
         "first": richest(run),
         "scores": _scores(run),
         "flags": _flags(run),
-        "subspaces": run.scores["subspace"].nunique() > 1,
+        "columns": [("A", ""), ("B", ""), ("measure", ""), *((label, "n") for label, _, _ in score_columns(run))],
         "used": run.scores["details"].str.contains("dims_a").any(),
         "intervals": bool(run.scores["ci_low"].notna().any()),
+        "heldout_scores": bool(run.scores["score_heldout"].notna().any()),
+        "glance": dict(zip(("measures", "lines"), at_a_glance(run), strict=True)),
+        "rematches": study.get("inference", {}).get("rematches"),
+        "level": study.get("inference", {}).get("level", 0.95),
         "permutations": study.get("inference", {}).get("permutations"),
         "heldout": bool(study.get("matching", {}).get("heldout", True)),
         "significant": SIGNIFICANT,
@@ -175,6 +181,8 @@ def _cells(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
                 "facts": cell,
                 "dropped": sorted(cell.dropped.items(), key=lambda item: -item[1]),
                 "known": known,
+                "sure": sure(cell),
+                "hubs": hubs(cell),
                 "drawn": min(limit, known),
                 "lists": {
                     name: [listed_pair(row, lines) for row in rows_of(own[own["chosen"] == name])]
@@ -192,13 +200,12 @@ def _shown(run: Run) -> pd.DataFrame:
 
 
 def _scores(run: Run) -> list[dict[str, Any]]:
-    """Every score, with its settings and details taken apart."""
+    """Every score on all kept pairs, with its settings and details taken apart."""
     rows = []
     for measure in measures(run):
         for row in scores_of(run, measure).to_dict("records"):
-            details = json.loads(row["details"])
-            used = f"{details['dims_a']}, {details['dims_b']}" if "dims_a" in details else ""
-            rows.append(row | {"label": measure.label, "used": used, "flags": list(row["flags"])})
+            shown = [{"value": row.get(name), "text": show(row)} for _, name, show in score_columns(run)]
+            rows.append(row | {"label": measure.label, "flags": list(row["flags"]), "cells": shown})
     return rows
 
 

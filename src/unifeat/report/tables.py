@@ -14,12 +14,16 @@ from unifeat.results import Run
 
 SIGNIFICANT = 0.05  # q below this is marked
 
-_NAMES = {"svcca": "SVCCA", "rsa": "RSA", "cka": "CKA"}
-_FOUND = {
-    "mutual": "have a mutual best partner in",
-    "max": "have a best partner in",
-    "one-to-one": "are paired one to one with a feature of",
-    "assignment": "are paired one to one with a feature of",
+_NAMES = {
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+    "heldout_cca": "held-out CCA",
+    "rsa": "RSA",
+    "cka": "CKA",
+    "procrustes": "Procrustes",
+    "ridge_map": "ridge map",
+    "mutual_knn": "mutual kNN",
+    "mean_max_cosine": "mean max cosine",
 }
 
 
@@ -75,10 +79,25 @@ def group_pairs(run: Run) -> list[tuple[str, str]]:
     return list(dict.fromkeys(zip(table["group_a"], table["group_b"], strict=True)))
 
 
-def measures(run: Run) -> list[Measure]:
-    """The measures of a run, in its order."""
-    columns = run.scores[["metric", "settings", "subspace"]]
-    return [Measure(*row) for row in columns.drop_duplicates().itertuples(index=False)]
+def measures(run: Run, subspace: str | None = "all") -> list[Measure]:
+    """The measures of a run, in its order: those of all kept pairs, of one subspace, or (None) of everything."""
+    columns = run.scores[["metric", "settings", "subspace"]].drop_duplicates()
+    found = [Measure(*row) for row in columns.itertuples(index=False)]
+    return [measure for measure in found if subspace in (None, measure.subspace)]
+
+
+def subspaces(run: Run) -> list[str]:
+    """The categories that the run scored, control lists among them, in its order."""
+    return [name for name in run.scores["subspace"].drop_duplicates() if name != "all"]
+
+
+def role(run: Run, groups: tuple[str, str]) -> str:
+    """What a comparison of two groups of spaces is for: "" for an ordinary one, else why it is in the grid."""
+    own = [next(info for name, info in run.info["spaces"].items() if group_of(name) == group) for group in groups]
+    controls = [info["control"] for info in own if info.get("control")]
+    if controls:
+        return f"control: {' and '.join(dict.fromkeys(controls))}"
+    return "ceiling: two SAEs of one model" if own[0]["model"] == own[1]["model"] else ""
 
 
 def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, subspace: str = "all") -> Measure:
@@ -89,10 +108,10 @@ def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, s
     """
     if isinstance(settings, dict):
         settings = json.dumps(settings, sort_keys=True)
-    for measure in measures(run):
+    for measure in measures(run, None):
         if (measure.metric, measure.subspace) == (metric, subspace) and settings in (None, measure.settings):
             return measure
-    known = ", ".join(measure.label for measure in measures(run))
+    known = ", ".join(measure.label for measure in measures(run, None))
     raise UserError(f"run {run.folder} has no scores by {metric} {settings or ''}: it has {known or 'none'}")
 
 
@@ -124,77 +143,6 @@ def study_of(run: Run) -> dict[str, Any]:
 def richest(run: Run) -> int:
     """Number of the pair of spaces that keeps most pairs."""
     return int(cells(run)["kept"].to_numpy().argmax())
-
-
-def summary(run: Run) -> list[str]:
-    """What was found, in a few plain sentences made from the numbers: pairs, their held-out r, the control, scores."""
-    table = cells(run)
-    matching = study_of(run).get("matching", {})
-    best = table.iloc[richest(run)]
-    if best["kept"] == 0:
-        reasons = pd.DataFrame(table["dropped"].tolist()).sum().sort_values(ascending=False)
-        most = (
-            f"; most of the {int(table['candidates'].sum()):,} candidates: {reasons.index[0]}" if len(reasons) else ""
-        )
-        where = "the one pair" if len(table) == 1 else f"any of the {len(table)} pairs"
-        return [f"No pair of features was kept in {where} of spaces{most}."]
-    return [_pairs_sentence(run, best, matching), _control_sentence(run, best), *_grid_sentences(run, table)]
-
-
-def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
-    method = matching.get("method", "mutual")
-    ours, theirs = ("b", "a") if (method, matching.get("direction")) == ("max", "b_to_a") else ("a", "b")
-    kept = run.space_pair(best["space_a"], best["space_b"]).query("kept")
-    paired, width = kept[f"feature_{ours}"].nunique(), int(best[f"width_{ours}"])
-    above = f" with r > {matching['min_correlation']:g}" if "min_correlation" in matching else ""
-    sentence = (
-        f"Of the {width:,} features of {best[f'space_{ours}']}, {paired:,} ({percent(paired / width)}) "
-        f"{_FOUND.get(method, 'have a partner in')} {best[f'space_{theirs}']}{above}"
-    )
-    fitted, heldout = best["mean_correlation"], best["mean_correlation_heldout"]
-    if math.isnan(heldout):
-        return f"{sentence}; their mean r is {decimal(fitted)}, on the same documents that they were found on."
-    return (
-        f"{sentence}; on held-out documents their mean r is {decimal(heldout)}, "
-        f"against {decimal(fitted)} on the documents that they were found on."
-    )
-
-
-def _control_sentence(run: Run, best: pd.Series) -> str:
-    """Mutual pairs in aligned and in shifted text, counted alike: at r > 0.1, without filters."""
-    chance = best.get("mutual_shifted_over_0.1")
-    if chance is None or pd.isna(chance):
-        return ""
-    candidates = run.space_pair(best["space_a"], best["space_b"]).dropna(subset=["correlation"])
-    ordered = candidates.sort_values(
-        ["correlation", "feature_a", "feature_b"], ascending=[False, True, True], kind="stable"
-    )
-    mutual = ~ordered.duplicated("feature_a") & ~ordered.duplicated("feature_b") & (ordered["correlation"] > 0.1)
-    reach = "reaches" if mutual.sum() == 1 else "reach"
-    return (
-        f"Before any filter, {_count(int(mutual.sum()), 'mutual pair')} of these two spaces {reach} r > 0.1; with the "
-        f"text of one side shifted, so that no token meets its own counterpart, {int(chance):,} "
-        f"{'does' if chance == 1 else 'do'}."
-    )
-
-
-def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:
-    sentences = []
-    if len(table) > 1:
-        low, high = int(table["kept"].min()), int(table["kept"].max())
-        sentences.append(f"That is the richest of {len(table)} pairs of spaces; they share {low:,} to {high:,} pairs.")
-    q = run.scores["q"].dropna()
-    if len(q):
-        over = int((q < SIGNIFICANT).sum())
-        which = f"{over} of {_count(len(q), 'score')}" if over < len(q) else f"All {_count(len(q), 'score')}"
-        which = "The one score" if len(q) == over == 1 else which
-        verb = "exceeds" if len(q) == 1 else "exceed"
-        sentences.append(f"{which} of decoder geometry {verb} what shuffled pairs reach (q < {SIGNIFICANT:g}).")
-    return sentences
-
-
-def _count(n: int, noun: str) -> str:
-    return f"1 {noun}" if n == 1 else f"{n:,} {noun}s" if n else f"no {noun}s"
 
 
 def is_missing(value: Any) -> bool:

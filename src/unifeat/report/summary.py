@@ -1,0 +1,89 @@
+"""What a run found, in a few plain sentences made from its numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from unifeat.report.tables import SIGNIFICANT, cells, decimal, percent, richest, study_of
+from unifeat.results import Run
+
+_FOUND = {
+    "mutual": "have a mutual best partner in",
+    "max": "have a best partner in",
+    "one-to-one": "are paired one to one with a feature of",
+    "assignment": "are paired one to one with a feature of",
+}
+
+
+def summary(run: Run) -> list[str]:
+    """What was found, in a few plain sentences made from the numbers: pairs, their held-out r, the control, scores."""
+    table = cells(run)
+    matching = study_of(run).get("matching", {})
+    best = table.iloc[richest(run)]
+    if best["kept"] == 0:
+        reasons = pd.DataFrame(table["dropped"].tolist()).sum().sort_values(ascending=False)
+        most = (
+            f"; most of the {int(table['candidates'].sum()):,} candidates: {reasons.index[0]}" if len(reasons) else ""
+        )
+        where = "the one pair" if len(table) == 1 else f"any of the {len(table)} pairs"
+        return [f"No pair of features was kept in {where} of spaces{most}."]
+    return [_pairs_sentence(run, best, matching), _control_sentence(run, best), *_grid_sentences(run, table)]
+
+
+def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
+    method = matching.get("method", "mutual")
+    ours, theirs = ("b", "a") if (method, matching.get("direction")) == ("max", "b_to_a") else ("a", "b")
+    kept = run.space_pair(best["space_a"], best["space_b"]).query("kept")
+    paired, width = kept[f"feature_{ours}"].nunique(), int(best[f"width_{ours}"])
+    above = f" with r > {matching['min_correlation']:g}" if "min_correlation" in matching else ""
+    sentence = (
+        f"Of the {width:,} features of {best[f'space_{ours}']}, {paired:,} ({percent(paired / width)}) "
+        f"{_FOUND.get(method, 'have a partner in')} {best[f'space_{theirs}']}{above}"
+    )
+    fitted, heldout = best["mean_correlation"], best["mean_correlation_heldout"]
+    if math.isnan(heldout):
+        return f"{sentence}; their mean r is {decimal(fitted)}, on the same documents that they were found on."
+    return (
+        f"{sentence}; on held-out documents their mean r is {decimal(heldout)}, "
+        f"against {decimal(fitted)} on the documents that they were found on."
+    )
+
+
+def _control_sentence(run: Run, best: pd.Series) -> str:
+    """Mutual pairs in aligned and in shifted text, counted alike: at r > 0.1, without filters."""
+    chance = best.get("mutual_shifted_over_0.1")
+    if chance is None or pd.isna(chance):
+        return ""
+    candidates = run.space_pair(best["space_a"], best["space_b"]).dropna(subset=["correlation"])
+    ordered = candidates.sort_values(
+        ["correlation", "feature_a", "feature_b"], ascending=[False, True, True], kind="stable"
+    )
+    mutual = ~ordered.duplicated("feature_a") & ~ordered.duplicated("feature_b") & (ordered["correlation"] > 0.1)
+    reach = "reaches" if mutual.sum() == 1 else "reach"
+    return (
+        f"Before any filter, {_count(int(mutual.sum()), 'mutual pair')} of these two spaces {reach} r > 0.1; with the "
+        f"text of one side shifted, so that no token meets its own counterpart, {int(chance):,} "
+        f"{'does' if chance == 1 else 'do'}."
+    )
+
+
+def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:
+    sentences = []
+    if len(table) > 1:
+        low, high = int(table["kept"].min()), int(table["kept"].max())
+        sentences.append(f"That is the richest of {len(table)} pairs of spaces; they share {low:,} to {high:,} pairs.")
+    q = run.scores["q"].dropna()
+    if len(q):
+        over = int((q < SIGNIFICANT).sum())
+        which = f"{over} of {_count(len(q), 'score')}" if over < len(q) else f"All {_count(len(q), 'score')}"
+        which = "The one score" if len(q) == over == 1 else which
+        verb = "exceeds" if len(q) == 1 else "exceed"
+        sentences.append(f"{which} of decoder geometry {verb} what shuffled pairs reach (q < {SIGNIFICANT:g}).")
+    return sentences
+
+
+def _count(n: int, noun: str) -> str:
+    return f"1 {noun}" if n == 1 else f"{n:,} {noun}s" if n else f"no {noun}s"

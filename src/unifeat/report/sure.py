@@ -1,0 +1,117 @@
+"""How sure the pairs and the scores of a run are: intervals, nulls and p-values, made ready to be shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from unifeat.report.tables import decimal, is_missing, number, percent, probability
+from unifeat.results import Run
+
+Show = Callable[[dict[str, Any]], str]
+
+# What is known of the pairs of two spaces: (name in the facts, words, how to write it).
+_OF_PAIRS: list[tuple[str, str, Callable[[Any], str]]] = [
+    ("kept", "pairs kept", number),
+    ("match_rate_a", "share of A’s features that have a partner", percent),
+    ("match_rate_b", "share of B’s features that have a partner", percent),
+    ("mean_correlation", "mean r where found", lambda value: decimal(value, 3)),
+    ("mean_correlation_heldout", "mean r on held-out documents", lambda value: decimal(value, 3)),
+]
+
+
+def sure(cell: Any) -> list[dict[str, Any]]:
+    """Lines of (what, value, interval, the same in shifted text, p) about the pairs of one cell (a row of `cells`)."""
+    facts = cell._asdict()
+    intervals, shifted = (_part(facts, name) for name in ("intervals", "rematch"))
+    lines = []
+    for name, words, show in _OF_PAIRS:
+        own = _part(intervals, name)
+        value, low, high = facts.get(name, own.get("value")), own.get("low"), own.get("high")
+        null = shifted.get(name) or []
+        known = [v for v in null if not is_missing(v)]
+        if is_missing(low) and not known:
+            continue
+        lines.append(
+            {
+                "what": words,
+                "value": show(value),
+                "interval": "–" if is_missing(low) else f"{show(low)} to {show(high)}",
+                "shifted": show(float(np.mean(known))) if known else "–",
+                "p": shifted.get(f"p_{name}"),
+            }
+        )
+    again = _part(facts, "stability")
+    if not is_missing(again.get("found_again")):
+        lines.append(
+            {
+                "what": "share found again on the other half of the documents",
+                "value": percent(again["found_again"]),
+                "interval": "–",
+                "shifted": percent(again.get("expected")),
+                "p": None,
+            }
+        )
+    return lines
+
+
+def hubs(cell: Any) -> str:
+    """A sentence on hubs and reciprocity."""
+    found = _part(cell._asdict(), "hubness")
+    if not found:
+        return ""
+    shares = " and ".join(percent(found[way]["largest_share"]) for way in ("a_to_b", "b_to_a"))
+    reciprocal = " and ".join(percent(found[way]["reciprocity"]) for way in ("a_to_b", "b_to_a"))
+    return (
+        f"Hubs: the most sought-after feature is the best partner of {shares} of the other side’s features (A’s, then "
+        f"B’s); {reciprocal} of the features are their best partner’s best partner."
+    )
+
+
+def score_columns(run: Run) -> list[tuple[str, str, Show]]:
+    """The figures shown of each score: (heading, column that sorts it, how to write it); only what the run has."""
+
+    def plain(name: str, digits: int = 3) -> Show:
+        return lambda row: decimal(row[name], digits)
+
+    def odds(name: str) -> Show:
+        return lambda row: probability(row[name])
+
+    columns: list[tuple[str, str, Show]] = [
+        ("pairs", "n_pairs", lambda row: number(row["n_pairs"])),
+        ("score", "score", plain("score")),
+        ("interval", "ci_low", _interval),
+        ("held out", "score_heldout", plain("score_heldout")),
+        ("null mean", "null_mean", plain("null_mean")),
+        ("null sd", "null_sd", plain("null_sd")),
+        ("corrected", "corrected", plain("corrected")),
+        ("p", "p", odds("p")),
+        ("family-wise p", "p_family", odds("p_family")),
+        ("q", "q", odds("q")),
+        ("rematch mean", "rematch_mean", plain("rematch_mean")),
+        ("rematch p", "rematch_p", odds("rematch_p")),
+        ("rematch q", "rematch_q", odds("rematch_q")),
+    ]
+    own = run.scores[run.scores["subspace"] == "all"]
+    always = {"n_pairs", "score", "null_mean", "null_sd", "corrected", "p", "q"}
+    shown = [column for column in columns if column[1] in always or own[column[1]].notna().any()]
+    if own["details"].str.contains("dims_a").any():
+        shown.append(("components", "dims_a", _components))
+    return shown
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "–" if is_missing(row["ci_low"]) else f"{decimal(row['ci_low'])} to {decimal(row['ci_high'])}"
+
+
+def _components(row: dict[str, Any]) -> str:
+    details = json.loads(row["details"])
+    return f"{details['dims_a']}, {details['dims_b']}" if "dims_a" in details else ""
+
+
+def _part(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    found = facts.get(name)
+    return found if isinstance(found, dict) else {}

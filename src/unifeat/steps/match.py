@@ -1,0 +1,126 @@
+"""Correlation → pairs: the candidates of each pair of spaces, and the verdict on each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.codes.tops import top_token_texts
+from unifeat.matching.candidates import Candidates, find_candidates
+from unifeat.matching.filters import Filters, decide, standing_reasons
+from unifeat.matching.match import select
+from unifeat.progress import track
+from unifeat.spaces import Space
+from unifeat.study import Study
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the candidates of two spaces become pairs: filters, then a method. Redone for every null and resample.
+
+    Attributes:
+        words_a, words_b: the top activating tokens of every feature, as text.
+    """
+
+    filters: Filters
+    method: str
+    direction: str
+    words_a: dict[int, list[str]]
+    words_b: dict[int, list[str]]
+
+    def decide(self, candidates: pd.DataFrame) -> pd.DataFrame:
+        """The candidates with `kept` and `dropped_because`."""
+        choose = partial(select, method=self.method, direction=self.direction)
+        return decide(candidates, self.filters, choose, self.words_a, self.words_b, self.method)
+
+    def strongest(self, candidates: pd.DataFrame, n: int) -> pd.DataFrame:
+        """The n pairs of highest r that the method makes of the candidates when no r is too small."""
+        left = candidates[standing_reasons(candidates, self.filters, self.words_a, self.words_b) == ""]
+        chosen = left[select(left, self.method, self.direction)]
+        return chosen.sort_values("correlation", ascending=False, kind="stable").head(n)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pair of spaces: what was found and decided.
+
+    Attributes:
+        table: every candidate with `kept` and `dropped_because`.
+    """
+
+    a: Space
+    b: Space
+    rule: Rule
+    found: Candidates
+    table: pd.DataFrame
+
+    @property
+    def kept(self) -> pd.DataFrame:
+        """The pairs."""
+        return self.table[self.table["kept"]]
+
+    def facts(self) -> dict[str, Any]:
+        """Counts for `run.json`."""
+        dropped = self.table.loc[~self.table["kept"], "dropped_because"].value_counts()
+        return {
+            "space_a": self.a.name,
+            "space_b": self.b.name,
+            "candidates": len(self.table),
+            "kept": len(self.kept),
+            "dropped": {str(k): int(v) for k, v in dropped.items()},
+            "mean_correlation": mean(self.kept["correlation"]),
+            "mean_correlation_heldout": mean(self.kept["correlation_heldout"]),
+            **self.found.facts,
+        }
+
+    def pairs(self) -> pd.DataFrame:
+        """The rows of `pairs.parquet`, kept ones first, highest r first."""
+        table = self.table
+        both = {
+            "space_a": self.a.name,
+            "layer_a": self.a.layer,
+            "feature_a": table["feature_a"],
+            "space_b": self.b.name,
+            "layer_b": self.b.layer,
+            "feature_b": table["feature_b"],
+            **{name: table[name] for name in ("correlation", "correlation_heldout", "cofiring", "count_a", "count_b")},
+            "top_tokens_a": [self.rule.words_a.get(f, []) for f in table["feature_a"]],
+            "top_tokens_b": [self.rule.words_b.get(f, []) for f in table["feature_b"]],
+            "kept": table["kept"],
+            "dropped_because": table["dropped_because"],
+        }
+        return pd.DataFrame(both).sort_values(
+            ["kept", "correlation"], ascending=False, kind="stable", ignore_index=True
+        )
+
+
+def match_cells(
+    study: Study, pairs: list[tuple[Space, Space]], tops: dict[str, pd.DataFrame], documents: int
+) -> list[Cell]:
+    """Correlate and match every pair of spaces."""
+    spec = study.matching
+    filters = Filters(spec.min_correlation, spec.min_count, tuple(spec.exclude_tokens), spec.shared_top_token)
+    spaces = {space.name: space for pair in pairs for space in pair}
+    words = {name: top_token_texts(tops[name], space.tokenizer, spec.top_tokens) for name, space in spaces.items()}
+    cells = []
+    with track("correlating and matching", len(pairs), unit="pairs of spaces") as advance:
+        for a, b in pairs:
+            found = find_candidates(
+                a.store, b.store, top=spec.top, heldout=spec.heldout, documents=documents, seed=study.seed
+            )
+            rule = Rule(filters, spec.method, spec.direction, words[a.name], words[b.name])
+            cells.append(Cell(a, b, rule, found, rule.decide(found.table)))
+            advance(1)
+    return cells
+
+
+def mean(values: pd.Series | NDArray[np.float64]) -> float | None:
+    """The mean of what is known, or None."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,128 @@
+"""Would matching alone give this? Correlation, matching, filters and scores anew with one model's text shifted.
+
+A shifted text has fewer pairs above the least r, and most measures rise as pairs get fewer: on a handful of pairs SVCCA
+is 1 by construction. So two things are counted. How many pairs pass filters and method, as in the run itself, and their
+mean r. And what each measure says of as many pairs as the run kept: the strongest that the same method makes of
+the shifted text.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError
+from unifeat.inference import find_measure
+from unifeat.matching.candidates import find_rematched
+from unifeat.progress import track
+from unifeat.steps.match import Cell, mean
+from unifeat.steps.score import PairSet
+from unifeat.storage import cache_root, key_of, write_json
+from unifeat.study import MetricSpec, Study
+
+Floats = NDArray[np.float64]
+NAN = float("nan")
+
+
+def rematch_cells(study: Study, cells: list[Cell], documents: int, geometry: list[MetricSpec]) -> list[dict[str, Any]]:
+    """For each cell the facts of its rematches: `kept`, `mean_correlation`, `p_kept`, `p_mean_correlation`, and
+    `scores`: for each measure of the geometry, in order, its values over the rematches."""
+    count = study.inference.rematches
+    facts = []
+    with track("matching shifted text", len(cells) * count, unit="rematches") as advance:
+        for cell in cells:
+            pieces = []
+            for number in range(count):
+                pieces.append(_piece(study, cell, documents, number, geometry))
+                advance(1)
+            facts.append(_summary(cell, [piece for piece in pieces if piece], geometry))
+    return facts
+
+
+def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, Any]]) -> pd.DataFrame:
+    """The scores of all kept pairs with `rematch_mean`, `rematch_sd` and `rematch_p`."""
+    scores = scores.copy()
+    for cell, found in zip(cells, facts, strict=True):
+        own = (scores["space_a"] == cell.a.name) & (scores["space_b"] == cell.b.name) & (scores["subspace"] == "all")
+        for row, values in zip(np.flatnonzero(own), found["scores"], strict=True):
+            null = np.array(values, np.float64)
+            observed = float(scores.loc[row, "score"])
+            scores.loc[row, ["rematch_mean", "rematch_sd", "rematch_p"]] = _against(observed, null)
+    return scores
+
+
+def _against(observed: float, null: Floats) -> tuple[float, float, float]:
+    """(mean, sd, p) of a null; a rematch too poor to be scored does not reach the observed score."""
+    known = null[~np.isnan(null)]
+    if not len(null) or np.isnan(observed):
+        return NAN, NAN, NAN
+    spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
+    centre = float(known.mean()) if len(known) else NAN
+    return centre, spread, float((known >= observed - 1e-12).sum() + 1) / (len(null) + 1)
+
+
+def _summary(cell: Cell, pieces: list[dict[str, Any]], geometry: list[MetricSpec]) -> dict[str, Any]:
+    kept = np.array([piece["kept"] for piece in pieces], np.float64)
+    r = np.array([piece["mean_correlation"] for piece in pieces], np.float64)  # None becomes NaN
+    observed = mean(cell.kept["correlation"])
+    return {
+        "kept": kept.astype(int).tolist(),
+        "mean_correlation": [None if np.isnan(v) else v for v in r.tolist()],
+        "p_kept": _against(float(len(cell.kept)), kept)[2] if len(pieces) else None,
+        "p_mean_correlation": _against(NAN if observed is None else observed, r)[2] if len(pieces) else None,
+        "pairs_scored": [piece["pairs_scored"] for piece in pieces],
+        "scores": [[piece["scores"][i] for piece in pieces] for i in range(len(geometry))],
+    }
+
+
+def _piece(study: Study, cell: Cell, documents: int, number: int, geometry: list[MetricSpec]) -> dict[str, Any] | None:
+    """One rematch of one cell; None where the text has no such shift."""
+    spec = study.matching
+    n = len(cell.kept)
+    key = key_of(
+        {
+            "what": "rematch/1",
+            "codes": [cell.a.store.folder.name, cell.b.store.folder.name],
+            "shards": [[e["sha256"] for e in store.manifest["shards"]] for store in (cell.a.store, cell.b.store)],
+            "matching": spec.model_dump(mode="json"),
+            "pairs": n,
+            "number": [number, study.seed, documents],
+            "geometry": [[m.metric, m.settings] for m in geometry],
+        }
+    )
+    path = cache_root() / "rematches" / f"{key}.json"
+    if not path.exists():
+        table = find_rematched(
+            cell.a.store,
+            cell.b.store,
+            top=spec.top,
+            heldout=spec.heldout,
+            documents=documents,
+            seed=study.seed,
+            number=number,
+        )
+        if table is None:
+            return None
+        kept = cell.rule.decide(table).query("kept")
+        pairs = PairSet.of(cell, "all", cell.rule.strongest(table, n))
+        write_json(
+            path,
+            {
+                "kept": len(kept),
+                "mean_correlation": mean(kept["correlation"]),
+                "pairs_scored": len(pairs.features_a),
+                "scores": [_score(pairs, m) for m in geometry],
+            },
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _score(pairs: PairSet, spec: MetricSpec) -> float:
+    try:
+        return find_measure(spec.metric).function(*pairs.rows, **spec.settings).value
+    except UserError:
+        return NAN

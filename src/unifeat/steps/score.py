@@ -1,0 +1,221 @@
+"""Pairs → scores: each measure of the geometry with its nulls, its interval and its held-out counterpart.
+
+The units of work (one measure on one set of pairs: its shuffles, its interval; one rematch of one pair of spaces) are
+pure functions of decoder rows and settings, each cached under a key made from these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError
+from unifeat.geometry import heldout_counterpart
+from unifeat.inference import SharedRows, false_discovery_rate, family_wise, find_measure, permutation_test
+from unifeat.inference.subsampling import subsample_interval
+from unifeat.progress import track
+from unifeat.spaces import Space
+from unifeat.steps.match import Cell
+from unifeat.storage import cache_root, key_of, write_json
+from unifeat.study import MetricSpec, Study
+
+Floats = NDArray[np.float64]
+NAN = float("nan")
+COLUMNS = [
+    *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
+    *("score_heldout", "null_mean", "null_sd", "corrected", "p", "p_family", "q", "ci_low", "ci_high"),
+    *("rematch_mean", "rematch_sd", "rematch_p", "rematch_q", "subset_mean", "subset_sd", "subset_p", "subset_q"),
+    *("details", "flags"),
+]
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs of one pair of spaces that are scored together.
+
+    Attributes:
+        subspace: "all", or the name of a category.
+        features_a, features_b: (n,) feature ids.
+    """
+
+    a: Space
+    b: Space
+    subspace: str
+    features_a: NDArray[np.int64]
+    features_b: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, cell: Cell, subspace: str, pairs: pd.DataFrame) -> PairSet:
+        """The pairs of a table with columns `feature_a` and `feature_b`, in the order of their ids."""
+        ordered = pairs.sort_values(["feature_a", "feature_b"])
+        a, b = (ordered[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+        return cls(cell.a, cell.b, subspace, a, b)
+
+    @property
+    def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The decoder rows of either side, (n, d_a) and (n, d_b)."""
+        return self.a.decoder[self.features_a], self.b.decoder[self.features_b]
+
+    @property
+    def shared(self) -> SharedRows:
+        """What makes the shuffles of all cells one permutation: a pair is known by its feature of A, or, where one
+        feature of A has several partners, by that of B."""
+        unique = len(np.unique(self.features_a)) == len(self.features_a)
+        ids = self.features_a if unique else self.features_b
+        # One size for both, or cells of one grid would not share their permutation.
+        return SharedRows(ids, max(len(self.a.decoder), len(self.b.decoder)))
+
+    def key(self, what: str, spec: MetricSpec, *settings: Any) -> str:
+        """The name of a cached piece made from these pairs by one measure."""
+        saes = [space.store.settings["sae"] for space in (self.a, self.b)]
+        pairs = [self.features_a.tolist(), self.features_b.tolist()]
+        return key_of(
+            {"what": what, "saes": saes, "pairs": pairs, "metric": [spec.metric, spec.settings], "settings": settings}
+        )
+
+
+def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec]) -> pd.DataFrame:
+    """Every measure on every set of pairs: one row each, without q (see `with_q`), with a column `null` of arrays."""
+    inference = study.inference
+    rows = []
+    with track("scoring", len(sets) * len(geometry), unit="scores") as advance:
+        for pairs in sets:
+            size = pairs.shared.size
+            for spec in geometry:
+                shuffled = _cached(
+                    pairs.key("shuffles/2", spec, inference.permutations, study.seed, size),
+                    lambda p=pairs, s=spec: _shuffles(p, s, inference.permutations, study.seed),
+                )
+                interval = _cached(
+                    pairs.key("interval/1", spec, inference.subsamples, inference.level, study.seed),
+                    lambda p=pairs, s=spec: _interval(p, s, study),
+                )
+                rows.append(_row(pairs, spec, shuffled, interval))
+                advance(1)
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    return table.assign(p_family=_family(table))
+
+
+def with_q(scores: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables with q-values: Benjamini–Hochberg over every test of the run, whichever null it is against."""
+    places = [
+        (scores, "p", "q"),
+        (scores, "rematch_p", "rematch_q"),
+        (scores, "subset_p", "subset_q"),
+        (rates, "p", "q"),
+    ]
+    tests = [table[p].to_numpy(np.float64) for table, p, _ in places]
+    parts = np.split(false_discovery_rate(np.concatenate(tests)), np.cumsum([len(test) for test in tests])[:-1])
+    found = {id(table): {} for table in (scores, rates)}
+    for (table, _, name), q in zip(places, parts, strict=True):
+        found[id(table)][name] = q
+    return scores.assign(**found[id(scores)])[COLUMNS], rates.assign(**found[id(rates)])
+
+
+def _family(table: pd.DataFrame) -> Floats:
+    """Family-wise p over each grid: the cells that one measure scores on one kind of subspace."""
+    p = np.full(len(table), NAN)
+    for _, own in table.groupby(["metric", "settings", "subspace"], sort=False):
+        nulls = own["null"].tolist()
+        if len(nulls[0]):
+            at = table.index.get_indexer(own.index)
+            p[at] = family_wise(own["score"].to_numpy(np.float64), np.array(nulls, np.float64))
+    return p
+
+
+def _row(pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], interval: dict[str, Any]) -> dict[str, Any]:
+    nothing = dict.fromkeys(("rematch_mean", "rematch_sd", "rematch_p", "subset_mean", "subset_sd", "subset_p"), NAN)
+    return {
+        "space_a": pairs.a.name,
+        "layer_a": pairs.a.layer,
+        "space_b": pairs.b.name,
+        "layer_b": pairs.b.layer,
+        "subspace": pairs.subspace,
+        "metric": spec.metric,
+        "settings": json.dumps(spec.settings, sort_keys=True),
+        "n_pairs": len(pairs.features_a),
+        **nothing,
+        **shuffled,
+        "null": np.array(shuffled["null"], np.float64),
+        "ci_low": interval["low"],
+        "ci_high": interval["high"],
+        "flags": [*shuffled["flags"], *interval["flags"]],
+    }
+
+
+def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) -> dict[str, Any]:
+    """The score, its shuffle null and its held-out counterpart."""
+    x, y = pairs.rows
+    nothing = dict.fromkeys(("null_mean", "null_sd", "corrected", "p"), NAN)
+    try:
+        if permutations and find_measure(spec.metric).sees_pairing:
+            test = permutation_test(
+                spec.metric, x, y, permutations=permutations, seed=seed, rows=pairs.shared, **spec.settings
+            )
+            observed, flags = test.observed, list(test.flags)
+            found = {"null_mean": test.null_mean, "null_sd": test.null_sd, "corrected": test.corrected, "p": test.p}
+            null = test.null.tolist()
+        else:
+            observed = find_measure(spec.metric).function(x, y, **spec.settings)
+            flags, found, null = list(observed.flags), nothing, []
+        used = {k: v for k, v in observed.details.items() if isinstance(v, (int, float))}
+        return {
+            "score": observed.value,
+            "score_heldout": _heldout(x, y, spec, observed.value),
+            **found,
+            "details": json.dumps(used),
+            "flags": flags,
+            "null": null,
+        }
+    except UserError as error:
+        # Too few pairs for a measure is a result, not a mistake: the cell says so, and the others go on.
+        empty = {"score": NAN, "score_heldout": NAN, **nothing, "details": "{}"}
+        return {**empty, "flags": [f"undefined: {error}"], "null": [NAN] * permutations}
+
+
+def _heldout(x: Any, y: Any, spec: MetricSpec, value: float) -> float:
+    """The score's counterpart read on pairs that had no part in any fit; the score itself where nothing is fitted."""
+    counterpart = heldout_counterpart(spec.metric, spec.settings)
+    if counterpart is None:
+        return NAN
+    if counterpart == (spec.metric, spec.settings):
+        return value
+    try:
+        return find_measure(counterpart[0]).function(x, y, **counterpart[1]).value
+    except UserError:
+        return NAN
+
+
+def _interval(pairs: PairSet, spec: MetricSpec, study: Study) -> dict[str, Any]:
+    inference = study.inference
+    if not inference.subsamples:
+        return {"low": NAN, "high": NAN, "flags": []}
+    x, y = pairs.rows
+    try:
+        found = subsample_interval(
+            spec.metric,
+            x,
+            y,
+            subsamples=inference.subsamples,
+            level=inference.level,
+            seed=study.seed,
+            **spec.settings,
+        )
+    except UserError:
+        return {"low": NAN, "high": NAN, "flags": []}
+    return {"low": found.low, "high": found.high, "flags": list(found.flags)}
+
+
+def _cached(key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    path = cache_root() / "scores" / f"{key}.json"
+    if not path.exists():
+        write_json(path, compute())
+    return json.loads(path.read_text(encoding="utf-8"))
