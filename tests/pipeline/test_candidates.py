@@ -11,8 +11,9 @@ import pytest
 from stores import dense_of, places, shard_of, written
 from unifeat import UserError
 from unifeat.codes.store import CodeStore
-from unifeat.matching import candidates
+from unifeat.matching import agreement, candidates
 from unifeat.matching.candidates import Candidates, find_candidates, find_rematched, fitting_documents
+from unifeat.matching.match import select
 
 DOCUMENTS, TOKENS, FEATURES, PLANTED = 30, 40, 32, 8
 PARTNER = np.random.default_rng(7).permutation(FEATURES)  # feature i of A is planted as PARTNER[i] of B
@@ -70,10 +71,33 @@ def test_both_halves_against_dense_arithmetic(stores: tuple[CodeStore, CodeStore
     best = {(i, j) for i in range(FEATURES) for j in np.argsort(-fitted[i])[:2]}
     best |= {(i, j) for j in range(FEATURES) for i in np.argsort(-fitted[:, j])[:2]}
     assert set(zip(f.tolist(), g.tolist(), strict=True)) == best
+    near_a, near_b = np.sort(fitted, axis=1)[:, -2:].mean(axis=1), np.sort(fitted, axis=0)[-2:].mean(axis=0)
+    np.testing.assert_allclose(table["csls"], (2 * fitted - near_a[:, None] - near_b)[f, g], atol=1e-6)
     n = DOCUMENTS * TOKENS
     facts = found.facts
     assert (facts["tokens_aligned"], facts["tokens_fitted"], facts["tokens_heldout"]) == (n, n // 2, n // 2)
     assert (facts["share_a"], facts["share_b"]) == (1.0, 1.0)
+
+
+def test_the_other_half_is_the_same_the_other_way_round(stores: tuple[CodeStore, CodeStore]) -> None:
+    fit = fitting_documents(DOCUMENTS, SEED)
+    on_fit = rows_of(stores[0], fit)
+    a, b = (dense(store) for store in stores)
+    fitted, heldout = all_r(a[on_fit], b[on_fit]), all_r(a[~on_fit], b[~on_fit])
+    found = find(stores)
+    table = found.other
+    assert list(table) == list(found.table)
+    f, g = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
+    np.testing.assert_allclose(table["correlation"], heldout[f, g], atol=1e-6)
+    np.testing.assert_allclose(table["correlation_heldout"], fitted[f, g], atol=1e-6)
+    np.testing.assert_array_equal(table["count_a"], (a[~on_fit] != 0).sum(0)[f])
+    np.testing.assert_array_equal(table["count_b"], (b[~on_fit] != 0).sum(0)[g])
+    best = {(i, j) for i in range(FEATURES) for j in np.argsort(-heldout[i])[:2]}
+    best |= {(i, j) for j in range(FEATURES) for i in np.argsort(-heldout[:, j])[:2]}
+    assert set(zip(f.tolist(), g.tolist(), strict=True)) == best
+    halves = [t[select(t, "mutual") & (t["correlation"] > 0.5)] for t in (found.table, table)]
+    assert agreement(*halves)["share"] == 1
+    assert agreement(*halves)["pairs_1"] == PLANTED
 
 
 def test_planted_features_hold_on_the_other_half_and_not_in_shifted_text(stores: tuple[CodeStore, CodeStore]) -> None:
@@ -172,6 +196,7 @@ def test_nothing_found_depends_on_the_held_out_half(stores: tuple[CodeStore, Cod
 def test_without_a_held_out_half(stores: tuple[CodeStore, CodeStore]) -> None:
     found = find(stores, heldout=False)
     assert found.table["correlation_heldout"].isna().all()
+    assert found.other is None
     assert found.facts["tokens_fitted"] == found.facts["tokens_aligned"] == DOCUMENTS * TOKENS
     assert found.facts["tokens_heldout"] == 0
     r = all_r(*(dense(store) for store in stores))
@@ -188,6 +213,7 @@ def test_the_second_time_it_is_read(stores: tuple[CodeStore, CodeStore], monkeyp
     monkeypatch.setattr(candidates, "correlate", correlate)
     again = find(stores)
     pd.testing.assert_frame_equal(first.table, again.table)
+    pd.testing.assert_frame_equal(first.other, again.other)
     assert first.facts == again.facts
     for changes in ({"seed": 6}, {"top": 3}, {"heldout": False}):
         with pytest.raises(AssertionError, match="computed again"):
@@ -233,8 +259,11 @@ def test_a_half_without_tokens(tmp_path: Path, empty_half: str) -> None:
     if empty_half == "held out":
         assert found.table["correlation_heldout"].isna().all()
         assert len(found.table)
+        assert found.other.empty
     else:
         assert found.table.empty
+        assert len(found.other)
+        assert found.other["correlation_heldout"].isna().all()
     assert found.facts["rotations"] == 0
     assert found.facts["best_r_shifted"] == {"a_to_b": [], "b_to_a": []}
     assert found.facts["mutual_shifted_over_0.1"] is None

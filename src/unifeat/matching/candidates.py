@@ -17,6 +17,7 @@ from unifeat.matching.correlation import Correlation, correlate
 from unifeat.matching.match import select
 from unifeat.matching.paired import PairedCodes
 from unifeat.matching.pairs import pair_correlation
+from unifeat.matching.quality import hubness, reciprocity
 from unifeat.matching.rotated import RotatedCodes, rotations
 from unifeat.storage import cache_root, key_of, write_json, written_aside
 
@@ -28,12 +29,15 @@ class Candidates:
     """Candidates of one pair of spaces.
 
     Attributes:
-        table: `feature_a`, `feature_b`, `correlation`, `correlation_heldout`, `cofiring`, `count_a`, `count_b`.
+        table: `feature_a`, `feature_b`, `correlation`, `correlation_heldout`, `cofiring`, `csls`, `count_a`, `count_b`.
+        other: the same table made on the other half of the documents, where `correlation_heldout` is r on this one;
+            None if nothing is held out.
         facts: tokens aligned and fitted on, best r of each feature here and in rotated text, how many rotations there
-            are.
+            are, hubness and reciprocity.
     """
 
     table: pd.DataFrame
+    other: pd.DataFrame | None
     facts: dict[str, Any]
 
 
@@ -42,8 +46,8 @@ def find_candidates(a: CodeStore, b: CodeStore, *, top: int, heldout: bool, docu
 
     Args:
         top: partners kept a feature.
-        heldout: find them on one half of the documents and report their r on the other half too; otherwise all
-            documents are fitted on and `correlation_heldout` is NaN.
+        heldout: find them on one half of the documents and report their r on the other half too, and find them
+            again on that half alone; otherwise all documents are fitted on and `correlation_heldout` is NaN.
         documents: how many documents the text has.
         seed: which documents are held out, and where the text is rotated.
 
@@ -58,9 +62,12 @@ def find_candidates(a: CodeStore, b: CodeStore, *, top: int, heldout: bool, docu
         with written_aside(folder) as aside:
             aside.mkdir()
             found.table.to_parquet(aside / "candidates.parquet", index=False)
+            if found.other is not None:
+                found.other.to_parquet(aside / "other.parquet", index=False)
             write_json(aside / "facts.json", found.facts)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return Candidates(pd.read_parquet(folder / "candidates.parquet"), facts)
+    other = pd.read_parquet(folder / "other.parquet") if heldout else None
+    return Candidates(pd.read_parquet(folder / "candidates.parquet"), other, facts)
 
 
 def find_rematched(
@@ -74,7 +81,7 @@ def find_rematched(
             number is the same document in every pair of spaces over the text, unless its rotation is not allowed there.
 
     Returns:
-        `feature_a`, `feature_b`, `correlation`, `cofiring`, `count_a`, `count_b`.
+        `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, `count_a`, `count_b`.
 
     Raises:
         UserError: fewer than two documents to split, or no such rotation.
@@ -121,8 +128,12 @@ def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
 def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: int) -> Candidates:
     fitted = codes if fit is None else codes.only(fit)
     corr = correlate(fitted, top=top)
-    table = _table(corr)
-    table.insert(3, "correlation_heldout", _read_again(codes.only(~fit), table) if fit is not None else np.nan)
+    table, other = _table(corr), None
+    if fit is not None:
+        heldout = codes.only(~fit)
+        other = _table(correlate(heldout, top=top))
+        other.insert(3, "correlation_heldout", _read_again(fitted, other))
+    table.insert(3, "correlation_heldout", _read_again(heldout, table) if fit is not None else np.nan)
     by_rows = _rotations(fitted, seed)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
@@ -132,6 +143,8 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
         "best_r": _best(corr),
         "best_r_shifted": {"a_to_b": [], "b_to_a": []},
         "mutual_shifted_over_0.1": None,
+        "hubness": hubness(corr),
+        "reciprocity": reciprocity(corr),
     }
     if len(by_rows):
         # What best partners look like where no token meets its own: the yardstick for every r above.
@@ -139,11 +152,11 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
         chance = shifted.candidates()
         facts["best_r_shifted"] = _best(shifted)
         facts["mutual_shifted_over_0.1"] = int((select(chance, "mutual") & (chance["correlation"] > 0.1)).sum())
-    return Candidates(table, facts)
+    return Candidates(table, other, facts)
 
 
 def _table(corr: Correlation) -> pd.DataFrame:
-    table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring"]]
+    table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring", "csls"]]
     return table.assign(
         count_a=corr.moments_a.count[table["feature_a"]], count_b=corr.moments_b.count[table["feature_b"]]
     )

@@ -2,7 +2,7 @@
 
 The table goes in with every candidate and comes out with every candidate; `kept` and `dropped_because` say what
 happened. Filters come first and the method chooses among what is left, so that a feature whose best partner is filtered
-out can still be paired with its next best.
+out can still be paired with its next best. (Only `first-seen` chooses before the filters, as published.)
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from unifeat.matching.match import BEFORE_FILTERS
 
 Select = Callable[[pd.DataFrame], NDArray[np.bool_]]
 
@@ -56,6 +58,9 @@ def decide(
     def drop(bad: NDArray[np.bool_] | pd.Series, why: str) -> None:
         reasons[np.asarray(bad, bool) & (reasons == "")] = why
 
+    not_chosen = f"not chosen by {method} matching"
+    if method in BEFORE_FILTERS:
+        drop(~select(candidates), not_chosen)
     fewest = candidates[["count_a", "count_b"]].min(axis=1)
     drop(fewest < filters.min_count, f"fires on fewer than {filters.min_count} tokens")
     drop(~(candidates["correlation"] > filters.min_correlation), f"r at or below {filters.min_correlation:g}")
@@ -74,9 +79,9 @@ def decide(
             for a, b in zip(candidates["feature_a"], candidates["feature_b"], strict=True)
         ]
         drop(np.array(apart, bool), "no top token in common")
-    left = np.flatnonzero(reasons == "")
-    chosen = select(candidates.iloc[left])
-    reasons[left[~chosen]] = f"not chosen by {method} matching"
+    if method not in BEFORE_FILTERS:
+        left = np.flatnonzero(reasons == "")
+        reasons[left[~select(candidates.iloc[left])]] = not_chosen
     return candidates.assign(kept=reasons == "", dropped_because=reasons)
 
 
