@@ -148,6 +148,26 @@ def test_some_documents_only(pair: tuple[CodeStore, CodeStore]) -> None:
     assert codes.only(np.ones(15, bool)).n_rows == codes.n_rows
 
 
+def test_where_documents_begin(pair: tuple[CodeStore, CodeStore]) -> None:
+    codes = align(*pair)
+    every = np.array(brute_force(*pair, only_completed=True)[2])
+    for mask in (np.ones(15, bool), np.random.default_rng(1).random(15) < 0.5, np.arange(15) == 3, np.zeros(15, bool)):
+        of_row = every[mask[every]]
+        document, start = codes.only(mask).document_starts()
+        assert (document.dtype, start.dtype) == (np.int32, np.int64)
+        assert document.tolist() == sorted(set(of_row.tolist()))
+        assert start.tolist() == [int(np.flatnonzero(of_row == d)[0]) for d in document]
+
+
+def test_a_document_over_two_shards_begins_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    cuts = [([0, 0, 1, 1], [1, 2, 1, 2]), ([1, 1], [3, 4]), ([1, 2], [5, 1])]
+    shards = [shard_of(random_dense(rng, len(d)), places(d, c)) for d, c in cuts]
+    document, start = align(store := written(tmp_path, shards), store).document_starts()
+    assert document.tolist() == [0, 1, 2]
+    assert start.tolist() == [0, 2, 7]
+
+
 def test_one_chunk_a_shard(pair: tuple[CodeStore, CodeStore]) -> None:
     codes = align(*pair)
     sizes = [a.rows for a, b in codes.chunks() if a.rows == b.rows]

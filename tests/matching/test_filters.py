@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from unifeat.matching.filters import Filters, decide
+from unifeat.matching.match import select
 from unifeat.study import NON_CONCEPT_TOKENS, MatchingSpec
 
 NONE = Filters(min_correlation=-1, min_count=0, exclude_tokens=(), shared_top_token=False)
@@ -159,3 +160,15 @@ def test_every_candidate_is_accounted_for(seed: int) -> None:
     got = reasons(table, words_a, words_b, odd, **filters)
     assert got == [expected(row) for row in table.itertuples()]
     assert len(set(got)) == 7
+
+
+def test_first_seen_chooses_before_the_filters() -> None:
+    """The order as published: what the filters drop is not replaced by a next best."""
+    table = candidates(feature_a=[0, 0, 1, 2], feature_b=[0, 1, 0, 2], correlation=[0.5, 0.4, 0.9, 0.05])
+    limits = Filters(**(vars(NONE) | {"min_correlation": 0.1}))
+    out = decide(table, limits, lambda left: select(left, "first-seen"), {}, {}, "first-seen")
+    not_chosen = "not chosen by first-seen matching"
+    assert out["dropped_because"].tolist() == ["", not_chosen, not_chosen, "r at or below 0.1"]
+    limits = Filters(**(vars(NONE) | {"exclude_tokens": (",",)}))
+    out = decide(table, limits, lambda left: select(left, "first-seen"), {}, {0: [","]}, "first-seen")
+    assert out["dropped_because"].tolist() == ["non-concept token in B", not_chosen, not_chosen, ""]

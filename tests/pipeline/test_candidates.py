@@ -11,8 +11,9 @@ import pytest
 from stores import dense_of, places, shard_of, written
 from unifeat import UserError
 from unifeat.codes.store import CodeStore
-from unifeat.matching import candidates
-from unifeat.matching.candidates import Candidates, find_candidates, fitting_documents
+from unifeat.matching import agreement, candidates
+from unifeat.matching.candidates import Candidates, find_candidates, find_rematched, fitting_documents
+from unifeat.matching.match import select
 
 DOCUMENTS, TOKENS, FEATURES, PLANTED = 30, 40, 32, 8
 PARTNER = np.random.default_rng(7).permutation(FEATURES)  # feature i of A is planted as PARTNER[i] of B
@@ -70,10 +71,33 @@ def test_both_halves_against_dense_arithmetic(stores: tuple[CodeStore, CodeStore
     best = {(i, j) for i in range(FEATURES) for j in np.argsort(-fitted[i])[:2]}
     best |= {(i, j) for j in range(FEATURES) for i in np.argsort(-fitted[:, j])[:2]}
     assert set(zip(f.tolist(), g.tolist(), strict=True)) == best
+    near_a, near_b = np.sort(fitted, axis=1)[:, -2:].mean(axis=1), np.sort(fitted, axis=0)[-2:].mean(axis=0)
+    np.testing.assert_allclose(table["csls"], (2 * fitted - near_a[:, None] - near_b)[f, g], atol=1e-6)
     n = DOCUMENTS * TOKENS
     facts = found.facts
     assert (facts["tokens_aligned"], facts["tokens_fitted"], facts["tokens_heldout"]) == (n, n // 2, n // 2)
     assert (facts["share_a"], facts["share_b"]) == (1.0, 1.0)
+
+
+def test_the_other_half_is_the_same_the_other_way_round(stores: tuple[CodeStore, CodeStore]) -> None:
+    fit = fitting_documents(DOCUMENTS, SEED)
+    on_fit = rows_of(stores[0], fit)
+    a, b = (dense(store) for store in stores)
+    fitted, heldout = all_r(a[on_fit], b[on_fit]), all_r(a[~on_fit], b[~on_fit])
+    found = find(stores)
+    table = found.other
+    assert list(table) == list(found.table)
+    f, g = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
+    np.testing.assert_allclose(table["correlation"], heldout[f, g], atol=1e-6)
+    np.testing.assert_allclose(table["correlation_heldout"], fitted[f, g], atol=1e-6)
+    np.testing.assert_array_equal(table["count_a"], (a[~on_fit] != 0).sum(0)[f])
+    np.testing.assert_array_equal(table["count_b"], (b[~on_fit] != 0).sum(0)[g])
+    best = {(i, j) for i in range(FEATURES) for j in np.argsort(-heldout[i])[:2]}
+    best |= {(i, j) for j in range(FEATURES) for i in np.argsort(-heldout[:, j])[:2]}
+    assert set(zip(f.tolist(), g.tolist(), strict=True)) == best
+    halves = [t[select(t, "mutual") & (t["correlation"] > 0.5)] for t in (found.table, table)]
+    assert agreement(*halves)["share"] == 1
+    assert agreement(*halves)["pairs_1"] == PLANTED
 
 
 def test_planted_features_hold_on_the_other_half_and_not_in_shifted_text(stores: tuple[CodeStore, CodeStore]) -> None:
@@ -89,6 +113,58 @@ def test_planted_features_hold_on_the_other_half_and_not_in_shifted_text(stores:
     for deciles in found.facts["best_r_shifted"].values():
         assert 0 < deciles[-1] < 0.4
     assert 0 < found.facts["mutual_shifted_over_0.1"] <= FEATURES
+
+
+def rematch(stores: tuple[CodeStore, CodeStore], number: int, **changes: object) -> pd.DataFrame:
+    settings = {"top": 2, "heldout": True, "documents": DOCUMENTS, "seed": SEED} | changes
+    return find_rematched(*stores, number=number, **settings)  # type: ignore[arg-type]
+
+
+def test_rematched_against_rolled_arithmetic(stores: tuple[CodeStore, CodeStore]) -> None:
+    on_fit = rows_of(stores[0], fitting_documents(DOCUMENTS, SEED))
+    a, b = (dense(store)[on_fit] for store in stores)
+    rolled = {by: all_r(a, np.roll(b, -by * TOKENS, axis=0)) for by in range(1, DOCUMENTS // 2)}
+    found = set()
+    assert find(stores).facts["rotations"] == len(rolled)
+    for number in range(len(rolled)):
+        table = rematch(stores, number)
+        f, g = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
+        (by,) = (by for by, r in rolled.items() if np.allclose(r[f, g], table["correlation"], rtol=0, atol=1e-6))
+        found.add(by)
+        best = {(i, j) for i in range(FEATURES) for j in np.argsort(-rolled[by][i])[:2]}
+        best |= {(i, j) for j in range(FEATURES) for i in np.argsort(-rolled[by][:, j])[:2]}
+        assert set(zip(f.tolist(), g.tolist(), strict=True)) == best
+        np.testing.assert_array_equal(table["count_a"], (a != 0).sum(0)[f])
+        np.testing.assert_array_equal(table["count_b"], (b != 0).sum(0)[g])
+        assert table["correlation"].max() < 0.4
+    assert found == set(rolled)  # each rotation once
+
+
+def test_rematched_on_all_documents(stores: tuple[CodeStore, CodeStore]) -> None:
+    assert find(stores, heldout=False).facts["rotations"] == DOCUMENTS - 1
+    table = rematch(stores, DOCUMENTS - 2, heldout=False)
+    np.testing.assert_array_equal(table["count_a"], (dense(stores[0]) != 0).sum(0)[table["feature_a"]])
+
+
+def test_rematched_is_read_the_second_time(
+    stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = rematch(stores, 3)
+
+    def correlate(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(candidates, "correlate", correlate)
+    pd.testing.assert_frame_equal(rematch(stores, 3), first)
+    for changes in ({"seed": 6}, {"top": 3}, {"heldout": False}, {"number": 2}):
+        with pytest.raises(AssertionError, match="computed again"):
+            rematch(stores, **({"number": 3} | changes))  # type: ignore[arg-type]
+
+
+def test_no_such_rotation(stores: tuple[CodeStore, CodeStore]) -> None:
+    for number in (DOCUMENTS // 2 - 1, -1):
+        with pytest.raises(UserError, match=f"rotation {number} of the text: there are {DOCUMENTS // 2 - 1}"):
+            rematch(stores, number)
 
 
 def test_halves_are_disjoint_and_as_large() -> None:
@@ -120,6 +196,7 @@ def test_nothing_found_depends_on_the_held_out_half(stores: tuple[CodeStore, Cod
 def test_without_a_held_out_half(stores: tuple[CodeStore, CodeStore]) -> None:
     found = find(stores, heldout=False)
     assert found.table["correlation_heldout"].isna().all()
+    assert found.other is None
     assert found.facts["tokens_fitted"] == found.facts["tokens_aligned"] == DOCUMENTS * TOKENS
     assert found.facts["tokens_heldout"] == 0
     r = all_r(*(dense(store) for store in stores))
@@ -136,6 +213,7 @@ def test_the_second_time_it_is_read(stores: tuple[CodeStore, CodeStore], monkeyp
     monkeypatch.setattr(candidates, "correlate", correlate)
     again = find(stores)
     pd.testing.assert_frame_equal(first.table, again.table)
+    pd.testing.assert_frame_equal(first.other, again.other)
     assert first.facts == again.facts
     for changes in ({"seed": 6}, {"top": 3}, {"heldout": False}):
         with pytest.raises(AssertionError, match="computed again"):
@@ -181,6 +259,13 @@ def test_a_half_without_tokens(tmp_path: Path, empty_half: str) -> None:
     if empty_half == "held out":
         assert found.table["correlation_heldout"].isna().all()
         assert len(found.table)
+        assert found.other.empty
     else:
         assert found.table.empty
+        assert len(found.other)
+        assert found.other["correlation_heldout"].isna().all()
+    assert found.facts["rotations"] == 0
+    assert found.facts["best_r_shifted"] == {"a_to_b": [], "b_to_a": []}
+    assert found.facts["mutual_shifted_over_0.1"] is None
+    if empty_half == "fitted":
         assert found.facts["best_r"] == {"a_to_b": [], "b_to_a": []}

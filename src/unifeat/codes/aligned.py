@@ -56,6 +56,25 @@ class AlignedCodes:
         chosen = replace(self, documents=documents)
         return replace(chosen, n_rows=sum(len(at_a) for _, _, at_a, _ in chosen._aligned_shards()))
 
+    def document_starts(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Which documents the aligned rows come from, and where each begins.
+
+        Returns:
+            document: (documents with an aligned row,) their numbers in the corpus, ascending.
+            start: the first aligned row of each. A document that goes on in the next shard begins once.
+        """
+        documents: list[NDArray[np.int32]] = []
+        starts: list[NDArray[np.int64]] = []
+        done, last = 0, -1
+        for shard_a, _, at_a, _ in self._aligned_shards():
+            document = np.asarray(shard_a.places.document[at_a])
+            begins = np.flatnonzero(np.diff(document, prepend=np.int32(last)))
+            documents.append(document[begins])
+            starts.append(begins + done)
+            done += len(at_a)
+            last = int(document[-1]) if len(document) else last
+        return np.concatenate(documents).astype(np.int32), np.concatenate(starts).astype(np.int64)
+
     def chunks(self) -> Iterator[tuple[CsrArrays, CsrArrays]]:
         """Aligned codes of one shard after another; the same each time. Where every row pairs, nothing is copied."""
         for shard_a, shard_b, at_a, at_b in self._aligned_shards():

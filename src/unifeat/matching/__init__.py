@@ -3,5 +3,15 @@
 from unifeat.matching.correlation import Correlation, Partners, correlate
 from unifeat.matching.match import match
 from unifeat.matching.pairs import pair_correlation
+from unifeat.matching.quality import agreement, hubness, reciprocity
 
-__all__ = ["Correlation", "Partners", "correlate", "match", "pair_correlation"]
+__all__ = [
+    "Correlation",
+    "Partners",
+    "agreement",
+    "correlate",
+    "hubness",
+    "match",
+    "pair_correlation",
+    "reciprocity",
+]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
 from unifeat.matching.correlation import Correlation, correlate
 from unifeat.matching.match import select
+from unifeat.matching.paired import PairedCodes
 from unifeat.matching.pairs import pair_correlation
-from unifeat.matching.shifted import ShiftedCodes
+from unifeat.matching.quality import hubness, reciprocity
+from unifeat.matching.rotated import RotatedCodes, rotations
 from unifeat.storage import cache_root, key_of, write_json, written_aside
 
-VERSION = "candidates/1"
+VERSION = "candidates/2"
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,15 @@ class Candidates:
     """Candidates of one pair of spaces.
 
     Attributes:
-        table: `feature_a`, `feature_b`, `correlation`, `correlation_heldout`, `cofiring`, `count_a`, `count_b`.
-        facts: tokens aligned and fitted on, best r of each feature here and in shifted text.
+        table: `feature_a`, `feature_b`, `correlation`, `correlation_heldout`, `cofiring`, `csls`, `count_a`, `count_b`.
+        other: the same table made on the other half of the documents, where `correlation_heldout` is r on this one;
+            None if nothing is held out.
+        facts: tokens aligned and fitted on, best r of each feature here and in rotated text, how many rotations there
+            are, hubness and reciprocity.
     """
 
     table: pd.DataFrame
+    other: pd.DataFrame | None
     facts: dict[str, Any]
 
 
@@ -40,30 +46,74 @@ def find_candidates(a: CodeStore, b: CodeStore, *, top: int, heldout: bool, docu
 
     Args:
         top: partners kept a feature.
-        heldout: find them on one half of the documents and report their r on the other half too; otherwise all
-            documents are fitted on and `correlation_heldout` is NaN.
+        heldout: find them on one half of the documents and report their r on the other half too, and find them
+            again on that half alone; otherwise all documents are fitted on and `correlation_heldout` is NaN.
         documents: how many documents the text has.
-        seed: which documents are held out.
+        seed: which documents are held out, and where the text is rotated.
 
     Raises:
         UserError: fewer than two documents to split.
     """
-    settings = {
-        "what": VERSION,
+    folder = cache_root() / "candidates" / key_of(settings_of(VERSION, a, b, top, heldout, seed))
+    if not folder.exists():
+        fit = fitting_documents(documents, seed) if heldout else None
+        found = _find(align(a, b), fit, top, seed)
+        found.facts["share_a"], found.facts["share_b"] = (found.facts["tokens_aligned"] / s.rows for s in (a, b))
+        with written_aside(folder) as aside:
+            aside.mkdir()
+            found.table.to_parquet(aside / "candidates.parquet", index=False)
+            if found.other is not None:
+                found.other.to_parquet(aside / "other.parquet", index=False)
+            write_json(aside / "facts.json", found.facts)
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    other = pd.read_parquet(folder / "other.parquet") if heldout else None
+    return Candidates(pd.read_parquet(folder / "candidates.parquet"), other, facts)
+
+
+def find_rematched(
+    a: CodeStore, b: CodeStore, *, top: int, heldout: bool, documents: int, seed: int, number: int
+) -> pd.DataFrame:
+    """The candidates of chance: B's text rotated by whole documents, then correlated as in `find_candidates`.
+
+    Args:
+        top, heldout, documents, seed: as for `find_candidates`, whose fitting documents are the ones rotated.
+        number: which rotation, from 0; `facts["rotations"]` of `find_candidates` says how many there are. The same
+            number is the same document in every pair of spaces over the text, unless its rotation is not allowed there.
+
+    Returns:
+        `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, `count_a`, `count_b`.
+
+    Raises:
+        UserError: fewer than two documents to split, or no such rotation.
+    """
+    settings = settings_of(VERSION, a, b, top, heldout, seed) | {"rotation": number}
+    path = cache_root() / "rematched" / f"{key_of(settings)}.parquet"
+    if not path.exists():
+        codes = align(a, b)
+        fitted = codes.only(fitting_documents(documents, seed)) if heldout else codes
+        by_rows = _rotations(fitted, seed)
+        if not 0 <= number < len(by_rows):
+            raise UserError(
+                f"rotation {number} of the text: there are {len(by_rows)}, numbered from 0, that take every token out "
+                "of its document; ask for fewer rematches or give more documents"
+            )
+        corr = correlate(RotatedCodes(fitted, int(by_rows[number])), top=top)
+        with written_aside(path) as aside:
+            _table(corr).to_parquet(aside, index=False)
+    return pd.read_parquet(path)
+
+
+def settings_of(version: str, a: CodeStore, b: CodeStore, top: int, heldout: bool, seed: int) -> dict[str, Any]:
+    """Everything that determines the candidates of two stores, as JSON data."""
+    return {
+        "what": version,
         "a": a.folder.name,
         "b": b.folder.name,
         "shards": [[e["sha256"] for e in store.manifest["shards"]] for store in (a, b)],
         "top": top,
-        "heldout": [heldout, seed if heldout else None],
+        "heldout": heldout,
+        "seed": seed,
     }
-    folder = cache_root() / "candidates" / key_of(settings)
-    if not folder.exists():
-        found = _find(a, b, top=top, fit=fitting_documents(documents, seed) if heldout else None)
-        with written_aside(folder) as aside:
-            aside.mkdir()
-            found.table.to_parquet(aside / "candidates.parquet", index=False)
-            write_json(aside / "facts.json", found.facts)
-    return _read(folder)
 
 
 def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
@@ -75,38 +125,54 @@ def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
     return fit
 
 
-def _find(a: CodeStore, b: CodeStore, *, top: int, fit: NDArray[np.bool_] | None) -> Candidates:
-    codes = align(a, b)
+def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: int) -> Candidates:
     fitted = codes if fit is None else codes.only(fit)
     corr = correlate(fitted, top=top)
-    table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring"]]
-    table = table.assign(
-        correlation_heldout=_heldout(codes, fit, table) if fit is not None else np.nan,
-        count_a=corr.moments_a.count[table["feature_a"]],
-        count_b=corr.moments_b.count[table["feature_b"]],
-    )
+    table, other = _table(corr), None
+    if fit is not None:
+        heldout = codes.only(~fit)
+        other = _table(correlate(heldout, top=top))
+        other.insert(3, "correlation_heldout", _read_again(fitted, other))
+    table.insert(3, "correlation_heldout", _read_again(heldout, table) if fit is not None else np.nan)
+    by_rows = _rotations(fitted, seed)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
-        "share_a": codes.n_rows / a.rows,
-        "share_b": codes.n_rows / b.rows,
         "tokens_fitted": fitted.n_rows,
         "tokens_heldout": codes.n_rows - fitted.n_rows,
+        "rotations": len(by_rows),
         "best_r": _best(corr),
+        "best_r_shifted": {"a_to_b": [], "b_to_a": []},
+        "mutual_shifted_over_0.1": None,
+        "hubness": hubness(corr),
+        "reciprocity": reciprocity(corr),
     }
-    # What best partners look like where no token meets its own: the yardstick for every r above.
-    shifted = correlate(ShiftedCodes(fitted), top=1)
-    facts["best_r_shifted"] = _best(shifted)
-    facts["mutual_shifted_over_0.1"] = int(
-        (select(chance := shifted.candidates(), "mutual") & (chance["correlation"] > 0.1)).sum()
+    if len(by_rows):
+        # What best partners look like where no token meets its own: the yardstick for every r above.
+        shifted = correlate(RotatedCodes(fitted, int(by_rows[0])), top=1)
+        chance = shifted.candidates()
+        facts["best_r_shifted"] = _best(shifted)
+        facts["mutual_shifted_over_0.1"] = int((select(chance, "mutual") & (chance["correlation"] > 0.1)).sum())
+    return Candidates(table, other, facts)
+
+
+def _table(corr: Correlation) -> pd.DataFrame:
+    table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring", "csls"]]
+    return table.assign(
+        count_a=corr.moments_a.count[table["feature_a"]], count_b=corr.moments_b.count[table["feature_b"]]
     )
-    return Candidates(table, facts)
 
 
-def _heldout(codes: AlignedCodes, fit: NDArray[np.bool_], table: pd.DataFrame) -> NDArray[np.float64]:
-    other = codes.only(~fit)
-    if other.n_rows < 2:
+def _rotations(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
+    """By how many rows B can be rotated, in the order drawn by the seed."""
+    document, start = fitted.document_starts()
+    return start[rotations(document, start, fitted.n_rows, None, seed)]
+
+
+def _read_again(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
+    """r of the same pairs on other documents."""
+    if codes.n_rows < 2:
         return np.full(len(table), np.nan)
-    return pair_correlation(other, table["feature_a"].to_numpy(), table["feature_b"].to_numpy())[0]
+    return pair_correlation(codes, table["feature_a"].to_numpy(), table["feature_b"].to_numpy())[0]
 
 
 def _best(corr: Correlation) -> dict[str, list[float]]:
@@ -117,10 +183,3 @@ def _best(corr: Correlation) -> dict[str, list[float]]:
         best = best[~np.isnan(best)]
         deciles[direction] = [float(v) for v in np.quantile(best, np.linspace(0, 1, 21))] if len(best) else []
     return deciles
-
-
-def _read(folder: Path) -> Candidates:
-    import json
-
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return Candidates(pd.read_parquet(folder / "candidates.parquet"), facts)

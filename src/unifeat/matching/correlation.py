@@ -19,6 +19,7 @@ import numpy as np
 from unifeat.errors import UserError
 from unifeat.matching.engine import best_partners
 from unifeat.matching.layout import Team
+from unifeat.matching.match import csls
 from unifeat.matching.moments import Moments, profiles
 from unifeat.matching.paired import Array, as_paired
 from unifeat.matching.pairs import cofiring, thread_count
@@ -63,7 +64,8 @@ class Correlation:
         """All pairs of both directions, once each, ordered by (feature_a, feature_b).
 
         Columns: feature_a, feature_b (int32), correlation (float64), cofiring (int64: tokens on which both fire),
-        rank_a_to_b and rank_b_to_a (int32: 1 = best partner; 0 = not among the best partners in this direction).
+        rank_a_to_b and rank_b_to_a (int32: 1 = best partner; 0 = not among the best partners in this direction),
+        csls (float64: r less the mean of either feature's best partners, see `match.csls`).
         """
         import pandas as pd
 
@@ -80,14 +82,16 @@ class Correlation:
         ranks[1, place[len(a) :]] = rank_ba + 1
         value = np.concatenate([self.a_to_b.value[a, rank_ab], self.b_to_a.value[b, rank_ba]])
         count = np.concatenate([self.a_to_b.count[a, rank_ab], self.b_to_a.count[b, rank_ba]])
+        one, other, r = key // width, key % width, value[first]
         return pd.DataFrame(
             {
-                "feature_a": (key // width).astype(np.int32),
-                "feature_b": (key % width).astype(np.int32),
-                "correlation": value[first],
+                "feature_a": one.astype(np.int32),
+                "feature_b": other.astype(np.int32),
+                "correlation": r,
                 "cofiring": count[first],
                 "rank_a_to_b": ranks[0],
                 "rank_b_to_a": ranks[1],
+                "csls": csls(one, other, r, self.a_to_b.index.shape[1]),
             }
         )
 

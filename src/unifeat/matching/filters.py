@@ -2,7 +2,7 @@
 
 The table goes in with every candidate and comes out with every candidate; `kept` and `dropped_because` say what
 happened. Filters come first and the method chooses among what is left, so that a feature whose best partner is filtered
-out can still be paired with its next best.
+out can still be paired with its next best. (Only `first-seen` chooses before the filters, as published.)
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from unifeat.matching.match import BEFORE_FILTERS
 
 Select = Callable[[pd.DataFrame], NDArray[np.bool_]]
 
@@ -54,9 +56,12 @@ def decide(
     reasons = standing_reasons(candidates, filters, top_tokens_a, top_tokens_b)
     weak = ~(candidates["correlation"].to_numpy() > filters.min_correlation)
     reasons[weak & (reasons != _rare(filters))] = f"r at or below {filters.min_correlation:g}"
-    left = np.flatnonzero(reasons == "")
-    chosen = select(candidates.iloc[left])
-    reasons[left[~chosen]] = f"not chosen by {method} matching"
+    not_chosen = f"not chosen by {method} matching"
+    if method in BEFORE_FILTERS:
+        reasons[~select(candidates)] = not_chosen
+    else:
+        left = np.flatnonzero(reasons == "")
+        reasons[left[~select(candidates.iloc[left])]] = not_chosen
     return candidates.assign(kept=reasons == "", dropped_because=reasons)
 
 

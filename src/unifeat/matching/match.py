@@ -1,7 +1,8 @@
 """Who is matched with whom: methods that choose pairs from a table of candidates.
 
 Every method is a function from arrays (feature_a, feature_b, correlation), one entry a candidate pair, to a mask of
-the pairs chosen. Equal correlations are decided by the lower feature ids, so the order of rows does not matter.
+the pairs chosen; CSLS reads `csls` in the place of the correlation. Equal values are decided by the lower feature ids,
+so the order of rows does not matter.
 """
 
 from __future__ import annotations
@@ -80,22 +81,75 @@ def assignment(a: Ids, b: Ids, r: Values) -> Mask:
     return chosen
 
 
-# Name -> function of (feature_a, feature_b, correlation).
+def first_seen(one: Ids, other: Ids, r: Values) -> Mask:
+    """One to one as published in arXiv 2410.06981: of all `one` with the same best partner the lowest id keeps it.
+
+    Not the one with the highest r, and the others get no second choice: it is there to reproduce the paper.
+    """
+    claims = np.flatnonzero(best_of(one, other, r))
+    claims = claims[np.argsort(one[claims], kind="stable")]
+    _, first = np.unique(other[claims], return_index=True)
+    chosen = np.zeros(len(r), bool)
+    chosen[claims[first]] = True
+    return chosen
+
+
+# Name -> function of (feature_a, feature_b, correlation or, for csls, csls).
 METHODS: dict[str, Callable[[Ids, Ids, Values], Mask]] = {
     "max": best_of,
     "mutual": mutual,
     "one-to-one": one_to_one,
     "assignment": assignment,
+    "csls": mutual,
+    "first-seen": first_seen,
 }
+DIRECTED = ("max", "first-seen")
+# Methods that choose among all candidates, before any filter: as published.
+BEFORE_FILTERS = ("first-seen",)
+
+
+def csls(a: Ids, b: Ids, r: Values, top: int | None = None) -> Values:
+    """Cross-domain similarity local scaling (Lample et al. 2018, arXiv 1710.04087): r less what either side's
+    neighbourhood gives to anyone, so that hubs lose their head start.
+
+        2 r − mean r of a's best partners − mean r of b's best partners
+
+    Args:
+        a, b: (pairs,) feature ids; each pair at most once.
+        r: (pairs,) correlations, NaN where there is none.
+        top: partners in a neighbourhood: the best so many of the pairs given; all of them if None. For candidates of
+            `correlate`, before any filter, its `top` best are just the ones it listed.
+
+    Returns:
+        (pairs,) float64, rounded to 1e-12 as r is, so that what is equal on paper ties.
+    """
+    return np.round(2 * r - _neighbourhood(a, r, top) - _neighbourhood(b, r, top), 12)
+
+
+def _neighbourhood(one: Ids, r: Values, top: int | None) -> Values:
+    """For each pair the mean of the `top` largest r that its `one` has."""
+    order = np.lexsort((-r, one))  # NaN last
+    ids, first, row = np.unique(one[order], return_index=True, return_inverse=True)
+    rank = np.arange(len(order)) - first[row]
+    near = ~np.isnan(r[order]) & (rank < (len(order) if top is None else top))
+    total = np.bincount(row[near], weights=r[order][near], minlength=len(ids))
+    number = np.bincount(row[near], minlength=len(ids))
+    mean = np.full(len(ids), np.nan)
+    np.divide(total, number, out=mean, where=number > 0)
+    back = np.empty(len(r))
+    back[order] = mean[row]
+    return back
 
 
 def select(candidates: pd.DataFrame, method: str = "mutual", direction: str = "a_to_b") -> Mask:
     """Which rows of a table of candidate pairs a matching method chooses.
 
     Args:
-        candidates: columns `feature_a`, `feature_b`, `correlation`; each pair at most once.
-        method: `max`, `mutual`, `one-to-one` or `assignment`.
-        direction: for `max`: `a_to_b` gives each A feature its best B feature, `b_to_a` the other way round.
+        candidates: columns `feature_a`, `feature_b`, `correlation`; each pair at most once. For `csls` also `csls`,
+            which is computed over the rows given if it is not there.
+        method: `max`, `mutual`, `one-to-one`, `assignment`, `csls` or `first-seen`.
+        direction: for `max` and `first-seen`: `a_to_b` gives each A feature its best B feature, `b_to_a` the other way
+            round.
 
     Returns:
         (rows,) mask.
@@ -110,8 +164,10 @@ def select(candidates: pd.DataFrame, method: str = "mutual", direction: str = "a
     a = candidates["feature_a"].to_numpy(np.int64)
     b = candidates["feature_b"].to_numpy(np.int64)
     r = candidates["correlation"].to_numpy(np.float64)
-    if method == "max" and direction == "b_to_a":
-        return best_of(b, a, r)
+    if method == "csls":
+        r = candidates["csls"].to_numpy(np.float64) if "csls" in candidates else csls(a, b, r)
+    if method in DIRECTED and direction == "b_to_a":
+        a, b = b, a
     return METHODS[method](a, b, r)
 
 
@@ -128,18 +184,21 @@ def match(
     Args:
         corr: what `correlate` found; its best partners, both ways, are the candidates.
         method: `max` (each feature's best partner, many-to-one), `mutual` (each other's best), `one-to-one` (highest
-            r first) or `assignment` (largest total r over the candidates).
-        direction: for `max`: whose best partner.
-        min_correlation: leave out candidates with r at or below it, before matching.
-        min_count: leave out features that fire on fewer tokens, before matching.
+            r first), `assignment` (largest total r over the candidates), `csls` (each other's best once hubs are
+            corrected for) or `first-seen` (as in arXiv 2410.06981: best partners, claimed by the lowest id).
+        direction: for `max` and `first-seen`: whose best partner.
+        min_correlation: leave out candidates with r at or below it, before matching (`first-seen`: after it).
+        min_count: leave out features that fire on fewer tokens, before matching (`first-seen`: after it).
 
     Returns:
-        `feature_a`, `feature_b`, `correlation`, `cofiring`, `count_a`, `count_b`, highest r first.
+        `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, `count_a`, `count_b`, highest r first.
 
     Raises:
         UserError: unknown method or direction.
     """
-    table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring"]]
+    table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring", "csls"]]
+    if method in BEFORE_FILTERS:
+        table = table[select(table, method, direction)]
     table = table.assign(
         count_a=corr.moments_a.count[table["feature_a"]], count_b=corr.moments_b.count[table["feature_b"]]
     )

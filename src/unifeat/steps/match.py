@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unifeat.codes.tops import top_token_texts
 from unifeat.matching.candidates import Candidates, find_candidates
-from unifeat.matching.filters import Filters, decide, standing_reasons
+from unifeat.matching.filters import Filters, decide
 from unifeat.matching.match import select
 from unifeat.progress import track
 from unifeat.spaces import Space
@@ -40,8 +40,9 @@ class Rule:
 
     def strongest(self, candidates: pd.DataFrame, n: int) -> pd.DataFrame:
         """The n pairs of highest r that the method makes of the candidates when no r is too small."""
-        left = candidates[standing_reasons(candidates, self.filters, self.words_a, self.words_b) == ""]
-        chosen = left[select(left, self.method, self.direction)]
+        free = replace(self.filters, min_correlation=-np.inf)
+        choose = partial(select, method=self.method, direction=self.direction)
+        chosen = decide(candidates, free, choose, self.words_a, self.words_b, self.method).query("kept")
         return chosen.sort_values("correlation", ascending=False, kind="stable").head(n)
 
 
