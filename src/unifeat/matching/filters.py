@@ -80,11 +80,8 @@ def standing_reasons(
     fewest = candidates[["count_a", "count_b"]].min(axis=1)
     drop(fewest < filters.min_count, _rare(filters))
     if filters.exclude_tokens:
-        excluded = frozenset(filters.exclude_tokens)
-        bad_a = {f for f, tokens in top_tokens_a.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
-        bad_b = {f for f, tokens in top_tokens_b.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
-        drop(candidates["feature_a"].isin(bad_a), "non-concept token in A")
-        drop(candidates["feature_b"].isin(bad_b), "non-concept token in B")
+        drop(candidates["feature_a"].isin(excluded_features(filters, top_tokens_a)), "non-concept token in A")
+        drop(candidates["feature_b"].isin(excluded_features(filters, top_tokens_b)), "non-concept token in B")
     if filters.shared_top_token:
         words_a = {f: _words(tokens) for f, tokens in top_tokens_a.items()}
         words_b = {f: _words(tokens) for f, tokens in top_tokens_b.items()}
@@ -95,6 +92,12 @@ def standing_reasons(
         ]
         drop(np.array(apart, bool), "no top token in common")
     return reasons
+
+
+def excluded_features(filters: Filters, top_tokens: dict[int, list[str]]) -> set[int]:
+    """The features with an excluded token among their top tokens."""
+    excluded = frozenset(filters.exclude_tokens)
+    return {f for f, tokens in top_tokens.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
 
 
 def _rare(filters: Filters) -> str:

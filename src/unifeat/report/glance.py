@@ -52,7 +52,7 @@ def at_a_glance(run: Run) -> tuple[list[Measure], list[Line]]:
                 span(own["kept"]),
                 span([_mean_kept(facts) for facts in own.get("rematch", [])]),
                 span(own["mean_correlation_heldout"], decimal),
-                span([(facts or {}).get("found_again") for facts in own.get("stability", [])], percent),
+                span([(facts or {}).get("share") for facts in own.get("stability", [])], percent),
                 [_scores(_own(scores[measure], groups)) for measure in ways],
             )
         )

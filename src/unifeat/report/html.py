@@ -203,7 +203,8 @@ def _scores(run: Run) -> list[dict[str, Any]]:
     """Every score on all kept pairs, with its settings and details taken apart."""
     rows = []
     for measure in measures(run):
-        for row in scores_of(run, measure).to_dict("records"):
+        for row in rows_of(scores_of(run, measure)):
+            row = row._asdict()
             shown = [{"value": row.get(name), "text": show(row)} for _, name, show in score_columns(run)]
             rows.append(row | {"label": measure.label, "flags": list(row["flags"]), "cells": shown})
     return rows

@@ -45,13 +45,13 @@ def sure(cell: Any) -> list[dict[str, Any]]:
             }
         )
     again = _part(facts, "stability")
-    if not is_missing(again.get("found_again")):
+    if not is_missing(again.get("share")):
         lines.append(
             {
                 "what": "share found again on the other half of the documents",
-                "value": percent(again["found_again"]),
+                "value": percent(again["share"]),
                 "interval": "–",
-                "shifted": percent(again.get("expected")),
+                "shifted": percent(again.get("chance")),
                 "p": None,
             }
         )
@@ -60,14 +60,15 @@ def sure(cell: Any) -> list[dict[str, Any]]:
 
 def hubs(cell: Any) -> str:
     """A sentence on hubs and reciprocity."""
-    found = _part(cell._asdict(), "hubness")
+    facts = cell._asdict()
+    found, returned = _part(facts, "hubness"), _part(facts, "reciprocity")
     if not found:
         return ""
     shares = " and ".join(percent(found[way]["largest_share"]) for way in ("a_to_b", "b_to_a"))
-    reciprocal = " and ".join(percent(found[way]["reciprocity"]) for way in ("a_to_b", "b_to_a"))
+    reciprocal = " and ".join(percent(returned.get(way)) for way in ("a_to_b", "b_to_a"))
     return (
-        f"Hubs: the most sought-after feature is the best partner of {shares} of the other side’s features (A’s, then "
-        f"B’s); {reciprocal} of the features are their best partner’s best partner."
+        f"Before any filter, one and the same feature of the other side is the best partner of {shares} of A’s and "
+        f"B’s features; {reciprocal} of them are their best partner’s best partner."
     )
 
 

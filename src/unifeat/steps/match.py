@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from unifeat.codes.tops import top_token_texts
 from unifeat.matching.candidates import Candidates, find_candidates
-from unifeat.matching.filters import Filters, decide
+from unifeat.matching.filters import Filters, decide, excluded_features
 from unifeat.matching.match import select
+from unifeat.matching.quality import agreement
 from unifeat.progress import track
 from unifeat.spaces import Space
 from unifeat.study import Study
@@ -37,6 +38,13 @@ class Rule:
         """The candidates with `kept` and `dropped_because`."""
         choose = partial(select, method=self.method, direction=self.direction)
         return decide(candidates, self.filters, choose, self.words_a, self.words_b, self.method)
+
+    def able(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
+        """The features of A or of B that filters leave a chance, one row each: `feature` and its firing `count`."""
+        words = self.words_a if side == "a" else self.words_b
+        own = candidates[[f"feature_{side}", f"count_{side}"]].set_axis(["feature", "count"], axis=1).drop_duplicates()
+        rare = own["count"] < self.filters.min_count
+        return own[~rare & ~own["feature"].isin(excluded_features(self.filters, words))]
 
     def strongest(self, candidates: pd.DataFrame, n: int) -> pd.DataFrame:
         """The n pairs of highest r that the method makes of the candidates when no r is too small."""
@@ -76,8 +84,15 @@ class Cell:
             "dropped": {str(k): int(v) for k, v in dropped.items()},
             "mean_correlation": mean(self.kept["correlation"]),
             "mean_correlation_heldout": mean(self.kept["correlation_heldout"]),
+            "stability": self._stability(),
             **self.found.facts,
         }
+
+    def _stability(self) -> dict[str, Any] | None:
+        """Pairs found again when the other half of the documents is filtered and matched by itself."""
+        if self.found.other is None:
+            return None
+        return agreement(self.kept, self.rule.decide(self.found.other).query("kept"))
 
     def pairs(self) -> pd.DataFrame:
         """The rows of `pairs.parquet`, kept ones first, highest r first."""

@@ -31,15 +31,16 @@ NAN = float("nan")
 def rematch_cells(study: Study, cells: list[Cell], documents: int, geometry: list[MetricSpec]) -> list[dict[str, Any]]:
     """For each cell the facts of its rematches: `kept`, `mean_correlation`, `p_kept`, `p_mean_correlation`, and
     `scores`: for each measure of the geometry, in order, its values over the rematches."""
-    count = study.inference.rematches
     facts = []
-    with track("matching shifted text", len(cells) * count, unit="rematches") as advance:
-        for cell in cells:
-            pieces = []
+    # A short text has fewer rotations than may be asked for.
+    counts = [min(study.inference.rematches, cell.found.facts["rotations"]) for cell in cells]
+    with track("matching shifted text", sum(counts), unit="rematches") as advance:
+        for cell, count in zip(cells, counts, strict=True):
+            pieces: list[dict[str, Any]] = []
             for number in range(count):
                 pieces.append(_piece(study, cell, documents, number, geometry))
                 advance(1)
-            facts.append(_summary(cell, [piece for piece in pieces if piece], geometry))
+            facts.append(_summary(cell, pieces, geometry))
     return facts
 
 
@@ -48,10 +49,10 @@ def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, A
     scores = scores.copy()
     for cell, found in zip(cells, facts, strict=True):
         own = (scores["space_a"] == cell.a.name) & (scores["space_b"] == cell.b.name) & (scores["subspace"] == "all")
-        for row, values in zip(np.flatnonzero(own), found["scores"], strict=True):
-            null = np.array(values, np.float64)
-            observed = float(scores.loc[row, "score"])
-            scores.loc[row, ["rematch_mean", "rematch_sd", "rematch_p"]] = _against(observed, null)
+        observed = scores.loc[own, "score"].to_numpy(np.float64)
+        nulls = [np.array(values, np.float64) for values in found["scores"]]
+        against = [_against(float(s), null) for s, null in zip(observed, nulls, strict=True)]
+        scores.loc[own, ["rematch_mean", "rematch_sd", "rematch_p"]] = against
     return scores
 
 
@@ -79,7 +80,7 @@ def _summary(cell: Cell, pieces: list[dict[str, Any]], geometry: list[MetricSpec
     }
 
 
-def _piece(study: Study, cell: Cell, documents: int, number: int, geometry: list[MetricSpec]) -> dict[str, Any] | None:
+def _piece(study: Study, cell: Cell, documents: int, number: int, geometry: list[MetricSpec]) -> dict[str, Any]:
     """One rematch of one cell; None where the text has no such shift."""
     spec = study.matching
     n = len(cell.kept)
@@ -105,8 +106,6 @@ def _piece(study: Study, cell: Cell, documents: int, number: int, geometry: list
             seed=study.seed,
             number=number,
         )
-        if table is None:
-            return None
         kept = cell.rule.decide(table).query("kept")
         pairs = PairSet.of(cell, "all", cell.rule.strongest(table, n))
         write_json(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,11 +91,11 @@ def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec]) ->
             for spec in geometry:
                 shuffled = _cached(
                     pairs.key("shuffles/2", spec, inference.permutations, study.seed, size),
-                    lambda p=pairs, s=spec: _shuffles(p, s, inference.permutations, study.seed),
+                    partial(_shuffles, pairs, spec, inference.permutations, study.seed),
                 )
                 interval = _cached(
                     pairs.key("interval/1", spec, inference.subsamples, inference.level, study.seed),
-                    lambda p=pairs, s=spec: _interval(p, s, study),
+                    partial(_interval, pairs, spec, study),
                 )
                 rows.append(_row(pairs, spec, shuffled, interval))
                 advance(1)
@@ -114,7 +115,7 @@ def with_q(scores: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     ]
     tests = [table[p].to_numpy(np.float64) for table, p, _ in places]
     parts = np.split(false_discovery_rate(np.concatenate(tests)), np.cumsum([len(test) for test in tests])[:-1])
-    found = {id(table): {} for table in (scores, rates)}
+    found: dict[int, dict[str, Floats]] = {id(table): {} for table in (scores, rates)}
     for (table, _, name), q in zip(places, parts, strict=True):
         found[id(table)][name] = q
     return scores.assign(**found[id(scores)])[COLUMNS], rates.assign(**found[id(rates)])

@@ -15,20 +15,27 @@ from unifeat.progress import track
 from unifeat.spaces import Space
 from unifeat.steps.match import Cell
 from unifeat.steps.score import NAN, PairSet, score_sets
-from unifeat.storage import cache_root, key_of, write_json
+from unifeat.storage import cache_root, write_json
 from unifeat.study import MetricSpec, Study, SubspacesSpec
-from unifeat.subspaces.categories import load_categories
-from unifeat.subspaces.control import control_lists, word_counts
-from unifeat.subspaces.membership import members
-from unifeat.subspaces.rates import matched_more_often
-from unifeat.subspaces.within import within
-from unifeat.subspaces.words import landed_words
+from unifeat.subspaces import (
+    control_lists,
+    load_categories,
+    members,
+    pair_frequency,
+    rate_test,
+    subset_test,
+    within,
+    word_counts,
+    words_at,
+)
 from unifeat.text.corpus import Corpus
 
 RATES = [
-    *("space_a", "layer_a", "space_b", "layer_b", "subspace", "side", "features", "matched", "rate", "rate_others"),
-    *("odds_ratio", "p"),
+    *("space_a", "layer_a", "space_b", "layer_b", "subspace", "side", "features", "matched", "rate", "rate_expected"),
+    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "flags"),
 ]
+_PAIR, _COUNTS = ["feature_a", "feature_b"], ["count_a", "count_b"]
+Lists = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[s
         empty = pd.DataFrame({"space": [], "subspace": [], "feature": [], "hits": []})
         return Subspaces(empty, [], [], pd.DataFrame(columns=RATES))
     lists = load_categories(spec.categories, spec.only)
-    controls = control_lists(word_counts(corpus), lists, spec.control_lists, study.seed) if spec.control_lists else {}
+    controls = _controls(spec, corpus, lists, study.seed)
     spaces = {space.name: space for cell in cells for space in (cell.a, cell.b)}
     belongs: dict[str, pd.DataFrame] = {}
     with track("finding subspaces", len(spaces), unit="spaces") as advance:
@@ -69,10 +76,12 @@ def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[s
     for cell in cells:
         for category in [*lists, *controls]:
             ids = {side: _ids(belongs[space.name], category) for side, space in (("a", cell.a), ("b", cell.b))}
-            own = cell.rule.decide(cell.found.table[within(cell.found.table, ids["a"], ids["b"])])
-            sets.append(PairSet.of(cell, category, own[own["kept"]]))
-            pools.append(cell.kept if category in lists else None)
-            rates += [_rate(cell, category, side, ids[side], study.matching.min_count) for side in "ab"]
+            own = cell.rule.decide(cell.found.table[within(cell.found.table, ids["a"], ids["b"])]).query("kept")
+            sets.append(PairSet.of(cell, category, own))
+            # Pairs matched anew inside the category belong to what subsets are drawn from, or p would not be exact.
+            pool = pd.concat([cell.kept, own]).drop_duplicates(_PAIR)
+            pools.append(pool if category in lists else None)
+            rates += [_rate(cell, category, side, ids[side]) for side in "ab"]
     table = pd.concat([frame.assign(space=name) for name, frame in belongs.items()], ignore_index=True)
     return Subspaces(table[["space", "subspace", "feature", "hits"]], sets, pools, pd.DataFrame(rates)[RATES])
 
@@ -94,58 +103,83 @@ def score_subspaces(study: Study, subspaces: Subspaces) -> pd.DataFrame:
     return scores.assign(**pd.DataFrame(found, index=scores.index))
 
 
-def _members(
-    spec: SubspacesSpec, space: Space, corpus: Corpus, tops: pd.DataFrame, lists: dict[str, tuple[str, ...]]
-) -> pd.DataFrame:
-    words = landed_words(tops, corpus, space.tokenizer, top_tokens=spec.top_tokens, window=spec.window)
-    return members(words, lists, top_tokens=spec.top_tokens, at_least=spec.at_least).rename(
-        columns={"category": "subspace"}
-    )
+def _controls(spec: SubspacesSpec, corpus: Corpus, lists: Lists, seed: int) -> Lists:
+    """The control lists under names of their own: `Time · random words`, and with several `Time · random words 2`."""
+    if not spec.control_lists:
+        return {}
+    drawn = control_lists(word_counts(corpus), lists, spec.control_lists, seed)
+    return {
+        f"{name} · random words{f' {number}' if number > 1 else ''}": words
+        for name, several in drawn.items()
+        for number, words in enumerate(several, start=1)
+    }
+
+
+def _members(spec: SubspacesSpec, space: Space, corpus: Corpus, tops: pd.DataFrame, lists: Lists) -> pd.DataFrame:
+    words = words_at(tops, corpus, space.tokenizer, top_tokens=spec.top_tokens, window=spec.window)
+    found = members(words, lists, top_tokens=spec.top_tokens, at_least=spec.at_least)
+    return found.rename(columns={"category": "subspace"}).astype({"subspace": str})
 
 
 def _ids(belongs: pd.DataFrame, category: str) -> NDArray[np.int64]:
     return belongs.loc[belongs["subspace"] == category, "feature"].to_numpy(np.int64)
 
 
-def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64], min_count: int) -> dict[str, Any]:
-    """Are the category's features of one side matched more often than others that fire as often?"""
-    space = cell.a if side == "a" else cell.b
-    count = cell.found.count_a if side == "a" else cell.found.count_b
-    eligible = np.flatnonzero(count >= max(min_count, 1))
-    inside = np.isin(eligible, ids)
-    matched = np.isin(eligible, cell.kept[f"feature_{side}"].to_numpy())
-    found = matched_more_often(inside, matched, count[eligible])
+def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[str, Any]:
+    """Are the category's features of one side matched more often than others that fire as often?
+
+    Only features that could be matched and could belong are asked: those that fire often enough, and whose top tokens
+    the filters do not exclude (else a filter on full stops would make every category of words look matched).
+    """
+    able = cell.rule.able(cell.table, side)
+    inside = able["feature"].isin(ids).to_numpy(bool)
+    matched = able["feature"].isin(cell.kept[f"feature_{side}"]).to_numpy(bool)
+    found = rate_test(matched, inside, able["count"].to_numpy())
     return {
         "space_a": cell.a.name,
         "layer_a": cell.a.layer,
         "space_b": cell.b.name,
         "layer_b": cell.b.layer,
         "subspace": category,
-        "side": space.name,
-        "features": int(inside.sum()),
+        "side": side,
+        "features": found.n_inside,
         "matched": int((inside & matched).sum()),
         "rate": found.rate_inside,
-        "rate_others": found.rate_outside,
+        "rate_expected": found.expected_inside,
         "odds_ratio": found.odds_ratio,
+        "odds_ratio_low": found.ci_low,
+        "odds_ratio_high": found.ci_high,
         "p": found.p,
+        "flags": list(found.flags),
     }
 
 
 def _against_subsets(study: Study, pairs: PairSet, pool: pd.DataFrame | None, spec: MetricSpec) -> dict[str, float]:
-    nothing = {"subset_mean": NAN, "subset_sd": NAN, "subset_p": NAN}
+    """The category's score beside as many pairs that fire as often; two-sided, since it may be less alike too."""
     assert study.subspaces is not None
-    draws = study.subspaces.subsets
-    if pool is None or len(pairs.features_a) < 3:
+    nothing = {"subset_mean": NAN, "subset_sd": NAN, "subset_p": NAN}
+    if pool is None or not len(pairs.features_a):
         return nothing
-    everything = pool[["feature_a", "feature_b", "count_a", "count_b"]]
-    path = (
-        cache_root()
-        / "scores"
-        / f"{pairs.key('subsets/1', spec, draws, study.seed, key_of(everything.to_numpy().tolist()))}.json"
-    )
+    everything = pool[_PAIR + _COUNTS].sort_values(_PAIR, ignore_index=True)
+    draws = study.subspaces.subsets
+    key = pairs.key("subsets/1", spec, draws, study.seed, everything.to_numpy().tolist())
+    path = cache_root() / "scores" / f"{key}.json"
     if not path.exists():
+        place = pd.MultiIndex.from_frame(everything[_PAIR])
+        chosen = place.get_indexer(pd.MultiIndex.from_arrays([pairs.features_a, pairs.features_b]))
         try:
-            write_json(path, _subsets(pairs, everything, spec, draws, study.seed))
+            test = subset_test(
+                spec.metric,
+                pairs.a.decoder[everything["feature_a"]],
+                pairs.b.decoder[everything["feature_b"]],
+                chosen,
+                pair_frequency(everything["count_a"], everything["count_b"]),
+                draws=draws,
+                seed=study.seed,
+                **spec.settings,
+            )
         except UserError:
-            return nothing
+            return nothing  # too few pairs for the measure: its own row says so
+        p = min(1.0, 2 * min(test.p_low, test.p_high))
+        write_json(path, {"subset_mean": test.null_mean, "subset_sd": test.null_sd, "subset_p": p})
     return json.loads(path.read_text(encoding="utf-8"))
