@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unifeat.matching.filters import Filters, decide
-from unifeat.matching.match import select
+from unifeat.matching.filters import Filters, decide, keep, token_reasons
+from unifeat.matching.match import METHODS, select
 from unifeat.study import NON_CONCEPT_TOKENS, MatchingSpec
 
 NONE = Filters(min_correlation=-1, min_count=0, exclude_tokens=(), shared_top_token=False)
@@ -172,3 +172,22 @@ def test_first_seen_chooses_before_the_filters() -> None:
     limits = Filters(**(vars(NONE) | {"exclude_tokens": (",",)}))
     out = decide(table, limits, lambda left: select(left, "first-seen"), {}, {0: [","]}, "first-seen")
     assert out["dropped_because"].tolist() == ["non-concept token in B", not_chosen, not_chosen, ""]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("seed", range(3))
+def test_keeping_again_is_deciding_without_the_reasons(method: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = candidates(feature_a=rng.integers(0, 12, 60), feature_b=rng.integers(0, 12, 60))
+    table = table.drop_duplicates(["feature_a", "feature_b"])  # an index with gaps
+    words = [{f: list(rng.choice([".", "ship", "sea", "sky"], 2)) for f in range(12)} for _ in "ab"]
+    limits = Filters(0.3, 20, (".",), True)
+    allowed = token_reasons(table, limits, *words) == ""
+    assert 0 < allowed.sum() < len(table)
+    for _ in range(5):
+        r, count_a, count_b = rng.uniform(-1, 1, len(table)), *rng.integers(10, 100, (2, len(table)))
+        again = table.assign(correlation=r, count_a=count_a, count_b=count_b)
+        decided = decide(again, limits, lambda left: select(left, method), *words, method)
+        np.testing.assert_array_equal(
+            keep(again, limits, lambda left: select(left, method), allowed, method), decided["kept"]
+        )

@@ -12,7 +12,15 @@ from stores import dense_of, places, shard_of, written
 from unifeat import UserError
 from unifeat.codes.store import CodeStore
 from unifeat.matching import agreement, candidates
-from unifeat.matching.candidates import Candidates, find_candidates, find_rematched, fitting_documents
+from unifeat.matching.blocks import BlockSums
+from unifeat.matching.bootstrap import bootstrap, resampled_r
+from unifeat.matching.candidates import (
+    Candidates,
+    find_blocks,
+    find_candidates,
+    find_rematched,
+    fitting_documents,
+)
 from unifeat.matching.match import select
 
 DOCUMENTS, TOKENS, FEATURES, PLANTED = 30, 40, 32, 8
@@ -167,6 +175,48 @@ def test_no_such_rotation(stores: tuple[CodeStore, CodeStore]) -> None:
             rematch(stores, number)
 
 
+def blocks(stores: tuple[CodeStore, CodeStore], **changes: object) -> tuple[BlockSums, BlockSums | None]:
+    settings = {"top": 2, "heldout": True, "documents": DOCUMENTS, "seed": SEED} | changes
+    return find_blocks(*stores, find(stores, **changes), **settings)  # type: ignore[arg-type]
+
+
+def test_blocks_are_the_documents_of_either_half(stores: tuple[CodeStore, CodeStore]) -> None:
+    found, fit = find(stores), fitting_documents(DOCUMENTS, SEED)
+    f, g = found.table["feature_a"].to_numpy(), found.table["feature_b"].to_numpy()
+    a, b = (dense(store).reshape(DOCUMENTS, TOKENS, FEATURES) for store in stores)
+    halves = blocks(stores)
+    for sums, half, column in zip(halves, (fit, ~fit), ("correlation", "correlation_heldout"), strict=True):
+        assert sums is not None
+        assert sums.n.tolist() == [TOKENS] * (DOCUMENTS // 2)
+        np.testing.assert_array_equal(sums.a.count[:, sums.pair_a], (a[half] != 0).sum(axis=1)[:, f])
+        np.testing.assert_array_equal(sums.b.count[:, sums.pair_b], (b[half] != 0).sum(axis=1)[:, g])
+        np.testing.assert_allclose(sums.product, (a[half][..., f] * b[half][..., g]).sum(axis=1), rtol=1e-6)
+        whole = resampled_r(sums, np.ones((1, sums.blocks)))[0]
+        np.testing.assert_allclose(whole, found.table[column], rtol=0, atol=2e-12)
+    done = bootstrap(found.table, *halves, lambda t: select(t, "mutual"), draws=100, level=0.95, seed=0)
+    planted = found.table["correlation"] > 0.9
+    for name in ("correlation", "correlation_heldout"):
+        low, high = (done.pairs.loc[planted, f"{name}_{end}"] for end in ("low", "high"))
+        assert (low < found.table.loc[planted, name]).all()
+        assert (found.table.loc[planted, name] < high).all()
+    assert blocks(stores, heldout=False)[1] is None
+    assert blocks(stores, heldout=False)[0].blocks == DOCUMENTS
+
+
+def test_blocks_are_read_the_second_time(stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = blocks(stores)
+    find(stores, seed=6)
+
+    def block_sums(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(candidates, "block_sums", block_sums)
+    for one, other in zip(first, blocks(stores), strict=True):
+        np.testing.assert_array_equal(one.product, other.product)  # type: ignore[union-attr]
+    with pytest.raises(AssertionError, match="computed again"):
+        blocks(stores, seed=6)
+
+
 def test_halves_are_disjoint_and_as_large() -> None:
     for documents in (2, 3, 30, 31):
         halves = [fitting_documents(documents, seed) for seed in range(20)]
@@ -267,5 +317,11 @@ def test_a_half_without_tokens(tmp_path: Path, empty_half: str) -> None:
     assert found.facts["rotations"] == 0
     assert found.facts["best_r_shifted"] == {"a_to_b": [], "b_to_a": []}
     assert found.facts["mutual_shifted_over_0.1"] is None
+    fitted, heldout = find_blocks(*pair, found, top=2, heldout=True, documents=2, seed=SEED)
+    assert heldout is not None
+    assert (fitted.blocks, heldout.blocks) == ((1, 0) if empty_half == "held out" else (0, 1))
+    done = bootstrap(found.table, fitted, heldout, lambda t: select(t, "mutual"), draws=9, level=0.95, seed=0)
+    assert len(done.pairs) == len(found.table)
+    assert done.pairs.isna().all(axis=None)
     if empty_half == "fitted":
         assert found.facts["best_r"] == {"a_to_b": [], "b_to_a": []}

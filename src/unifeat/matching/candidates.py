@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unifeat.codes.aligned import AlignedCodes, align
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
+from unifeat.matching.blocks import MOST_BLOCKS, BlockSums, block_edges, block_sums, read_blocks, write_blocks
 from unifeat.matching.correlation import Correlation, correlate
 from unifeat.matching.match import select
 from unifeat.matching.paired import PairedCodes
@@ -54,7 +55,7 @@ def find_candidates(a: CodeStore, b: CodeStore, *, top: int, heldout: bool, docu
     Raises:
         UserError: fewer than two documents to split.
     """
-    folder = cache_root() / "candidates" / key_of(settings_of(VERSION, a, b, top, heldout, seed))
+    folder = cache_root() / "candidates" / key_of(_settings(VERSION, a, b, top, heldout, seed))
     if not folder.exists():
         fit = fitting_documents(documents, seed) if heldout else None
         found = _find(align(a, b), fit, top, seed)
@@ -86,7 +87,7 @@ def find_rematched(
     Raises:
         UserError: fewer than two documents to split, or no such rotation.
     """
-    settings = settings_of(VERSION, a, b, top, heldout, seed) | {"rotation": number}
+    settings = _settings(VERSION, a, b, top, heldout, seed) | {"rotation": number}
     path = cache_root() / "rematched" / f"{key_of(settings)}.parquet"
     if not path.exists():
         codes = align(a, b)
@@ -103,7 +104,33 @@ def find_rematched(
     return pd.read_parquet(path)
 
 
-def settings_of(version: str, a: CodeStore, b: CodeStore, top: int, heldout: bool, seed: int) -> dict[str, Any]:
+def find_blocks(
+    a: CodeStore, b: CodeStore, found: Candidates, *, top: int, heldout: bool, documents: int, seed: int
+) -> tuple[BlockSums, BlockSums | None]:
+    """Sums of the candidates in blocks of documents, for `bootstrap`: over the half fitted on and the one held out.
+
+    Args:
+        found: what `find_candidates` gave for the same arguments.
+
+    Raises:
+        UserError: fewer than two documents to split.
+    """
+    settings = _settings(VERSION, a, b, top, heldout, seed) | {"blocks": MOST_BLOCKS}
+    folder = cache_root() / "blocks" / key_of(settings)
+    if not folder.exists():
+        codes = align(a, b)
+        fit = fitting_documents(documents, seed) if heldout else None
+        halves = [codes] if fit is None else [codes.only(fit), codes.only(~fit)]
+        with written_aside(folder) as aside:
+            aside.mkdir()
+            for name, half in zip(("fitted", "heldout"), halves, strict=False):
+                edges = block_edges(half.document_starts()[1], half.n_rows)
+                sums = block_sums(half, edges, found.table["feature_a"], found.table["feature_b"])
+                write_blocks(aside / f"{name}.npz", sums)
+    return read_blocks(folder / "fitted.npz"), read_blocks(folder / "heldout.npz") if heldout else None
+
+
+def _settings(version: str, a: CodeStore, b: CodeStore, top: int, heldout: bool, seed: int) -> dict[str, Any]:
     """Everything that determines the candidates of two stores, as JSON data."""
     return {
         "what": version,

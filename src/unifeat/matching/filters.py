@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,32 +54,53 @@ def decide(
         top_tokens_a, top_tokens_b: for each feature its top activating tokens, as text.
         method: the method's name, for the reasons.
     """
-    reasons = standing_reasons(candidates, filters, top_tokens_a, top_tokens_b)
-    weak = ~(candidates["correlation"].to_numpy() > filters.min_correlation)
-    reasons[weak & (reasons != _rare(filters))] = f"r at or below {filters.min_correlation:g}"
+    by_tokens = token_reasons(candidates, filters, top_tokens_a, top_tokens_b)
+    kept = keep(candidates, filters, select, by_tokens == "", method)
+    reasons = np.full(len(candidates), "", object)
+
+    def drop(bad: NDArray[np.bool_] | pd.Series, why: Any) -> None:
+        bad = np.asarray(bad, bool) & (reasons == "")
+        reasons[bad] = why[bad] if isinstance(why, np.ndarray) else why
+
     not_chosen = f"not chosen by {method} matching"
     if method in BEFORE_FILTERS:
-        reasons[~select(candidates)] = not_chosen
-    else:
-        left = np.flatnonzero(reasons == "")
-        reasons[left[~select(candidates.iloc[left])]] = not_chosen
-    return candidates.assign(kept=reasons == "", dropped_because=reasons)
+        drop(~select(candidates), not_chosen)
+    drop(_rare(candidates, filters), f"fires on fewer than {filters.min_count} tokens")
+    drop(_weak(candidates, filters), f"r at or below {filters.min_correlation:g}")
+    drop(by_tokens != "", by_tokens)
+    drop(~kept, not_chosen)
+    return candidates.assign(kept=kept, dropped_because=reasons)
 
 
-def standing_reasons(
+def keep(
+    candidates: pd.DataFrame, filters: Filters, select: Select, allowed: NDArray[np.bool_], method: str
+) -> NDArray[np.bool_]:
+    """Which rows `decide` keeps, without the reasons: for deciding many times over other counts and correlations.
+
+    Args:
+        allowed: (rows,) what the token filters let pass: `token_reasons(...) == ""`.
+    """
+    passed = allowed & ~_rare(candidates, filters) & ~_weak(candidates, filters)
+    if method in BEFORE_FILTERS:
+        return passed & select(candidates)
+    left = np.flatnonzero(passed)
+    kept = np.zeros(len(candidates), bool)
+    kept[left[select(candidates.iloc[left])]] = True
+    return kept
+
+
+def token_reasons(
     candidates: pd.DataFrame,
     filters: Filters,
     top_tokens_a: dict[int, list[str]],
     top_tokens_b: dict[int, list[str]],
 ) -> NDArray[np.object_]:
-    """(rows,) why each candidate is dropped whatever its r and whoever else there is; empty where it is not."""
+    """Why the features' top tokens drop a row, (rows,) text, empty where they do not."""
     reasons = np.full(len(candidates), "", object)
 
     def drop(bad: NDArray[np.bool_] | pd.Series, why: str) -> None:
         reasons[np.asarray(bad, bool) & (reasons == "")] = why
 
-    fewest = candidates[["count_a", "count_b"]].min(axis=1)
-    drop(fewest < filters.min_count, _rare(filters))
     if filters.exclude_tokens:
         drop(candidates["feature_a"].isin(excluded_features(filters, top_tokens_a)), "non-concept token in A")
         drop(candidates["feature_b"].isin(excluded_features(filters, top_tokens_b)), "non-concept token in B")
@@ -100,8 +122,13 @@ def excluded_features(filters: Filters, top_tokens: dict[int, list[str]]) -> set
     return {f for f, tokens in top_tokens.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
 
 
-def _rare(filters: Filters) -> str:
-    return f"fires on fewer than {filters.min_count} tokens"
+def _rare(candidates: pd.DataFrame, filters: Filters) -> NDArray[np.bool_]:
+    fewest = np.minimum(candidates["count_a"].to_numpy(), candidates["count_b"].to_numpy())
+    return fewest < filters.min_count
+
+
+def _weak(candidates: pd.DataFrame, filters: Filters) -> NDArray[np.bool_]:
+    return ~(candidates["correlation"].to_numpy(np.float64) > filters.min_correlation)
 
 
 def _as_is_and_stripped(tokens: Iterable[str]) -> set[str]:

@@ -16,7 +16,7 @@ from unifeat.errors import UserError
 from unifeat.matching import kernels
 from unifeat.matching.layout import Team, even_ranges
 from unifeat.matching.moments import Profile, profiles
-from unifeat.matching.paired import Array, CsrArrays, PairedCodes, as_paired, normal_chunks
+from unifeat.matching.paired import Array, ChunkPair, CsrArrays, PairedCodes, as_paired, normal_chunks
 from unifeat.progress import track
 
 
@@ -51,18 +51,16 @@ def pair_correlation(
         UserError: as `correlate`; also ids that do not exist and lists of different lengths.
     """
     paired, threads = as_paired(codes), thread_count(threads)
-    a_ids, b_ids = _ids(feature_a, "A", paired.features_a), _ids(feature_b, "B", paired.features_b)
-    if len(a_ids) != len(b_ids):
-        raise UserError(f"{len(a_ids)} features of A cannot be paired with {len(b_ids)} of B")
+    a_ids, b_ids = pair_ids(paired, feature_a, feature_b)
     with ThreadPoolExecutor(threads) as pool:
-        team = Team(pool, threads)
         a, b, dtype = profiles(paired, pool, threads)
-        # A pair belongs to its feature with fewer pairs: the many partners of a hub do not cost its many tokens.
-        by_b = np.bincount(a_ids, minlength=1)[a_ids] > np.bincount(b_ids, minlength=1)[b_ids]
-        own_a, own_b = sum_pairs(paired, (a, b), dtype, (a_ids[~by_b], b_ids[~by_b]), (b_ids[by_b], a_ids[by_b]), team)
-    total, count = np.empty(len(by_b)), np.empty(len(by_b), np.int64)
-    total[~by_b], total[by_b] = own_a.total, own_b.total
-    count[~by_b], count[by_b] = own_a.cofiring, own_b.cofiring
+        work = PairSums(a, b, a_ids, b_ids, Team(pool, threads))
+        if len(a_ids):
+            with track("co-firing", paired.n_rows) as advance:
+                for chunk in normal_chunks(paired, dtype):
+                    work.add(chunk)
+                    advance(chunk[0].rows)
+        total, count = work.take()
     rank_a, rank_b = a.rank[a_ids], b.rank[b_ids]
     known = (rank_a >= 0) & (rank_b >= 0)
     i, j = rank_a[known], rank_b[known]
@@ -98,58 +96,65 @@ def _tally(index: Array, nobody: int) -> Array:
     return tally
 
 
-def sum_pairs(
-    paired: PairedCodes,
-    both: tuple[Profile, Profile],
-    dtype: Any,
-    owned_by_a: tuple[Array, Array],
-    owned_by_b: tuple[Array, Array],
-    team: Team,
-) -> tuple[Sums, Sums]:
-    """Sums of the pairs (owner, other) of either side, in the order given."""
-    results: list[Sums] = []
-    jobs: list[_Job] = []
-    orders: list[Array] = []
-    share = -(-team.threads // 2) if len(owned_by_a[0]) and len(owned_by_b[0]) else team.threads
-    for side, (owner, other) in enumerate((owned_by_a, owned_by_b)):
-        order = np.argsort(owner, kind="stable")
-        owner, other = owner[order], other[order].astype(np.int32)
-        sums = Sums(np.zeros(len(owner)), np.zeros(len(owner), np.int64))
-        results.append(sums)
-        orders.append(order)
-        count = both[side].moments.count
-        for low, high in even_ranges(count[owner] + 1, share) if len(owner) else []:
-            start = np.searchsorted(owner[low:high], np.arange(len(count) + 1))
-            jobs.append(_Job(side, start, other[low:high], sums.total[low:high], sums.cofiring[low:high]))
+class PairSums:
+    """Sums of given pairs over chunks of rows, as they come.
 
-    # Dense features: their place among the shifts, and what a silent row of theirs is worth.
-    places, bases = [], []
-    for profile in both:
-        dense = profile.order[: profile.dense]
-        place, base = np.full(len(profile.rank), -1, np.int32), np.zeros(len(profile.rank))
-        place[dense], base[dense] = np.arange(len(dense)), -profile.shift
-        places.append(place)
-        bases.append(base)
+    Args:
+        a, b: profiles of the two sides.
+        feature_a, feature_b: (pairs,) feature ids.
+    """
 
-    if jobs:
-        with track("co-firing", paired.n_rows) as advance:
-            for chunk in normal_chunks(paired, dtype):
+    def __init__(self, a: Profile, b: Profile, feature_a: Array, feature_b: Array, team: Team) -> None:
+        self.both, self.team = (a, b), team
+        self.n_pairs = len(feature_a)
+        # A pair belongs to its feature with fewer pairs: the many partners of a hub do not cost its many tokens.
+        by_b = np.bincount(feature_a, minlength=1)[feature_a] > np.bincount(feature_b, minlength=1)[feature_b]
+        owned = np.flatnonzero(~by_b), np.flatnonzero(by_b)
+        self.orders: list[Array] = []
+        self.sums: list[Sums] = []
+        self.jobs: list[_Job] = []
+        share = -(-team.threads // 2) if len(owned[0]) and len(owned[1]) else team.threads
+        for side, mine in enumerate(owned):
+            owner, other = (feature_a, feature_b) if side == 0 else (feature_b, feature_a)
+            order = mine[np.argsort(owner[mine], kind="stable")]
+            owner, other = owner[order], other[order].astype(np.int32)
+            sums = Sums(np.zeros(len(owner)), np.zeros(len(owner), np.int64))
+            self.sums.append(sums)
+            self.orders.append(order)
+            count = self.both[side].moments.count
+            for low, high in even_ranges(count[owner] + 1, share) if len(owner) else []:
+                start = np.searchsorted(owner[low:high], np.arange(len(count) + 1))
+                self.jobs.append(_Job(side, start, other[low:high], sums.total[low:high], sums.cofiring[low:high]))
 
-                def run(job: _Job, chunk: Any = chunk) -> None:
-                    own, far = job.side, 1 - job.side
-                    kernels.sum_pairs(
-                        *chunk[own], places[own], both[own].shift, *chunk[far], bases[far],
-                        job.start, job.other, job.total, job.cofiring,
-                    )  # fmt: skip
+        # Dense features: their place among the shifts, and what a silent row of theirs is worth.
+        self.places, self.bases = [], []
+        for profile in self.both:
+            dense = profile.order[: profile.dense]
+            place, base = np.full(len(profile.rank), -1, np.int32), np.zeros(len(profile.rank))
+            place[dense], base[dense] = np.arange(len(dense)), -profile.shift
+            self.places.append(place)
+            self.bases.append(base)
 
-                team.each(run, jobs)
-                advance(chunk[0].rows)
-    unsorted = []
-    for sums, order in zip(results, orders, strict=True):
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        unsorted.append(Sums(sums.total[back], sums.cofiring[back]))
-    return unsorted[0], unsorted[1]
+    def add(self, chunk: ChunkPair) -> None:
+        """Add the rows of a chunk, in the form that `normal_chunks` gives."""
+
+        def run(job: _Job) -> None:
+            own, far = job.side, 1 - job.side
+            kernels.sum_pairs(
+                *chunk[own], self.places[own], self.both[own].shift, *chunk[far], self.bases[far],
+                job.start, job.other, job.total, job.cofiring,
+            )  # fmt: skip
+
+        self.team.each(run, self.jobs)
+
+    def take(self) -> Sums:
+        """The sums so far, in the order of the pairs given; the next rows are summed from zero."""
+        taken = Sums(np.empty(self.n_pairs), np.empty(self.n_pairs, np.int64))
+        for sums, order in zip(self.sums, self.orders, strict=True):
+            for into, values in zip(taken, sums, strict=True):
+                into[order] = values
+                values[:] = 0
+        return taken
 
 
 def thread_count(threads: int | None) -> int:
@@ -165,6 +170,18 @@ def thread_count(threads: int | None) -> int:
     if threads < 1:
         raise UserError(f"threads must be at least 1, not {threads}")
     return threads
+
+
+def pair_ids(paired: PairedCodes, feature_a: Any, feature_b: Any) -> tuple[Array, Array]:
+    """Two (pairs,) int64 arrays of feature ids.
+
+    Raises:
+        UserError: ids that do not exist, or lists of different lengths.
+    """
+    a_ids, b_ids = _ids(feature_a, "A", paired.features_a), _ids(feature_b, "B", paired.features_b)
+    if len(a_ids) != len(b_ids):
+        raise UserError(f"{len(a_ids)} features of A cannot be paired with {len(b_ids)} of B")
+    return a_ids, b_ids
 
 
 def _ids(given: Any, side: str, size: int) -> Array:

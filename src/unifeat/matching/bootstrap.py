@@ -1,0 +1,230 @@
+"""Intervals of r and of match rates: the bootstrap over documents.
+
+What is drawn anew, with replacement, are blocks of whole documents, not tokens: tokens of one document share its topic
+and its words, so that a bootstrap over tokens takes n for far larger than it is and its intervals for far too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from unifeat.matching import kernels
+from unifeat.matching.blocks import BlockSums, FeatureSums
+from unifeat.matching.match import csls
+from unifeat.matching.paired import Array
+from unifeat.progress import track
+
+Keep = Callable[[pd.DataFrame], Array]
+
+_STREAMS = {"fitted": 2, "heldout": 3}  # keep these draws apart from others made with the study's seed
+_CELLS = 4_000_000  # correlations held at once
+# Below this share of Σx² a variance is rounding: the feature does not vary in the blocks drawn.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Intervals of one pair of spaces.
+
+    Attributes:
+        pairs: a row for each candidate, in their order: `correlation_low`, `correlation_high`,
+            `correlation_heldout_low`, `correlation_heldout_high` (float64, NaN where there is no interval).
+        facts: for `kept`, `share_a`, `share_b`, `mean_correlation`, `mean_correlation_heldout` the `estimate`, `low`
+            and `high` (None where undefined); `draws`, `level`, `blocks` and `blocks_heldout`.
+    """
+
+    pairs: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def bootstrap(
+    table: pd.DataFrame,
+    fitted: BlockSums,
+    heldout: BlockSums | None,
+    keep: Keep,
+    *,
+    draws: int,
+    level: float,
+    seed: int,
+    top: int | None = None,
+) -> Bootstrap:
+    """Draw the documents anew, and match anew each time.
+
+    Intervals of r are percentile intervals. They say how far r of this pair depends on the documents; that the pair was
+    chosen for its high r is another matter, which only `correlation_heldout` is free of.
+
+    For counts, rates and means over kept pairs the percentiles are centred on the estimate. A drawn text has fewer
+    different documents than a text, so its matching is noisier: it keeps systematically fewer pairs, and plain
+    percentiles often leave out the estimate itself. What the interval says is where a study of this size over other
+    text of the same kind would come out.
+
+    Partners outside the table cannot enter a match: the best `top` of each feature are taken to hold all that matter.
+
+    Args:
+        table: candidates (see `find_candidates`), before any filter.
+        fitted: block sums of its pairs, in its order, over the documents they were found on.
+        heldout: the same over the held-out documents, which are drawn independently; None if nothing is held out.
+        keep: filters and method: from a table like this one to a (rows,) mask of the pairs kept. The tables it gets
+            have `correlation`, `correlation_heldout`, `count_a` and `count_b` of the documents drawn.
+        draws: how often to draw.
+        level: of the intervals, for instance 0.95.
+        seed: of the draws.
+        top: neighbourhood for `csls`, which is then computed anew too. Only CSLS matching reads it.
+
+    Returns:
+        The intervals; they are NaN or None with fewer than two blocks or draws.
+    """
+    weights = draw_weights(fitted.blocks, draws, seed, "fitted")
+    weights_heldout = draw_weights(heldout.blocks, draws, seed, "heldout") if heldout is not None else None
+    size = len(table["feature_a"].unique()), len(table["feature_b"].unique())
+    observed = _rates(table, np.asarray(keep(table), bool), size)
+    ids = table["feature_a"].to_numpy(np.int64), table["feature_b"].to_numpy(np.int64)
+    drawn: list[dict[str, float]] = []
+    with track("bootstrap", draws, unit="draws") as advance:
+        for rows in _batches(draws, fitted.pairs):
+            r = resampled_r(fitted, weights[rows])
+            if heldout is not None and weights_heldout is not None:
+                r_heldout = resampled_r(heldout, weights_heldout[rows])
+            else:
+                r_heldout = np.full(r.shape, np.nan)
+            counts = resampled_counts(fitted, weights[rows])
+            for k in range(len(r)):
+                other = table.assign(
+                    correlation=r[k],
+                    correlation_heldout=r_heldout[k],
+                    count_a=counts[0][k],
+                    count_b=counts[1][k],
+                )
+                if top is not None:
+                    other["csls"] = csls(*ids, r[k], top)
+                drawn.append(_rates(other, np.asarray(keep(other), bool), size))
+                advance(1)
+    facts: dict[str, Any] = {"draws": draws, "level": level, "blocks": fitted.blocks}
+    facts["blocks_heldout"] = heldout.blocks if heldout is not None else 0
+    for name, estimate in observed.items():
+        values = np.array([rates[name] for rates in drawn])[:, None]
+        blocks = min(fitted.blocks, heldout.blocks) if heldout is not None and "heldout" in name else fitted.blocks
+        low, high = percentiles(values, level, blocks)
+        centre = estimate - np.nanmean(values) if np.isfinite(values).any() else np.nan
+        limits = np.array([low[0], high[0]]) + centre
+        if name in ("share_a", "share_b", "kept"):
+            limits = np.clip(limits, 0, 1 if name != "kept" else None)
+        facts[name] = {"estimate": _none(estimate), "low": _none(limits[0]), "high": _none(limits[1])}
+    columns = {}
+    for name, sums, drawn_weights in (
+        ("correlation", fitted, weights),
+        ("correlation_heldout", heldout, weights_heldout),
+    ):
+        low, high = _pair_intervals(sums, drawn_weights, level, len(table))
+        columns[f"{name}_low"], columns[f"{name}_high"] = low, high
+    return Bootstrap(pd.DataFrame(columns, index=table.index), facts)
+
+
+def draw_weights(blocks: int, draws: int, seed: int, stream: str = "fitted") -> Array:
+    """How often each block is drawn: (draws, blocks) float64, rows that sum to `blocks`."""
+    if not blocks:
+        return np.zeros((draws, 0))
+    rng = np.random.default_rng([_STREAMS[stream], seed])
+    return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float64)
+
+
+def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> Array:
+    """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1 that of `pair_correlation`.
+
+    Args:
+        weights: (draws, blocks) float64, not negative.
+        pairs: some of the pairs.
+
+    Returns:
+        (draws, pairs) float64, NaN where a feature does not vary in the blocks drawn.
+    """
+    n = (weights @ sums.n.astype(np.float64))[:, None]
+    total_a, inverse_a = _moments(n, weights, sums.a, sums.pair_a[pairs])
+    total_b, inverse_b = _moments(n, weights, sums.b, sums.pair_b[pairs])
+    r = n * (weights @ sums.product[:, pairs]) - total_a * total_b
+    r *= inverse_a
+    r *= inverse_b
+    return np.clip((r + kernels.ROUND) - kernels.ROUND, -1.0, 1.0)
+
+
+def _moments(n: Array, weights: Array, sums: FeatureSums, of_pair: Array) -> tuple[Array, Array]:
+    """(draws, pairs): Σx, and 1/√(n Σx² − (Σx)²), NaN where that is nothing but rounding."""
+    named, place = np.unique(of_pair, return_inverse=True)
+    total, squares = weights @ sums.total[:, named], n * (weights @ sums.squares[:, named])
+    spread = squares - total**2
+    spread[~(spread > _ROUNDING * squares)] = np.nan
+    return total[:, place], (1 / np.sqrt(spread))[:, place]
+
+
+def resampled_counts(sums: BlockSums, weights: Array) -> tuple[Array, Array]:
+    """(count_a, count_b) of the pairs' features, each (draws, pairs) int64."""
+    count_a, count_b = (np.rint(weights @ side.count.astype(np.float64)).astype(np.int64) for side in (sums.a, sums.b))
+    return count_a[:, sums.pair_a], count_b[:, sums.pair_b]
+
+
+def percentiles(values: Array, level: float, blocks: int) -> tuple[Array, Array]:
+    """Both ends of percentile intervals down each column, expanded for few blocks.
+
+    A bootstrap of K blocks has (K − 1)/K of the variance, and the normal's tails instead of Student's: so the
+    percentiles are taken at Φ(−√(K/(K − 1)) · t) instead of (1 − level)/2, with t that point of Student's t on K − 1
+    degrees of freedom (Hesterberg 2015, arXiv 1411.5279).
+
+    Args:
+        values: (draws, columns) float64, NaN where undefined.
+        level: of the interval.
+        blocks: K.
+
+    Returns:
+        low, high: (columns,) float64; NaN with fewer than two blocks or draws, or where half the draws are undefined.
+    """
+    draws, columns = values.shape
+    if blocks < 2 or draws < 2:
+        return np.full(columns, np.nan), np.full(columns, np.nan)
+    t = stats.t.ppf((1 + level) / 2, blocks - 1)
+    tail = stats.norm.cdf(-np.sqrt(blocks / (blocks - 1)) * t)
+    ordered = np.sort(values, axis=0)  # NaN last
+    known = draws - np.isnan(ordered).sum(axis=0)
+    ends = []
+    for share in (tail, 1 - tail):
+        place = share * np.maximum(known - 1, 0)
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, np.maximum(known - 1, 0))
+        one, other = (np.take_along_axis(ordered, at[None], axis=0)[0] for at in (below, above))
+        ends.append(np.where(2 * known > draws, one + (place - below) * (other - one), np.nan))
+    return ends[0], ends[1]
+
+
+def _pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, pairs: int) -> tuple[Array, Array]:
+    low, high = np.full(pairs, np.nan), np.full(pairs, np.nan)
+    if sums is None or weights is None:
+        return low, high
+    for some in _batches(pairs, len(weights)):
+        low[some], high[some] = percentiles(resampled_r(sums, weights, some), level, sums.blocks)
+    return low, high
+
+
+def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str, float]:
+    """What is reported of a matching; shares are of the features that have any partner."""
+    chosen = table[kept]
+    return {
+        "kept": float(len(chosen)),
+        "share_a": chosen["feature_a"].nunique() / size[0] if size[0] else np.nan,
+        "share_b": chosen["feature_b"].nunique() / size[1] if size[1] else np.nan,
+        "mean_correlation": float(chosen["correlation"].mean()),
+        "mean_correlation_heldout": float(chosen["correlation_heldout"].mean()),
+    }
+
+
+def _batches(length: int, width: int) -> Iterator[slice]:
+    step = max(_CELLS // max(width, 1), 1)
+    return (slice(first, min(first + step, length)) for first in range(0, length, step))
+
+
+def _none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
