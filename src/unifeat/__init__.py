@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unifeat import synthetic as synthetic
     from unifeat.errors import UserError as UserError
     from unifeat.geometry import cka as cka
     from unifeat.geometry import heldout_cca as heldout_cca
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from unifeat.results import Run as Run
     from unifeat.results import open_run as open  # noqa: F401
 
-# Public name -> (module, attribute). Resolved when used, so that importing unifeat costs nothing.
-_PUBLIC = {
+# Public name -> (module, attribute; None: the module itself). Resolved when used: importing unifeat costs nothing.
+_PUBLIC: dict[str, tuple[str, str | None]] = {
     "UserError": ("unifeat.errors", "UserError"),
     "correlate": ("unifeat.matching", "correlate"),
     "match": ("unifeat.matching", "match"),
@@ -41,6 +42,7 @@ _PUBLIC = {
     "mutual_knn": ("unifeat.geometry", "mutual_knn"),
     "mean_max_cosine": ("unifeat.geometry", "mean_max_cosine"),
     "permutation_test": ("unifeat.inference", "permutation_test"),
+    "synthetic": ("unifeat.synthetic", None),
     "load_sae": ("unifeat.models", "load_sae"),
     "Run": ("unifeat.results", "Run"),
     "run": ("unifeat.pipeline", "run"),
@@ -53,7 +55,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'unifeat' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
-    return getattr(importlib.import_module(module), attribute)
+    found = importlib.import_module(module)
+    return found if attribute is None else getattr(found, attribute)
 
 
 def __dir__() -> list[str]:
