@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unifeat.geometry import rsa as rsa
     from unifeat.geometry import svcca as svcca
     from unifeat.inference import permutation_test as permutation_test
+    from unifeat.inference import subsample_interval as subsample_interval
     from unifeat.matching import correlate as correlate
     from unifeat.matching import match as match
     from unifeat.models import load_sae as load_sae
@@ -42,6 +43,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "mutual_knn": ("unifeat.geometry", "mutual_knn"),
     "mean_max_cosine": ("unifeat.geometry", "mean_max_cosine"),
     "permutation_test": ("unifeat.inference", "permutation_test"),
+    "subsample_interval": ("unifeat.inference", "subsample_interval"),
     "synthetic": ("unifeat.synthetic", None),
     "load_sae": ("unifeat.models", "load_sae"),
     "Run": ("unifeat.results", "Run"),
