@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unifeat import synthetic as synthetic
     from unifeat.errors import UserError as UserError
     from unifeat.geometry import cka as cka
     from unifeat.geometry import heldout_cca as heldout_cca
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from unifeat.geometry import rsa as rsa
     from unifeat.geometry import svcca as svcca
     from unifeat.inference import permutation_test as permutation_test
+    from unifeat.inference import subsample_interval as subsample_interval
     from unifeat.matching import correlate as correlate
     from unifeat.matching import match as match
     from unifeat.models import load_sae as load_sae
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from unifeat.results import Run as Run
     from unifeat.results import open_run as open  # noqa: F401
 
-# Public name -> (module, attribute). Resolved when used, so that importing unifeat costs nothing.
-_PUBLIC = {
+# Public name -> (module, attribute; None: the module itself). Resolved when used: importing unifeat costs nothing.
+_PUBLIC: dict[str, tuple[str, str | None]] = {
     "UserError": ("unifeat.errors", "UserError"),
     "correlate": ("unifeat.matching", "correlate"),
     "match": ("unifeat.matching", "match"),
@@ -41,6 +43,8 @@ _PUBLIC = {
     "mutual_knn": ("unifeat.geometry", "mutual_knn"),
     "mean_max_cosine": ("unifeat.geometry", "mean_max_cosine"),
     "permutation_test": ("unifeat.inference", "permutation_test"),
+    "subsample_interval": ("unifeat.inference", "subsample_interval"),
+    "synthetic": ("unifeat.synthetic", None),
     "load_sae": ("unifeat.models", "load_sae"),
     "Run": ("unifeat.results", "Run"),
     "run": ("unifeat.pipeline", "run"),
@@ -53,7 +57,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'unifeat' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
-    return getattr(importlib.import_module(module), attribute)
+    found = importlib.import_module(module)
+    return found if attribute is None else getattr(found, attribute)
 
 
 def __dir__() -> list[str]:

@@ -1,12 +1,14 @@
-"""How sure a score is: nulls, p-values and chance-corrected scores."""
+"""How sure a score is: nulls, p-values, intervals and chance-corrected scores."""
 
 from unifeat.inference._permutation_test import PermutationTest, find_measure, permutation_test
 from unifeat.inference.calibration import Calibration, calibrate
 from unifeat.inference.multiplicity import false_discovery_rate, family_wise
 from unifeat.inference.permuting import SharedRows, induced, null_scores, permutations
+from unifeat.inference.subsampling import Interval, subsample_interval
 
 __all__ = [
     "Calibration",
+    "Interval",
     "PermutationTest",
     "SharedRows",
     "calibrate",
@@ -17,4 +19,5 @@ __all__ = [
     "null_scores",
     "permutation_test",
     "permutations",
+    "subsample_interval",
 ]

@@ -1,0 +1,173 @@
+"""Confidence intervals of geometry scores: how much the score would move with other pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from unifeat.errors import UserError
+from unifeat.geometry import Measure, Score
+from unifeat.geometry.score import describe
+from unifeat.inference._permutation_test import find_measure
+from unifeat.inference.permuting import permutations, whole
+from unifeat.progress import track
+
+_LEAST = 8  # pairs: halves of four, which every measure here can score
+_FEW = 40  # below this many pairs, halves are so small that the interval is rough
+# Halves are drawn from random words that no permutation test uses: its permutations start at number 0.
+_FIRST = 2**40
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """A confidence interval of a score over which pairs were drawn."""
+
+    measure: str
+    """Name of the measure."""
+    low: float
+    """Lower end; NaN where the halves say nothing (a flag says why)."""
+    high: float
+    """Upper end."""
+    sd: float
+    """Standard error of the score: the standard deviation of the halves' scores."""
+    level: float
+    """Nominal coverage."""
+    score: float
+    """The score of all pairs, the middle of the interval before it is cut to the measure's range."""
+    mean_half: float
+    """Mean score of the halves. It differs from `score` where the measure depends on n, as SVCCA does."""
+    halves: NDArray[np.float64]
+    """Scores of the halves, (subsamples,), NaN where undefined; read-only."""
+    n: int
+    """Number of pairs."""
+    seed: int
+    """Seed of the halves."""
+    settings: dict[str, Any]
+    """Settings of the measure in force."""
+    flags: tuple[str, ...]
+    """Flags of the score and of the interval."""
+
+    def __iter__(self) -> Iterator[float]:
+        """`low, high = interval`."""
+        return iter((self.low, self.high))
+
+    def __repr__(self) -> str:
+        line = (
+            f"{self.measure} {self.score:.4f}  {self.level:.0%} interval {self.low:.4f} to {self.high:.4f}  "
+            f"({describe(self.settings)}; n={self.n}, {self.halves.size} halves, seed {self.seed})"
+        )
+        return "\n".join([line] + [f"  ! {flag}" for flag in self.flags])
+
+
+def subsample_interval(
+    measure: str | Callable[..., Score] | Measure,
+    x: Any,
+    y: Any,
+    *,
+    subsamples: int = 60,
+    level: float = 0.95,
+    seed: int = 0,
+    **settings: Any,
+) -> Interval:
+    """How far the score of the pairs (x_i, y_i) is from what n such pairs score on average.
+
+    The interval is for the expected score of n pairs drawn at random from the population that these n come from. It
+    says what other pairs would have done, not whether chance reaches the score: for that see `permutation_test`.
+
+    Pairs drawn with replacement, as the bootstrap does, come twice and more: two equal rows are at distance zero on
+    both sides, which every measure here takes for likeness. So the pairs are halved without replacement, many times,
+    and each half is scored (subsampling: Politis & Romano 1994, "Large sample confidence regions based on subsamples
+    under minimal assumptions", Ann. Stat. 22; as an estimate of variance the delete-d jackknife, Shao & Wu 1989, "A
+    general theory for jackknife variance estimation", Ann. Stat. 17). From subsamples of size b the variance of the
+    full score is estimated by b / (n − b) × theirs about their mean, and at b = n / 2 that factor is 1. With an odd
+    n it is (n − 1) / (n + 1). The interval is score ± t × sd, t the quantile of Student's distribution with
+    subsamples − 1 degrees of freedom, cut to the measure's range.
+
+    Like every jackknife it errs on the wide side: of the part of the variance that falls as 1/n², which is all of it
+    where nothing is shared, halves count up to three times. A half has fewer pairs, and many measures depend on n: only
+    the spread of the halves is used, not where they lie. Where halves are close to saturation (SVCCA once n / 2 is not
+    well above d), their spread shrinks towards 0 and the interval is too short; it is NaN, with a flag, where halves
+    are saturated. For held-out measures each half is cut into folds of its own.
+
+    measure, settings: as in `permutation_test`.
+    x: (n, d_a), y: (n, d_b); n ≥ 8.
+    subsamples: halves drawn, 2 or more. level: nominal coverage, in (0, 1).
+    seed: the same seed and n give the same halves, for every measure.
+
+    flags: those of the score, and `few pairs` (n < 40: rough), `halves` (some had no score, and were left out),
+    `saturated halves` and `undefined` (the interval is NaN).
+    Raises UserError as the measure does, and for fewer than 8 pairs or a bad count, level or seed.
+    """
+    chosen = find_measure(measure)
+    count, seed = whole(subsamples, "subsamples", least=2), whole(seed, "seed", least=0)
+    if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0.0 < level < 1.0:
+        raise UserError(f"level={level!r}: give a level between 0 and 1")
+    observed = chosen.prepare(x, y, **settings).score()
+    n = observed.n
+    if n < _LEAST:
+        raise UserError(f"{n} pairs are too few for an interval: halves need at least {_LEAST}")
+    rows_x, rows_y = _rows(x), _rows(y)
+    halves, saturated = np.full(count, np.nan), 0
+    if not math.isnan(observed.value):
+        with track(f"{chosen.name} interval", total=count, unit="halves") as advance:
+            for i, order in enumerate(permutations(n, count, seed, start=_FIRST)):
+                half = np.sort(order[: n // 2])
+                score = chosen.prepare(rows_x[half], rows_y[half], **settings).score()
+                halves[i] = score.value
+                saturated += any(flag.startswith("saturated") for flag in score.flags)
+                advance(1)
+    halves.flags.writeable = False
+    known = halves[~np.isnan(halves)]
+    flags = observed.flags
+    if n < _FEW:
+        flags += (f"few pairs: halves of {n // 2} make a rough interval",)
+    low = high = sd = math.nan
+    if known.size < max(2, count / 2):
+        flags += (f"undefined: only {known.size} of {count} halves have a score",)
+    elif saturated and "folds" not in observed.settings:  # what is read on pairs held out is forced to nothing
+        flags += (f"saturated halves: {saturated} of {count}, whose spread says nothing about all {n} pairs; "
+                  "keep fewer dims",)  # fmt: skip
+    else:
+        if known.size < count:
+            flags += (f"halves: {count - known.size} of {count} have no score and are left out",)
+        sd = float(known.std(ddof=1)) * math.sqrt((n // 2) / (n - n // 2))
+        reach = float(student.ppf(0.5 + level / 2, known.size - 1)) * sd
+        low = max(_lowest(observed), observed.value - reach)
+        high = min(1.0, observed.value + reach)
+    return Interval(
+        measure=chosen.name,
+        low=low,
+        high=high,
+        sd=sd,
+        level=float(level),
+        score=observed.value,
+        mean_half=float(known.mean()) if known.size else math.nan,
+        halves=halves,
+        n=n,
+        seed=seed,
+        settings=observed.settings,
+        flags=flags,
+    )
+
+
+def _lowest(score: Score) -> float:
+    """The least value the measure can take with these settings; the largest is 1 for all."""
+    if score.measure == "ridge_map":
+        return -math.inf
+    signed = (
+        score.measure in ("rsa", "heldout_cca", "mean_max_cosine")
+        or score.settings.get("debiased", False)
+        or score.settings.get("heldout", False)
+    )
+    return -1.0 if signed else 0.0
+
+
+def _rows(values: Any) -> Any:
+    """Something to take rows of by an integer array; checked before, by the measure."""
+    return values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
