@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,16 @@ from oracles import awkward, check, check_both, exact_order, pearson, same
 from scipy import sparse
 
 from unifeat.errors import UserError
-from unifeat.matching import correlate
+from unifeat.matching import correlate, engine
 from unifeat.matching.paired import as_paired
+
+
+@pytest.fixture(autouse=True, params=["sparse", "dense"], scope="module")
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything here holds whichever way the codes go, so it is tried both ways."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_is_dense", lambda *_: request.param == "dense")
+        yield
 
 
 @pytest.mark.parametrize("seed", range(6))

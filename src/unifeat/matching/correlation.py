@@ -1,11 +1,12 @@
-"""Exact Pearson correlation of every feature of A with every feature of B over sparse codes.
+"""Exact Pearson correlation of every feature of A with every feature of B over sparse (or dense) codes.
 
 r = (Σab − n μa μb) / (n σa σb). Only Σab takes work, and only where both fire: k_A·k_B products a token instead of
 F_A·F_B. But every r is then looked at, also those of pairs that never fire together: with codes of both signs such a
-pair can be the best one, so nothing is skipped.
+pair can be the best one, so nothing is skipped. Codes so dense that a plain matrix product is cheaper (pre-activations)
+get one.
 
 The pieces: `moments` (mean and spread of every feature), `engine` (the best partners), `pairs` (co-firing counts, and
-correlations of given pairs); `layout` and `kernels` below them.
+correlations of given pairs); `layout`, `kernels` and `dense` below them.
 """
 
 from __future__ import annotations
@@ -105,13 +106,19 @@ def correlate(
     equal on paper tie; ties go to the lower feature id). Codes may be negative. A feature that never varies has no
     partner and is nobody's partner. The result is the same bit for bit for any `threads`, `memory_gb` and chunking.
 
+    Codes of which more than about a sixth are not zero on both sides go through BLAS's float64 matrix product. All of
+    the above holds for them too; the same bits, however, rest on BLAS summing every element in one order. OpenBLAS,
+    which NumPy's and SciPy's wheels hold, does so for any number of its threads (measured, not promised by it). With
+    another BLAS a sum may move in its last bit, and with it a few of the r by one step of 1e-12.
+
     Args:
         codes_a: scipy sparse matrix (tokens, features of A), or `PairedCodes` holding both sides (and no `codes_b`).
         codes_b: scipy sparse matrix (tokens, features of B), the same tokens in the same order.
         top: how many partners to keep.
         memory_gb: memory of the accumulator; half as much again, and a little, goes to codes being laid out. Less
             memory means more passes over the tokens.
-        threads: threads to use; numba's number by default (all cores, or NUMBA_NUM_THREADS).
+        threads: threads to use; numba's number by default (all cores, or NUMBA_NUM_THREADS). BLAS has its own
+            (OPENBLAS_NUM_THREADS).
 
     Raises:
         UserError: different numbers of rows, NaN or infinite codes, malformed codes or settings.

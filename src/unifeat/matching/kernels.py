@@ -66,6 +66,10 @@ class Best(NamedTuple):
     partner: Array  # (features, top) int32, feature ids
     floor: Array  # (features,) float64: an r below this (before rounding) need not be looked at
 
+    def over(self, features: slice) -> Best:
+        """The lists of some of the features; what enters them enters these."""
+        return Best(self.value[features], self.partner[features], self.floor[features])
+
 
 class Scan(NamedTuple):
     """What turns Σab into r (see `Profile`), and the feature ids behind the ranks."""
@@ -76,6 +80,10 @@ class Scan(NamedTuple):
     scale_b: Array
     ratio_b: Array
     order_b: Array
+
+    def over_b(self, ranks: slice) -> Scan:
+        """The same with some of B's ranks."""
+        return self._replace(scale_b=self.scale_b[ranks], ratio_b=self.ratio_b[ranks], order_b=self.order_b[ranks])
 
 
 def _prefetch(locality: int) -> Any:
