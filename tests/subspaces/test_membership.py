@@ -45,10 +45,8 @@ def test_by_hand() -> None:
 def test_against_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
     vocabulary = [f"w{i}" for i in range(30)]
-    rows = {
-        (int(f), int(r), vocabulary[rng.integers(30)])
-        for f, r in zip(*rng.integers([[40], [7]], size=(2, 400)), strict=True)
-    }
+    drawn = rng.integers([40, 7, 30], size=(400, 3)).tolist()
+    rows = {(feature, rank, vocabulary[word]) for feature, rank, word in drawn}
     categories = {f"c{k}": tuple(rng.choice(vocabulary, 6, replace=False)) for k in range(3)}
     for m, n in ((1, 5), (2, 5), (3, 7), (5, 5)):
         expected = {}

@@ -74,7 +74,7 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_wordnet() == one
     assert find_wordnet(other) == other
     assert load_categories(f"wordnet:{other}", ["noun.plant"]) == {"noun.plant": ("word20",)}
-    with pytest.raises(UserError, match="did you mean 'noun.plant'"):
+    with pytest.raises(UserError, match=r"did you mean 'noun\.plant'"):
         load_categories("wordnet", ["noun.plants"])
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from texts import corpus_of, firing, tokens_of, words_by_rank
 
@@ -41,11 +40,8 @@ def test_every_token_against_brute_force(tmp_path: Path, kind: Any, window: int)
     documents = ["Unseen daylight, I didn't say! 3rd-rate\n\n  zebra's", *sentences(2, seed=5), "x"]
     corpus = corpus_of(tmp_path, documents)
     tokens = tokens_of(corpus, tokenizer)
-    got = words_by_rank(
-        words_at(
-            firing(tokens, {7: list(range(len(tokens)))}), corpus, tokenizer, top_tokens=len(tokens), window=window
-        )
-    )
+    tops = firing(tokens, {7: list(range(len(tokens)))})
+    got = words_by_rank(words_at(tops, corpus, tokenizer, top_tokens=len(tokens), window=window))
     nth = tokens.groupby("document").cumcount()
     for row, (document, position) in enumerate(zip(tokens["document"], nth, strict=True)):
         expected = brute_force(corpus, tokenizer, int(document), int(position), window)
@@ -83,10 +79,9 @@ def test_characters_of_several_tokens(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, ["the 鯨魚 ship 😀 tide"])
     tokens = tokens_of(corpus, tokenizer)
     several = [i for i, end in enumerate(tokens["char_end"]) if end == 5]
-    assert len(several) == 3 or len(several) == 4  # the first character's bytes, with or without the blank
+    assert len(several) >= 3  # the bytes of the first character, the blank perhaps with them
     for window, expected in ((0, {"鯨魚"}), (20, {"the", "鯨魚", "ship", "tide"})):
         got = words_by_rank(words_at(firing(tokens, {1: several}), corpus, tokenizer, top_tokens=9, window=window))
-        # Where the blank is a token with the first byte in it, it ends at the character too.
         assert set(map(frozenset, got.values())) == {frozenset(expected)}
         assert len(got) == len(several)
 
@@ -135,8 +130,7 @@ def test_a_long_document_is_cut_where_its_parts_are(tmp_path: Path, monkeypatch:
     rows = list(range(len(tokens)))
     words = words_at(firing(tokens, {0: rows}), corpus, tokenizer, top_tokens=len(rows))
     assert {"the", "lightho", "use", "and", "old", "ship"} >= set(words["word"]) >= {"lightho", "use", "ship"}
-    ends = dict(zip(tokens["char_end"], words_by_rank(words).items(), strict=False))
-    assert 11 in ends  # a token that ends with its part belongs to it
+    # A token that ends with its part belongs to it.
     at_cut = int(np.flatnonzero(tokens["char_end"] == 11)[0])
     assert words_by_rank(words)[0, at_cut] == {"lightho"}
 
@@ -161,4 +155,3 @@ def test_wrong_numbers(tmp_path: Path) -> None:
         words_at(tops, corpus, tokenizer, top_tokens=1, window=-1)
     with pytest.raises(ValueError, match="another tokenizer"):
         words_at(tops.assign(token=3), corpus, tokenizer, top_tokens=1, window=1)
-    assert isinstance(tops, pd.DataFrame)

@@ -42,7 +42,6 @@ def firing(tokens: pd.DataFrame, where: dict[int, list[int]]) -> pd.DataFrame:
 
 
 def words_by_rank(words: pd.DataFrame) -> dict[tuple[int, int], set[str]]:
-    return {
-        (int(feature), int(rank)): set(own.astype(str))
-        for (feature, rank), own in words.groupby(["feature", "rank"])["word"]
-    }
+    """(feature, rank) → its words."""
+    groups = words.groupby(["feature", "rank"])["word"]
+    return {(int(feature), int(rank)): set(own.astype(str)) for (feature, rank), own in groups}

@@ -70,9 +70,7 @@ def rate_test(matched: Any, inside: Any, frequency: Any, *, bins: int = BINS, le
     """
     fate, side = _flag_array(matched, "matched"), _flag_array(inside, "inside")
     if not len(fate) == len(side) == len(np.asarray(frequency)):
-        raise UserError(
-            f"{len(fate)} fates, {len(side)} sides, {len(np.asarray(frequency))} frequencies: give one each"
-        )
+        raise UserError("matched, inside and frequency are of unequal length: give one of each for every feature")
     if not 0 < level < 1:
         raise UserError(f"level={level!r}: give a level between 0 and 1")
     stratum = frequency_strata(frequency, bins)
@@ -121,7 +119,7 @@ def _pooled(tables: Array, level: float) -> dict[str, float]:
             + (q * s).sum() / (2 * s.sum() ** 2)
         )
         reach = float(stats.norm.isf((1 - level) / 2)) * math.sqrt(log_variance)
-        low, high = odds_ratio * math.exp(-reach), odds_ratio * math.exp(reach)
+        low, high = float(odds_ratio) * math.exp(-reach), float(odds_ratio) * math.exp(reach)
     return {
         "odds_ratio": float(odds_ratio),
         "ci_low": low,
