@@ -316,11 +316,19 @@ def _absolute(study: Study, base: Path) -> Study:
         source = str((base / spec.source).resolve()) if local else path(spec.source)
         return spec.model_copy(update={"source": source})
 
+    def categories(source: str) -> str:
+        kind, colon, folder = source.partition(":")
+        if kind == "wordnet":
+            return kind + colon + (str((base / Path(folder).expanduser()).resolve()) if folder else "")
+        return source if source == "paper" else str((base / Path(source).expanduser()).resolve())
+
     update: dict[str, Any] = {
         "text": text(study.text),
         "models": {n: m.model_copy(update={"name": path(m.name)}) for n, m in study.models.items()},
         "spaces": [s.model_copy(update={"sae": path(s.sae)}) for s in study.spaces],
     }
+    if study.subspaces:
+        update["subspaces"] = study.subspaces.model_copy(update={"categories": categories(study.subspaces.categories)})
     if study.train:
         update["train"] = study.train.model_copy(update={"text": text(study.train.text)})
     return study.model_copy(update=update)

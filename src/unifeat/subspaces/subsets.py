@@ -1,0 +1,221 @@
+"""The random-subset null: is a category's score more than what any set of as many, as frequent pairs scores?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.errors import UserError
+from unifeat.geometry import Measure, Score
+from unifeat.inference._permutation_test import find_measure
+from unifeat.inference.permuting import whole
+from unifeat.progress import track
+from unifeat.subspaces.strata import BINS, frequency_strata
+
+MANY_SHARED = 0.5
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class SubsetTest:
+    """A category's score beside the scores of random sets of pairs."""
+
+    measure: str
+    """Name of the measure."""
+    score: float
+    """The score of the chosen pairs."""
+    null: NDArray[np.float64]
+    """Scores of the random sets, (draws,), in the order of their draws; read-only."""
+    p_high: float
+    """(b + 1) / (draws + 1), b = how many random sets score at least as high; NaN for an undefined score."""
+    p_low: float
+    """The same with: at least as low."""
+    n: int
+    """Pairs in the category, and in each random set."""
+    n_all: int
+    """Pairs that the sets are drawn from."""
+    shared: float
+    """The share of a random set's pairs that are expected to be pairs of the category too."""
+    seed: int
+    """Seed of the draws."""
+    settings: dict[str, Any]
+    """Settings of the measure in force."""
+    flags: tuple[str, ...]
+    """Flags of the score and of the test."""
+    observed: Score
+    """The whole score."""
+
+    @property
+    def null_mean(self) -> float:
+        """Mean of the defined null scores (NaN for none)."""
+        defined = self.null[~np.isnan(self.null)]
+        return float(defined.mean()) if defined.size else math.nan
+
+    @property
+    def null_sd(self) -> float:
+        """Standard deviation of the defined null scores (ddof 1; NaN for fewer than two)."""
+        defined = self.null[~np.isnan(self.null)]
+        return float(defined.std(ddof=1)) if defined.size > 1 else math.nan
+
+    def __repr__(self) -> str:
+        line = (
+            f"{self.measure} {self.score:.4f}  random sets {self.null_mean:.4f} ± {self.null_sd:.4f}  "
+            f"p high {self.p_high:.4g}  p low {self.p_low:.4g}  "
+            f"({self.n} of {self.n_all} pairs; {self.null.size} sets, seed {self.seed})"
+        )
+        return "\n".join([line] + [f"  ! {flag}" for flag in self.flags])
+
+
+def random_subsets(strata: Any, chosen: Any, draws: int, seed: int) -> Iterator[Indices]:
+    """Random sets of pairs, each with as many pairs of every stratum as the chosen set has.
+
+    Drawn without replacement from all pairs, the chosen ones among them: then the chosen set is one of the sets that
+    could have been drawn, and p is exact. Where a stratum holds few others, sets repeat many of the chosen pairs, and
+    a stratum that is all chosen is in every set as it is: nothing is wrong then, but less can be seen.
+
+    Args:
+        strata: (n_all,) stratum of each pair, integers (see `frequency_strata`).
+        chosen: (n,) different indices of pairs.
+        draws: how many sets.
+        seed: set number b depends on seed, strata, the counts of the chosen in them and b alone.
+
+    Returns:
+        Arrays (n,) of ascending indices.
+
+    Raises:
+        UserError: indices that are none of 0 … n_all − 1 or stand twice; a bad number of draws or a bad seed.
+    """
+    strata = np.asarray(strata)
+    picked = _indices(chosen, len(strata))
+    draws, seed = whole(draws, "draws", least=0), whole(seed, "seed", least=0)
+    if seed >= 2**64:
+        raise UserError(f"seed={seed} is too large: give a whole number below 2**64")
+    level = np.unique(strata, return_inverse=True)[1]
+    sizes = np.bincount(level)
+    wanted = np.bincount(level[picked], minlength=len(sizes))
+    # In an order sorted by stratum, the places that are taken: the first `wanted` of each.
+    begin = np.cumsum(sizes) - sizes
+    take = np.repeat(begin - (np.cumsum(wanted) - wanted), wanted) + np.arange(len(picked))
+    return (_subset(level, take, seed, number) for number in range(draws))
+
+
+def _subset(level: Indices, take: Indices, seed: int, number: int) -> Indices:
+    # The raw stream of Philox is fixed between numpy versions; the counter keeps clear of the shuffles' words.
+    key, counter = np.array([seed, number], np.uint64), np.array([0, 0, 1, len(level)], np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(len(level))
+    return np.sort(np.lexsort((words, level))[take])
+
+
+def subset_test(
+    measure: str | Callable[..., Score] | Measure,
+    x_all: Any,
+    y_all: Any,
+    chosen: Any,
+    frequency: Any,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    bins: int = BINS,
+    **settings: Any,
+) -> SubsetTest:
+    """Score the chosen pairs and ask how often a random set of as many pairs, as frequent, scores as high, or as low.
+
+    The question differs from that of the shuffle: pairs keep their partners, so a small p says that the category's
+    pairs are more (or less) alike in geometry than other pairs, not that they are alike at all. It can be asked of
+    measures that do not see the pairing too. The category's pairs have to be among all pairs: pairs matched anew
+    inside a category are first added to them.
+
+    Args:
+        measure: a public measure (`unifeat.rsa`) or its name.
+        x_all: (n_all, d_a), y_all: (n_all, d_b): decoder rows of all pairs.
+        chosen: (n,) indices of the category's pairs.
+        frequency: (n_all,) how often each pair fires (see `pair_frequency`).
+        draws: random sets; each costs as much as the score itself.
+        seed: of the draws.
+        bins: strata of frequency.
+        settings: keywords of the measure.
+
+    A random set whose score is undefined counts as one that reaches the score, either way, and is flagged.
+
+    Raises UserError as the measure does for the chosen pairs, and as `random_subsets` and `frequency_strata` do.
+    """
+    known = find_measure(measure)
+    draws = whole(draws, "draws", least=1)
+    x_all, y_all = np.asarray(x_all), np.asarray(y_all)
+    if not len(x_all) == len(y_all) == len(np.asarray(frequency)):
+        raise UserError(
+            f"{len(x_all)} rows of x, {len(y_all)} of y and {len(np.asarray(frequency))} frequencies: give one of each "
+            "for every pair"
+        )
+    picked = np.sort(_indices(chosen, len(x_all)))
+    strata = frequency_strata(frequency, bins)
+    sets = random_subsets(strata, picked, draws, seed)
+    prepared = known.prepare(x_all[picked], y_all[picked], **settings)
+    observed = prepared.score()
+    null = np.full(draws, np.nan)
+    if not math.isnan(observed.value):
+        with track(f"{known.name}, random sets", total=draws, unit="sets") as advance:
+            for number, rows in enumerate(sets):
+                null[number] = _value(known, x_all[rows], y_all[rows], settings)
+                advance(1)
+    null.flags.writeable = False
+    undefined = np.isnan(null)
+    shared = _shared(strata, picked)
+    flags = observed.flags + _flags(shared, int(undefined.sum()) if not math.isnan(observed.value) else 0, draws)
+    return SubsetTest(
+        measure=known.name,
+        score=observed.value,
+        null=null,
+        p_high=_p(observed.value, undefined | (null >= observed.value - prepared.tolerance)),
+        p_low=_p(observed.value, undefined | (null <= observed.value + prepared.tolerance)),
+        n=len(picked),
+        n_all=len(x_all),
+        shared=shared,
+        seed=seed,
+        settings=observed.settings,
+        flags=flags,
+        observed=observed,
+    )
+
+
+def _value(measure: Measure, x: Any, y: Any, settings: dict[str, Any]) -> float:
+    try:
+        return measure.prepare(x, y, **settings).score().value
+    except UserError:
+        return math.nan
+
+
+def _p(score: float, reached: NDArray[np.bool_]) -> float:
+    return math.nan if math.isnan(score) else (int(reached.sum()) + 1) / (reached.size + 1)
+
+
+def _shared(strata: Indices, picked: Indices) -> float:
+    sizes = np.bincount(strata)
+    wanted = np.bincount(strata[picked], minlength=len(sizes))
+    return float((wanted**2 / np.maximum(sizes, 1)).sum() / len(picked)) if len(picked) else math.nan
+
+
+def _flags(shared: float, undefined: int, draws: int) -> tuple[str, ...]:
+    flags: tuple[str, ...] = ()
+    if shared > MANY_SHARED:
+        flags += (f"overlap: {shared:.0%} of a random set's pairs are the category's own, so p can show little",)
+    if undefined:
+        flags += (f"undefined: {undefined} of {draws} random sets have no score and count as reaching it",)
+    return flags
+
+
+def _indices(chosen: Any, n: int) -> Indices:
+    picked = np.asarray(chosen)
+    if picked.size == 0:
+        return np.zeros(0, np.intp)
+    if picked.ndim != 1 or picked.dtype.kind not in "iu" or picked.min() < 0 or picked.max() >= n:
+        raise UserError(f"chosen: give indices of pairs, whole numbers from 0 to {n - 1}")
+    if len(np.unique(picked)) != len(picked):
+        raise UserError("chosen: a pair stands twice in it")
+    return picked.astype(np.intp)
