@@ -69,9 +69,8 @@ def run(study: str | Path | Study, out: str | Path | None = None, *, repair: boo
         subspaces = find_subspaces(study, cells, corpus, tops)
     with clock.step("score"):
         everything = [PairSet.of(cell, "all", cell.kept) for cell in cells]
-        scores = pd.concat(
-            [score_sets(study, everything, study.geometry), score_subspaces(study, subspaces)], ignore_index=True
-        )
+        tables = [score_sets(study, everything, study.geometry), score_subspaces(study, subspaces)]
+        scores = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     with clock.step("rematch"):
         rematched = rematch_cells(study, cells, corpus.documents, study.geometry)
         scores = add_rematch(scores, cells, rematched)

@@ -18,6 +18,7 @@ from stores import dense_rows
 from unifeat.codes import encode
 from unifeat.codes.aligned import align
 from unifeat.codes.store import CodeStore
+from unifeat.inference import SharedRows
 from unifeat.matching.candidates import fitting_documents
 from unifeat.storage import written_together
 from unifeat.study import load_study
@@ -128,7 +129,8 @@ def test_scores_are_those_of_the_decoders(run: uf.Run, finished: Place) -> None:
         assert score.n_pairs == len(kept)
         x, y = rows[score.space_a][kept["feature_a"]], rows[score.space_b][kept["feature_b"]]
         settings = json.loads(score.settings)
-        test = uf.permutation_test(score.metric, x, y, permutations=20, seed=3, **settings)
+        shared = SharedRows(kept["feature_a"].to_numpy(), max(len(rows[score.space_a]), len(rows[score.space_b])))
+        test = uf.permutation_test(score.metric, x, y, permutations=20, seed=3, rows=shared, **settings)
         assert score.score == pytest.approx(float(getattr(uf, score.metric)(x, y, **settings)), abs=1e-6)
         assert (score.p, score.null_mean) == pytest.approx((test.p, test.null_mean), abs=1e-6)
         assert score.p <= score.q <= 1
@@ -148,6 +150,7 @@ def test_examples_are_text_of_the_study(run: uf.Run, finished: Place) -> None:
 def test_again_nothing_is_computed_and_the_tables_are_the_same(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     from unifeat import pipeline, spaces
     from unifeat.matching import candidates
+    from unifeat.steps import score
 
     write_text_again(here)
     uf.run(here.study)  # the copied text has another path
@@ -160,7 +163,8 @@ def test_again_nothing_is_computed_and_the_tables_are_the_same(here: Place, monk
     monkeypatch.setattr(encode, "encode_group", never)
     monkeypatch.setattr(candidates, "correlate", never)
     monkeypatch.setattr(pipeline, "top_activations", never)
-    monkeypatch.setattr(pipeline, "permutation_test", never)
+    monkeypatch.setattr(score, "permutation_test", never)
+    monkeypatch.setattr(score, "subsample_interval", never)
     again = uf.run(here.study)
     assert again.folder == Path("runs/tiny")
     assert hashes(here.run, but=CHANGING) == before

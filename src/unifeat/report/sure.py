@@ -16,8 +16,8 @@ Show = Callable[[dict[str, Any]], str]
 # What is known of the pairs of two spaces: (name in the facts, words, how to write it).
 _OF_PAIRS: list[tuple[str, str, Callable[[Any], str]]] = [
     ("kept", "pairs kept", number),
-    ("match_rate_a", "share of A’s features that have a partner", percent),
-    ("match_rate_b", "share of B’s features that have a partner", percent),
+    ("share_a", "share of A’s features that are in a pair", percent),
+    ("share_b", "share of B’s features that are in a pair", percent),
     ("mean_correlation", "mean r where found", lambda value: decimal(value, 3)),
     ("mean_correlation_heldout", "mean r on held-out documents", lambda value: decimal(value, 3)),
 ]
@@ -30,7 +30,8 @@ def sure(cell: Any) -> list[dict[str, Any]]:
     lines = []
     for name, words, show in _OF_PAIRS:
         own = _part(intervals, name)
-        value, low, high = facts.get(name, own.get("value")), own.get("low"), own.get("high")
+        # (share_a and share_b among the facts are of tokens.)
+        value, low, high = own.get("estimate", facts.get(name)), own.get("low"), own.get("high")
         null = shifted.get(name) or []
         known = [v for v in null if not is_missing(v)]
         if is_missing(low) and not known:

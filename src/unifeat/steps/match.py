@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unifeat.codes.tops import top_token_texts
-from unifeat.matching.candidates import Candidates, find_candidates
-from unifeat.matching.filters import Filters, decide, excluded_features
+from unifeat.matching.bootstrap import Bootstrap, bootstrap
+from unifeat.matching.candidates import Candidates, find_blocks, find_candidates
+from unifeat.matching.filters import Filters, decide, excluded_features, keep, token_reasons
 from unifeat.matching.match import select
 from unifeat.matching.quality import agreement
 from unifeat.progress import track
@@ -39,6 +41,12 @@ class Rule:
         choose = partial(select, method=self.method, direction=self.direction)
         return decide(candidates, self.filters, choose, self.words_a, self.words_b, self.method)
 
+    def keep(self, candidates: pd.DataFrame) -> Callable[[pd.DataFrame], NDArray[np.bool_]]:
+        """From these candidates with other counts and correlations to which of them are kept: `decide`, many times."""
+        allowed = token_reasons(candidates, self.filters, self.words_a, self.words_b) == ""
+        choose = partial(select, method=self.method, direction=self.direction)
+        return lambda table: keep(table, self.filters, choose, allowed, self.method)
+
     def able(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
         """The features of A or of B that filters leave a chance, one row each: `feature` and its firing `count`."""
         words = self.words_a if side == "a" else self.words_b
@@ -60,6 +68,7 @@ class Cell:
 
     Attributes:
         table: every candidate with `kept` and `dropped_because`.
+        sure: intervals over documents; None where the study draws none.
     """
 
     a: Space
@@ -67,6 +76,7 @@ class Cell:
     rule: Rule
     found: Candidates
     table: pd.DataFrame
+    sure: Bootstrap | None
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -85,6 +95,7 @@ class Cell:
             "mean_correlation": mean(self.kept["correlation"]),
             "mean_correlation_heldout": mean(self.kept["correlation_heldout"]),
             "stability": self._stability(),
+            "intervals": self.sure.facts if self.sure else None,
             **self.found.facts,
         }
 
@@ -105,6 +116,7 @@ class Cell:
             "layer_b": self.b.layer,
             "feature_b": table["feature_b"],
             **{name: table[name] for name in ("correlation", "correlation_heldout", "cofiring", "count_a", "count_b")},
+            **({str(name): column for name, column in self.sure.pairs.items()} if self.sure else {}),
             "top_tokens_a": [self.rule.words_a.get(f, []) for f in table["feature_a"]],
             "top_tokens_b": [self.rule.words_b.get(f, []) for f in table["feature_b"]],
             "kept": table["kept"],
@@ -130,9 +142,30 @@ def match_cells(
                 a.store, b.store, top=spec.top, heldout=spec.heldout, documents=documents, seed=study.seed
             )
             rule = Rule(filters, spec.method, spec.direction, words[a.name], words[b.name])
-            cells.append(Cell(a, b, rule, found, rule.decide(found.table)))
+            cells.append(
+                Cell(a, b, rule, found, rule.decide(found.table), _intervals(study, a, b, rule, found, documents))
+            )
             advance(1)
     return cells
+
+
+def _intervals(study: Study, a: Space, b: Space, rule: Rule, found: Candidates, documents: int) -> Bootstrap | None:
+    spec, inference = study.matching, study.inference
+    if not inference.bootstraps:
+        return None
+    fitted, heldout = find_blocks(
+        a.store, b.store, found, top=spec.top, heldout=spec.heldout, documents=documents, seed=study.seed
+    )
+    return bootstrap(
+        found.table,
+        fitted,
+        heldout,
+        rule.keep(found.table),
+        draws=inference.bootstraps,
+        level=inference.level,
+        seed=study.seed,
+        top=spec.top if spec.method == "csls" else None,
+    )
 
 
 def mean(values: pd.Series | NDArray[np.float64]) -> float | None:

@@ -99,9 +99,7 @@ def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec]) ->
                 )
                 rows.append(_row(pairs, spec, shuffled, interval))
                 advance(1)
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return table
+    table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "null"])
     return table.assign(p_family=_family(table))
 
 
@@ -125,7 +123,7 @@ def _family(table: pd.DataFrame) -> Floats:
     """Family-wise p over each grid: the cells that one measure scores on one kind of subspace."""
     p = np.full(len(table), NAN)
     for _, own in table.groupby(["metric", "settings", "subspace"], sort=False):
-        nulls = own["null"].tolist()
+        nulls = list(own["null"])
         if len(nulls[0]):
             at = table.index.get_indexer(own.index)
             p[at] = family_wise(own["score"].to_numpy(np.float64), np.array(nulls, np.float64))

@@ -88,11 +88,11 @@ def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[s
 
 def score_subspaces(study: Study, subspaces: Subspaces) -> pd.DataFrame:
     """Every measure on every category's pairs, beside random subsets of all pairs."""
-    if study.subspaces is None or not subspaces.sets:
-        return pd.DataFrame()
+    if study.subspaces is None:
+        return score_sets(study, [], [])
     geometry = study.subspaces.geometry or study.geometry
     scores = score_sets(study, subspaces.sets, geometry)
-    if not study.subspaces.subsets:
+    if not study.subspaces.subsets or scores.empty:
         return scores
     found = []
     with track("random subsets", len(scores), unit="scores") as advance:
