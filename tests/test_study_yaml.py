@@ -263,3 +263,24 @@ class TestWrongFiles:
 
 def test_text_settings_stand_alone():
     assert TextSpec(source="x").documents is None
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("paper", "paper"),
+        ("wordnet", "wordnet"),
+        ("wordnet:dict", "wordnet:{folder}/dict"),
+        ("wordnet:/usr/share/wordnet", "wordnet:/usr/share/wordnet"),
+        ("lists.yaml", "{folder}/lists.yaml"),
+        ("../lists.yaml", "{parent}/lists.yaml"),
+        ("/lists.yaml", "/lists.yaml"),
+    ],
+)
+def test_categories_are_found_from_the_studys_folder(tmp_path: Path, written: str, found: str) -> None:
+    (tmp_path / "paper").mkdir()  # a folder of that name does not hide the paper's lists
+    study = load(tmp_path, subspaces={"categories": written})
+    assert study.subspaces is not None
+    assert study.subspaces.categories == found.format(folder=tmp_path, parent=tmp_path.parent)
+    again = load_study(write(tmp_path, dump_study(study)))
+    assert again == study

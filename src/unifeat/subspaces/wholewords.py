@@ -23,7 +23,7 @@ def word_pattern() -> re.Pattern[str]:
 
 
 def fold(word: str) -> str:
-    """The form in which words are compared: letter case, the shape of the apostrophe and of accents aside."""
+    """The form in which words are compared, whatever their case, their apostrophe and the encoding of their accents."""
     return unicodedata.normalize("NFC", word.replace("’", "'").casefold())
 
 
