@@ -13,19 +13,13 @@ files.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
+from checkpoints import WRITERS, tensors, write_sparsify
 from tiny import tiny_model
-
-Tensors = dict[str, torch.Tensor]
 
 
 class Hub:
@@ -86,55 +80,3 @@ class Hub:
             raise ValueError(f"no stand-in for {name}: its format is {known.conversion_func}")
         write(at, tensors(width, d_sae, seed), k)
         return at
-
-
-def tensors(d_in: int, d_sae: int, seed: int = 0) -> Tensors:
-    """Random weights named and shaped as SAELens does; decoder rows are not of unit norm, and most features fire."""
-    generator = torch.Generator().manual_seed(seed)
-    decoder = torch.randn((d_sae, d_in), generator=generator)
-    scale = torch.rand((d_sae, 1), generator=generator) + 0.5
-    return {
-        "W_enc": (decoder / decoder.norm(dim=-1, keepdim=True)).T.contiguous(),
-        "W_dec": decoder * scale / d_in**0.5,
-        "b_enc": 0.05 * torch.randn(d_sae, generator=generator),
-        "b_dec": 0.1 * torch.randn(d_in, generator=generator),
-        "threshold": 0.2 + 0.5 * torch.rand(d_sae, generator=generator),
-    }
-
-
-def write_saelens(at: Path, held: Tensors, k: int) -> None:
-    """A ReLU SAE as SAELens before 6.0 wrote it (the registry's own SAEs are of that age)."""
-    del k
-    at.mkdir(parents=True, exist_ok=True)
-    d_in, d_sae = held["W_enc"].shape
-    save_file({key: held[key] for key in ("W_enc", "W_dec", "b_enc", "b_dec")}, at / "sae_weights.safetensors")
-    config = {"d_in": d_in, "d_sae": d_sae, "dtype": "torch.float32", "device": "cuda", "hook_point": at.name}
-    (at / "cfg.json").write_text(json.dumps(config | {"model_name": "tiny", "normalize_activations": False}))
-
-
-def write_gemma_scope(at: Path, held: Tensors, k: int) -> None:
-    """Gemma Scope 1: one `params.npz`."""
-    del k
-    at.mkdir(parents=True, exist_ok=True)
-    np.savez(at / "params.npz", **{key: tensor.numpy() for key, tensor in held.items()})
-
-
-def write_sparsify(at: Path, held: Tensors, k: int) -> None:
-    """sparsify: `cfg.json` and `sae.safetensors`."""
-    at.mkdir(parents=True, exist_ok=True)
-    d_in, d_sae = held["W_enc"].shape
-    weights = {
-        "encoder.weight": held["W_enc"].T.contiguous(),
-        "encoder.bias": held["b_enc"],
-        "W_dec": held["W_dec"],
-        "b_dec": held["b_dec"],
-    }
-    save_file(weights, at / "sae.safetensors")
-    config = {"d_in": d_in, "num_latents": d_sae, "expansion_factor": 32, "k": k, "normalize_decoder": True}
-    (at / "cfg.json").write_text(json.dumps(config | {"multi_topk": False, "signed": False}))
-
-
-WRITERS: dict[str, Callable[[Path, Tensors, int], None]] = {
-    "sae_lens": write_saelens,
-    "gemma_2": write_gemma_scope,
-}

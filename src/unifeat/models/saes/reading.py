@@ -8,7 +8,7 @@ from typing import Any
 
 from unifeat.models.hooks import HookKind
 
-_LAYER = re.compile(r"(?:^|[._/-])(?:blocks|layers?|h|l)[._]?(\d+)(?=[._/A-Za-z-]|$)", re.IGNORECASE)
+_LAYER = re.compile(r"(?:^|[._/-])(?:(?:blocks|layers?)[._]?|h\.)(\d+)(?=[._/-]|$)")
 _KINDS: dict[str, HookKind] = {
     "hook_resid_post": "resid_post",
     "hook_resid_pre": "resid_pre",

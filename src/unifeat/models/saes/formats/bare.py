@@ -66,8 +66,7 @@ def read_goodfire(files: Files, known: Known) -> Any:
     """relu(Wx + b); no pre-bias."""
     file, raw = _one(files)
     held, _ = checked(files, file, raw, _GOODFIRE)
-    found = re.search(r"SAE-l(\d+)", files.place)
-    return _relu("goodfire", files, known, {k.replace("_linear", ""): v for k, v in held.items()}, found)
+    return _relu("goodfire", file, known, {key.replace("_linear", ""): tensor for key, tensor in held.items()})
 
 
 def sniff_linear(files: Files) -> bool:
@@ -78,7 +77,7 @@ def read_linear(files: Files, known: Known) -> Any:
     """Two linear layers with biases and a relu between (qresearch's DeepSeek-R1 SAEs, AutoEncoderNew); no pre-bias."""
     file, raw = _one(files)
     held, _ = checked(files, file, raw, _LINEAR)
-    return _relu("linear", files, known, held, re.search(r"SAE-l(\d+)", files.place))
+    return _relu("linear", file, known, held)
 
 
 def sniff_qwen_scope(files: Files) -> bool:
@@ -129,7 +128,8 @@ def read_attention_z(files: Files, known: Known) -> Any:
     return build("attention_z", "standard", held, pre_bias=True, model=known.model, hook=cfg.get("act_name"), bos=True)
 
 
-def _relu(format: str, files: Files, known: Known, held: Mapping[str, Tensor], layer: re.Match[str] | None) -> Any:
+def _relu(format: str, file: str, known: Known, held: Mapping[str, Tensor]) -> Any:
+    layer = re.search(r"SAE-l(\d+)", file)
     return build(
         format,
         "standard",
