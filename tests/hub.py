@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from checkpoints import WRITERS, tensors, write_sparsify
+from checkpoints import WRITERS, tensors, write_saelens, write_sparsify
 from tiny import tiny_model
 
 
@@ -78,5 +78,8 @@ class Hub:
         write = WRITERS.get(known.conversion_func or "sae_lens")
         if write is None:
             raise ValueError(f"no stand-in for {name}: its format is {known.conversion_func}")
-        write(at, tensors(width, d_sae, seed), k)
+        if write is write_saelens:
+            write_saelens(at, tensors(width, d_sae, seed), hook_point=sae_id)
+        else:
+            write(at, tensors(width, d_sae, seed), k)
         return at
