@@ -134,7 +134,7 @@ def write_dictionary_learning(at: Path, held: Tensors, k: int = 4, **config: Any
     _config(at, "config.json", trainer=trainer, buffer={"ctx_len": 128})
 
 
-def write_openai(at: Path, held: Tensors, k: int | None = 4, **state: Any) -> None:
+def write_openai(at: Path, held: Tensors, k: float | None = 4, **state: Any) -> None:
     """k: of its top-k; None makes it a ReLU SAE."""
     at.parent.mkdir(parents=True, exist_ok=True)
     linear = _linear(held, bias="pre_bias")

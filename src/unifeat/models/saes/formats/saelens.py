@@ -60,7 +60,7 @@ def read(files: Files, known: Known) -> Any:
         folds=tuple(folds),
         decoder_norms=norms,
         k=getattr(sae.cfg, "k", None),
-        model=meta.model_name,
+        model=known.model or meta.model_name,
         hook=meta.hook_name,
         hook_out=(meta.hook_name_out or "another point") if "transcoder" in kind else None,
         bos=meta.prepend_bos,
