@@ -12,7 +12,7 @@ import torch
 import checkpoints
 from hub import Hub
 from unifeat.errors import UserError
-from unifeat.models.saes import load_sae, reading_of, registry
+from unifeat.models.saes import load_sae, on_hub, reading_of, registry
 
 # One name for each of SAELens' loaders, with the format unifeat reads it as and the hook its reading must tell.
 NAMES = {
@@ -131,6 +131,11 @@ class TestHubFolders:
             load_sae("EleutherAI/sae-pythia-70m-32k/layers.4")
         with pytest.raises(UserError, match=r"no release 'EleutherAI'; .*is not in the cache"):
             load_sae("EleutherAI/sae-pythia-160m-32k/layers.3")
+
+    def test_are_no_folders_to_train(self, hub: Hub):
+        hub.sae("EleutherAI/sae-pythia-70m-32k/layers.3")
+        assert on_hub("EleutherAI/sae-pythia-70m-32k/layers.3")
+        assert not any(map(on_hub, ("EleutherAI/sae-pythia-70m-32k/layers.4", "saes/mine/l3", "saes/mine", "./a/b/c")))
 
     def test_half_fetched(self, hub: Hub):
         at = hub.sae("EleutherAI/sae-pythia-70m-32k/layers.3")

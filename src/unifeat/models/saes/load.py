@@ -54,6 +54,17 @@ def is_local(name: str | Path) -> bool:
     return Path(text).expanduser().exists() or text.startswith((".", "/", "~"))
 
 
+def on_hub(name: str) -> bool:
+    """Whether `ORG/NAME/folder` can be had, from the hub or the cache; a name of two parts is taken for a local one."""
+    parts = name.strip("/").split("/")
+    if len(parts) < 3 or is_local(name):
+        return False
+    try:
+        return bool(hub_files(name, "/".join(parts[:2]), "/".join(parts[2:])).names)
+    except UserError:
+        return False
+
+
 def _find(name: str) -> tuple[Files, Known, str | None]:
     """Where the files lie, what is known of them, and the format if the registry says it."""
     path = Path(name).expanduser()
