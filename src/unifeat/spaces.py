@@ -23,6 +23,7 @@ from unifeat.models.language import (
     tokenizer_digest,
 )
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
+from unifeat.models.saes.controls import random_directions
 from unifeat.progress import say
 from unifeat.storage import cache_root
 from unifeat.study import Study, TextSpec
@@ -97,8 +98,10 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
         encoders: list[Encoder] = []
         for group, layer in ((g, layer) for g in groups for layer in g.layers):
             point = HookPoint(layer, group.hook)
-            sae = load_sae(group.sae.format(layer=layer))
+            sae = load_sae(group.sae.format(layer=layer), format=group.format)
             check_width(sae, group.sae.format(layer=layer), f"{model_name} ({spec.name})", config.hidden_size)
+            if group.random_directions is not None:
+                random_directions(sae, group.random_directions)
             settings = store_settings(corpus, identity, digest, point, sae, context=study.text.context, bos=bos)
             store = CodeStore.create(cache_root() / "codes", settings)
             store.verify(corpus.groups, repair=repair)

@@ -67,7 +67,10 @@ class SpacesSpec(_Part):
 
     model: str = Field(description="name of the model in this study")
     layers: list[int] = Field(min_length=1, description="blocks, counted from 0; layer L is the output of block L")
-    sae: str = Field(description="release/sae_id or folder; {layer} stands for the layer")
+    sae: str = Field(
+        description="release/sae_id, folder or file, ORG/NAME/folder on the hub; {layer} stands for the layer"
+    )
+    format: str = Field("auto", description="of the SAE's files (docs/saes.md); auto looks at them")
     hook: HookKind = Field("resid_post", description="resid_post, resid_pre, attn_out or mlp_out")
     name: str | None = Field(None, description="prefix of the spaces' names, if not the model's name")
     codes: Literal["output", "pre_activation"] = Field(

@@ -8,6 +8,7 @@ from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import check_layers, load_language_model, load_tokenizer, read_config
 from unifeat.models.sae import is_local, registry
+from unifeat.models.saes import on_hub
 from unifeat.models.training import Trained, train_saes
 from unifeat.progress import say
 from unifeat.spaces import study_corpus
@@ -75,10 +76,10 @@ def _missing(study: Study, out: Path | None) -> dict[str, dict[HookPoint, Path]]
 
 
 def _is_released(name: str) -> bool:
-    """Whether an SAE's name says one of SAELens' registry; the others are folders."""
+    """Whether an SAE's name says one of SAELens' registry or of the hub; the others are folders."""
     if is_local(name) or "/" not in name:
         return False
-    if name.split("/")[0] not in registry():
+    if name.split("/")[0] not in registry() and not on_hub(name):
         raise UserError(
             f"SAE {name}: no such folder, and no release of SAELens' registry; "
             f"to have it trained there, call the folder ./{name}"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tiny import saelens
 from unifeat.errors import UserError
-from unifeat.models.sae import decoder_rows, load_sae
+from unifeat.models.saes import check_width, decoder_rows, load_sae, reading_of, sae_digest
 
 D_IN, K = 24, 5
 
@@ -126,6 +126,32 @@ class TestCodes:
         codes = load_sae(tmp_path / "layers.0").encode(x)
         torch.testing.assert_close(codes, torch.zeros_like(codes).scatter(-1, at, values), rtol=1e-6, atol=1e-6)
 
+    @pytest.mark.parametrize("config", [{"activation": "groupmax"}, {"transcode": True}])
+    def test_of_the_other_kinds(self, tmp_path: Path, x: Tensor, sparse_coder: Any, config: dict[str, Any]):
+        folder = write_sparsify(tmp_path / "layers.1.mlp", **config)
+        theirs, ours = sparse_coder.load_from_disk(folder), load_sae(folder)
+        with torch.no_grad():
+            values, at, _ = theirs.encode(x)
+            reconstruction = theirs.decode(values, at)
+        codes = ours.encode(x)
+        torch.testing.assert_close(codes, torch.zeros_like(codes).scatter(-1, at, values), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(ours.decode(codes), reconstruction, rtol=1e-5, atol=1e-5)
+        assert 0 < (codes != 0).float().mean() < 0.2
+
+    def test_of_groups_are_not_those_of_top_k(self, tmp_path: Path, x: Tensor):
+        grouped = load_sae(write_sparsify(tmp_path / "a" / "layers.1", activation="groupmax"))
+        topped = load_sae(write_sparsify(tmp_path / "b" / "layers.1"))
+        assert torch.equal(grouped.W_dec, topped.W_dec)
+        assert not torch.equal(grouped.encode(x), topped.encode(x))
+        assert sae_digest(grouped) != sae_digest(topped)
+
+    def test_a_transcoder_is_no_space(self, tmp_path: Path):
+        sae = load_sae(write_sparsify(tmp_path / "layers.1.mlp", transcode=True))
+        reading = reading_of(sae)
+        assert (reading.hook, reading.hook_out) == ("blocks.1.hook_mlp_in", "blocks.1.hook_mlp_out")
+        with pytest.raises(UserError, match=r"reads blocks\.1\.hook_mlp_in and writes blocks\.1\.hook_mlp_out"):
+            check_width(sae, "a", "model", D_IN)
+
     def test_where_fewer_than_k_features_are_positive(self, tmp_path: Path, x: Tensor):
         folder = write_sparsify(tmp_path / "layers.1", 12, k=10)
         codes, _ = by_hand(folder, x)
@@ -183,9 +209,9 @@ class TestWrongInput:
     @pytest.mark.parametrize(
         ("config", "message"),
         [
-            ({"activation": "groupmax"}, "sparsify's 'groupmax' activation is not supported, only topk"),
-            ({"transcode": True}, "is a transcoder"),
-            ({"skip_connection": True}, "is a transcoder"),
+            ({"activation": "batchtopk"}, "sparsify's 'batchtopk' activation is not supported, only topk, groupmax"),
+            ({"activation": "groupmax", "k": 7}, "60 features do not make 7 groups"),
+            ({"skip_connection": True, "transcode": True}, "is a transcoder with a skip connection"),
             ({"signed": True}, "signed top-k is not supported"),
         ],
     )

@@ -1,0 +1,18 @@
+"""Sparse autoencoders: every published format, as SAELens objects that encode as the format says."""
+
+from unifeat.models.saes.load import is_local, load_sae, on_hub
+from unifeat.models.saes.reading import Reading, reading_of
+from unifeat.models.saes.registry import registry
+from unifeat.models.saes.weights import check_width, decoder_rows, sae_digest
+
+__all__ = [
+    "Reading",
+    "check_width",
+    "decoder_rows",
+    "is_local",
+    "load_sae",
+    "on_hub",
+    "reading_of",
+    "registry",
+    "sae_digest",
+]

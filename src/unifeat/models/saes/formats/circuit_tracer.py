@@ -1,0 +1,47 @@
+"""Transcoders of circuit-tracer (mwhanna and others): one `layer_N.safetensors` a layer, ReLU, some with a skip.
+
+They read the MLP's input and write its output: codes and decoder rows are there, but no one space that holds both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unifeat.errors import UserError
+from unifeat.models.saes.build import Known, build
+from unifeat.models.saes.files import Files
+from unifeat.models.saes.reading import layer_in
+from unifeat.models.saes.tensors import checked, read_tensors
+
+
+def sniff(files: Files) -> bool:
+    name = files.file or ""
+    return name.endswith(".safetensors") and layer_in(name.removesuffix(".safetensors")) is not None
+
+
+def read(files: Files, known: Known) -> Any:
+    if files.file is None:
+        raise UserError(f"SAE {files.name}: give one of its files, layer_N.safetensors")
+    raw = read_tensors(files, files.file)
+    if any(key.startswith(("W_enc_", "W_dec_")) for key in raw):
+        raise UserError(
+            f"SAE {files.name} is a cross-layer transcoder: each feature writes to many layers, so it has no one "
+            "decoder row"
+        )
+    held, _ = checked(
+        files,
+        files.file,
+        raw,
+        {"W_enc": "md", "W_dec": "mo", "b_enc": "m", "b_dec": "o"},
+        optional={"W_skip": "od"},
+    )
+    layer = layer_in(files.file.removesuffix(".safetensors"))
+    return build(
+        "circuit_tracer",
+        "skip_transcoder" if "W_skip" in held else "transcoder",
+        held | {"W_enc": held["W_enc"].T},
+        pre_bias=False,
+        model=known.model,
+        hook=f"blocks.{layer}.hook_mlp_in",
+        hook_out=f"blocks.{layer}.hook_mlp_out",
+    )
