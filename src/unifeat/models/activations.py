@@ -81,8 +81,12 @@ class GroupActivations:
 
 def is_sink(x: Tensor) -> Tensor:
     """(rows, d) to a (rows,) mask of the attention sinks: norm above 5 × the median norm of these rows."""
-    norms = x.norm(dim=-1)
-    return norms > SINK_RATIO * norms.median() if len(norms) else norms > 0
+    return x.norm(dim=-1) > sink_norm(x)
+
+
+def sink_norm(x: Tensor) -> float:
+    """5 × the median norm of (rows, d) activations; infinite if there are none."""
+    return SINK_RATIO * float(x.norm(dim=-1).median()) if len(x) else float("inf")
 
 
 def run_group(
