@@ -81,12 +81,13 @@ class GroupActivations:
 
 def is_sink(x: Tensor) -> Tensor:
     """(rows, d) to a (rows,) mask of the attention sinks: norm above 5 × the median norm of these rows."""
-    return x.norm(dim=-1) > sink_norm(x)
+    norms = x.norm(dim=-1)
+    return norms > SINK_RATIO * norms.median() if len(norms) else norms > 0
 
 
 def sink_norm(x: Tensor) -> float:
     """5 × the median norm of (rows, d) activations; infinite if there are none."""
-    return SINK_RATIO * float(x.norm(dim=-1).median()) if len(x) else float("inf")
+    return float(SINK_RATIO * x.norm(dim=-1).median()) if len(x) else float("inf")
 
 
 def run_group(

@@ -157,9 +157,8 @@ def check_sae(
     ]
     lost = None
     if loss:
-        every = activations.values[point].to(torch.float32)
-        told = {"context": context, "bos": first, "sink_norm": sink_norm(every)}
-        lost = measure_loss(language_model, parts, point, loaded, **told)
+        largest = sink_norm(activations.values[point].to(torch.float32))
+        lost = measure_loss(language_model, parts, point, loaded, context=context, bos=first, sink_norm=largest)
     return Checked(
         sae=sae,
         model=model,

@@ -12,12 +12,13 @@ from unifeat.models.claims import Claims
 from unifeat.models.hooks import HookPoint
 
 L0_FACTOR = 3.0  # an L0 off by more is not another text's: the codes are not the SAE's
-# Another reading is clearly better when it leaves less than this share of the unexplained variance, and when that is more
-# than so much of the variance. The demo's six SAEs explain most at their own layer, on two texts; at the layers next to
-# it the FVU is 1.17 to 80 times as large.
+# Another reading is clearly better when it leaves less than this share of the unexplained variance, and when that is
+# more than so much of all variance. The demo's six SAEs explain most at their own layer, on two texts; at the layers
+# next to it their FVU is 1.17 to 77 times as large.
 _MUCH = 0.9
 _SEEN = 0.01
 _SHORT = 0.15  # variance explained may fall short of what is stated by so much on another text
+_MUCH_LEFT = 0.5  # an FVU that few SAEs in use are above
 _NEAR_ONE = 1.3  # a best scale nearer to 1 than this is the SAE's shrinkage, not a missing factor
 
 _CAUSES = {
@@ -35,7 +36,7 @@ class Finding:
     """One line of the verdict.
 
     Attributes:
-        level: `fault` stops a study, `warning` is worth a look, `cause` says what is likely behind the faults.
+        level: `fault` stops a study, `warning` is worth a look, `cause` says what is likely behind either.
         text: the line.
     """
 
@@ -53,7 +54,7 @@ def judge(
     own: Alternative | None = None,
     others: Sequence[Alternative] = (),
 ) -> list[Finding]:
-    """Faults, warnings, and what is likely behind the faults, in this order.
+    """Faults, warnings, and what is likely behind them, in this order.
 
     Args:
         fvu, l0: of the SAE at `point` of the model; no FVU of a transcoder, whose output is not what it reads.
@@ -66,17 +67,14 @@ def judge(
         found.append(
             Finding("warning", f"the SAE says it reads {claims.point.saelens_name}, and is given {point.saelens_name}")
         )
-    explained = claims.variance_explained
-    if fvu is not None and explained is not None and fvu <= 1 and 1 - fvu < explained - _SHORT:
-        found.append(
-            Finding("warning", f"variance explained is {1 - fvu:.2f}, but {claims.source} says {explained:.2f}")
-        )
+    short = _shortfall(fvu, claims)
+    found += short
     better = clearly_better(own, others) if own is not None else []
     if own is not None and better:
         best = better[0]
         text = f"{_CAUSES[best.kind]}: FVU {best.fvu:.3f} with {best.what}, {own.fvu:.3f} as loaded"
         found.append(Finding("cause" if faulty else "warning", text))
-    elif faulty:
+    elif faulty or short:
         found.append(Finding("cause", _unexplained(claims, model, bool(others))))
     return found
 
@@ -100,6 +98,17 @@ def _faults(fvu: float | None, l0: float, claims: Claims) -> list[Finding]:
         said = claims.source if claims.l0 is not None else "its k"
         found.append(Finding("fault", f"L0 is {l0:.1f}, but {said} says {expected:.4g}"))
     return found
+
+
+def _shortfall(fvu: float | None, claims: Claims) -> list[Finding]:
+    if fvu is None or not fvu <= 1:
+        return []
+    stated = claims.variance_explained
+    if stated is not None and 1 - fvu < stated - _SHORT:
+        return [Finding("warning", f"variance explained is {1 - fvu:.2f}, but {claims.source} says {stated:.2f}")]
+    if stated is None and fvu > _MUCH_LEFT:
+        return [Finding("warning", f"FVU is {fvu:.2f}: most of the variance is left unexplained")]
+    return []
 
 
 def _unexplained(claims: Claims, model: str, tried: bool) -> str:
