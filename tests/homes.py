@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from tiny import sentences, tiny_sae, write_text
@@ -39,9 +40,25 @@ def make_home(folder: Path, model_folder: Callable[..., Path], documents: int = 
     (folder / "model-one").symlink_to(model_folder("gpt2", tokenizer="bpe"))
     (folder / "model-two").symlink_to(model_folder("llama", tokenizer="wordish"))
     for name in ("one_0", "one_2", "two_1"):
-        tiny_sae(folder / "saes" / name, 32, seed=len(name) + int(name[-1]))
+        layer = int(name[-1])
+        mean = mean_activation(folder / f"model-{name[:3]}", layer)
+        tiny_sae(folder / "saes" / name, 32, seed=len(name) + layer, mean=mean)
     write_text(folder, sentences(documents))
     return write_study(folder)
+
+
+def mean_activation(model: Path, layer: int) -> Any:
+    """The mean output of a tiny model's block over some sentences."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
+    outputs: list[Any] = []
+    blocks = getattr(network.base_model, "layers", None) or network.base_model.h
+    blocks[layer].register_forward_hook(lambda _, __, y: outputs.append(y[0] if isinstance(y, tuple) else y))
+    with torch.inference_mode():
+        for text in sentences(20):
+            network(torch.tensor([tokenizer(text)["input_ids"]])[:, :32])
+    return torch.cat([y.reshape(-1, y.shape[-1])[1:] for y in outputs]).mean(0)
 
 
 def write_study(home: Path, file: str = "study.yaml", /, **changes: Any) -> Path:

@@ -174,19 +174,26 @@ def tiny_config(architecture: str, layers: int, width: int, vocab: int) -> Any:
     raise ValueError(f"no tiny {architecture}: choose of {ARCHITECTURES}")
 
 
-def tiny_sae(folder: Path, d_in: int, d_sae: int = 64, k: int = 4, seed: int = 0) -> Path:
-    """Write a SAELens TopK SAE with random weights; its decoder rows are not of unit norm."""
+def tiny_sae(
+    folder: Path, d_in: int, d_sae: int = 64, k: int = 4, seed: int = 0, mean: torch.Tensor | None = None
+) -> Path:
+    """Write a SAELens TopK SAE with random weights; its decoder rows are not of unit norm.
+
+    Given the activations' mean, (d_in,), its reconstructions are better than that mean: its FVU is below 1.
+    """
     lens = saelens()
     generator = torch.Generator().manual_seed(seed)
     sae = lens.TopKSAE(lens.TopKSAEConfig(d_in=d_in, d_sae=d_sae, k=k, dtype="float32", device="cpu"))
     decoder = torch.randn((d_sae, d_in), generator=generator)
     scale = torch.rand((d_sae, 1), generator=generator) + 0.5
+    if mean is not None:  # rows a quarter as long as the directions that the codes are lengths along
+        scale *= 0.25 / d_in**0.5
     sae.load_state_dict(
         {
             "W_dec": decoder * scale,
             "W_enc": (decoder / decoder.norm(dim=-1, keepdim=True)).T.contiguous(),
             "b_enc": 0.05 * torch.randn(d_sae, generator=generator),
-            "b_dec": 0.1 * torch.randn(d_in, generator=generator),
+            "b_dec": 0.1 * torch.randn(d_in, generator=generator) if mean is None else mean,
         }
     )
     folder.mkdir(parents=True, exist_ok=True)

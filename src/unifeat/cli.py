@@ -26,6 +26,7 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to put the result.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Encode damaged shards anew instead of stopping at them.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on with SAEs that the check at the start finds wrong.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.")]
 
 
@@ -52,6 +53,7 @@ def demo(
     ] = None,
     out: Out = None,
     repair: Repair = False,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """SmolLM2-135M against Gemma-3-270M on news articles, three layers each: everything offline."""
@@ -69,16 +71,16 @@ def demo(
     study = load_study(study_path)
     if documents is not None:
         study = study.model_copy(update={"text": study.text.model_copy(update={"documents": documents})})
-    _run(study, folder, repair)
+    _run(study, folder, repair, force)
 
 
 @app.command()
-def run(study: StudyPath, out: Out = None, repair: Repair = False, quiet: Quiet = False) -> None:
+def run(study: StudyPath, out: Out = None, repair: Repair = False, force: Force = False, quiet: Quiet = False) -> None:
     """Carry out a study. What is done already is not done again; after a kill the same command carries on."""
     _mode(quiet)
     from unifeat.study import load_study
 
-    _run(load_study(study), out, repair)
+    _run(load_study(study), out, repair, force)
 
 
 @app.command()
@@ -120,26 +122,57 @@ def report(run: RunFolder) -> None:
 def check(
     sae: Annotated[str, typer.Argument(help="release/sae_id from SAELens' registry, or a folder.")],
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file.")],
-    layer: Annotated[int, typer.Option(min=0, help="Block whose activations the SAE reads.")],
-    text: Annotated[str, typer.Option(help="File, glob or dataset to measure on.")],
-    hook: Annotated[str, typer.Option(help="resid_post, resid_pre, attn_out or mlp_out.")] = "resid_post",
-    documents: Annotated[int, typer.Option(min=1, help="Documents to read.")] = 20,
+    layer: Annotated[int | None, typer.Option(min=0, help="Block to read at; what the SAE says if left out.")] = None,
+    hook: Annotated[
+        str | None, typer.Option(help="resid_post, resid_pre, attn_out or mlp_out; what the SAE says if left out.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="File, glob or dataset to measure on; a text that ships with unifeat if left out."),
+    ] = None,
+    documents: Annotated[int | None, typer.Option(min=1, help="Documents to read at most.")] = None,
+    tokens: Annotated[int, typer.Option(min=100, help="Tokens to read at most.")] = 8192,
     context: Annotated[int, typer.Option(min=2, help="Window length in tokens.")] = 128,
+    bos: Annotated[
+        str, typer.Option(help="Begin windows with BOS: true, false, or auto (as the tokenizer does).")
+    ] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    loss: Annotated[bool, typer.Option("--loss/--no-loss", help="Also measure the loss recovered.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure an SAE on real activations: FVU, L0 and dead share tell whether it is read correctly."""
+    """Measure an SAE on real activations and say whether it is read as it should be; exit code 1 if not."""
     _mode(quiet)
     from unifeat.models.check import check_sae
+    from unifeat.report.checked import show
 
-    print(check_sae(sae, model, layer, text, hook=hook, documents=documents, context=context, dtype=dtype))
+    if bos not in ("auto", "true", "false"):
+        raise UserError(f"--bos {bos}: give true, false or auto")
+    checked = check_sae(
+        sae,
+        model,
+        layer,
+        text,
+        hook=hook,
+        documents=documents,
+        tokens=tokens,
+        context=context,
+        dtype=dtype,
+        device=device,
+        bos=bos if bos == "auto" else bos == "true",
+        loss=loss,
+    )
+    show(checked, as_json=as_json)
+    if not checked.fits:
+        raise typer.Exit(1)
 
 
-def _run(study: object, out: Path | None, repair: bool) -> None:
+def _run(study: object, out: Path | None, repair: bool, force: bool) -> None:
     from unifeat.pipeline import run as run_study
     from unifeat.report.terminal import show as print_run
 
-    print_run(run_study(study, out, repair=repair))  # type: ignore[arg-type]
+    print_run(run_study(study, out, repair=repair, force=force))  # type: ignore[arg-type]
 
 
 def _mode(quiet: bool) -> None:

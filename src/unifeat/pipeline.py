@@ -34,13 +34,14 @@ TOP_ACTIVATIONS = 10
 _PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
 
 
-def run(study: str | Path | Study, out: str | Path | None = None, *, repair: bool = False) -> Run:
+def run(study: str | Path | Study, out: str | Path | None = None, *, repair: bool = False, force: bool = False) -> Run:
     """Carry out a study; what is already done, in this run or another over the same text, is not done again.
 
     Args:
         study: a study file, or a `Study`.
         out: the run's folder; `runs/<name of the study>` if left out.
         repair: encode damaged shards anew instead of stopping at them.
+        force: go on, with a warning, with SAEs that are evidently read wrongly (FVU above 1, or L0 off 3 ×).
 
     Raises:
         UserError: a mistake in the study, or something it names that does not exist or fit.
@@ -57,7 +58,7 @@ def run(study: str | Path | Study, out: str | Path | None = None, *, repair: boo
         raise UserError(f"the run cannot go to {folder}, since {there} is a file: name another folder with --out")
     clock = _Clock()
     with clock.step("encode"):
-        corpus, spaces, models = prepare_spaces(study, repair=repair)
+        corpus, spaces, models = prepare_spaces(study, repair=repair, force=force)
     with clock.step("top tokens"):
         tops = {space.name: _tops(space) for space in spaces}
     compared = [(a, b) for i, a in enumerate(spaces) for b in spaces[i + 1 :] if _compared(study, a, b)]

@@ -13,6 +13,7 @@ from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import (
+    LanguageModel,
     bos_of,
     check_layers,
     load_language_model,
@@ -25,8 +26,9 @@ from unifeat.models.language import (
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
 from unifeat.models.saes.controls import random_directions
 from unifeat.progress import say
+from unifeat.space_check import Checkable, check_spaces, checked_before, warnings_of
 from unifeat.storage import cache_root
-from unifeat.study import Study, TextSpec
+from unifeat.study import ModelSpec, SpacesSpec, Study, TextSpec
 from unifeat.text.corpus import Corpus, build_corpus
 
 
@@ -64,11 +66,14 @@ def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
     )
 
 
-def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[Space], dict[str, Any]]:
+def prepare_spaces(
+    study: Study, *, repair: bool = False, force: bool = False
+) -> tuple[Corpus, list[Space], dict[str, Any]]:
     """Encode what is not encoded yet; returns the corpus, all spaces in the study's order, and facts of the models.
 
     Args:
         repair: encode damaged shards anew instead of stopping at them.
+        force: encode with SAEs that do not do what they say they do instead of stopping at them.
 
     Raises:
         UserError: whatever of the study's text, models and SAEs does not exist or fit.
@@ -79,6 +84,7 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
     spaces: dict[str, Space] = {}
     models: dict[str, Any] = {}
+    plans: list[_Plan] = []
     for model_name, spec in study.models.items():
         groups = [s for s in study.spaces if s.model == model_name]
         if not groups:
@@ -106,29 +112,89 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
             store = CodeStore.create(cache_root() / "codes", settings)
             store.verify(corpus.groups, repair=repair)
             encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store))
-        if any(not e.store.finished() for e in encoders):
-            points = [e.point for e in encoders]
-            model = load_language_model(
-                spec.name, points, dtype=spec.dtype, device=spec.device, randomise=spec.randomise
-            )
-            for encoder in encoders:
+        plans.append(_Plan(model_name, spec, tokenizer, bos, encoders, [(g, n) for g in groups for n in g.layers]))
+    held = _check_all(plans, corpus, study.text.context, force)
+    # The model that was checked last is loaded already.
+    for plan in sorted(plans, key=lambda p: held is None or p is not held[0]):
+        if plan.unfinished():
+            model = held[1] if held is not None and plan is held[0] else plan.load()
+            held = None
+            for encoder in plan.encoders:
                 encoder.sae.to(str(model.device))
-            encode_spaces(model, corpus, encoders, context=study.text.context, bos=bos)
+            encode_spaces(model, corpus, plan.encoders, context=study.text.context, bos=plan.bos)
             del model
-        for encoder, (group, layer) in zip(encoders, ((g, n) for g in groups for n in g.layers), strict=True):
-            info = {"model": model_name, "layer": layer, "hook": group.hook, "sae": group.sae.format(layer=layer)}
+    for plan in plans:
+        for encoder, (group, layer) in zip(plan.encoders, plan.groups, strict=True):
+            sae = group.sae.format(layer=layer)
+            info = {"model": plan.name, "layer": layer, "hook": group.hook, "sae": sae}
             info |= _facts(encoder)
+            info["warnings"] = warnings_of(encoder, sae)
             spaces[encoder.space] = Space(
                 encoder.space,
-                group.name or model_name,
+                group.name or plan.name,
                 layer,
                 encoder.store,
-                tokenizer,
+                plan.tokenizer,
                 decoder_rows(encoder.sae),
                 info,
             )
     ordered = [spaces[f"{s.name or s.model}@{layer}"] for s in study.spaces for layer in s.layers]
     return corpus, ordered, models
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is to be encoded with one model, and with what."""
+
+    name: str
+    spec: ModelSpec
+    tokenizer: Any
+    bos: int | None
+    encoders: list[Encoder]
+    groups: list[tuple[SpacesSpec, int]]  # the spaces' part of the study and layer, an encoder each
+
+    def unfinished(self) -> bool:
+        return any(not e.store.finished() for e in self.encoders)
+
+    def unchecked(self) -> list[Checkable]:
+        """Spaces that are neither encoded nor checked; controls are meant to fit nothing."""
+        if self.spec.randomise is not None:
+            return []
+        pairs = zip(self.encoders, self.groups, strict=True)
+        return [
+            (encoder, group.sae.format(layer=layer))
+            for encoder, (group, layer) in pairs
+            if group.random_directions is None and not encoder.store.finished()
+        ]
+
+    def load(self, deeper: int = 0) -> LanguageModel:
+        """The model, cut `deeper` blocks below the deepest that is read."""
+        points = [e.point for e in self.encoders]
+        if deeper:
+            last = read_config(self.spec.name, self.spec.dtype).num_hidden_layers - 1
+            points.append(HookPoint(min(last, max(p.layer for p in points) + deeper)))
+        spec = self.spec
+        return load_language_model(spec.name, points, dtype=spec.dtype, device=spec.device, randomise=spec.randomise)
+
+
+def _check_all(plans: list[_Plan], corpus: Corpus, context: int, force: bool) -> tuple[_Plan, LanguageModel] | None:
+    """Check all SAEs before the first is used for hours; returns the last model that was loaded for it, if any."""
+    held: tuple[_Plan, LanguageModel] | None = None
+    for plan in plans:
+        todo = plan.unchecked()
+        if not todo:
+            continue
+        model = None
+        if not all(checked_before(*space) for space in todo):
+            held = None
+            model = plan.load(deeper=1)
+            for encoder, _ in todo:
+                encoder.sae.to(str(model.device))
+        check_spaces(model, corpus, todo, context=context, bos=plan.bos, force=force)
+        if model is not None:
+            model.cut(max(e.point.layer for e in plan.encoders))
+            held = (plan, model)
+    return held
 
 
 def _check_names(study: Study) -> None:

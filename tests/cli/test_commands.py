@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 import unifeat
 from homes import GROUP, Place, hashes, shared_output
+from tiny import tiny_sae
 from warm import Warm
 
 LIGHT = """
@@ -107,8 +109,29 @@ def test_check(warm: Warm, place: Place) -> None:
     args = ("--model", place.home / "model-one", "--layer", 0, "--text", place.home / "text.jsonl", "--quiet")
     done = place.unifeat(warm, "check", place.home / "saes/one_0", *args, "--documents", 5, "--context", 32)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("FVU ")
-    assert "L0 4.0" in done.out
+    assert re.search(r"L0 +4\.0 +4\b", done.out)
+    assert re.search(r"FVU +0\.\d", done.out)
+    assert "loss recovered" in done.out
+    assert "layer 1, resid_post" in done.out
+    again = place.unifeat(warm, "check", place.home / "saes/one_0", *args, "--documents", 5, "--context", 32, "--json")
+    found = json.loads(again.out)
+    assert f"{found['fvu']:.3f}" in done.out
+    assert found["hook"] == "blocks.0.hook_resid_post"
+    assert found["loss"]["ce_clean"] > 0
+
+
+def test_check_of_an_sae_that_does_not_fit(warm: Warm, place: Place) -> None:
+    """Exit code 1, for scripts; by default the text is one that ships with unifeat."""
+    tiny_sae(place.home / "saes/bad", 32)
+    args = ("--model", place.home / "model-one", "--layer", 0, "--context", 32, "--tokens", 500, "--no-loss")
+    done = place.unifeat(warm, "check", place.home / "saes/bad", *args, "--bos", "false")
+    assert (done.code, done.err) == (1, "")
+    assert "tokens of Alice's Adventures in Wonderland" in done.out
+    assert re.search(r"wrong: FVU is \d+\.\d: the mean activation would be a better reconstruction", done.out)
+    assert "likely: " in done.out
+    assert "loss recovered" not in done.out
+    wrong = place.unifeat(warm, "check", place.home / "saes/bad", *args, "--bos", "yes")
+    assert (wrong.code, wrong.err) == (2, "unifeat: --bos yes: give true, false or auto\n")
 
 
 def test_a_damaged_shard_is_repaired(warm: Warm, place: Place) -> None:

@@ -1,23 +1,16 @@
-"""FVU, L0 and dead share, and `check_sae`, which measures them."""
+"""FVU, L0 and dead share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tiny import sentences, tiny_sae, write_text
-from unifeat.errors import UserError
-from unifeat.models.activations import run_group
-from unifeat.models.check import check_sae
-from unifeat.models.hooks import HookPoint
-from unifeat.models.language import load_language_model
+from tiny import tiny_sae
 from unifeat.models.quality import ENCODE_ROWS, Quality, encode_rows
 from unifeat.models.sae import load_sae
-from unifeat.text.corpus import Part
 
 
 @pytest.fixture
@@ -70,38 +63,3 @@ def test_rows_are_encoded_in_bounded_pieces(tmp_path: Path):
     assert [len(rows) for rows, _ in pieces] == [ENCODE_ROWS, ENCODE_ROWS, 10]
     assert torch.equal(torch.cat([rows for rows, _ in pieces]), x)
     torch.testing.assert_close(torch.cat([codes for _, codes in pieces]), sae.encode(x))
-
-
-class TestCheck:
-    def test_measures_what_the_sae_does_there(self, model_folder: Callable[..., Path], tmp_path: Path):
-        model, documents = model_folder("gemma3", tokenizer="wordish"), sentences(5, seed=8)
-        folder = tiny_sae(tmp_path / "sae", 32, seed=2)
-        source = str(write_text(tmp_path, documents))
-        quality = check_sae(
-            str(folder), str(model), 1, source, hook="mlp_out", documents=4, context=16, dtype="float32"
-        )
-        point = HookPoint(1, "mlp_out")
-        parts = [Part(n, 0, text) for n, text in enumerate(documents[:4])]
-        loaded = load_language_model(str(model), [point], dtype="float32")
-        x, _, _ = run_group(loaded, parts, [point], context=16, bos=2).without_sinks(point)
-        sae = load_sae(folder)
-        a, b = x.double().numpy(), sae.decode(sae.encode(x)).double().numpy()
-        assert quality.tokens == len(x)
-        assert quality.fvu == pytest.approx(((a - b) ** 2).sum() / ((a - a.mean(0)) ** 2).sum(), rel=1e-6)
-        assert quality.l0 == pytest.approx(4, abs=0.1)
-
-    def test_wrong_input(self, model_folder: Callable[..., Path], tmp_path: Path):
-        model, sae = str(model_folder("llama")), str(tiny_sae(tmp_path / "sae", 32))
-        narrow = str(tiny_sae(tmp_path / "narrow", 16))
-        text = str(write_text(tmp_path, sentences(2)))
-        for arguments, message in (
-            ((narrow, model, 1, text), "narrow takes vectors of width 16, but .*tiny-llama has width 32"),
-            ((sae, model, 3, text), "tiny-llama has layers 0 to 2, not 3"),
-            ((sae, "no-such-model", 1, text), "model 'no-such-model'"),
-            ((str(tmp_path / "nowhere"), model, 1, text), "nowhere: no such folder"),
-            ((sae, model, 1, "nowhere.txt"), r"nowhere\.txt: no such file"),
-        ):
-            with pytest.raises(UserError, match=message):
-                check_sae(*arguments)
-        with pytest.raises(UserError, match=r"unknown hook point 'mlp_uot' \(did you mean 'mlp_out'\?\)"):
-            check_sae(sae, model, 1, text, hook="mlp_uot")

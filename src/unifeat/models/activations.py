@@ -85,6 +85,11 @@ def is_sink(x: Tensor) -> Tensor:
     return norms > SINK_RATIO * norms.median() if len(norms) else norms > 0
 
 
+def sink_norm(x: Tensor) -> float:
+    """5 × the median norm of (rows, d) activations; infinite if there are none."""
+    return float(SINK_RATIO * x.norm(dim=-1).median()) if len(x) else float("inf")
+
+
 def run_group(
     model: LanguageModel, parts: list[Part], points: list[HookPoint], *, context: int, bos: int | None
 ) -> GroupActivations:

@@ -1,44 +1,215 @@
-"""`unifeat check`: what an SAE does on real activations."""
+"""`unifeat check`: what an SAE does on real activations, against what it says of itself and against other readings."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
 from unifeat.errors import UserError, did_you_mean
+from unifeat.models.activations import Masked, run_group, sink_norm
+from unifeat.models.alternatives import (
+    Alternative,
+    as_read,
+    at_points,
+    neighbours,
+    quality_on,
+    spread_rows,
+    with_other_bos,
+    with_other_input,
+    with_other_layout,
+)
+from unifeat.models.claims import Claims, claims_of
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
-from unifeat.models.language import bos_of, load_language_model, tokenizer_digest
-from unifeat.models.quality import Quality, measure_quality
+from unifeat.models.language import bos_of, load_language_model, read_config, tokenizer_digest
+from unifeat.models.quality import Quality
 from unifeat.models.sae import check_width, load_sae
-from unifeat.text.corpus import build_corpus
+from unifeat.models.splice import Loss, measure_loss
+from unifeat.models.verdict import Finding, judge
+from unifeat.text.corpus import Corpus, Part, build_corpus
+from unifeat.text.windows import tokenize_part
+
+SHIPPED_TEXT = Path(__file__).parent.parent / "text" / "alice.txt"  # Carroll 1865, chapters I to III; public domain
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check_sae` found.
+
+    Attributes:
+        sae, model, text: names.
+        point: where the activations are from.
+        bos: whether windows begin with BOS.
+        quality: FVU, L0, dead share.
+        decoder_norms: least, median and largest norm of the decoder's rows.
+        masked: tokens read and left out.
+        claims: what the SAE says of itself.
+        own, others: the reading as loaded and other ones, on the same, fewer tokens.
+        loss: cross-entropies with the reconstruction spliced in, or None if not asked for.
+        findings: the verdict; none when the SAE fits.
+    """
+
+    sae: str
+    model: str
+    text: str
+    point: HookPoint
+    bos: bool
+    quality: Quality
+    decoder_norms: tuple[float, float, float]
+    masked: Masked
+    claims: Claims
+    own: Alternative
+    others: list[Alternative]
+    loss: Loss | None
+    findings: list[Finding]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is wrong enough to stop a study."""
+        return not any(f.level == "fault" for f in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "sae": self.sae,
+            "model": self.model,
+            "text": self.text,
+            "hook": self.point.saelens_name,
+            "bos": self.bos,
+            **self.quality.as_dict(),
+            "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
+            "masked": asdict(self.masked),
+            "loss": None if self.loss is None else self.loss.as_dict(),
+            "claims": asdict(self.claims),
+            "readings": [asdict(a) for a in (self.own, *self.others)],
+            "fits": self.fits,
+            "findings": [asdict(f) for f in self.findings],
+        }
 
 
 def check_sae(
     sae: str,
     model: str,
-    layer: int,
-    text: str,
+    layer: int | None = None,
+    text: str | None = None,
     *,
-    hook: str = "resid_post",
-    documents: int = 20,
+    hook: str | None = None,
+    documents: int | None = None,
+    tokens: int = 8192,
     context: int = 128,
     dtype: str = "auto",
-) -> Quality:
-    """FVU, L0 and dead share of an SAE on a model's activations over some text.
+    device: str = "auto",
+    bos: str | bool = "auto",
+    loss: bool = True,
+) -> Checked:
+    """Measure an SAE on a model's activations over some text, and judge whether it is read as it should be.
+
+    Args:
+        sae: `release/sae_id` from SAELens' registry, or a folder.
+        model: hub name, folder or GGUF file.
+        layer, hook: where to read; what the SAE says of itself if left out.
+        text: file, glob or dataset; if left out, chapters of *Alice in Wonderland* that ship with unifeat.
+        documents: at most so many documents.
+        tokens: at most so many tokens of the model, BOS not counted.
+        context: window length in tokens, BOS included.
+        bos: begin windows with BOS; "auto" does what the tokenizer does.
+        loss: also measure the loss recovered, which takes the whole model and four more forward passes.
 
     Raises:
-        UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have.
+        UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known;
+            a transcoder.
     """
-    if hook not in HOOK_KINDS:
+    if hook is not None and hook not in HOOK_KINDS:
         raise UserError(f"unknown hook point {hook!r}{did_you_mean(hook, HOOK_KINDS)}: use {', '.join(HOOK_KINDS)}")
-    point = HookPoint(layer, hook)
     loaded = load_sae(sae)
-    language_model = load_language_model(model, [point], dtype=dtype)
+    claims = claims_of(loaded, sae)
+    point = _point(claims, sae, layer, hook)
+    if not reconstructs(loaded):
+        raise UserError(f"SAE {sae} is a transcoder: its output is not what it reads, so that no FVU can judge it")
+    n_layers = read_config(model, dtype).num_hidden_layers
+    near = neighbours(point, n_layers)
+    language_model = load_language_model(model, [point, *near], dtype=dtype, device=device, whole=loss)
     check_width(loaded, sae, model, language_model.d_model)
     loaded.to(str(language_model.device))
+    tokenizer = language_model.tokenizer
+    source = text if text is not None else str(SHIPPED_TEXT)
     corpus = build_corpus(
-        text,
+        source,
         documents=documents,
-        tokens=None,
-        count_tokens=len,
-        tokenizer_digest=tokenizer_digest(language_model.tokenizer),
+        tokens=tokens,
+        count_tokens=lambda t: len(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]),
+        tokenizer_digest=tokenizer_digest(tokenizer),
     )
-    bos = bos_of(language_model.tokenizer, "auto")
-    return measure_quality(language_model, corpus, {point: loaded}, context=context, bos=bos)[point]
+    parts = first_parts(corpus, tokenizer, tokens)
+    first = bos_of(tokenizer, bos)
+    activations = run_group(language_model, parts, [point, *near], context=context, bos=first)
+    x, _, masked = activations.without_sinks(point)
+    quality = quality_on(loaded, x)
+    some = spread_rows(x)
+    own = as_read(loaded, some)
+    others = [
+        *at_points(loaded, activations, near),
+        *with_other_input(loaded, some),
+        *with_other_layout(loaded, some),
+        *with_other_bos(language_model, parts, point, loaded, context=context, bos=first),
+    ]
+    lost = None
+    if loss:
+        largest = sink_norm(activations.values[point].to(torch.float32))
+        lost = measure_loss(language_model, parts, point, loaded, context=context, bos=first, sink_norm=largest)
+    return Checked(
+        sae=sae,
+        model=model,
+        text=source,
+        point=point,
+        bos=first is not None,
+        quality=quality,
+        decoder_norms=decoder_norms(loaded),
+        masked=masked,
+        claims=claims,
+        own=own,
+        others=others,
+        loss=lost,
+        findings=judge(quality.fvu, quality.l0, claims, point=point, model=model, own=own, others=others),
+    )
+
+
+def reconstructs(sae: Any) -> bool:
+    """Whether an SAE's output is what it reads, which a transcoder's is not."""
+    return "transcoder" not in str(sae.cfg.architecture())
+
+
+def decoder_norms(sae: Any) -> tuple[float, float, float]:
+    """Least, median and largest norm of the decoder's rows."""
+    norms = sae.W_dec.detach().to(torch.float32).norm(dim=-1)
+    return float(norms.min()), float(norms.median()), float(norms.max())
+
+
+def first_parts(corpus: Corpus, tokenizer: Any, tokens: int) -> list[Part]:
+    """The corpus' first parts, the last of them cut, that hold at most so many tokens."""
+    parts: list[Part] = []
+    for group in range(corpus.groups):
+        for part in corpus.parts(group):
+            tokenized = tokenize_part(tokenizer, part)
+            if len(tokenized.token) > tokens:
+                end = int(tokenized.char_end[tokens - 1]) - part.start if tokens else 0
+                return [*parts, Part(part.document, part.start, part.text[:end])] if end else parts
+            parts.append(part)
+            tokens -= len(tokenized.token)
+    return parts
+
+
+def _point(claims: Claims, sae: str, layer: int | None, hook: str | None) -> HookPoint:
+    kind = hook if hook is not None else claims.hook or "resid_post"
+    layer = layer if layer is not None else claims.layer
+    for known in HOOK_KINDS:
+        if kind == known and layer is not None:
+            return HookPoint(layer, known)
+    if kind not in HOOK_KINDS:
+        raise UserError(
+            f"SAE {sae} says it reads {kind}, which is none of {', '.join(HOOK_KINDS)}: give --hook and --layer if it "
+            "reads one of these after all"
+        )
+    raise UserError(f"SAE {sae} does not say which layer it reads: give --layer")

@@ -74,6 +74,15 @@ def _submodule(block: nn.Module, kind: HookKind) -> nn.Module:
     raise UserError(f"{type(block).__name__} has no module for the hook point {kind}")
 
 
+def module_at(blocks: nn.ModuleList, point: HookPoint) -> nn.Module:
+    """The module whose output is the value at a hook point, or for `resid_pre` whose input it is.
+
+    Raises:
+        UserError: the block has no such module.
+    """
+    return _submodule(blocks[point.layer], point.kind)
+
+
 @contextmanager
 def capturing(blocks: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[HookPoint, Tensor]]:
     """While open, each forward pass leaves the activations at `points` in the yielded dictionary."""

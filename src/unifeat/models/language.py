@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unifeat.errors import UserError, did_you_mean
 from unifeat.models.allocator import keep_freed_memory
 from unifeat.models.gguf import converted_folder
-from unifeat.models.hooks import HookPoint, capturing, cut_after
+from unifeat.models.hooks import HookPoint, capturing, cut_after, find_blocks
 from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
 from unifeat.storage import key_of, sha256_of
 
@@ -23,13 +23,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass
 class LanguageModel:
-    """A decoder without its head, up to the deepest block wanted.
+    """A decoder up to the deepest block wanted, without its head unless it was loaded whole.
 
     Attributes:
         name: as the user gave it.
         tokenizer: its fast tokenizer.
         n_layers: blocks of the whole model, before the cut.
         d_model: width of the residual stream.
+        causal: the whole model with its head, which `decoder` is a part of; None for one that was cut.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LanguageModel:
     d_model: int
     device: torch.device
     dtype: torch.dtype
+    causal: Any = None
 
     @torch.inference_mode()
     def activations(self, input_ids: Tensor, points: list[HookPoint]) -> dict[HookPoint, Tensor]:
@@ -58,6 +60,10 @@ class LanguageModel:
             self.decoder(input_ids=input_ids.to(self.device), use_cache=False)
         # OPT's second MLP layer sees all positions of the batch as one list.
         return {point: value.reshape(*input_ids.shape, -1) for point, value in seen.items()}
+
+    def cut(self, deepest: int) -> None:
+        """Drop the blocks deeper than `deepest`."""
+        self.blocks = cut_after(self.decoder, self.decoder.config, len(self.blocks), deepest)
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -147,7 +153,13 @@ def load_tokenizer(name: str, dtype: str = "auto") -> Any:
 
 
 def load_language_model(
-    name: str, points: list[HookPoint], *, dtype: str = "auto", device: str = "auto", randomise: int | None = None
+    name: str,
+    points: list[HookPoint],
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    randomise: int | None = None,
+    whole: bool = False,
 ) -> LanguageModel:
     """Load a model and cut it after the deepest block that `points` name.
 
@@ -157,6 +169,7 @@ def load_language_model(
         dtype: auto, float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1 …
         randomise: seed of a re-initialised copy, see `redraw_weights`.
+        whole: keep all blocks and the head, for `causal`.
 
     Raises:
         UserError: unknown model, or a layer it does not have.
@@ -168,16 +181,17 @@ def load_language_model(
     deepest = max(point.layer for point in points)
     tokenizer = load_tokenizer(name, dtype)
     try:
-        model = causal_lm(folder, dtype=torch_dtype)
+        model = causal_lm(folder, whole=whole, dtype=torch_dtype)
     except LOADING_ERRORS as error:
         raise _unknown(name, error) from error
     if randomise is not None:
         redraw_weights(model, randomise)
     decoder = model.get_decoder()
     config = decoder.config
-    blocks = cut_after(decoder, config, n_layers, deepest)
-    decoder.eval().requires_grad_(False)
-    decoder.to(torch_device)
+    blocks = find_blocks(decoder, n_layers)[2] if whole else cut_after(decoder, config, n_layers, deepest)
+    kept = model if whole else decoder
+    kept.eval().requires_grad_(False)
+    kept.to(torch_device)
     if torch_device.type == "cpu":
         keep_freed_memory()
     return LanguageModel(
@@ -190,6 +204,7 @@ def load_language_model(
         d_model=config.hidden_size,
         device=torch_device,
         dtype=torch_dtype,
+        causal=model if whole else None,
     )
 
 

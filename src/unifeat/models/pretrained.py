@@ -14,11 +14,12 @@ from unifeat.errors import UserError
 LOADING_ERRORS = (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
-def causal_lm(folder: Any, **settings: Any) -> Any:
+def causal_lm(folder: Any, *, whole: bool = False, **settings: Any) -> Any:
     """A model from a folder or hub name; `settings` go to `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        UserError: weights of the decoder are missing or misshapen, which transformers would replace by random numbers.
+        UserError: weights of the decoder (or, of a `whole` model, of its head) are missing or misshapen, which
+            transformers would replace by random numbers.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -39,7 +40,7 @@ def causal_lm(folder: Any, **settings: Any) -> Any:
     prefix = next(name for name, module in model.named_modules() if module is decoder)
     bad = dict.fromkeys(info["missing_keys"], "hold no")
     bad |= {entry[0]: "do not fit config.json in the" for entry in info["mismatched_keys"]}
-    bad = {key: how for key, how in sorted(bad.items()) if key.startswith(prefix)}
+    bad = {key: how for key, how in sorted(bad.items()) if whole or key.startswith(prefix)}
     if bad:
         key, how = next(iter(bad.items()))
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""

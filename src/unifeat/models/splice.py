@@ -1,0 +1,169 @@
+"""Loss recovered: what a model still predicts when an SAE's reconstruction takes the place of its activations.
+
+Cross-entropy of the next token with the activations at one hook point left alone, replaced by the reconstruction, and
+replaced by zeros; loss recovered is (zeroed − spliced) / (zeroed − clean), as in Bricken et al. 2023, "Towards
+monosemanticity", and in SAELens' evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unifeat.models.hooks import HookPoint, capturing, module_at
+from unifeat.models.language import LanguageModel
+from unifeat.models.quality import encode_rows
+from unifeat.text.corpus import Part
+from unifeat.text.windows import tokenize_part, windows
+
+_LOGITS = 1 << 27  # logits of a batch, in numbers: half a gigabyte in float32, whatever the vocabulary
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean cross-entropy of the next token, in nats, over the positions whose activation the SAE reads.
+
+    Attributes:
+        clean, spliced, zeroed: with the activations left alone, reconstructed, and set to zero.
+        tokens: how many positions the means are over.
+    """
+
+    clean: float
+    spliced: float
+    zeroed: float
+    tokens: int
+
+    @property
+    def recovered(self) -> float:
+        """(zeroed − spliced) / (zeroed − clean): 1 when nothing is lost, 0 when it is no better than zeros."""
+        span = self.zeroed - self.clean
+        return (self.zeroed - self.spliced) / span if span > 0 else float("nan")
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The figures, for JSON."""
+        recovered = self.recovered
+        return {
+            "recovered": round(recovered, 5) if recovered == recovered else None,
+            "ce_clean": round(self.clean, 5),
+            "ce_spliced": round(self.spliced, 5),
+            "ce_zeroed": round(self.zeroed, 5),
+            "tokens": self.tokens,
+        }
+
+
+@contextmanager
+def splicing(blocks: nn.ModuleList, point: HookPoint, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While open, `replace` maps the value at `point`, (..., d_model), to the one the model goes on with."""
+    module = module_at(blocks, point)
+    if point.kind == "resid_pre":
+
+        def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+            if args:
+                return (replace(args[0]), *args[1:]), kwargs
+            return args, kwargs | {"hidden_states": replace(kwargs["hidden_states"])}
+
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
+    else:
+
+        def after(_: nn.Module, args: Any, output: Any) -> Any:
+            return (replace(output[0]), *output[1:]) if isinstance(output, tuple) else replace(output)
+
+        handle = module.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.inference_mode()
+def measure_loss(
+    model: LanguageModel,
+    parts: list[Part],
+    point: HookPoint,
+    sae: Any,
+    *,
+    context: int,
+    bos: int | None,
+    sink_norm: float,
+) -> Loss:
+    """Cross-entropies of a whole model over some text, for one SAE.
+
+    Masked positions (special tokens, first positions, attention sinks) keep their activation and are left out of the
+    means, since no SAE is asked to reconstruct them.
+
+    Args:
+        model: loaded with `whole=True`.
+        context, bos: as in `run_group`.
+        sink_norm: activations of a larger norm are attention sinks (`activations.sink_norm`).
+
+    Raises:
+        ValueError: a model that was loaded without its head.
+    """
+    if model.causal is None:
+        raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
+    sums, tokens = np.zeros(3), 0
+    for ids, reads in _batches(model, parts, context, bos):
+        with capturing(model.blocks, [point]) as seen:
+            clean = _logits(model, ids)
+        value = seen[point].reshape(*ids.shape, -1)
+        reads = reads & (value.to(torch.float32).norm(dim=-1) <= sink_norm)
+        # The last real position of a window predicts nothing that is there to compare with.
+        scored = reads[:, :-1] & (ids[:, 1:] >= 0)
+        targets = ids[:, 1:][scored]
+        if not len(targets):
+            continue
+        tokens += len(targets)
+        sums[0] += _nats(clean, scored, targets)
+        for i, by in ((1, sae), (2, None)):
+            with splicing(model.blocks, point, partial(_replaced, reads=reads, sae=by)):
+                sums[i] += _nats(_logits(model, ids), scored, targets)
+    clean_mean, spliced, zeroed = (float(s) / tokens if tokens else float("nan") for s in sums)
+    return Loss(clean_mean, spliced, zeroed, tokens)
+
+
+def _replaced(value: Tensor, *, reads: Tensor, sae: Any | None) -> Tensor:
+    flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer sees all positions as one list
+    chosen = reads.flatten()
+    if sae is None:
+        flat[chosen] = 0
+    else:
+        rows = flat[chosen].to(torch.float32)
+        made = [sae.decode(codes).to(flat.dtype) for _, codes in encode_rows(sae, rows)]
+        flat[chosen] = torch.cat(made) if made else rows.to(flat.dtype)
+    return flat.reshape(value.shape)
+
+
+def _logits(model: LanguageModel, ids: Tensor) -> Tensor:
+    # Padding stands on the right, where causal attention keeps it from what comes before: any token will do.
+    return model.causal(input_ids=ids.clamp(min=0), use_cache=False).logits
+
+
+def _nats(logits: Tensor, scored: Tensor, targets: Tensor) -> float:
+    return float(cross_entropy(logits[:, :-1][scored].to(torch.float32), targets, reduction="none").double().sum())
+
+
+def _batches(model: LanguageModel, parts: list[Part], context: int, bos: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Token ids (windows, positions), −1 where padded, and which of them an SAE is to read, sinks not yet left out."""
+    prefix = [] if bos is None else [bos]
+    rows = []
+    for part in parts:
+        tokenized = tokenize_part(model.tokenizer, part)
+        rows += [prefix + tokenized.token[w].tolist() for w in windows(tokenized, context - len(prefix))]
+    special = torch.tensor(sorted(model.special_ids), dtype=torch.int64)
+    size = max(1, _LOGITS // (context * int(model.causal.config.get_text_config().vocab_size)))
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        ids = torch.full((len(batch), max(map(len, batch))), -1, dtype=torch.int64)
+        for i, row in enumerate(batch):
+            ids[i, : len(row)] = torch.tensor(row)
+        reads = (ids >= 0) & ~torch.isin(ids, special)
+        reads[:, 0] = False  # the BOS, or the first position
+        yield ids.to(model.device), reads.to(model.device)
