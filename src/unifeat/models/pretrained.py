@@ -15,12 +15,13 @@ LOADING_ERRORS = (OSError, ValueError, KeyError, IndexError, RuntimeError, Safet
 
 
 def causal_lm(folder: Any, **settings: Any) -> Any:
-    """A model from a folder or hub name; `settings` go to `AutoModelForCausalLM.from_pretrained`.
+    """A model from a folder or hub name; `settings` go to `from_pretrained`.
+
+    Of a model that also sees images the whole is loaded; `get_decoder()` is its text part.
 
     Raises:
         UserError: weights of the decoder are missing or misshapen, which transformers would replace by random numbers.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -29,7 +30,7 @@ def causal_lm(folder: Any, **settings: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = _auto_class(folder, settings).from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True, **settings
             )
     finally:
@@ -46,3 +47,19 @@ def causal_lm(folder: Any, **settings: Any) -> Any:
         file = f"{folder}/{settings['gguf_file']}" if "gguf_file" in settings else folder
         raise UserError(f"model {file}: its files {how} weights {key}{more}")
     return model
+
+
+def _auto_class(folder: Any, settings: dict[str, Any]) -> Any:
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    if "gguf_file" in settings:  # reading its configuration is slow, and it holds text models only
+        return AutoModelForCausalLM
+    kind = type(AutoConfig.from_pretrained(folder, revision=settings.get("revision", "main")))
+    sees = kind not in MODEL_FOR_CAUSAL_LM_MAPPING and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
