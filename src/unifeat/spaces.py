@@ -13,7 +13,6 @@ from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import (
-    bos_of,
     check_layers,
     load_language_model,
     load_tokenizer,
@@ -22,6 +21,7 @@ from unifeat.models.language import (
     resolve_device,
     tokenizer_digest,
 )
+from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
 from unifeat.progress import say
 from unifeat.storage import cache_root
@@ -73,7 +73,7 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
         UserError: whatever of the study's text, models and SAEs does not exist or fit.
     """
     _check_names(study)
-    tokenizers = {name: load_tokenizer(spec.name, spec.dtype) for name, spec in study.models.items()}
+    tokenizers = {name: load_tokenizer(spec.name, spec.dtype, spec.revision) for name, spec in study.models.items()}
     corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
     spaces: dict[str, Space] = {}
@@ -82,18 +82,20 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
         groups = [s for s in study.spaces if s.model == model_name]
         if not groups:
             continue
-        config = read_config(spec.name, spec.dtype)
+        config = read_config(spec.name, spec.dtype, spec.revision)
         tokenizer = tokenizers[model_name]
-        bos = bos_of(tokenizer, spec.bos)
-        identity, digest = model_identity(spec.name, spec.dtype, spec.randomise), tokenizer_digest(tokenizer)
+        bos = opening_of(tokenizer, spec.bos, spec.chat)
+        identity = model_identity(spec.name, spec.dtype, spec.randomise, spec.revision)
+        digest = tokenizer_digest(tokenizer)
         models[model_name] = {
             "name": spec.name,
+            "revision": spec.revision,
+            "commit": identity.get("commit"),
             "architecture": config.model_type,
             "layers": config.num_hidden_layers,
             "d_model": config.hidden_size,
             "dtype": identity["dtype"],
-            "bos": bos is not None,
-        }
+        } | describe_opening(tokenizer, bos, spec.chat)
         encoders: list[Encoder] = []
         for group, layer in ((g, layer) for g in groups for layer in g.layers):
             point = HookPoint(layer, group.hook)
@@ -106,7 +108,13 @@ def prepare_spaces(study: Study, *, repair: bool = False) -> tuple[Corpus, list[
         if any(not e.store.finished() for e in encoders):
             points = [e.point for e in encoders]
             model = load_language_model(
-                spec.name, points, dtype=spec.dtype, device=spec.device, randomise=spec.randomise
+                spec.name,
+                points,
+                dtype=spec.dtype,
+                device=spec.device,
+                randomise=spec.randomise,
+                revision=spec.revision,
+                max_memory=spec.max_memory,
             )
             for encoder in encoders:
                 encoder.sae.to(str(model.device))
@@ -134,7 +142,7 @@ def _check_names(study: Study) -> None:
         spec = study.models[group.model]
         resolve_device(spec.device)
         points = [HookPoint(layer, group.hook) for layer in group.layers]
-        check_layers(spec.name, points, read_config(spec.name, spec.dtype).num_hidden_layers)
+        check_layers(spec.name, points, read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers)
         for layer in group.layers:
             name = group.sae.format(layer=layer)
             if is_local(name) and not Path(name).expanduser().exists():

@@ -240,9 +240,7 @@ def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
             )
 
 
-def model_identity(
-    name: str, dtype: str, randomise: int | None = None, revision: str | None = None
-) -> dict[str, Any]:
+def model_identity(name: str, dtype: str, randomise: int | None = None, revision: str | None = None) -> dict[str, Any]:
     """What determines a model's activations, found without loading it: its files' hashes, or its commit on the hub."""
     torch_dtype = resolve_dtype(dtype)
     folder = model_folder(name, torch_dtype, revision)

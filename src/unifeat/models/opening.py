@@ -57,7 +57,7 @@ def opening_of(tokenizer: Any, bos: str | bool, chat: Chat = "none") -> Opening:
     tokens = _template_tokens(tokenizer, chat)
     begins = tokenizer.bos_token_id is not None and tokens[:1] == (tokenizer.bos_token_id,)
     if bos is True and not begins:
-        tokens = (bos_of(tokenizer, True), *tokens)  # type: ignore[assignment]
+        tokens = (*opening_tokens(bos_of(tokenizer, True)), *tokens)
     elif bos is False and begins:
         tokens = tokens[1:]
     return tokens or None

@@ -7,7 +7,7 @@ the arithmetic is tried.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,12 +33,15 @@ def probe(model: LanguageModel, points: list[HookPoint]) -> None:
         UserError: one of these does not hold.
     """
     added = sorted({point.layer for point in points if point.kind in _ADDED})
-    wanted = [HookPoint(len(model.blocks) - 1), *(HookPoint(layer, kind) for layer in added for kind in _BLOCK)]
-    vocabulary = model.decoder.config.vocab_size
+    last_block = HookPoint(len(model.blocks) - 1)
+    # The points asked for come first: what a block lacks is then named by the point that the user asked for.
+    wanted = [*points, last_block, *(HookPoint(layer, kind) for layer in added for kind in _BLOCK)]
+    config: Any = model.decoder.config
+    vocabulary = int(config.vocab_size)
     ids = torch.arange(_TOKENS).repeat(2, 1) % vocabulary
     ids[1, -1] = (_TOKENS + 1) % vocabulary
     seen = model.activations(ids, list(dict.fromkeys(wanted)))
-    last = seen[wanted[0]].to(torch.float64)
+    last = seen[last_block].to(torch.float64)
     if last.shape[-1] != model.d_model:
         raise UserError(
             f"model {model.name}: its blocks put out {last.shape[-1]} values a token and its configuration says "
