@@ -7,7 +7,6 @@ after the message is left out: attention is causal, so it changes nothing before
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal, get_args
 
 from unifeat.errors import UserError
@@ -17,8 +16,16 @@ CHATS: tuple[Chat, ...] = get_args(Chat)
 Opening = int | tuple[int, ...] | None
 """One token, several, or none."""
 
-_MESSAGE = "unifeatmessage"  # letters only: no template trims, splits or escapes them
-_DAY = datetime(2024, 7, 26)  # for templates that write the date: Llama 3's own default
+# Letters only, so that no template trims, splits or escapes them; every BPE joins a space to a "t" that follows.
+_MESSAGE = "themessagestandshere"
+# Templates that write the date shall give the same tokens every day: Llama 3's own default. It goes in as a macro, since
+# transformers hands a template plain data only.
+_DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
+_FIXED_DAY = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f" | replace('{code}', '{text}')" for code, text in _DAY.items())
+    + " }}{% endmacro %}\n"
+)
 
 
 def bos_of(tokenizer: Any, bos: str | bool) -> int | None:
@@ -90,7 +97,10 @@ def _template_tokens(tokenizer: Any, chat: Chat) -> tuple[int, ...]:
     # A template is a program of the model's author: whatever it raises, it does not take this message.
     try:
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, strftime_now=_DAY.strftime, date_string=_DAY.strftime("%d %b %Y")
+            messages,
+            chat_template=_FIXED_DAY + tokenizer.get_chat_template(),
+            tokenize=False,
+            date_string="26 Jul 2024",
         )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
