@@ -29,9 +29,13 @@ STRICT = (
     "{% endif %}{% for m in messages %}<turn>{{ m.role }}\n{{ m.content | trim }}<end>\n{% endfor %}"
 )
 SPACED = "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
-DATED = "{{ bos_token }}Today: {% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}, {{ date_string }}\n{{ messages[0].content }}"
+DATED = (
+    "{{ bos_token }}Today: {% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}, {{ date_string }}"
+    "\n{{ messages[0].content }}"
+)
 TEMPLATES = {"chatml": CHATML, "with_bos": WITH_BOS, "strict": STRICT, "spaced": SPACED}
 POINT = HookPoint(1)
+PARTS = [Part(n, 0, text) for n, text in enumerate(sentences(5, seed=1))]
 
 
 def with_template(template: str | None, kind: Any = "wordish") -> Any:
@@ -129,8 +133,6 @@ class TestWrongInput:
 
 
 class TestWindows:
-    PARTS = [Part(n, 0, text) for n, text in enumerate(sentences(5, seed=1))]
-
     @pytest.fixture(params=["bpe", "wordish"])
     def model(self, request: pytest.FixtureRequest, model_folder: Callable[..., Path]) -> LanguageModel:
         loaded = load_language_model(str(model_folder("llama", tokenizer=request.param)), [POINT], dtype="float32")
@@ -143,9 +145,9 @@ class TestWindows:
         prefix = opening_tokens(opening)
         assert len(prefix) > 5
         context = len(prefix) + 9
-        found = run_group(model, self.PARTS, [POINT], context=context, bos=opening)
+        found = run_group(model, PARTS, [POINT], context=context, bos=opening)
         expected, tokens, windows = [], [], 0
-        for part in self.PARTS:
+        for part in PARTS:
             body = tokenize_part(model.tokenizer, part).token.tolist()
             for start in range(0, len(body), 9):
                 ids = torch.tensor([prefix + body[start : start + 9]])
@@ -159,21 +161,19 @@ class TestWindows:
         )
 
     def test_places_are_those_without_a_template(self, model: LanguageModel):
-        plain = run_group(model, self.PARTS, [POINT], context=60, bos=model.tokenizer.bos_token_id)
+        plain = run_group(model, PARTS, [POINT], context=60, bos=model.tokenizer.bos_token_id)
         opening = opening_of(model.tokenizer, "auto", "assistant")
-        chat = run_group(model, self.PARTS, [POINT], context=90, bos=opening)
+        chat = run_group(model, PARTS, [POINT], context=90, bos=opening)
         for name in ("document", "char_end", "order", "token"):
             np.testing.assert_array_equal(getattr(plain.places, name), getattr(chat.places, name))
-        for part in self.PARTS:
+        for part in PARTS:
             ends = chat.places.char_end[chat.places.document == part.document]
             assert int(ends[-1]) == len(part.text)
         assert not torch.allclose(plain.values[POINT], chat.values[POINT], atol=0.1)
 
     def test_the_role_matters(self, model: LanguageModel):
         values = [
-            run_group(model, self.PARTS, [POINT], context=90, bos=opening_of(model.tokenizer, "auto", role)).values[
-                POINT
-            ]
+            run_group(model, PARTS, [POINT], context=90, bos=opening_of(model.tokenizer, "auto", role)).values[POINT]
             for role in ("user", "assistant", "system")
         ]
         assert not torch.allclose(values[0], values[1], atol=0.1)
@@ -183,5 +183,5 @@ class TestWindows:
         opening = opening_of(model.tokenizer, "auto", "user")
         n = len(opening_tokens(opening))
         with pytest.raises(UserError, match=rf"begins a window takes {n} tokens of its {n}; raise text\.context"):
-            run_group(replace(model), self.PARTS, [POINT], context=n, bos=opening)
-        run_group(model, self.PARTS, [POINT], context=n + 1, bos=opening)
+            run_group(replace(model), PARTS, [POINT], context=n, bos=opening)
+        run_group(model, PARTS, [POINT], context=n + 1, bos=opening)

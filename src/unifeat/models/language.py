@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from unifeat.models.allocator import keep_freed_memory
 from unifeat.models.gguf import converted_folder
 from unifeat.models.hooks import HookPoint, capturing, cut_after
 from unifeat.models.opening import bos_of as bos_of
-from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings
+from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with
 from unifeat.models.placement import resolve_device as resolve_device
 from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
 from unifeat.models.probe import probe
@@ -38,7 +37,6 @@ class LanguageModel:
         n_layers: blocks of the whole model, before the cut.
         d_model: width of the residual stream.
         device: where it runs, or, for a model spread over several devices, its first block.
-        offload: the folder of the weights that wait on the disk; it goes when the model goes.
     """
 
     name: str
@@ -50,7 +48,6 @@ class LanguageModel:
     d_model: int
     device: torch.device
     dtype: torch.dtype
-    offload: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @torch.inference_mode()
     def activations(self, input_ids: Tensor, points: list[HookPoint]) -> dict[HookPoint, Tensor]:
@@ -158,13 +155,15 @@ def load_language_model(
     check_layers(name, points, n_layers)
     deepest = max(point.layer for point in points)
     tokenizer = load_tokenizer(name, dtype, revision)
-    spread, offload = map_settings(max_memory) if device == MAP else ({}, None)
-    if randomise is not None and spread:
+    if randomise is not None and device == MAP:
         raise UserError(f"model {name}: randomise needs the weights on one device; set device to auto, cpu or cuda")
+    spread = map_settings(max_memory) if device == MAP else {}
     try:
         model = causal_lm(folder, dtype=torch_dtype, revision=revision or "main", **spread)
     except LOADING_ERRORS as error:
         raise cannot_load(name, error, revision) from error
+    if spread:
+        removed_with(model.get_decoder(), spread)
     if randomise is not None:
         redraw_weights(model, randomise)
     decoder = model.get_decoder()
@@ -187,7 +186,6 @@ def load_language_model(
         d_model=config.hidden_size,
         device=torch_device,
         dtype=torch_dtype,
-        offload=offload,
     )
     probe(loaded, points)
     return loaded

@@ -18,8 +18,8 @@ Opening = int | tuple[int, ...] | None
 
 # Letters only, so that no template trims, splits or escapes them; every BPE joins a space to a "t" that follows.
 _MESSAGE = "themessagestandshere"
-# Templates that write the date shall give the same tokens every day: Llama 3's own default. It goes in as a macro, since
-# transformers hands a template plain data only.
+# Templates that write the date shall give the same tokens every day: Llama 3's own default. It goes in as a macro,
+# since transformers hands a template plain data only.
 _DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
 _FIXED_DAY = (
     "{% macro strftime_now(format) %}{{ format"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,21 +30,38 @@ def resolve_device(device: str) -> torch.device:
         raise UserError(f"unknown device {device!r}: use auto, map, cpu, cuda or cuda:1 …") from error
 
 
-def map_settings(max_memory: MaxMemory | None) -> tuple[dict[str, Any], tempfile.TemporaryDirectory[str]]:
-    """What `from_pretrained` needs to spread a model, and the folder that holds what goes to the disk.
+def map_settings(max_memory: MaxMemory | None) -> dict[str, Any]:
+    """What `from_pretrained` needs to spread a model.
 
     Args:
         max_memory: for each CUDA device's number, and "cpu", bytes or "20GiB"; all there is when left out.
 
-    The folder must live as long as the model. It stands in the cache, where models have room.
+    The offload folder stands in the cache, where models have room, and must live as long as the model: see
+    `removed_with`.
+
+    Raises:
+        UserError: a device or an amount of memory that cannot be read.
     """
-    cache_root().mkdir(parents=True, exist_ok=True)
-    folder = tempfile.TemporaryDirectory(prefix=".offload-", dir=cache_root())
-    settings: dict[str, Any] = {"device_map": "auto", "offload_folder": folder.name}
+    from accelerate.utils import convert_file_size_to_int
+
+    settings: dict[str, Any] = {"device_map": "auto"}
     if max_memory:
         # YAML keys that went through JSON are strings.
         settings["max_memory"] = {int(k) if str(k).isdigit() else k: v for k, v in max_memory.items()}
-    return settings, folder
+    for place, size in settings.get("max_memory", {}).items():
+        if not isinstance(place, int) and place != "cpu":
+            raise UserError(f"max_memory names {place!r}: use the numbers of CUDA devices, and cpu")
+        try:
+            convert_file_size_to_int(size)
+        except ValueError as error:
+            raise UserError(f"max_memory of {place}: {size!r} is no amount of memory; write bytes or 20GiB") from error
+    cache_root().mkdir(parents=True, exist_ok=True)
+    return settings | {"offload_folder": tempfile.mkdtemp(prefix=".offload-", dir=cache_root())}
+
+
+def removed_with(model: object, settings: Mapping[str, Any]) -> None:
+    """Remove the offload folder of `map_settings` when the model goes."""
+    weakref.finalize(model, shutil.rmtree, settings["offload_folder"], True)
 
 
 def first_device(module: nn.Module, otherwise: torch.device) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from logging import ERROR, getLogger
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -25,6 +26,9 @@ def causal_lm(folder: Any, **settings: Any) -> Any:
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
+    spreading = getLogger("accelerate.big_modeling")  # warns that weights wait on the disk, which was asked for
+    spreading_level = spreading.level
+    spreading.setLevel(ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -34,6 +38,7 @@ def causal_lm(folder: Any, **settings: Any) -> Any:
                 folder, output_loading_info=True, ignore_mismatched_sizes=True, **settings
             )
     finally:
+        spreading.setLevel(spreading_level)
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
     decoder = model.get_decoder()
