@@ -10,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "gemma2", "gemma3", "qwen2", "opt")
+ARCHITECTURES = (
+    *("gpt2", "gpt_neox", "opt", "llama", "mistral", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "phi", "phi3"),
+)
 CONTEXT = 256  # positions every tiny model can take
 TokenizerName = Literal["bpe", "wordish"]
 
@@ -121,7 +123,7 @@ def tiny_model(
 
     Args:
         folder: made if it is not there.
-        architecture: one of `ARCHITECTURES`.
+        architecture: one of `ARCHITECTURES`, or mamba.
         vocab: entries the tokenizer is trained to; the model's vocabulary is as large as the tokenizer's.
     """
     from transformers import AutoModelForCausalLM
@@ -143,10 +145,12 @@ def tiny_model(
 
 
 def tiny_config(architecture: str, layers: int, width: int, vocab: int) -> Any:
-    """A transformers configuration with 4 heads."""
+    """A transformers configuration with 4 heads; DeepSeek's distils are Llamas and Qwen 2s."""
     import transformers as tf
 
     ids: dict[str, Any] = {"vocab_size": vocab, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    if architecture == "mamba":
+        return tf.MambaConfig(hidden_size=width, num_hidden_layers=layers, state_size=8, **ids)
     if architecture == "gpt2":
         return tf.GPT2Config(n_layer=layers, n_embd=width, n_head=4, n_positions=CONTEXT, **ids)
     common = {
@@ -162,11 +166,22 @@ def tiny_config(architecture: str, layers: int, width: int, vocab: int) -> Any:
     if architecture == "gpt_neox":
         return tf.GPTNeoXConfig(**common)
     common["num_key_value_heads"] = 2
+    if architecture == "mistral":
+        return tf.MistralConfig(sliding_window=16, **common)
+    if architecture == "phi":
+        return tf.PhiConfig(**common)
+    if architecture == "phi3":
+        return tf.Phi3Config(**common)
     if architecture == "llama":
         return tf.LlamaConfig(**common)
     if architecture == "qwen2":
         return tf.Qwen2Config(**common)
-    common |= {"head_dim": width // 4, "sliding_window": 16, "query_pre_attn_scalar": width // 4}
+    common["head_dim"] = width // 4
+    if architecture == "gemma":
+        return tf.GemmaConfig(**common)
+    if architecture == "qwen3":
+        return tf.Qwen3Config(**common)
+    common |= {"sliding_window": 16, "query_pre_attn_scalar": width // 4}
     if architecture == "gemma2":
         return tf.Gemma2Config(**common)
     if architecture == "gemma3":

@@ -28,6 +28,7 @@ from unifeat.models.check import first_parts, reconstructs
 from unifeat.models.claims import claims_of
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
+from unifeat.models.opening import Opening
 from unifeat.models.quality import encode_rows
 from unifeat.models.verdict import Finding, judge
 from unifeat.progress import say
@@ -45,7 +46,7 @@ def check_spaces(
     spaces: list[Checkable],
     *,
     context: int,
-    bos: int | None,
+    bos: Opening,
     force: bool,
 ) -> None:
     """Check SAEs of one model on the first tokens of a study's text; what is odd is said on stderr.
@@ -91,7 +92,7 @@ def _check(
     name: str,
     near: list[HookPoint],
     context: int,
-    bos: int | None,
+    bos: Opening,
 ) -> dict[str, Any]:
     sae, point, claims = encoder.sae, encoder.point, claims_of(encoder.sae, name)
     x, _, _ = activations.without_sinks(point)

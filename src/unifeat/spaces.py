@@ -14,7 +14,6 @@ from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import (
     LanguageModel,
-    bos_of,
     check_layers,
     load_language_model,
     load_tokenizer,
@@ -23,6 +22,7 @@ from unifeat.models.language import (
     resolve_device,
     tokenizer_digest,
 )
+from unifeat.models.opening import Opening, describe_opening, opening_of
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
 from unifeat.models.saes.controls import random_directions
 from unifeat.progress import say
@@ -79,7 +79,7 @@ def prepare_spaces(
         UserError: whatever of the study's text, models and SAEs does not exist or fit.
     """
     _check_names(study)
-    tokenizers = {name: load_tokenizer(spec.name, spec.dtype) for name, spec in study.models.items()}
+    tokenizers = {name: load_tokenizer(spec.name, spec.dtype, spec.revision) for name, spec in study.models.items()}
     corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
     spaces: dict[str, Space] = {}
@@ -89,18 +89,20 @@ def prepare_spaces(
         groups = [s for s in study.spaces if s.model == model_name]
         if not groups:
             continue
-        config = read_config(spec.name, spec.dtype)
+        config = read_config(spec.name, spec.dtype, spec.revision)
         tokenizer = tokenizers[model_name]
-        bos = bos_of(tokenizer, spec.bos)
-        identity, digest = model_identity(spec.name, spec.dtype, spec.randomise), tokenizer_digest(tokenizer)
+        bos = opening_of(tokenizer, spec.bos, spec.chat)
+        identity = model_identity(spec.name, spec.dtype, spec.randomise, spec.revision)
+        digest = tokenizer_digest(tokenizer)
         models[model_name] = {
             "name": spec.name,
+            "revision": spec.revision,
+            "commit": identity.get("commit"),
             "architecture": config.model_type,
             "layers": config.num_hidden_layers,
             "d_model": config.hidden_size,
             "dtype": identity["dtype"],
-            "bos": bos is not None,
-        }
+        } | describe_opening(tokenizer, bos, spec.chat)
         encoders: list[Encoder] = []
         for group, layer in ((g, layer) for g in groups for layer in g.layers):
             point = HookPoint(layer, group.hook)
@@ -127,7 +129,7 @@ def prepare_spaces(
         for encoder, (group, layer) in zip(plan.encoders, plan.groups, strict=True):
             sae = group.sae.format(layer=layer)
             info = {"model": plan.name, "layer": layer, "hook": group.hook, "sae": sae}
-            info |= _facts(encoder)
+            info |= _facts(encoder) | {"control": _control(plan.spec, group)}
             info["warnings"] = warnings_of(encoder, sae)
             spaces[encoder.space] = Space(
                 encoder.space,
@@ -149,7 +151,7 @@ class _Plan:
     name: str
     spec: ModelSpec
     tokenizer: Any
-    bos: int | None
+    bos: Opening
     encoders: list[Encoder]
     groups: list[tuple[SpacesSpec, int]]  # the spaces' part of the study and layer, an encoder each
 
@@ -169,12 +171,19 @@ class _Plan:
 
     def load(self, deeper: int = 0) -> LanguageModel:
         """The model, cut `deeper` blocks below the deepest that is read."""
-        points = [e.point for e in self.encoders]
+        spec, points = self.spec, [e.point for e in self.encoders]
         if deeper:
-            last = read_config(self.spec.name, self.spec.dtype).num_hidden_layers - 1
+            last = read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers - 1
             points.append(HookPoint(min(last, max(p.layer for p in points) + deeper)))
-        spec = self.spec
-        return load_language_model(spec.name, points, dtype=spec.dtype, device=spec.device, randomise=spec.randomise)
+        return load_language_model(
+            spec.name,
+            points,
+            dtype=spec.dtype,
+            device=spec.device,
+            randomise=spec.randomise,
+            revision=spec.revision,
+            max_memory=spec.max_memory,
+        )
 
 
 def _check_all(plans: list[_Plan], corpus: Corpus, context: int, force: bool) -> tuple[_Plan, LanguageModel] | None:
@@ -203,12 +212,18 @@ def _check_names(study: Study) -> None:
         spec = study.models[group.model]
         resolve_device(spec.device)
         points = [HookPoint(layer, group.hook) for layer in group.layers]
-        check_layers(spec.name, points, read_config(spec.name, spec.dtype).num_hidden_layers)
+        check_layers(spec.name, points, read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers)
         for layer in group.layers:
             name = group.sae.format(layer=layer)
             if is_local(name) and not Path(name).expanduser().exists():
                 way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
                 raise UserError(f"SAE {name}: no such folder{way_out}")
+
+
+def _control(model: ModelSpec, spaces: SpacesSpec) -> str | None:
+    """What makes these spaces a control, if anything does."""
+    kinds = {"random weights": model.randomise, "random directions": spaces.random_directions}
+    return " and ".join(kind for kind, seed in kinds.items() if seed is not None) or None
 
 
 def _facts(encoder: Encoder) -> dict[str, Any]:

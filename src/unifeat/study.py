@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from unifeat.errors import UserError, did_you_mean
 from unifeat.models.hooks import HookKind
+from unifeat.models.opening import Chat
 
 # What the published code calls junk words: pairs whose top tokens hold one of these are not about a concept.
 NON_CONCEPT_TOKENS = ("", " ", "\n", "\\n", ".", ",", "!", "?", "-", "<bos>", "<|endoftext|>", "|bos|")
@@ -55,11 +56,26 @@ class ModelSpec(_Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto is bfloat16 on CUDA and float32 on a CPU"
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    bos: Literal["auto"] | bool = Field("auto", description="begin windows with BOS; auto does what the tokenizer does")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub, as step3000 of Pythia")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …; map spreads the model over all there is")
+    max_memory: dict[int | str, int | str] | None = Field(
+        None, description="for map: bytes or 20GiB for each CUDA device's number and for cpu; the rest goes to the disk"
+    )
+    bos: Literal["auto"] | bool = Field(
+        "auto", description="begin windows with BOS; auto does what the tokenizer does, or the chat template"
+    )
+    chat: Chat = Field(
+        "none", description="user, assistant or system: each window is such a message in the tokenizer's chat template"
+    )
     randomise: int | None = Field(
         None, ge=0, description="a control: redraw all weights with this seed, each tensor's mean and spread kept"
     )
+
+    @model_validator(mode="after")
+    def _memory_is_for_map(self) -> ModelSpec:
+        if self.max_memory and self.device != "map":
+            raise ValueError("max_memory is for device: map")
+        return self
 
 
 class SpacesSpec(_Part):

@@ -40,6 +40,8 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
             dtype=model_spec.dtype,
             device=model_spec.device,
             randomise=model_spec.randomise,
+            revision=model_spec.revision,
+            max_memory=model_spec.max_memory,
         )
         corpus = training_corpus(study, model_name)
         trained += train_saes(model, model_spec, corpus, study.train, folders, study.seed)
@@ -55,7 +57,7 @@ def _missing(study: Study, out: Path | None) -> dict[str, dict[HookPoint, Path]]
     for spaces in study.spaces:
         spec = study.models[spaces.model]
         points = [HookPoint(layer, spaces.hook) for layer in spaces.layers]
-        check_layers(spec.name, points, read_config(spec.name, spec.dtype).num_hidden_layers)
+        check_layers(spec.name, points, read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers)
         for point in points:
             name = spaces.sae.format(layer=point.layer)
             folder = Path(name).expanduser()
@@ -91,4 +93,4 @@ def training_corpus(study: Study, model_name: str) -> Corpus:
     """The training text; a token budget is counted by the tokenizer of the model that is trained on."""
     assert study.train is not None
     model = study.models[model_name]
-    return study_corpus(study.train.text, load_tokenizer(model.name, model.dtype))
+    return study_corpus(study.train.text, load_tokenizer(model.name, model.dtype, model.revision))

@@ -16,7 +16,7 @@ from unifeat.models.hooks import HOOK_KINDS, HookPoint, capturing, find_blocks
 from unifeat.models.language import LanguageModel, load_language_model
 
 LAYERS = 3
-FINAL_NORM = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "opt": "final_layer_norm"}
+FINAL_NORM = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "opt": "final_layer_norm", "phi": "final_layernorm"}
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 

@@ -19,6 +19,7 @@ from unifeat.errors import UserError
 from unifeat.models.activations import BATCH_TOKENS, SINK_RATIO, GroupActivations, run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
+from unifeat.models.opening import Opening
 from unifeat.models.quality import encode_rows
 from unifeat.models.sae import sae_digest
 from unifeat.progress import track
@@ -37,9 +38,7 @@ class Encoder:
     store: CodeStore
 
 
-def encode_spaces(
-    model: LanguageModel, corpus: Corpus, encoders: list[Encoder], *, context: int, bos: int | None
-) -> None:
+def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], *, context: int, bos: Opening) -> None:
     """Encode what is missing from the stores and finish them. Memory does not grow with the text.
 
     Raises:
@@ -62,7 +61,7 @@ def encode_spaces(
 
 
 def encode_group(
-    model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], *, context: int, bos: int | None
+    model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], *, context: int, bos: Opening
 ) -> int:
     """Encode one group of text for some spaces of a model and write their shards; returns the tokens read."""
     points = list(dict.fromkeys(encoder.point for encoder in encoders))
@@ -128,7 +127,7 @@ def store_settings(
     sae: Any,
     *,
     context: int,
-    bos: int | None,
+    bos: Opening,
 ) -> dict[str, Any]:
     """Everything that determines a space's codes: the store's key is made from it.
 
@@ -147,7 +146,7 @@ def store_settings(
         "sae": sae_digest(sae),
         "d_sae": int(sae.cfg.d_sae),
         "context": context,
-        "bos": bos,
+        "bos": list(bos) if isinstance(bos, tuple) else bos,
         "sink_ratio": SINK_RATIO,
         "batch_tokens": BATCH_TOKENS,
     }

@@ -16,6 +16,7 @@ from torch import Tensor
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
+from unifeat.models.opening import Opening, opening_tokens
 from unifeat.text.corpus import Part
 from unifeat.text.windows import TokenizedPart, tokenize_part, windows
 
@@ -91,13 +92,13 @@ def sink_norm(x: Tensor) -> float:
 
 
 def run_group(
-    model: LanguageModel, parts: list[Part], points: list[HookPoint], *, context: int, bos: int | None
+    model: LanguageModel, parts: list[Part], points: list[HookPoint], *, context: int, bos: Opening
 ) -> GroupActivations:
     """Tokenize, window and run a group of text; a pure function of its arguments.
 
     Args:
-        context: window length in tokens, the BOS included.
-        bos: token that begins every window, or None.
+        context: window length in tokens, the opening included.
+        bos: what begins every window: a token, a chat template's tokens, or None. It gives no rows.
 
     Raises:
         UserError: activations with NaN or Inf, naming model and layer; windows longer than the model takes.
@@ -107,7 +108,11 @@ def run_group(
         raise UserError(
             f"model {model.name} takes windows of at most {longest} tokens: lower text.context from {context}"
         )
-    prefix = [] if bos is None else [bos]
+    prefix = opening_tokens(bos)
+    if len(prefix) >= context:
+        raise UserError(
+            f"model {model.name}: what begins a window takes {len(prefix)} tokens of its {context}; raise text.context"
+        )
     pieces: list[tuple[TokenizedPart, slice]] = []
     for part in parts:
         tokenized = tokenize_part(model.tokenizer, part)
@@ -129,7 +134,7 @@ def run_group(
             for row, index in enumerate(batch):
                 body_values = seen[point][row, len(prefix) : len(prefix) + lengths[index]]
                 values[point][starts[index] : starts[index + 1]] = body_values
-    places, keep, masked = _places(model, pieces, first_is_bos=bos is not None)
+    places, keep, masked = _places(model, pieces, opening=len(prefix))
     kept = torch.from_numpy(keep).to(model.device)
     values = {point: value[kept] for point, value in values.items()}
     for point, value in values.items():
@@ -142,7 +147,7 @@ def run_group(
 
 
 def _places(
-    model: LanguageModel, pieces: list[tuple[TokenizedPart, slice]], first_is_bos: bool
+    model: LanguageModel, pieces: list[tuple[TokenizedPart, slice]], opening: int
 ) -> tuple[Places, NDArray[np.bool_], Masked]:
     def column(name: str) -> NDArray[np.int32]:
         return np.concatenate([getattr(t, name)[w] for t, w in pieces] or [np.zeros(0, np.int32)])
@@ -152,11 +157,13 @@ def _places(
     places = Places(documents, column("char_end"), column("order"), column("token"))
     special = np.isin(places.token, np.fromiter(model.special_ids, np.int32))
     first = np.zeros(len(places), bool)
-    if not first_is_bos and lengths:
+    if not opening and lengths:
         first[np.r_[0, np.cumsum(lengths)[:-1]]] = True
-    bos_rows = len(pieces) if first_is_bos else 0
+    opened = len(pieces) if opening else 0  # an opening's first token is a first position, its others are special
     masked = Masked(
-        read=len(places) + bos_rows, special=int(special.sum()), first=int((first & ~special).sum()) + bos_rows
+        read=len(places) + opening * len(pieces),
+        special=int(special.sum()) + opening * len(pieces) - opened,
+        first=int((first & ~special).sum()) + opened,
     )
     return places, ~(special | first), masked
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from unifeat.models.activations import GroupActivations, run_group
 from unifeat.models.hooks import HookKind, HookPoint
 from unifeat.models.language import LanguageModel
+from unifeat.models.opening import Opening
 from unifeat.models.quality import ENCODE_ROWS, Quality
 from unifeat.text.corpus import Part
 
@@ -146,7 +147,7 @@ def with_other_layout(sae: Any, x: Tensor) -> list[Alternative]:
 
 
 def with_other_bos(
-    model: LanguageModel, parts: list[Part], point: HookPoint, sae: Any, *, context: int, bos: int | None
+    model: LanguageModel, parts: list[Part], point: HookPoint, sae: Any, *, context: int, bos: Opening
 ) -> list[Alternative]:
     """The SAE on windows that begin with BOS if they did not, or without it if they did."""
     other = model.tokenizer.bos_token_id if bos is None else None

@@ -21,6 +21,7 @@ HookKind = Literal["resid_post", "resid_pre", "attn_out", "mlp_out"]
 HOOK_KINDS: tuple[HookKind, ...] = get_args(HookKind)
 
 _ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
+_MIXER_NAMES = ("mixer",)  # Mamba: one mixer instead of attention and MLP
 _MLP_NAMES = ("mlp", "fc2", "feed_forward")  # OPT has no MLP module: its second linear layer is the output
 
 
@@ -57,7 +58,7 @@ def find_blocks(decoder: nn.Module, n_layers: int) -> tuple[nn.Module, str, nn.M
 
 
 def _looks_like_block(module: nn.Module) -> bool:
-    return any(hasattr(module, name) for name in _ATTENTION_NAMES)
+    return any(hasattr(module, name) for name in (*_ATTENTION_NAMES, *_MIXER_NAMES))
 
 
 def _submodule(block: nn.Module, kind: HookKind) -> nn.Module:
@@ -71,7 +72,10 @@ def _submodule(block: nn.Module, kind: HookKind) -> nn.Module:
     for name in _ATTENTION_NAMES if kind == "attn_out" else _MLP_NAMES:
         if hasattr(block, name):
             return getattr(block, name)
-    raise UserError(f"{type(block).__name__} has no module for the hook point {kind}")
+    what = "attention" if kind == "attn_out" else "MLP"
+    raise UserError(
+        f"{type(block).__name__} has no {what} module, so no {kind}: use the hook points resid_pre and resid_post"
+    )
 
 
 def module_at(blocks: nn.ModuleList, point: HookPoint) -> nn.Module:

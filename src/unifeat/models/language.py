@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,12 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.models.allocator import keep_freed_memory
 from unifeat.models.gguf import converted_folder
 from unifeat.models.hooks import HookPoint, capturing, cut_after, find_blocks
+from unifeat.models.opening import bos_of as bos_of
+from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with
+from unifeat.models.placement import resolve_device as resolve_device
 from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
+from unifeat.models.probe import probe
+from unifeat.models.refusals import cannot_load, check_kind
 from unifeat.storage import key_of, sha256_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,6 +36,7 @@ class LanguageModel:
         tokenizer: its fast tokenizer.
         n_layers: blocks of the whole model, before the cut.
         d_model: width of the residual stream.
+        device: where it runs, or, for a model spread over several devices, its first block.
         causal: the whole model with its head, which `decoder` is a part of; None for one that was cut.
     """
 
@@ -58,8 +65,8 @@ class LanguageModel:
         """
         with capturing(self.blocks, points) as seen:
             self.decoder(input_ids=input_ids.to(self.device), use_cache=False)
-        # OPT's second MLP layer sees all positions of the batch as one list.
-        return {point: value.reshape(*input_ids.shape, -1) for point, value in seen.items()}
+        # OPT's second MLP layer sees all positions of the batch as one list; blocks may stand on several devices.
+        return {point: value.reshape(*input_ids.shape, -1).to(self.device) for point, value in seen.items()}
 
     def cut(self, deepest: int) -> None:
         """Drop the blocks deeper than `deepest`."""
@@ -78,25 +85,6 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return key_of({key: value for key, value in inner.items() if key not in ("padding", "truncation")})
 
 
-def bos_of(tokenizer: Any, bos: str | bool) -> int | None:
-    """The token to begin every window with, or None.
-
-    Args:
-        bos: True or False, or "auto" for what the tokenizer itself does.
-
-    Raises:
-        UserError: when it is asked for and the tokenizer has none.
-    """
-    if bos == "auto":
-        ids = tokenizer("a", verbose=False)["input_ids"]
-        return int(ids[0]) if ids and ids[0] in tokenizer.all_special_ids else None
-    if not bos:
-        return None
-    if tokenizer.bos_token_id is None:
-        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no BOS token: set bos to false or auto")
-    return int(tokenizer.bos_token_id)
-
-
 def resolve_dtype(dtype: str) -> torch.dtype:
     """A torch dtype from its name; "auto" is bfloat16 on CUDA, else float32."""
     if dtype == "auto":
@@ -106,21 +94,11 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def resolve_device(device: str) -> torch.device:
-    """A torch device from its name; "auto" is CUDA when there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:1 …") from error
-
-
-def model_folder(name: str, dtype: torch.dtype) -> str:
+def model_folder(name: str, dtype: torch.dtype, revision: str | None = None) -> str:
     """Where transformers shall load a model from: a local folder, a converted GGUF file, or the hub name itself."""
     path = Path(name).expanduser()
+    if revision and path.exists():
+        raise UserError(f"model {name}: only hub models have revisions, and this is on the disk; leave revision out")
     if path.is_file():
         if path.suffix != ".gguf":
             raise UserError(f"model {name}: a file must be GGUF; give the folder or the hub name otherwise")
@@ -134,7 +112,7 @@ def model_folder(name: str, dtype: torch.dtype) -> str:
     return name
 
 
-def load_tokenizer(name: str, dtype: str = "auto") -> Any:
+def load_tokenizer(name: str, dtype: str = "auto", revision: str | None = None) -> Any:
     """The fast tokenizer of a model.
 
     Raises:
@@ -142,11 +120,11 @@ def load_tokenizer(name: str, dtype: str = "auto") -> Any:
     """
     from transformers import AutoTokenizer
 
-    folder = model_folder(name, resolve_dtype(dtype))
+    folder = model_folder(name, resolve_dtype(dtype), revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision or "main")
     except LOADING_ERRORS as error:
-        raise _unknown(name, error) from error
+        raise cannot_load(name, error, revision) from error
     if not tokenizer.is_fast:
         raise UserError(f"model {name} has no fast tokenizer: unifeat needs the character offsets only these report")
     return tokenizer
@@ -160,6 +138,8 @@ def load_language_model(
     device: str = "auto",
     randomise: int | None = None,
     whole: bool = False,
+    revision: str | None = None,
+    max_memory: MaxMemory | None = None,
 ) -> LanguageModel:
     """Load a model and cut it after the deepest block that `points` name.
 
@@ -167,23 +147,31 @@ def load_language_model(
         name: hub name, local folder, or GGUF file.
         points: where activations will be read.
         dtype: auto, float32, bfloat16 or float16.
-        device: auto, cpu, cuda, cuda:1 …
+        device: auto, cpu, cuda, cuda:1 …, or map: accelerate spreads the model over all devices, then the
+            processor's memory, then the disk.
         randomise: seed of a re-initialised copy, see `redraw_weights`.
         whole: keep all blocks and the head, for `causal`.
+        revision: branch, tag or commit of a hub model.
+        max_memory: for `map`, see `placement.map_settings`.
 
     Raises:
-        UserError: unknown model, or a layer it does not have.
+        UserError: unknown model, a layer it does not have, or an architecture whose hook points cannot be read.
     """
     torch_dtype, torch_device = resolve_dtype(dtype), resolve_device(device)
-    folder = model_folder(name, torch_dtype)
-    n_layers = read_config(name, dtype).num_hidden_layers
+    folder = model_folder(name, torch_dtype, revision)
+    n_layers = read_config(name, dtype, revision).num_hidden_layers
     check_layers(name, points, n_layers)
     deepest = max(point.layer for point in points)
-    tokenizer = load_tokenizer(name, dtype)
+    tokenizer = load_tokenizer(name, dtype, revision)
+    if randomise is not None and device == MAP:
+        raise UserError(f"model {name}: randomise needs the weights on one device; set device to auto, cpu or cuda")
+    spread = map_settings(max_memory) if device == MAP else {}
     try:
-        model = causal_lm(folder, whole=whole, dtype=torch_dtype)
+        model = causal_lm(folder, whole=whole, dtype=torch_dtype, revision=revision or "main", **spread)
     except LOADING_ERRORS as error:
-        raise _unknown(name, error) from error
+        raise cannot_load(name, error, revision) from error
+    if spread:
+        removed_with(model.get_decoder(), spread)
     if randomise is not None:
         redraw_weights(model, randomise)
     decoder = model.get_decoder()
@@ -191,10 +179,13 @@ def load_language_model(
     blocks = find_blocks(decoder, n_layers)[2] if whole else cut_after(decoder, config, n_layers, deepest)
     kept = model if whole else decoder
     kept.eval().requires_grad_(False)
-    kept.to(torch_device)
+    if spread:
+        torch_device = first_device(decoder.get_input_embeddings(), torch_device)
+    else:
+        kept.to(torch_device)
     if torch_device.type == "cpu":
         keep_freed_memory()
-    return LanguageModel(
+    loaded = LanguageModel(
         name=name,
         architecture=config.model_type,
         tokenizer=tokenizer,
@@ -206,6 +197,8 @@ def load_language_model(
         dtype=torch_dtype,
         causal=model if whole else None,
     )
+    probe(loaded, points)
+    return loaded
 
 
 @torch.no_grad()
@@ -214,27 +207,33 @@ def redraw_weights(model: nn.Module, seed: int) -> None:
 
     What is left of the model is its architecture, its tokenizer and the sizes of its weights: a control for what
     these alone make alike (Heap et al. 2025, "Sparse autoencoders can interpret randomly initialized transformers").
+    A tensor whose entries are all equal, as norm weights of ones, stays as it is. The noise of a tensor depends on the
+    seed and on the tensor's name alone.
     """
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():  # tied weights come once
+    for name, parameter in model.named_parameters():  # tied weights come once
         wide = parameter.detach().to("cpu", torch.float32)
-        spread = float(wide.std(correction=0))
+        if bool((wide == wide.flatten()[0]).all()):
+            continue
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
         noise = torch.randn(wide.shape, generator=generator)
-        parameter.copy_((noise * spread + wide.mean()).to(parameter.dtype))
+        parameter.copy_((noise * wide.std(correction=0) + wide.mean()).to(parameter.dtype))
 
 
-def read_config(name: str, dtype: str = "auto") -> Any:
+def read_config(name: str, dtype: str = "auto", revision: str | None = None) -> Any:
     """A model's text configuration, without its weights.
 
     Raises:
-        UserError: unknown model.
+        UserError: unknown model, or one that is no decoder.
     """
     from transformers import AutoConfig
 
+    folder = model_folder(name, resolve_dtype(dtype), revision)
     try:
-        config = AutoConfig.from_pretrained(model_folder(name, resolve_dtype(dtype)))
+        config = AutoConfig.from_pretrained(folder, revision=revision or "main")
     except LOADING_ERRORS as error:
-        raise _unknown(name, error) from error
+        raise cannot_load(name, error, revision) from error
+    check_kind(name, config)
     text_config = config.get_text_config()
     text_config._commit_hash = getattr(config, "_commit_hash", None)
     return text_config
@@ -249,10 +248,10 @@ def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
             )
 
 
-def model_identity(name: str, dtype: str, randomise: int | None = None) -> dict[str, Any]:
+def model_identity(name: str, dtype: str, randomise: int | None = None, revision: str | None = None) -> dict[str, Any]:
     """What determines a model's activations, found without loading it: its files' hashes, or its commit on the hub."""
     torch_dtype = resolve_dtype(dtype)
-    folder = model_folder(name, torch_dtype)
+    folder = model_folder(name, torch_dtype, revision)
     identity: dict[str, Any] = {"dtype": str(torch_dtype).removeprefix("torch.")}
     if randomise is not None:
         identity["randomise"] = randomise
@@ -260,14 +259,6 @@ def model_identity(name: str, dtype: str, randomise: int | None = None) -> dict[
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json")
         return identity | {"files": {p.name: sha256_of(p) for p in files}}
-    return identity | {"hub": folder, "commit": getattr(read_config(name, dtype), "_commit_hash", None)}
-
-
-def _unknown(name: str, error: Exception) -> UserError:
-    text = str(error).strip()
-    reason = text.splitlines()[0] if text else type(error).__name__
-    if Path(name).expanduser().exists():
-        return UserError(f"model {name} cannot be loaded: {reason}")
-    return UserError(
-        f"model {name!r} is neither a local folder or GGUF file nor a hub model that can be loaded now: {reason}"
-    )
+    commit = getattr(read_config(name, dtype, revision), "_commit_hash", None)
+    # Two names of one commit share their work; a revision counts only where the hub told no commit.
+    return identity | {"hub": folder, "commit": commit} | ({"revision": revision} if revision and not commit else {})

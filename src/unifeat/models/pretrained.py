@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from logging import ERROR, getLogger
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -15,25 +16,30 @@ LOADING_ERRORS = (OSError, ValueError, KeyError, IndexError, RuntimeError, Safet
 
 
 def causal_lm(folder: Any, *, whole: bool = False, **settings: Any) -> Any:
-    """A model from a folder or hub name; `settings` go to `AutoModelForCausalLM.from_pretrained`.
+    """A model from a folder or hub name; `settings` go to `from_pretrained`.
+
+    Of a model that also sees images the whole is loaded; `get_decoder()` is its text part.
 
     Raises:
         UserError: weights of the decoder (or, of a `whole` model, of its head) are missing or misshapen, which
             transformers would replace by random numbers.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
+    spreading = getLogger("accelerate.big_modeling")  # warns that weights wait on the disk, which was asked for
+    spreading_level = spreading.level
+    spreading.setLevel(ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = _auto_class(folder, settings).from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True, **settings
             )
     finally:
+        spreading.setLevel(spreading_level)
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
     decoder = model.get_decoder()
@@ -47,3 +53,19 @@ def causal_lm(folder: Any, *, whole: bool = False, **settings: Any) -> Any:
         file = f"{folder}/{settings['gguf_file']}" if "gguf_file" in settings else folder
         raise UserError(f"model {file}: its files {how} weights {key}{more}")
     return model
+
+
+def _auto_class(folder: Any, settings: dict[str, Any]) -> Any:
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    if "gguf_file" in settings:  # reading its configuration is slow, and it holds text models only
+        return AutoModelForCausalLM
+    kind = type(AutoConfig.from_pretrained(folder, revision=settings.get("revision", "main")))
+    sees = kind not in MODEL_FOR_CAUSAL_LM_MAPPING and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM

@@ -12,6 +12,7 @@ from torch import Tensor
 from unifeat.models.activations import run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
+from unifeat.models.opening import Opening
 from unifeat.text.corpus import Corpus
 
 ENCODE_ROWS = 1024  # dense codes of so many tokens at a time
@@ -91,7 +92,7 @@ def measure_quality(
     saes: dict[HookPoint, Any],
     *,
     context: int,
-    bos: int | None,
+    bos: Opening,
     first_document: int = 0,
 ) -> dict[HookPoint, Quality]:
     """FVU, L0 and dead share of several SAEs of one model on the documents from `first_document` on."""

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from unifeat.models.hooks import HookPoint, capturing, module_at
 from unifeat.models.language import LanguageModel
+from unifeat.models.opening import Opening, opening_tokens
 from unifeat.models.quality import encode_rows
 from unifeat.text.corpus import Part
 from unifeat.text.windows import tokenize_part, windows
@@ -91,7 +92,7 @@ def measure_loss(
     sae: Any,
     *,
     context: int,
-    bos: int | None,
+    bos: Opening,
     sink_norm: float,
 ) -> Loss:
     """Cross-entropies of a whole model over some text, for one SAE.
@@ -150,9 +151,9 @@ def _nats(logits: Tensor, scored: Tensor, targets: Tensor) -> float:
     return float(cross_entropy(logits[:, :-1][scored].to(torch.float32), targets, reduction="none").double().sum())
 
 
-def _batches(model: LanguageModel, parts: list[Part], context: int, bos: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(model: LanguageModel, parts: list[Part], context: int, bos: Opening) -> Iterator[tuple[Tensor, Tensor]]:
     """Token ids (windows, positions), −1 where padded, and which of them an SAE is to read, sinks not yet left out."""
-    prefix = [] if bos is None else [bos]
+    prefix = opening_tokens(bos)
     rows = []
     for part in parts:
         tokenized = tokenize_part(model.tokenizer, part)
@@ -165,5 +166,5 @@ def _batches(model: LanguageModel, parts: list[Part], context: int, bos: int | N
         for i, row in enumerate(batch):
             ids[i, : len(row)] = torch.tensor(row)
         reads = (ids >= 0) & ~torch.isin(ids, special)
-        reads[:, 0] = False  # the BOS, or the first position
+        reads[:, : max(len(prefix), 1)] = False  # the opening, or the first position
         yield ids.to(model.device), reads.to(model.device)

@@ -21,7 +21,8 @@ from torch import Tensor
 from unifeat.errors import UserError
 from unifeat.models.activations import is_sink, run_group
 from unifeat.models.hooks import HookPoint
-from unifeat.models.language import LanguageModel, bos_of
+from unifeat.models.language import LanguageModel
+from unifeat.models.opening import Opening, describe_opening, opening_of
 from unifeat.models.quality import Quality, measure_quality
 from unifeat.models.sae import load_sae
 from unifeat.progress import say, track
@@ -45,7 +46,7 @@ class Trained:
 
 
 def activation_batches(
-    model: LanguageModel, corpus: Corpus, spec: TrainSpec, points: list[HookPoint], bos: int | None, seed: int
+    model: LanguageModel, corpus: Corpus, spec: TrainSpec, points: list[HookPoint], bos: Opening, seed: int
 ) -> Iterator[Batch]:
     """Shuffled batches of activations, each point a (batch, d_model) float32 tensor of the same rows, without end.
 
@@ -103,7 +104,7 @@ def train_saes(
             "give more text or lower train.heldout_documents"
         )
     points = list(folders)
-    bos = bos_of(model.tokenizer, model_spec.bos)
+    bos = opening_of(model.tokenizer, model_spec.bos, model_spec.chat)
     buffer_rows = sum(corpus.group_characters) // 8  # a cautious guess at the rows there are
     spec = spec.model_copy(update={"buffer": max(2 * spec.batch, min(spec.buffer, buffer_rows))})
     batches = activation_batches(model, corpus, spec, points, bos, seed)
@@ -219,13 +220,14 @@ def _save(
     trainer: Any, point: HookPoint, model: LanguageModel, model_spec: ModelSpec, spec: TrainSpec, folder: Path
 ) -> None:
     sae = trainer.sae
+    opening = opening_of(model.tokenizer, model_spec.bos, model_spec.chat)
     sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
     trainer.set_final_sae_metadata()
     for key, value in {
         "model_name": model_spec.name.rsplit("/", 1)[-1],
         "hook_name": point.saelens_name,
         "context_size": spec.text.context,
-        "prepend_bos": bos_of(model.tokenizer, model_spec.bos) is not None,
+        "prepend_bos": describe_opening(model.tokenizer, opening, model_spec.chat)["bos"],
     }.items():
         sae.cfg.metadata[key] = value
     sae.cfg.device = "cpu"

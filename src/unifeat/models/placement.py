@@ -1,0 +1,74 @@
+"""Where a model's weights go: on one device, or spread over several, the processor's memory and the disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from unifeat.errors import UserError
+from unifeat.storage import cache_root
+
+MAP = "map"
+MaxMemory = Mapping[int | str, int | str]
+
+
+def resolve_device(device: str) -> torch.device:
+    """A torch device from its name; "auto" is CUDA when there is one, and so is the first device of a "map"."""
+    if device in ("auto", MAP):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {device!r}: use auto, map, cpu, cuda or cuda:1 …") from error
+
+
+def map_settings(max_memory: MaxMemory | None) -> dict[str, Any]:
+    """What `from_pretrained` needs to spread a model.
+
+    Args:
+        max_memory: for each CUDA device's number, and "cpu", bytes or "20GiB"; all there is when left out.
+
+    The offload folder stands in the cache, where models have room, and must live as long as the model: see
+    `removed_with`.
+
+    Raises:
+        UserError: a device or an amount of memory that cannot be read.
+    """
+    from accelerate.utils import convert_file_size_to_int
+
+    settings: dict[str, Any] = {"device_map": "auto"}
+    if max_memory:
+        # YAML keys that went through JSON are strings.
+        settings["max_memory"] = {int(k) if str(k).isdigit() else k: v for k, v in max_memory.items()}
+    for place, size in settings.get("max_memory", {}).items():
+        if not isinstance(place, int) and place != "cpu":
+            raise UserError(f"max_memory names {place!r}: use the numbers of CUDA devices, and cpu")
+        try:
+            convert_file_size_to_int(size)
+        except ValueError as error:
+            raise UserError(f"max_memory of {place}: {size!r} is no amount of memory; write bytes or 20GiB") from error
+    cache_root().mkdir(parents=True, exist_ok=True)
+    return settings | {"offload_folder": tempfile.mkdtemp(prefix=".offload-", dir=cache_root())}
+
+
+def removed_with(model: object, settings: Mapping[str, Any]) -> None:
+    """Remove the offload folder of `map_settings` when the model goes."""
+    weakref.finalize(model, shutil.rmtree, settings["offload_folder"], True)
+
+
+def first_device(module: nn.Module, otherwise: torch.device) -> torch.device:
+    """The device on which a module runs, wherever its weights wait."""
+    hook = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):  # accelerate may chain several
+        place = getattr(one, "execution_device", None)
+        if place is not None:
+            return torch.device(place)
+    return otherwise

@@ -1,0 +1,71 @@
+"""A loaded model tried on a few tokens: does it read forwards, and do its blocks add up as the hook points say?
+
+Some architectures have modules of the expected names that hold other values: BLOOM's attention returns the residual
+stream with its own output already added, Granite scales outputs before adding them. Rather than list architectures,
+the arithmetic is tried.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unifeat.errors import UserError
+from unifeat.models.hooks import HookKind, HookPoint
+
+if TYPE_CHECKING:
+    from unifeat.models.language import LanguageModel
+
+_TOKENS = 6
+_ADDED: tuple[HookKind, HookKind] = ("attn_out", "mlp_out")
+_BLOCK: tuple[HookKind, ...] = ("resid_pre", *_ADDED, "resid_post")
+
+
+def probe(model: LanguageModel, points: list[HookPoint]) -> None:
+    """One forward pass over two sequences that differ in their last token.
+
+    Checked: activations have the width the configuration says; no position sees a later one; and at layers where
+    `points` read `attn_out` or `mlp_out`, resid_pre + attn_out + mlp_out = resid_post up to rounding.
+
+    Raises:
+        UserError: one of these does not hold.
+    """
+    added = sorted({point.layer for point in points if point.kind in _ADDED})
+    last_block = HookPoint(len(model.blocks) - 1)
+    # The points asked for come first: what a block lacks is then named by the point that the user asked for.
+    wanted = [*points, last_block, *(HookPoint(layer, kind) for layer in added for kind in _BLOCK)]
+    config: Any = model.decoder.config
+    vocabulary = int(config.vocab_size)
+    ids = torch.arange(_TOKENS).repeat(2, 1) % vocabulary
+    ids[1, -1] = (_TOKENS + 1) % vocabulary
+    seen = model.activations(ids, list(dict.fromkeys(wanted)))
+    last = seen[last_block].to(torch.float64)
+    if last.shape[-1] != model.d_model:
+        raise UserError(
+            f"model {model.name}: its blocks put out {last.shape[-1]} values a token and its configuration says "
+            f"{model.d_model}; this architecture is not supported yet"
+        )
+    if not bool(torch.isfinite(last).all()):
+        return  # the text will show it too, and the error then names the layer
+    one, other = last[:, :-1]
+    if float((one - other).norm()) > torch.finfo(model.dtype).eps ** 0.5 * float(one.norm()):
+        raise UserError(
+            f"model {model.name} ({model.architecture}): its tokens see later ones, so it is not a causal language "
+            "model, which is all that unifeat reads"
+        )
+    for layer in added:
+        if not adds_up(*(seen[HookPoint(layer, kind)] for kind in _BLOCK)):
+            raise UserError(
+                f"model {model.name} ({model.architecture}), layer {layer}: what its attention and MLP modules put out "
+                "is not what they add to the residual stream; use the hook points resid_pre and resid_post"
+            )
+
+
+def adds_up(before: Tensor, attention: Tensor, mlp: Tensor, after: Tensor) -> bool:
+    """Whether before + attention + mlp = after, up to the rounding of two additions in the tensors' own dtype."""
+    eps = torch.finfo(after.dtype).eps
+    terms = [t.to(torch.float64) for t in (before, attention, mlp, after)]
+    error = (terms[0] + terms[1] + terms[2] - terms[3]).abs()
+    return bool((error <= 2 * eps * sum(t.abs() for t in terms)).all())
