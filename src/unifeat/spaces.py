@@ -25,6 +25,7 @@ from unifeat.models.language import (
 from unifeat.models.opening import Opening, describe_opening, opening_of
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
 from unifeat.models.saes.controls import random_directions
+from unifeat.models.saes.preactivation import check_pre_activation
 from unifeat.progress import say
 from unifeat.space_check import Checkable, check_spaces, checked_before, warnings_of
 from unifeat.storage import cache_root
@@ -108,12 +109,25 @@ def prepare_spaces(
             point = HookPoint(layer, group.hook)
             sae = load_sae(group.sae.format(layer=layer), format=group.format)
             check_width(sae, group.sae.format(layer=layer), f"{model_name} ({spec.name})", config.hidden_size)
+            if group.codes == "pre_activation":
+                check_pre_activation(sae, group.sae.format(layer=layer))
             if group.random_directions is not None:
                 random_directions(sae, group.random_directions)
-            settings = store_settings(corpus, identity, digest, point, sae, context=study.text.context, bos=bos)
+            settings = store_settings(
+                corpus,
+                identity,
+                digest,
+                point,
+                sae,
+                context=study.text.context,
+                bos=bos,
+                mask=study.mask,
+                limit=study.text.windows,
+                codes=group.codes,
+            )
             store = CodeStore.create(cache_root() / "codes", settings)
             store.verify(corpus.groups, repair=repair)
-            encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store))
+            encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store, group.codes))
         plans.append(_Plan(model_name, spec, tokenizer, bos, encoders, [(g, n) for g in groups for n in g.layers]))
     held = _check_all(plans, corpus, study.text.context, force)
     # The model that was checked last is loaded already.
@@ -123,7 +137,15 @@ def prepare_spaces(
             held = None
             for encoder in plan.encoders:
                 encoder.sae.to(str(model.device))
-            encode_spaces(model, corpus, plan.encoders, context=study.text.context, bos=plan.bos)
+            encode_spaces(
+                model,
+                corpus,
+                plan.encoders,
+                context=study.text.context,
+                bos=plan.bos,
+                mask=study.mask,
+                limit=study.text.windows,
+            )
             del model
     for plan in plans:
         for encoder, (group, layer) in zip(plan.encoders, plan.groups, strict=True):

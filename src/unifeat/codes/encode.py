@@ -16,13 +16,15 @@ import torch
 from unifeat.codes.shard import FORMAT, Shard, write_shard
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
-from unifeat.models.activations import BATCH_TOKENS, SINK_RATIO, GroupActivations, run_group
+from unifeat.models.activations import BATCH_TOKENS, MASK, SINK_RATIO, GroupActivations, run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening
 from unifeat.models.quality import encode_rows
 from unifeat.models.sae import sae_digest
+from unifeat.models.saes.preactivation import Codes
 from unifeat.progress import track
+from unifeat.study import MaskSpec
 from unifeat.text.corpus import GROUP_CHARACTERS, PART_CHARACTERS, Corpus
 
 _FVU_EVERY = 4  # reconstructing costs as much as encoding; a quarter of the groups tells the FVU well enough
@@ -30,15 +32,25 @@ _FVU_EVERY = 4  # reconstructing costs as much as encoding; a quarter of the gro
 
 @dataclass(frozen=True)
 class Encoder:
-    """What encodes one space: where it reads, its SAE, and the store its codes go to."""
+    """What encodes one space: where it reads, its SAE, the store its codes go to, and which codes they are."""
 
     space: str
     point: HookPoint
     sae: Any
     store: CodeStore
+    codes: Codes = "output"
 
 
-def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], *, context: int, bos: Opening) -> None:
+def encode_spaces(
+    model: LanguageModel,
+    corpus: Corpus,
+    encoders: list[Encoder],
+    *,
+    context: int,
+    bos: Opening,
+    mask: MaskSpec = MASK,
+    limit: int | None = None,
+) -> None:
     """Encode what is missing from the stores and finish them. Memory does not grow with the text.
 
     Raises:
@@ -51,23 +63,33 @@ def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder],
     with track(f"encoding {name} ({len(encoders)} spaces)", work, unit="characters") as advance:
         for group, todo in enumerate(missing):
             if todo:
-                tokens += encode_group(model, corpus, group, todo, context=context, bos=bos)
+                tokens += encode_group(model, corpus, group, todo, context=context, bos=bos, mask=mask, limit=limit)
                 rate = tokens / (time.monotonic() - start)
                 advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")
     for encoder in encoders:
         if not encoder.store.finished():
-            _check_long_enough(encoder, corpus, context)
+            _check_long_enough(encoder, corpus, context if limit is None else 2)
             encoder.store.finish(corpus.groups)
 
 
 def encode_group(
-    model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], *, context: int, bos: Opening
+    model: LanguageModel,
+    corpus: Corpus,
+    group: int,
+    encoders: list[Encoder],
+    *,
+    context: int,
+    bos: Opening,
+    mask: MaskSpec = MASK,
+    limit: int | None = None,
 ) -> int:
     """Encode one group of text for some spaces of a model and write their shards; returns the tokens read."""
     points = list(dict.fromkeys(encoder.point for encoder in encoders))
-    activations = run_group(model, corpus.parts(group), points, context=context, bos=bos)
+    activations = run_group(model, corpus.parts(group), points, context=context, bos=bos, mask=mask, limit=limit)
     for encoder in encoders:
-        shard = encode_shard(encoder, activations, with_fvu=group % _FVU_EVERY == 0)
+        # (Pre-activations are not what an SAE decodes.)
+        with_fvu = group % _FVU_EVERY == 0 and encoder.codes == "output"
+        shard = encode_shard(encoder, activations, with_fvu=with_fvu)
         write_shard(encoder.store.shard_path(group), shard)
     return activations.masked.read
 
@@ -83,7 +105,7 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     error = squared = 0.0
     total = torch.zeros(x.shape[1], dtype=torch.float64)
     with torch.inference_mode():
-        for rows, codes in encode_rows(encoder.sae, x):
+        for rows, codes in encode_rows(encoder.sae, x, encoder.codes):
             if not bool(torch.isfinite(codes).all()):
                 raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; its weights do not fit")
             row, feature = torch.nonzero(codes, as_tuple=True)
@@ -128,6 +150,9 @@ def store_settings(
     *,
     context: int,
     bos: Opening,
+    mask: MaskSpec = MASK,
+    limit: int | None = None,
+    codes: Codes = "output",
 ) -> dict[str, Any]:
     """Everything that determines a space's codes: the store's key is made from it.
 
@@ -149,4 +174,8 @@ def store_settings(
         "bos": list(bos) if isinstance(bos, tuple) else bos,
         "sink_ratio": SINK_RATIO,
         "batch_tokens": BATCH_TOKENS,
+        # Only what is out of the ordinary is named, so that ordinary codes keep their keys.
+        **({"mask": mask.model_dump()} if mask != MASK else {}),
+        **({"windows": limit} if limit is not None else {}),
+        **({"codes": codes} if codes != "output" else {}),
     }

@@ -7,6 +7,7 @@ window, and attention sinks (activation norm above `SINK_RATIO` times the group'
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening, opening_tokens
+from unifeat.study import MaskSpec
 from unifeat.text.corpus import Part
-from unifeat.text.windows import TokenizedPart, tokenize_part, windows
+from unifeat.text.windows import Window, cut_windows, tokenize_part
 
 SINK_RATIO = 5.0
+MASK = MaskSpec()
 BATCH_TOKENS = 2048  # larger batches are slower on a CPU: their intermediate values leave the cache
 
 
@@ -65,16 +68,18 @@ class GroupActivations:
         places: (rows,) places.
         values: for each point a (rows, d_model) tensor in the model's dtype.
         masked: counts; `sink` is still 0, since sinks differ by point.
+        mask_sinks: whether attention sinks are to be left out.
     """
 
     places: Places
     values: dict[HookPoint, Tensor]
     masked: Masked
+    mask_sinks: bool = True
 
     def without_sinks(self, point: HookPoint) -> tuple[Tensor, Places, Masked]:
         """Rows at one point with attention sinks left out: ((rows, d) float32, places, counts)."""
         x = self.values[point].to(torch.float32)
-        keep = ~is_sink(x)
+        keep = ~is_sink(x) if self.mask_sinks else torch.ones(len(x), dtype=torch.bool, device=x.device)
         kept = keep.cpu().numpy()
         masked = Masked(self.masked.read, self.masked.special, self.masked.first, int((~kept).sum()))
         return x[keep], self.places[kept], masked
@@ -92,13 +97,23 @@ def sink_norm(x: Tensor) -> float:
 
 
 def run_group(
-    model: LanguageModel, parts: list[Part], points: list[HookPoint], *, context: int, bos: Opening
+    model: LanguageModel,
+    parts: list[Part],
+    points: list[HookPoint],
+    *,
+    context: int,
+    bos: Opening,
+    mask: MaskSpec = MASK,
+    limit: int | None = None,
 ) -> GroupActivations:
     """Tokenize, window and run a group of text; a pure function of its arguments.
 
     Args:
         context: window length in tokens, the opening included.
-        bos: what begins every window: a token, a chat template's tokens, or None. It gives no rows.
+        bos: what begins every window: a token, a chat template's tokens, or None.
+        mask: which positions give no rows. An opening gives rows only where special tokens are not masked, and there
+            only at the beginning of a document: anywhere else it has no place of its own in the text.
+        limit: at most so many windows of each document, from its start.
 
     Raises:
         UserError: activations with NaN or Inf, naming model and layer; windows longer than the model takes.
@@ -113,28 +128,33 @@ def run_group(
         raise UserError(
             f"model {model.name}: what begins a window takes {len(prefix)} tokens of its {context}; raise text.context"
         )
-    pieces: list[tuple[TokenizedPart, slice]] = []
+    cut: list[Window] = []
     for part in parts:
         tokenized = tokenize_part(model.tokenizer, part)
-        pieces += [(tokenized, window) for window in windows(tokenized, context - len(prefix))]
-    lengths = np.array([window.stop - window.start for _, window in pieces], np.int64)
-    starts = np.r_[0, np.cumsum(lengths)]
+        cut += cut_windows(
+            tokenized,
+            prefix,
+            context,
+            at_start=part.start == 0,
+            limit=limit,
+            with_opening=not mask.special,
+            pad=None if mask.pads else pad_token(model.tokenizer),
+        )
+    starts = np.r_[0, np.cumsum([window.rows for window in cut])].astype(np.int64)
     values = {
         point: torch.empty((int(starts[-1]), model.d_model), dtype=model.dtype, device=model.device) for point in points
     }
-    for batch in _batches(lengths + len(prefix)):
-        width = int(lengths[batch].max()) + len(prefix)
+    for batch in _batches(np.array([len(window.ids) for window in cut], np.int64)):
+        width = max(len(cut[index].ids) for index in batch)
         ids = torch.zeros((len(batch), width), dtype=torch.int64)
         for row, index in enumerate(batch):
-            tokenized, window = pieces[index]
-            body = tokenized.token[window].tolist()
-            ids[row, : len(prefix) + len(body)] = torch.tensor(prefix + body)
+            ids[row, : len(cut[index].ids)] = torch.from_numpy(cut[index].ids.astype(np.int64))
         seen = model.activations(ids, points)
         for point in points:
             for row, index in enumerate(batch):
-                body_values = seen[point][row, len(prefix) : len(prefix) + lengths[index]]
-                values[point][starts[index] : starts[index + 1]] = body_values
-    places, keep, masked = _places(model, pieces, opening=len(prefix))
+                lead, end = cut[index].lead, len(cut[index].ids)
+                values[point][starts[index] : starts[index + 1]] = seen[point][row, lead:end]
+    places, keep, masked = _places(model, cut, mask)
     kept = torch.from_numpy(keep).to(model.device)
     values = {point: value[kept] for point, value in values.items()}
     for point, value in values.items():
@@ -143,29 +163,42 @@ def run_group(
                 f"model {model.name}, layer {point.layer} ({point.kind}): activations hold NaN or Inf in "
                 f"{model.dtype}; try dtype float32 or bfloat16, or look at the model's weights"
             )
-    return GroupActivations(places[keep], values, masked)
+    return GroupActivations(places[keep], values, masked, mask.sinks)
 
 
-def _places(
-    model: LanguageModel, pieces: list[tuple[TokenizedPart, slice]], opening: int
-) -> tuple[Places, NDArray[np.bool_], Masked]:
+def pad_token(tokenizer: Any) -> int:
+    """What fills a window: the tokenizer's padding token, or its end of text where it has none."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _places(model: LanguageModel, cut: list[Window], mask: MaskSpec) -> tuple[Places, NDArray[np.bool_], Masked]:
+    """Where each row stands, whether it is kept, and how many positions are not."""
+
     def column(name: str) -> NDArray[np.int32]:
-        return np.concatenate([getattr(t, name)[w] for t, w in pieces] or [np.zeros(0, np.int32)])
+        return np.concatenate([getattr(window, name) for window in cut] or [np.zeros(0, np.int32)])
 
-    lengths = [w.stop - w.start for _, w in pieces]
-    documents = np.repeat(np.array([t.document for t, _ in pieces], np.int32), lengths)
+    rows = np.array([window.rows for window in cut], np.int64)
+    documents = np.repeat(np.array([window.document for window in cut], np.int32), rows)
     places = Places(documents, column("char_end"), column("order"), column("token"))
-    special = np.isin(places.token, np.fromiter(model.special_ids, np.int32))
+    pad = np.concatenate([window.is_pad for window in cut] or [np.zeros(0, bool)])
+    opening = np.concatenate([window.is_opening for window in cut] or [np.zeros(0, bool)])
+    special = (np.isin(places.token, np.fromiter(model.special_ids, np.int32)) | opening) & ~pad
     first = np.zeros(len(places), bool)
-    if not opening and lengths:
-        first[np.r_[0, np.cumsum(lengths)[:-1]]] = True
-    opened = len(pieces) if opening else 0  # an opening's first token is a first position, its others are special
+    # The first position of a window is its opening's where it has one: among the rows only where those give rows.
+    begins = np.r_[0, np.cumsum(rows)[:-1]][[window.lead == 0 for window in cut]].astype(np.int64)
+    first[begins[begins < len(places)]] = True
+    dropped = (special & mask.special) | (first & mask.first)
+    hidden = sum(window.lead for window in cut)
+    opened = sum(window.lead > 0 for window in cut)  # an opening's first token is a first position, its others special
     masked = Masked(
-        read=len(places) + opening * len(pieces),
-        special=int(special.sum()) + opening * len(pieces) - opened,
-        first=int((first & ~special).sum()) + opened,
+        read=len(places) + hidden,
+        special=int((special & mask.special).sum()) + hidden - opened,
+        first=int((first & mask.first & ~(special & mask.special)).sum()) + opened,
     )
-    return places, ~(special | first), masked
+    return places, ~dropped, masked
 
 
 def _batches(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:

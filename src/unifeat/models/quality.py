@@ -13,6 +13,7 @@ from unifeat.models.activations import run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening
+from unifeat.models.saes.preactivation import Codes, encode_as
 from unifeat.text.corpus import Corpus
 
 ENCODE_ROWS = 1024  # dense codes of so many tokens at a time
@@ -80,10 +81,10 @@ class Quality:
 
 
 @torch.inference_mode()
-def encode_rows(sae: Any, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def encode_rows(sae: Any, x: Tensor, codes: Codes = "output") -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of ((rows, d_in) activations, (rows, d_sae) codes), `ENCODE_ROWS` at a time."""
     for rows in x.split(ENCODE_ROWS):
-        yield rows, sae.encode(rows)
+        yield rows, encode_as(sae, rows, codes)
 
 
 def measure_quality(

@@ -44,6 +44,83 @@ def windows(part: TokenizedPart, body: int) -> list[slice]:
     return [slice(start, min(start + body, len(part.token))) for start in range(0, len(part.token), body)]
 
 
+@dataclass(frozen=True)
+class Window:
+    """What a model reads at once, and where the positions that give rows stand in the text.
+
+    Attributes:
+        document: the document's number.
+        ids: (positions,) int32, the tokens: opening, text, padding.
+        lead: so many positions at the start give no row.
+        token, char_end, order: (rows,) int32, as in `TokenizedPart`. An opening ends where its window begins; padding
+            ends where the text does, after it.
+        is_opening, is_pad: (rows,) bool.
+    """
+
+    document: int
+    ids: NDArray[np.int32]
+    lead: int
+    char_end: NDArray[np.int32]
+    order: NDArray[np.int32]
+    is_opening: NDArray[np.bool_]
+    is_pad: NDArray[np.bool_]
+
+    @property
+    def rows(self) -> int:
+        """Positions that give a row."""
+        return len(self.ids) - self.lead
+
+    @property
+    def token(self) -> NDArray[np.int32]:
+        """The tokens of the rows."""
+        return self.ids[self.lead :]
+
+
+def cut_windows(
+    part: TokenizedPart,
+    opening: list[int],
+    context: int,
+    *,
+    at_start: bool,
+    limit: int | None = None,
+    with_opening: bool = False,
+    pad: int | None = None,
+) -> list[Window]:
+    """The windows of a part of a document.
+
+    Args:
+        opening: tokens that begin each window.
+        context: positions of a window, the opening included.
+        at_start: whether the part begins its document.
+        limit: at most so many windows of a document (of its first part, if it is longer than one).
+        with_opening: let the opening of the first window give rows.
+        pad: token that fills windows up to `context`, each giving a row; None for no padding.
+    """
+    if limit is not None and not at_start:
+        return []
+    cut = []
+    for window in windows(part, context - len(opening))[:limit]:
+        shown = len(opening) if with_opening and at_start and window.start == 0 else 0
+        body = window.stop - window.start
+        pads = context - len(opening) - body if pad is not None else 0
+        ids = np.concatenate([opening, part.token[window], [pad] * pads]).astype(np.int32)
+        char_end, order = part.char_end[window], part.order[window].copy()
+        if pads:
+            order[char_end == char_end[-1]] += pads
+        cut.append(
+            Window(
+                part.document,
+                ids,
+                len(opening) - shown,
+                np.concatenate([np.zeros(shown), char_end, np.full(pads, char_end[-1])]).astype(np.int32),
+                np.concatenate([np.arange(shown)[::-1], order, np.arange(pads)[::-1]]).astype(np.int32),
+                np.repeat([True, False, False], [shown, body, pads]),
+                np.repeat([False, False, True], [shown, body, pads]),
+            )
+        )
+    return cut
+
+
 def _order_from_the_end(char_end: NDArray[np.int32]) -> NDArray[np.int32]:
     n = len(char_end)
     if n == 0:

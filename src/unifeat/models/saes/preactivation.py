@@ -1,0 +1,31 @@
+"""Codes before any top-k or threshold: what arXiv 2410.06981 correlated of its TopK SAEs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from unifeat.errors import UserError
+
+Codes = Literal["output", "pre_activation"]
+
+
+def encode_as(sae: Any, x: Tensor, codes: Codes) -> Tensor:
+    """Codes of (rows, d_in) activations, (rows, d_sae): the SAE's output, or its pre-activations.
+
+    `pre_activation` is relu of the encoder, before TopK chooses or a threshold cuts: many features of every token, so
+    neither sparse nor what the SAE decodes. Input normalisation and pre-bias are those of the SAE.
+    """
+    if codes == "output":
+        return sae.encode(x)
+    return torch.relu(sae.process_sae_in(x) @ sae.W_enc + sae.b_enc)
+
+
+def check_pre_activation(sae: Any, name: str) -> None:
+    """Raise a UserError if an SAE has no pre-activations of this kind (gated ones have two, tied ones none)."""
+    if not all(hasattr(sae, part) for part in ("process_sae_in", "W_enc", "b_enc")):
+        raise UserError(
+            f"SAE {name} ({sae.cfg.architecture()}) has no single pre-activation: set codes to output for its spaces"
+        )
