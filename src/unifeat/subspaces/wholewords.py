@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-import unicodedata
 from functools import cache
+from unicodedata import category, normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,17 @@ Positions = NDArray[np.int64]
 @cache
 def word_pattern() -> re.Pattern[str]:
     """A whole word: a longest run of letters, digits and the marks on them, apostrophes inside it included."""
-    # Python's \w lacks combining marks, without which most Indian scripts and decomposed accents fall to pieces.
-    marks = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c).startswith("M"))
-    letter = rf"(?:[^\W_]|[{marks}])"
-    return re.compile(rf"{letter}+(?:['’]{letter}+)*")
+    # Python's \w lacks combining marks, without which most Indian scripts and decomposed accents fall to pieces. All
+    # in one class of ranges, since an alternative for every letter makes the search four times slower.
+    inside = np.array([c.isalnum() or category(c).startswith("M") for c in map(chr, range(sys.maxunicode + 1))])
+    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False)).tolist()
+    ranges = "".join(f"{chr(a)}-{chr(b - 1)}" for a, b in zip(edges[::2], edges[1::2], strict=True))
+    return re.compile(f"[{ranges}]+(?:['’][{ranges}]+)*")
 
 
 def fold(word: str) -> str:
     """The form in which words are compared, whatever their case, their apostrophe and the encoding of their accents."""
-    return unicodedata.normalize("NFC", word.replace("’", "'").casefold())
+    return normalize("NFC", word.replace("’", "'").casefold())
 
 
 def word_spans(text: str) -> tuple[Positions, Positions]:
