@@ -117,6 +117,7 @@ def run_group(
     for part in parts:
         tokenized = tokenize_part(model.tokenizer, part)
         pieces += [(tokenized, window) for window in windows(tokenized, context - len(prefix))]
+    _check_vocabulary(model, pieces)
     lengths = np.array([window.stop - window.start for _, window in pieces], np.int64)
     starts = np.r_[0, np.cumsum(lengths)]
     values = {
@@ -144,6 +145,16 @@ def run_group(
                 f"{model.dtype}; try dtype float32 or bfloat16, or look at the model's weights"
             )
     return GroupActivations(places[keep], values, masked)
+
+
+def _check_vocabulary(model: LanguageModel, pieces: list[tuple[TokenizedPart, slice]]) -> None:
+    rows = int(model.decoder.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    largest = max((int(t.token[w].max()) for t, w in pieces), default=0)
+    if largest >= rows:
+        raise UserError(
+            f"model {model.name}: its tokenizer gives token {largest} and its embeddings end at {rows - 1}: "
+            "the tokenizer is another model's"
+        )
 
 
 def _places(
