@@ -81,6 +81,8 @@ def prepare_spaces(
     """
     _check_names(study)
     tokenizers = {name: load_tokenizer(spec.name, spec.dtype, spec.revision) for name, spec in study.models.items()}
+    # Known before the first model's work begins: a template that the last model lacks ends the study now.
+    openings = {name: opening_of(tokenizers[name], spec.bos, spec.chat) for name, spec in study.models.items()}
     corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
     spaces: dict[str, Space] = {}
@@ -92,7 +94,7 @@ def prepare_spaces(
             continue
         config = read_config(spec.name, spec.dtype, spec.revision)
         tokenizer = tokenizers[model_name]
-        bos = opening_of(tokenizer, spec.bos, spec.chat)
+        bos = openings[model_name]
         identity = model_identity(spec.name, spec.dtype, spec.randomise, spec.revision)
         digest = tokenizer_digest(tokenizer)
         models[model_name] = {

@@ -140,6 +140,7 @@ def run_group(
             with_opening=not mask.special,
             pad=None if mask.pads else pad_token(model.tokenizer),
         )
+    _check_vocabulary(model, cut)
     starts = np.r_[0, np.cumsum([window.rows for window in cut])].astype(np.int64)
     values = {
         point: torch.empty((int(starts[-1]), model.d_model), dtype=model.dtype, device=model.device) for point in points
@@ -172,6 +173,16 @@ def pad_token(tokenizer: Any) -> int:
         if token is not None:
             return int(token)
     return 0
+
+
+def _check_vocabulary(model: LanguageModel, cut: list[Window]) -> None:
+    rows = int(model.decoder.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    largest = max((int(window.ids.max()) for window in cut), default=0)
+    if largest >= rows:
+        raise UserError(
+            f"model {model.name}: its tokenizer gives token {largest} and its embeddings end at {rows - 1}: "
+            "the tokenizer is another model's"
+        )
 
 
 def _places(model: LanguageModel, cut: list[Window], mask: MaskSpec) -> tuple[Places, NDArray[np.bool_], Masked]:

@@ -127,6 +127,8 @@ def load_tokenizer(name: str, dtype: str = "auto", revision: str | None = None) 
         raise cannot_load(name, error, revision) from error
     if not tokenizer.is_fast:
         raise UserError(f"model {name} has no fast tokenizer: unifeat needs the character offsets only these report")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where no files are
+        raise UserError(f"model {name} cannot be loaded: it has no tokenizer files, such as tokenizer.json")
     return tokenizer
 
 
@@ -234,9 +236,7 @@ def read_config(name: str, dtype: str = "auto", revision: str | None = None) -> 
     except LOADING_ERRORS as error:
         raise cannot_load(name, error, revision) from error
     check_kind(name, config)
-    text_config = config.get_text_config()
-    text_config._commit_hash = getattr(config, "_commit_hash", None)
-    return text_config
+    return config.get_text_config()
 
 
 def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
@@ -259,6 +259,15 @@ def model_identity(name: str, dtype: str, randomise: int | None = None, revision
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json")
         return identity | {"files": {p.name: sha256_of(p) for p in files}}
-    commit = getattr(read_config(name, dtype, revision), "_commit_hash", None)
-    # Two names of one commit share their work; a revision counts only where the hub told no commit.
-    return identity | {"hub": folder, "commit": commit} | ({"revision": revision} if revision and not commit else {})
+    return identity | {"hub": folder, "commit": _commit(name, dtype, revision)}
+
+
+def _commit(name: str, dtype: str, revision: str | None) -> str:
+    """The commit of a hub model, read off the place where the hub's client keeps its files."""
+    from huggingface_hub import try_to_load_from_cache
+
+    read_config(name, dtype, revision)  # fetches what is not there yet
+    path = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    if not isinstance(path, str):
+        raise UserError(f"model {name}: the hub's cache does not say which commit it holds; fetch the model again")
+    return Path(path).parent.name

@@ -20,9 +20,9 @@ def cannot_load(name: str, error: Exception, revision: str | None = None) -> Use
         return UserError(f"model {name} cannot be loaded: {reason}")
     if "gated repo" in reason:
         reason = "its access is restricted: ask for it on the model's page, then log in with `hf auth login`"
-    elif "couldn't connect" in reason:
-        what = "all of it is" if name in cached_models() else "it is"
-        reason = f"the hub cannot be reached and not {what} in the local cache"
+    elif "couldn't connect" in reason or (_offline() and "does not appear to have" in reason):
+        holds = "only a part of it" if name in cached_models() else "no such model"
+        reason = f"the hub cannot be reached, and the local cache holds {holds}"
     of = f" at revision {revision}" if revision else ""
     return UserError(
         f"model {name!r}{of} is neither a local folder or GGUF file nor a hub model that can be loaded now: "
@@ -37,6 +37,12 @@ def cached_models() -> list[str]:
     folder = Path(constants.HF_HUB_CACHE)
     found = folder.glob("models--*") if folder.is_dir() else ()
     return sorted(path.name.removeprefix("models--").replace("--", "/") for path in found)
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def check_kind(name: str, config: Any) -> None:
