@@ -1,7 +1,8 @@
 """Do the intervals of `matching.bootstrap` hold what they say? Many simulated texts, one truth, how often it is inside.
 
-Documents have topics: a feature fires more often in documents of its own, so that tokens of one document are far from
-independent, as in real text. Features of B are noisy copies of A's, some of them of two at once.
+Documents have topics: a feature fires more often in documents of its own, and how faithfully a feature of B follows its
+twin in A differs from document to document, so that tokens of one document are far from independent, as in real text.
+A third of B follows nothing.
 
     python scripts/bootstrap_coverage.py [--texts 200] [--draws 400]
 """
@@ -21,8 +22,8 @@ from unifeat.matching.bootstrap import bootstrap, draw_weights, percentiles, res
 from unifeat.matching.match import select
 from unifeat.progress import set_mode
 
-FEATURES, TOPICS, TOKENS, TOP = 60, 6, 60, 3
-LEVEL, THRESHOLD = 0.95, 0.3
+FEATURES, SHARED, TOPICS, TOKENS, TOP = 60, 40, 6, 60, 3
+LEVEL, THRESHOLD = 0.95, 0.1
 RATES = ("kept", "share_a", "share_b", "mean_correlation", "mean_correlation_heldout")
 
 
@@ -37,7 +38,10 @@ def text(rng: np.random.Generator, documents: int) -> tuple[Any, Any, np.ndarray
     rate = np.minimum(0.03 + 0.1 * mood, 0.9).repeat(lengths, axis=0)
     a = rng.exponential(1.0, rate.shape) * (rng.random(rate.shape) < rate)
     other = rng.exponential(1.0, rate.shape) * (rng.random(rate.shape) < rate[:, second])
-    b = a * (rng.random(rate.shape) < 0.8) + 0.3 * a[:, second] + noise * other
+    follows = rng.beta(0.8, 0.4, (documents, FEATURES)).repeat(lengths, axis=0)
+    b = a * (rng.random(rate.shape) < follows) + 0.3 * a[:, second]
+    b[:, SHARED:] = 0
+    b += noise * other
     start = np.r_[0, np.cumsum(lengths)[:-1]]
     return sparse.csr_array(a), sparse.csr_array(b), start
 
@@ -56,6 +60,15 @@ def truth(pair_a: np.ndarray, pair_b: np.ndarray, documents: int = 20_000) -> np
     return pair_correlation((a, b), pair_a, pair_b)[0]
 
 
+def tokens_drawn(a: Any, b: Any, draws: int, seed: int) -> np.ndarray:
+    """(draws, SHARED): r of each shared feature with its twin over tokens drawn one by one."""
+    n = a.shape[0]
+    weights = draw_weights(n, draws, seed) / n
+    x, y = a.toarray()[:, :SHARED], b.toarray()[:, :SHARED]
+    mean_x, mean_y, xx, yy, xy = (weights @ z for z in (x, y, x * x, y * y, x * y))
+    return (xy - mean_x * mean_y) / np.sqrt((xx - mean_x**2) * (yy - mean_y**2))
+
+
 def one_text(seed: int, documents: int, draws: int) -> dict[str, Any]:
     """What a study of one text of 2 × `documents` documents reports, with intervals."""
     rng = np.random.default_rng([2, seed])
@@ -66,10 +79,11 @@ def one_text(seed: int, documents: int, draws: int) -> dict[str, Any]:
     sums = [block_sums(half[:2], block_edges(half[2], half[0].shape[0]), *ids) for half in halves]
     done = bootstrap(table, *sums, keep, draws=draws, level=LEVEL, seed=seed)
     # Pairs named beforehand, which no choice makes look better than they are.
-    planted = np.arange(FEATURES)
+    planted = np.arange(SHARED)
     fixed = block_sums(halves[0][:2], block_edges(halves[0][2], halves[0][0].shape[0]), planted, planted)
     limits = percentiles(resampled_r(fixed, draw_weights(fixed.blocks, draws, seed)), LEVEL, fixed.blocks)
-    return {"table": table, "kept": keep(table), "done": done, "planted": limits}
+    by_tokens = np.quantile(tokens_drawn(*halves[0][:2], draws, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return {"table": table, "kept": keep(table), "done": done, "planted": limits, "tokens": by_tokens}
 
 
 def coverage(texts: int, documents: int, draws: int, r: np.ndarray) -> dict[str, float]:
@@ -78,10 +92,12 @@ def coverage(texts: int, documents: int, draws: int, r: np.ndarray) -> dict[str,
     `r` is (FEATURES, FEATURES), the truth. That of rates and means is what studies of this size come out at on average.
     """
     found = [one_text(seed, documents, draws) for seed in range(texts)]
-    inside: dict[str, list[np.ndarray]] = {"planted r": [], "held-out r of kept pairs": [], "r of kept pairs": []}
+    names = ("planted r", "planted r, tokens drawn", "held-out r of kept pairs", "r of kept pairs")
+    inside: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for text_ in found:
-        low, high = text_["planted"]
-        inside["planted r"].append((low <= r.diagonal()) & (r.diagonal() <= high))
+        planted = r.diagonal()[:SHARED]
+        inside[names[0]].append((text_["planted"][0] <= planted) & (planted <= text_["planted"][1]))
+        inside[names[1]].append((text_["tokens"][0] <= planted) & (planted <= text_["tokens"][1]))
         table, pairs = text_["table"][text_["kept"]], text_["done"].pairs[text_["kept"]]
         true = r[table["feature_a"], table["feature_b"]]
         for name, column in (("r of kept pairs", "correlation"), ("held-out r of kept pairs", "correlation_heldout")):
@@ -89,11 +105,11 @@ def coverage(texts: int, documents: int, draws: int, r: np.ndarray) -> dict[str,
     result = {name: float(np.concatenate(hits).mean()) for name, hits in inside.items()}
     for name in RATES:
         facts = pd.DataFrame([text_["done"].facts[name] for text_ in found]).astype(float)
-        true = facts["estimate"].mean()
-        result[name] = float(((facts["low"] <= true) & (true <= facts["high"])).mean())
-        result[f"{name}: sd, width / 3.92"] = (
-            f"{facts['estimate'].std():.4g}, {(facts['high'] - facts['low']).mean() / 3.92:.4g}"  # type: ignore[assignment]
-        )
+        true, low, high, bias = facts["estimate"].mean(), facts["low"], facts["high"], facts["bias"]
+        result[name] = float(((low <= true) & (true <= high)).mean())
+        result[f"{name}, not centred"] = float(((low + bias <= true) & (true <= high + bias)).mean())
+        result[f"{name}, bias / sd"] = float(bias.mean() / facts["estimate"].std())
+        result[f"{name}, width / (3.92 sd)"] = float((high - low).mean() / (3.92 * facts["estimate"].std()))
     return result
 
 

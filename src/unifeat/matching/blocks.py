@@ -119,23 +119,34 @@ def block_sums(codes: Any, edges: Array, feature_a: Any, feature_b: Any, *, thre
 
 
 def write_blocks(path: Path, sums: BlockSums) -> None:
-    """Write block sums; compressed, since a rare pair has sums in few blocks."""
+    """Write block sums: what is not 0, and where, since most features and pairs are silent in most blocks."""
+    arrays = {"n": sums.n, "pair_a": sums.pair_a, "pair_b": sums.pair_b}
+    for name, dense in _matrices(sums).items():
+        there = dense != 0
+        arrays |= {name: dense[there], f"{name}_there": np.packbits(there), f"{name}_shape": np.array(dense.shape)}
     with path.open("wb") as file:
-        np.savez_compressed(
-            file,
-            n=sums.n,
-            pair_a=sums.pair_a,
-            pair_b=sums.pair_b,
-            product=sums.product,
-            **{f"{side}_{name}": array for side in "ab" for name, array in getattr(sums, side)._asdict().items()},
-        )
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_blocks(path: Path) -> BlockSums:
     """Read what `write_blocks` wrote."""
+
+    def dense(name: str) -> Array:
+        rows, columns = stored[f"{name}_shape"].tolist()
+        there = np.unpackbits(stored[f"{name}_there"], count=rows * columns).astype(bool)
+        values = stored[name]
+        matrix = np.zeros(rows * columns, values.dtype)
+        matrix[there] = values
+        return matrix.reshape(rows, columns)
+
     with np.load(path) as stored:
-        a, b = (FeatureSums(*(stored[f"{side}_{name}"] for name in FeatureSums._fields)) for side in "ab")
-        return BlockSums(stored["n"], a, b, stored["pair_a"], stored["pair_b"], stored["product"])
+        a, b = (FeatureSums(*(dense(f"{side}_{name}") for name in FeatureSums._fields)) for side in "ab")
+        return BlockSums(stored["n"], a, b, stored["pair_a"], stored["pair_b"], dense("product"))
+
+
+def _matrices(sums: BlockSums) -> dict[str, Array]:
+    sides = {f"{side}_{name}": array for side in "ab" for name, array in getattr(sums, side)._asdict().items()}
+    return sides | {"product": sums.product}
 
 
 class _Side:

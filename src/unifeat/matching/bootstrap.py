@@ -36,7 +36,8 @@ class Bootstrap:
         pairs: a row for each candidate, in their order: `correlation_low`, `correlation_high`,
             `correlation_heldout_low`, `correlation_heldout_high` (float64, NaN where there is no interval).
         facts: for `kept`, `share_a`, `share_b`, `mean_correlation`, `mean_correlation_heldout` the `estimate`, `low`
-            and `high` (None where undefined); `draws`, `level`, `blocks` and `blocks_heldout`.
+            and `high`, and `bias`, by which the draws lie above the estimate on average and which is taken off (None
+            where undefined); `draws`, `level`, `blocks` and `blocks_heldout`.
     """
 
     pairs: pd.DataFrame
@@ -111,11 +112,12 @@ def bootstrap(
         values = np.array([rates[name] for rates in drawn])[:, None]
         blocks = min(fitted.blocks, heldout.blocks) if heldout is not None and "heldout" in name else fitted.blocks
         low, high = percentiles(values, level, blocks)
-        centre = estimate - np.nanmean(values) if np.isfinite(values).any() else np.nan
-        limits = np.array([low[0], high[0]]) + centre
+        bias = np.nanmean(values) - estimate if np.isfinite(values).any() else np.nan
+        limits = np.array([low[0], high[0]]) - bias
         if name in ("share_a", "share_b", "kept"):
             limits = np.clip(limits, 0, 1 if name != "kept" else None)
-        facts[name] = {"estimate": _none(estimate), "low": _none(limits[0]), "high": _none(limits[1])}
+        ends = {"low": _none(limits[0]), "high": _none(limits[1])}
+        facts[name] = {"estimate": _none(estimate), **ends, "bias": _none(bias)}
     columns = {}
     for name, sums, drawn_weights in (
         ("correlation", fitted, weights),
