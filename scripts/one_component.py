@@ -182,7 +182,8 @@ for each n:
 {table(columns, rows)}
 Wachter's law (1980) says what independent Gaussian sides score in the limit, for the components used. With every
 component kept (`variance: 1`) the score is exactly 1 once n − 1 ≤ {D_B}, whatever the data: one side then spans all
-that n pairs can do. unifeat flags a score of which n forces a part `saturated`. The score falls slowly: even at {SIZES[-1]:,} pairs it is {full[-1]:.2f}.
+that n pairs can do. unifeat flags a score of which n forces a part `saturated`. The score falls slowly: even at
+{SIZES[-1]:,} pairs it is {full[-1]:.2f}.
 
 So neither number can be read alone. unifeat reports the components used, the score beside its null, the
 chance-corrected score (s − τ)/(1 − τ), and measures whose value is about 0 where nothing is shared, whatever n and d:
