@@ -1,4 +1,7 @@
-"""CKA against Gram matrices written out by hand."""
+"""CKA against Gram matrices written out by hand, rsatoolbox, and the definition of the debiased HSIC."""
+
+import warnings
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -34,13 +37,39 @@ def test_biased_equals_the_textbook(n, views):
     x, y = views(n=n)
     score = cka(x, y)
     assert float(score) == pytest.approx(gram_cka(x, y), abs=1e-12)
-    assert bool(score.flags) == (n <= 17)
+    assert [flag.split(":")[0] for flag in score.flags] == ["n <= d"] * (n <= 17) + ["saturated"] * (n == 2)
 
 
 @pytest.mark.parametrize("n", [4, 5, 15, 60, 300])
 def test_debiased_equals_the_textbook(n, views):
     x, y = views(n=n)
     assert float(cka(x, y, debiased=True)) == pytest.approx(debiased_cka(x, y), abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_biased_is_the_whitened_cosine_of_rsatoolbox(n, views):
+    """Diedrichsen et al. 2020 (arXiv 2007.02789): linear CKA is the cosine of squared Euclidean dissimilarities,
+    whitened by their covariance under independence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its imports warn
+        from rsatoolbox.data import Dataset
+        from rsatoolbox.rdm import calc_rdm, compare
+    x, y = views(n=n)
+    a, b = (calc_rdm(Dataset(m), method="euclidean") for m in (x, y))
+    assert float(cka(x, y)) == pytest.approx(compare(a, b, method="cosine_cov").item(), abs=1e-6)
+
+
+def test_debiased_hsic_is_the_mean_over_four_different_rows(views):
+    """Song et al. 2012, eq. 4: Σ k_ij (l_ij + l_qr − 2 l_iq) over all ordered quadruples without repetition."""
+    x, y = views(n=7, d_a=3, d_b=2)
+    k, l = x @ x.T, y @ y.T
+    i, j, q, r = np.array(list(permutations(range(7), 4))).T
+
+    def hsic(k, l):
+        return np.mean(k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]))
+
+    expected = hsic(k, l) / np.sqrt(hsic(k, k) * hsic(l, l))
+    assert float(cka(x, y, debiased=True)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_bias_of_unrelated_data_is_gone():

@@ -39,8 +39,8 @@ def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
     n ≥ 2, and n ≥ 4 when debiased.
 
     details: `hsic` (numerator; each side scaled by a power of two, so only ratios mean something).
-    flags: `n <= d` (biased only); `constant x` or `constant y`, and `degenerate x` or `degenerate y` (a
-    debiased HSIC of zero with itself), which make the value NaN.
+    flags: `n <= d` and `saturated` (two pairs always agree), both biased only; `constant x` or `constant y`, and
+    `degenerate x` or `degenerate y` (a debiased HSIC of zero with itself), which make the value NaN.
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_cka(x, y, debiased=debiased).score()
@@ -65,6 +65,8 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
     if not debiased and n <= max(d_a, d_b):
         flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
+    if n == 2:
+        flags += ("saturated: 2 pairs have one distance a side, which always agrees",)
     blank = Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags)
     return PreparedCKA(sides[0], sides[1], float(np.sqrt(norms[0] * norms[1])), blank)
 

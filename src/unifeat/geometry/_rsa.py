@@ -15,6 +15,7 @@ Inner = Literal["cosine", "euclidean", "pearson"]
 Outer = Literal["spearman", "pearson"]
 INNER = ("cosine", "euclidean", "pearson")
 OUTER = ("spearman", "pearson")
+_FEW = 5  # pairs
 
 
 def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -> Score:
@@ -35,7 +36,8 @@ def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -
 
     details: `pairs`, the number n(n−1)/2 of dissimilarities a side.
     flags: `constant x` (all rows the same), `equidistant x` (all dissimilarities equal), `zero rows of x`
-    (the inner measure is undefined there); each makes the value NaN.
+    (the inner measure is undefined there); each makes the value NaN. `few pairs` (fewer than five: their
+    dissimilarities can agree by accident, even perfectly, and fewer than 120 shuffles tell).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_rsa(x, y, inner=inner, outer=outer).score()
@@ -58,8 +60,10 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
             flags += flag
     if flags:
         return Undefined(Score("rsa", float("nan"), settings, n, d_a, d_b, details, flags))
+    if n < _FEW:
+        flags = (f"few pairs: {n} pairs have {details['pairs']} dissimilarities a side, which agree by accident",)
     value = float(np.clip(sides[0] @ sides[1], -1.0, 1.0))
-    return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details))
+    return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))
 
 
 class PreparedRSA:
