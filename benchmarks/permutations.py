@@ -2,8 +2,9 @@
 
     python benchmarks/permutations.py [--n 10000] [--d-a 512] [--d-b 768] [--decay 0.5] [--measures svcca rsa cka]
 
-Prints medians of wall-clock seconds, their ratios and the process's peak memory so far. The data are two
-noisy views of a common 64-dimensional space; their singular values fall as rank^-decay (0 is the worst case
+Prints medians of wall-clock seconds, their ratios and the process's peak memory so far; then runs shuffles of all
+the measures together (each with its default settings, every shuffle shared), from preparing to the last one. The data
+are two noisy views of a common 64-dimensional space; their singular values fall as rank^-decay (0 is the worst case
 for SVCCA: nearly every component is kept). A peer that is not installed is left out.
 """
 
@@ -81,6 +82,19 @@ def ours(x: np.ndarray, y: np.ndarray, measures: list[str], anew: int, shuffles:
         del prepared
 
 
+def together(x: np.ndarray, y: np.ndarray, measures: list[str], shuffles: int) -> None:
+    start = time.perf_counter()
+    prepared = [MEASURES[name].prepare(x, y) for name in measures]
+    for order in permutations(len(x), shuffles, seed=1):
+        for one in prepared:
+            one.shuffled(order)
+    print(
+        f"{shuffles} shuffles of {', '.join(measures)} together: {time.perf_counter() - start:.0f} s, "
+        f"peak memory of this process {peak_gb():.1f} GB",
+        flush=True,
+    )
+
+
 def peer(x: np.ndarray, y: np.ndarray) -> None:
     try:
         from calibrated_similarity import calibrate
@@ -108,12 +122,15 @@ def main() -> None:
     parser.add_argument("--d-b", type=int, default=768)
     parser.add_argument("--anew", type=int, default=3, help="calls of the measure (default 3)")
     parser.add_argument("--shuffles", type=int, default=20, help="shuffles timed (default 20)")
+    parser.add_argument("--together", type=int, default=1000, help="shuffles of all together (default 1000, 0: none)")
     parser.add_argument("--decay", type=float, default=0.5, help="of the singular values (default 0.5)")
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=["svcca", "rsa", "cka"])
     options = parser.parse_args()
     x, y = views(options.n, options.d_a, options.d_b, options.decay)
     print(f"n={options.n}, d={options.d_a} x {options.d_b}, decay {options.decay:g}")
     ours(x, y, options.measures, options.anew, options.shuffles)
+    if options.together:
+        together(x, y, options.measures, options.together)
     if "cka" in options.measures:
         peer(x, y)
 
