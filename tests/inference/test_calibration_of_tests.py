@@ -68,16 +68,6 @@ def test_matched_pairs_are_true_ones(script):
     assert world.recovery(uf.match(corr, "mutual").head(24)).precision > 0.9
 
 
-def test_rotations_keep_documents_whole(script):
-    world = script.world_of(12, 1, shared=0.0)
-    for codes in script.rotations(world, 5, 0):
-        assert codes.shape == world.codes_b.shape
-        assert (codes != world.codes_b).nnz > 0
-        first = world.codes_b[: world.starts[1]].toarray()  # the first document, wherever it now is
-        places = [start for start in range(1000) if np.array_equal(codes[start : start + len(first)].toarray(), first)]
-        assert len(places) >= 1
-
-
 def test_the_script_writes_its_page_and_goes_on_where_it_stopped(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "SIZES", {"near d": 12})
     arguments = ["calibration.py", "--page", str(tmp_path / "page.md"), "--cache", str(tmp_path / "cache")]
