@@ -26,7 +26,7 @@ from unifeat.progress import set_mode
 from unifeat.storage import written_aside
 
 D_A, D_B = 32, 48
-SIZES = [20, 40, 80, 160, 320, 640]
+SIZES = [20, 40, 80, 160, 320]
 SHARES = np.array([0.01, 0.02, 0.03, 0.045, 0.065, 0.09, 0.125, 0.17, 0.23, 0.3, 0.4, 0.5, 0.62, 0.75, 0.88, 1.0])
 NOISE, DECAY = 0.6, 0.3
 SHUFFLES, POWER = 39, 0.8

@@ -64,7 +64,7 @@ def test_without_noise_shared_codes_are_equal_and_all_methods_find_the_truth():
     a, b = world.codes_a.toarray(), world.codes_b.toarray()
     np.testing.assert_array_equal(a[:, world.pairs[:, 0]], b[:, world.pairs[:, 1]])
     corr = uf.correlate(world.codes_a, world.codes_b)
-    for method in METHODS:
+    for method in set(METHODS) - {"first-seen"}:  # which loses true pairs by design
         found = uf.match(corr, method, min_correlation=0.5)
         assert world.recovery(found) == (1.0, 1.0)
 
