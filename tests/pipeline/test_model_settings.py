@@ -63,7 +63,7 @@ def test_chat_changes_codes_but_no_place(home: Path):
     masked = chat.info["spaces"]["one@2"]["masked"]
     assert masked["special"] == masked["first"] * (len(opening or ()) - 1)
     assert after.rows > before.rows
-    assert align(before, after).rows == before.rows
+    assert align(before, after).n_rows == before.rows
     assert chat.pairs["count_a"].sum() != plain.pairs["count_a"].sum()
 
 
