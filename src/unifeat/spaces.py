@@ -11,6 +11,7 @@ import numpy as np
 from unifeat.codes.encode import Encoder, encode_spaces, store_settings
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
+from unifeat.matching.candidates import fitting_documents
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import (
     LanguageModel,
@@ -85,6 +86,10 @@ def prepare_spaces(
     openings = {name: opening_of(tokenizers[name], spec.bos, spec.chat) for name, spec in study.models.items()}
     corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
+    if study.matching.heldout:
+        fitting_documents(
+            corpus.documents, study.seed
+        )  # a text that cannot be halved is found out before hours of work
     spaces: dict[str, Space] = {}
     models: dict[str, Any] = {}
     plans: list[_Plan] = []

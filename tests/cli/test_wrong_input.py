@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -62,6 +63,9 @@ def whole(path: Path) -> None:
         json.loads(path.read_text())
     elif path.suffix == ".parquet":
         pd.read_parquet(path)
+    elif path.suffix == ".npz":
+        with np.load(path) as arrays:
+            assert all(arrays[name] is not None for name in arrays.files)
     else:
         assert path.suffix in (".html", ".yaml"), path
 

@@ -27,7 +27,8 @@ def home(tmp_path: Path, model_folder: Callable[..., Path]) -> Path:
 def spaces_of(home: Path, *spaces: dict[str, Any]) -> list[Any]:
     """Spaces of the study's first model, layer 0, encoded; a plain one besides, since a study compares."""
     groups = [{"model": "one", "layers": 0} | space for space in ({"sae": "saes/one_0", "name": "plain"}, *spaces)]
-    return prepare_spaces(load_study(write_study(home, "other.yaml", spaces=groups)))[1][1:]
+    study = load_study(write_study(home, "other.yaml", spaces=groups))
+    return prepare_spaces(study, force=True)[1][1:]  # their SAEs are random
 
 
 def test_random_directions_are_a_space_of_their_own(home: Path):
