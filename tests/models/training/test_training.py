@@ -18,6 +18,7 @@ from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
 from unifeat.models.quality import measure_quality
 from unifeat.models.sae import decoder_rows, load_sae
+from unifeat.models.splice import Loss
 from unifeat.models.training import ActivationSource, Checkpoints, Job, train_saes
 from unifeat.models.training.card import cast
 from unifeat.progress import set_mode
@@ -25,6 +26,7 @@ from unifeat.study import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
 from unifeat.text.corpus import build_corpus
 from unifeat.train_study import train, training_corpus
 
+NO_LOSS = Loss(1.0, 1.0, 2.0, 0)
 D_SAE, K, LAYERS = 96, 6, [0, 2]
 
 
@@ -251,12 +253,14 @@ def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pyt
         text=TextSpec(source=str(text)), features=64, k=3, tokens=100_000, batch=256, buffer=8000, heldout_documents=4
     )
     point = HookPoint(0)
+    monkeypatch.setattr("unifeat.models.training.run.measure_losses", lambda _, saes, *__: dict.fromkeys(saes, NO_LOSS))
     (trained,) = train_saes(
         ActivationSource(corpus, {}, [point], 128, None, tmp_path / "activations", load=lambda: None),  # type: ignore[arg-type, return-value]
         [Job(point, tmp_path / "sae", spec, seed=0)],
         spec,
         ModelSpec(name="planted", bos=False),
         seed=0,
+        prepend_bos=False,
         device=torch.device("cpu"),
         checkpoints=Checkpoints(tmp_path / "training", ["one"]),
     )

@@ -73,6 +73,12 @@ class ActivationSource:
             self._model = self.load()
         return self._model
 
+    def whole_model(self) -> LanguageModel:
+        """The model with all its blocks and its head, in the place of the one that was loaded before."""
+        self._model = None
+        self._model = self.load(whole=True)
+        return self._model
+
     def settings(self, point: HookPoint) -> dict[str, Any]:
         """Everything that determines the activations at one point."""
         settings = {

@@ -69,8 +69,11 @@ def model_card(name: str, about: dict[str, Any]) -> str:
         ("features active a token (L0)", f"{reached['l0']:.2f}"),
         (f"features that never fire on these {reached['tokens']:,} tokens", f"{reached['dead_share']:.2%}"),
     ]
-    if about.get("loss"):
-        rows.append(("loss recovered", f"{about['loss']['recovered']:.4f}"))
+    loss = about["loss"]
+    if loss["recovered"] is not None:
+        rows.append(
+            (f"loss recovered when spliced into the model ({loss['tokens']:,} tokens)", f"{loss['recovered']:.4f}")
+        )
     table = "\n".join(f"| {left} | {right} |" for left, right in rows)
     curve = "\n".join(
         f"| {point['tokens']:,} | {point['fvu']:.4f} | {point['l0']:.2f} | {point['dead']:.2%} |"

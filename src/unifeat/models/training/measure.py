@@ -6,13 +6,17 @@ from typing import Any
 
 import torch
 
+from unifeat.models.activations import sink_norm
+from unifeat.models.check import first_parts
 from unifeat.models.quality import Quality, encode_rows
+from unifeat.models.splice import Loss, measure_loss
 from unifeat.models.training.activations import ActivationSource, Rows
 from unifeat.models.training.stream import heldout_rows
 from unifeat.models.training.trainers import Job, made_so_far
 
 CURVE_POINTS = 20
 CURVE_ROWS = 8192  # held-out activations a point of the curve is measured on
+LOSS_TOKENS = 4096  # held-out tokens that loss recovered is measured on: three passes of the whole model for each SAE
 
 
 def curve_sample(source: ActivationSource, first_document: int) -> Rows:
@@ -61,3 +65,27 @@ def measure_heldout(source: ActivationSource, saes: dict[Job, Any], first_docume
         for job, sae in saes.items():
             measure(sae, job, rows, qualities[job])
     return qualities
+
+
+def measure_losses(
+    source: ActivationSource, saes: dict[Job, Any], first_document: int, sample: Rows
+) -> dict[Job, Loss]:
+    """Loss recovered of each SAE on the first `LOSS_TOKENS` held-out tokens.
+
+    Args:
+        sample: held-out rows, whose norms say what an attention sink is.
+    """
+    model = source.whole_model()
+    parts = first_parts(source.corpus, model.tokenizer, LOSS_TOKENS, first_document)
+    return {
+        job: measure_loss(
+            model,
+            parts,
+            job.point,
+            sae.to(str(model.device)),
+            context=source.context,
+            bos=source.bos,
+            sink_norm=sink_norm(sample.values[job.point].to(torch.float32)),
+        )
+        for job, sae in saes.items()
+    }

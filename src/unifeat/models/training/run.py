@@ -11,10 +11,11 @@ import torch
 
 from unifeat.errors import UserError
 from unifeat.models.quality import Quality
+from unifeat.models.splice import Loss
 from unifeat.models.training.activations import ActivationSource
 from unifeat.models.training.card import cast, version, write_sae
 from unifeat.models.training.checkpoints import FORMAT, Checkpoints
-from unifeat.models.training.measure import CURVE_POINTS, curve_point, curve_sample, measure_heldout
+from unifeat.models.training.measure import CURVE_POINTS, curve_point, curve_sample, measure_heldout, measure_losses
 from unifeat.models.training.stream import ActivationStream
 from unifeat.models.training.trainers import Job, autocast_pays, made_so_far, make_trainer, restore, state_of
 from unifeat.progress import say, track
@@ -30,6 +31,7 @@ class Trained:
 
     folder: Path
     quality: Quality
+    loss: Loss
     about: dict[str, Any]
 
 
@@ -87,16 +89,21 @@ def train_saes(
     made = {job: made_so_far(training.trainers[job]) for job in jobs}
     tensors = {job: cast(sae, job.spec.save_dtype) for job, sae in made.items()}
     qualities = measure_heldout(source, made, last)
+    losses = measure_losses(source, made, last, training.sample)
     results = []
     for job, sae in made.items():
-        about = _about(job, source, spec, model_spec, training, qualities[job])
+        about = _about(job, source, spec, model_spec, training) | {
+            "heldout": qualities[job].as_dict() | {"documents": spec.heldout_documents},
+            "loss": losses[job].as_dict(),
+            "curve": training.curves[job],
+        }
         sae.cfg.metadata.model_name = about["model"]
         sae.cfg.metadata.hook_name = about["hook"]
         sae.cfg.metadata.context_size = source.context
         sae.cfg.metadata.prepend_bos = prepend_bos
         write_sae(job.folder, sae, tensors[job], job.spec.save_dtype, about)
-        say(f"{job.folder}: held-out {qualities[job]}")
-        results.append(Trained(job.folder, qualities[job], about))
+        say(f"{job.folder}: held-out {qualities[job]}, loss recovered {losses[job].recovered:.3f}")
+        results.append(Trained(job.folder, qualities[job], losses[job], about))
     checkpoints.clear()
     return results
 
@@ -188,7 +195,7 @@ def _describe(trainer: Any, output: Any) -> str:
 
 
 def _about(
-    job: Job, source: ActivationSource, spec: TrainSpec, model_spec: ModelSpec, training: _Training, quality: Quality
+    job: Job, source: ActivationSource, spec: TrainSpec, model_spec: ModelSpec, training: _Training
 ) -> dict[str, Any]:
     trainer = training.trainers[job]
     return {
@@ -205,8 +212,6 @@ def _about(
         "tokens": trainer.n_training_samples,
         "bfloat16_products": autocast_pays(trainer.sae.cfg.d_in, trainer.sae.device),
         "activations_per_second": round(training.step * spec.batch / max(training.seconds, 1e-9)),
-        "heldout": quality.as_dict() | {"documents": spec.heldout_documents},
-        "curve": training.curves[job],
     }
 
 
