@@ -90,8 +90,11 @@ def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
     from unifeat.study import load_study
     from unifeat.train_study import train as train_saes
 
-    for trained in train_saes(load_study(study), out):
-        print(f"{trained.folder}  {trained.quality}")
+    trained = train_saes(load_study(study), out)
+    if trained:
+        from unifeat.report.trained import print_trained
+
+        print_trained(trained)
 
 
 @app.command()

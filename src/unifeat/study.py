@@ -78,6 +78,24 @@ class ModelSpec(_Part):
         return self
 
 
+Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu"]
+
+
+class TrainOverride(_Part):
+    """What one group of spaces trains otherwise than `train` says; all of a model's SAEs see the same activations."""
+
+    architecture: Architecture | None = None
+    features: int | None = Field(None, gt=0)
+    k: int | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    lr: float | None = Field(None, gt=0)
+    auxiliary: float | None = Field(None, ge=0)
+    dead_after: int | None = Field(None, gt=0)
+    sparsity: float | None = Field(None, gt=0)
+    levels: list[int] | None = None
+    seed: int | None = Field(None, ge=0)
+
+
 class SpacesSpec(_Part):
     """Spaces of one model: a layer, or several, each with its SAE."""
 
@@ -95,6 +113,7 @@ class SpacesSpec(_Part):
     random_directions: int | None = Field(
         None, ge=0, description="a control: redraw the SAE's directions with this seed, their lengths kept"
     )
+    train: TrainOverride | None = Field(None, description="what `unifeat train` does otherwise for these SAEs")
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -166,21 +185,59 @@ class TrainSpec(_Part):
     """How to train the SAEs that the study names and that do not exist yet."""
 
     text: TextSpec = Field(description="training text: other documents than the study's own")
-    architecture: Literal["topk"] = "topk"
+    architecture: Architecture = Field("topk", description="topk, batchtopk, matryoshka, jumprelu or relu")
     features: int = Field(4096, gt=0, description="width of the dictionaries")
-    k: int = Field(32, gt=0, description="features active a token")
+    k: int = Field(
+        32, gt=0, description="features active a token: exactly (topk), on average, or aimed at (jumprelu); not relu"
+    )
     tokens: int = Field(1_000_000, gt=0, description="activations to train on; the text is reread if it is shorter")
     batch: int = Field(1024, gt=0, description="activations a step")
-    lr: float = Field(3e-3, gt=0, description="peak learning rate; warmed up, then lowered to a tenth")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate; warmed up, held, then lowered to nothing")
+    auxiliary: float = Field(1.0, ge=0, description="weight of the loss that has dead features explain what is left")
+    dead_after: int = Field(100_000, gt=0, description="activations without firing that make a feature dead")
+    sparsity: float | None = Field(
+        None, gt=0, description="weight of the penalty: on L0's distance from k (jumprelu) or on L1 (relu)"
+    )
+    levels: list[int] | None = Field(
+        None, description="matryoshka: widths of the nested dictionaries, the whole one left out"
+    )
+    seed: int | None = Field(None, ge=0, description="of the first weights; the study's seed if left out")
     buffer: int = Field(131_072, gt=0, description="activations held for shuffling")
+    store: bool = Field(False, description="keep the activations in the cache for later trainings over the same text")
     heldout_documents: int = Field(64, gt=0, description="documents of the text kept back to judge the result")
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
-    def _enough_features(self) -> TrainSpec:
+    def _fits(self) -> TrainSpec:
         if self.k > self.features:
             raise ValueError(f"k = {self.k} features cannot be active of {self.features}")
+        if self.buffer < self.batch:
+            raise ValueError(f"buffer = {self.buffer} activations cannot fill a batch of {self.batch}")
+        if self.levels is not None:
+            if self.architecture != "matryoshka":
+                raise ValueError(f"levels are for architecture matryoshka, not {self.architecture}")
+            if not self.levels or sorted({*self.levels, self.features}) != [*self.levels, self.features]:
+                raise ValueError(
+                    f"levels {self.levels}: give widths that grow and stay below features = {self.features}"
+                )
+            if self.levels[0] < 1:
+                raise ValueError(f"levels {self.levels}: a width is at least 1")
+        if self.sparsity is not None and self.architecture not in ("jumprelu", "relu"):
+            raise ValueError(f"sparsity is for architecture jumprelu or relu; {self.architecture} is told by k")
         return self
+
+    def overridden(self, by: TrainOverride | None) -> TrainSpec:
+        """These settings with those of a group of spaces in their place.
+
+        Raises:
+            pydantic.ValidationError: when they do not fit together.
+        """
+        if by is None:
+            return self
+        own = self.model_dump()
+        if by.architecture not in (None, self.architecture):
+            own |= {"levels": None, "sparsity": None}  # said of another architecture
+        return TrainSpec.model_validate(own | by.model_dump(exclude_none=True))
 
 
 _DEFAULT_METRICS = [
@@ -234,6 +291,20 @@ class Study(_Part):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Study:
+        for spaces in self.spaces:
+            if spaces.train is None:
+                continue
+            name = spaces.name or spaces.model
+            if self.train is None:
+                raise ValueError(f"the spaces {name} have a train section, and the study has none to differ from")
+            try:
+                self.train.overridden(spaces.train)
+            except ValidationError as error:
+                raise ValueError(f"train of the spaces {name}: {_explain(error)}") from error
         return self
 
 
@@ -310,6 +381,8 @@ def _known_keys(place: tuple[Any, ...]) -> list[str]:
     }
     # Below `models` the second part is the user's own name for a model; below `train` it may be another group.
     names = [p for i, p in enumerate(place) if p in groups and (i == 0 or place[0] == "train")]
+    if place[:1] == ("spaces",) and "train" in place:
+        return list(TrainOverride.model_fields)
     return list((groups[names[-1]] if names else Study).model_fields)
 
 

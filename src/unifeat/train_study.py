@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
-from unifeat.models.language import check_layers, load_language_model, load_tokenizer, read_config
+from unifeat.models.language import (
+    check_layers,
+    load_language_model,
+    load_tokenizer,
+    model_identity,
+    read_config,
+    tokenizer_digest,
+)
+from unifeat.models.opening import describe_opening, opening_of
+from unifeat.models.placement import resolve_device
 from unifeat.models.sae import is_local, registry
 from unifeat.models.saes import on_hub
-from unifeat.models.training import Trained, train_saes
+from unifeat.models.training import ActivationSource, Checkpoints, Job, Trained, train_saes, training_folder
 from unifeat.progress import say
 from unifeat.spaces import study_corpus
+from unifeat.storage import cache_root
 from unifeat.study import Study
 from unifeat.text.corpus import Corpus
 
 
 def train(study: Study, out: Path | None = None) -> list[Trained]:
-    """Train the study's missing SAEs, all layers of a model from one stream of activations.
+    """Train the study's missing SAEs, all of a model from one stream of activations.
 
     Args:
         study: must have a `train` section.
@@ -32,32 +43,67 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
     if study.train is None:
         raise UserError("the study has no train section: say on which text and how wide its SAEs shall be trained")
     trained: list[Trained] = []
-    for model_name, folders in _missing(study, out).items():
-        model_spec = study.models[model_name]
-        model = load_language_model(
-            model_spec.name,
-            list(folders),
-            dtype=model_spec.dtype,
-            device=model_spec.device,
-            randomise=model_spec.randomise,
-            revision=model_spec.revision,
-            max_memory=model_spec.max_memory,
-        )
-        corpus = training_corpus(study, model_name)
-        trained += train_saes(model, model_spec, corpus, study.train, folders, study.seed)
+    for model_name, jobs in _missing(study, out).items():
+        trained += _train_model(study, model_name, jobs)
     if not trained:
         say("every SAE of the study is there already: nothing to train")
     return trained
 
 
-def _missing(study: Study, out: Path | None) -> dict[str, dict[HookPoint, Path]]:
-    """For each model with SAEs to train, where each goes; all that can be known at once is checked first."""
-    missing: dict[str, dict[HookPoint, Path]] = {}
+def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained]:
+    spec, model = study.train, study.models[model_name]
+    assert spec is not None
+    points = list(dict.fromkeys(job.point for job in jobs))
+    tokenizer = load_tokenizer(model.name, model.dtype, model.revision)
+    opening = opening_of(tokenizer, model.bos, model.chat)
+    source = ActivationSource(
+        corpus=training_corpus(study, model_name),
+        identity={
+            "model": model_identity(model.name, model.dtype, model.randomise, model.revision),
+            "tokenizer": tokenizer_digest(tokenizer),
+        },
+        points=points,
+        context=spec.text.context,
+        bos=opening,
+        limit=spec.text.windows,
+        folder=cache_root() / "activations",
+        load=partial(
+            load_language_model,
+            model.name,
+            points,
+            dtype=model.dtype,
+            device=model.device,
+            randomise=model.randomise,
+            revision=model.revision,
+            max_memory=model.max_memory,
+        ),
+    )
+    folder = training_folder([source.settings(point) for point in points], spec, study.seed)
+    if not spec.store:
+        source.folder = folder / "activations"
+    return train_saes(
+        source,
+        jobs,
+        spec,
+        model,
+        seed=study.seed,
+        prepend_bos=describe_opening(tokenizer, opening, model.chat)["bos"],
+        device=resolve_device(model.device),
+        checkpoints=Checkpoints(folder, [job.key for job in jobs]),
+    )
+
+
+def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
+    """For each model with SAEs to train, which; all that can be known at once is checked first."""
+    assert study.train is not None
+    missing: dict[str, list[Job]] = {}
     targets: set[Path] = set()
     for spaces in study.spaces:
-        spec = study.models[spaces.model]
+        model = study.models[spaces.model]
         points = [HookPoint(layer, spaces.hook) for layer in spaces.layers]
-        check_layers(spec.name, points, read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers)
+        check_layers(model.name, points, read_config(model.name, model.dtype, model.revision).num_hidden_layers)
+        spec = study.train.overridden(spaces.train)
+        seed = study.seed if spec.seed is None else spec.seed
         for point in points:
             name = spaces.sae.format(layer=point.layer)
             folder = Path(name).expanduser()
@@ -67,13 +113,15 @@ def _missing(study: Study, out: Path | None) -> dict[str, dict[HookPoint, Path]]
             if target in targets:
                 raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
             targets.add(target)
-            of_model = missing.setdefault(spaces.model, {})
-            if point in of_model:
-                raise UserError(
-                    f"{of_model[point]} and {target} would be the same SAE twice: model {spaces.model}, "
-                    f"layer {point.layer}, {point.kind}"
-                )
-            of_model[point] = target
+            job = Job(point, target, spec, seed)
+            of_model = missing.setdefault(spaces.model, [])
+            for other in of_model:
+                if other.key == job.key:
+                    raise UserError(
+                        f"{other.folder} and {target} would be the same SAE twice: model {spaces.model}, layer "
+                        f"{point.layer}, {point.kind}; give one group of spaces another train.seed or train.features"
+                    )
+            of_model.append(job)
     return missing
 
 

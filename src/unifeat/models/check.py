@@ -187,11 +187,15 @@ def decoder_norms(sae: Any) -> tuple[float, float, float]:
     return float(norms.min()), float(norms.median()), float(norms.max())
 
 
-def first_parts(corpus: Corpus, tokenizer: Any, tokens: int) -> list[Part]:
-    """The corpus' first parts, the last of them cut, that hold at most so many tokens."""
+def first_parts(corpus: Corpus, tokenizer: Any, tokens: int, first_document: int = 0) -> list[Part]:
+    """The first parts from a document on, the last of them cut, that hold at most so many tokens."""
     parts: list[Part] = []
     for group in range(corpus.groups):
+        if corpus.group_documents[group][1] < first_document:
+            continue
         for part in corpus.parts(group):
+            if part.document < first_document:
+                continue
             tokenized = tokenize_part(tokenizer, part)
             if len(tokenized.token) > tokens:
                 end = int(tokenized.char_end[tokens - 1]) - part.start if tokens else 0

@@ -81,6 +81,13 @@ class Corpus:
             for g in range(self.groups)
         ]
 
+    @cached_property
+    def group_documents(self) -> list[tuple[int, int]]:
+        """The first and the last document of each group; a long document may be in several."""
+        file = pq.ParquetFile(self.path)
+        numbers = [file.read_row_group(g, columns=["document"])["document"] for g in range(self.groups)]
+        return [(found[0].as_py(), found[-1].as_py()) for found in numbers]
+
     def contexts(self, places: list[tuple[int, int]], around: int = 60) -> dict[tuple[int, int], tuple[str, int]]:
         """Text around places (document, character), without reading more than the groups they are in.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +18,15 @@ from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
 from unifeat.models.quality import measure_quality
 from unifeat.models.sae import decoder_rows, load_sae
-from unifeat.models.training import activation_batches, train_saes
+from unifeat.models.splice import Loss
+from unifeat.models.training import ActivationSource, Checkpoints, Job, train_saes
+from unifeat.models.training.card import cast
 from unifeat.progress import set_mode
 from unifeat.study import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
-from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.text.corpus import build_corpus
 from unifeat.train_study import train, training_corpus
 
+NO_LOSS = Loss(1.0, 1.0, 2.0, 0)
 D_SAE, K, LAYERS = 96, 6, [0, 2]
 
 
@@ -87,6 +88,7 @@ class TestTrained:
             "cfg.json",
             "sae_weights.safetensors",
             "training.json",
+            "README.md",
         }
 
     def test_explain_held_out_text(self, trained: Any, tmp_path: Path):
@@ -217,7 +219,7 @@ class TestQuick:
         err = capfd.readouterr().err
         lines = [line for line in err.splitlines() if line.startswith("training 2 SAEs of tiny-llama: ")]
         assert len(lines) > 3
-        for word in ("L0 loss ", "L2 loss ", "FVU ", "L0 3 ", "dead ", "tokens/s, ", " left"):
+        for word in ("sae-0 loss ", "sae-2 loss ", "FVU ", "L0 3 ", "dead ", "tokens/s, ", " left"):
             assert word in lines[0], word
         assert "sae-0: held-out FVU " in err
 
@@ -225,93 +227,10 @@ class TestQuick:
         def broken(*_: Any) -> None:
             raise UserError("no")
 
-        monkeypatch.setattr("unifeat.models.training._cast", broken)
+        monkeypatch.setattr("unifeat.models.training.card.model_card", broken)
         with pytest.raises(UserError, match="no"):
             train(study, tmp_path / "out")
         assert list((tmp_path / "out").iterdir()) == []
-
-
-class TestBatches:
-    """The stream of activations, from a model that says of each row where it comes from."""
-
-    @pytest.fixture
-    def corpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
-        """20 documents in 5 groups; the last one is held out."""
-        monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 400)
-        return build_corpus(
-            str(write_text(tmp_path, ["x" * 100] * 20)),
-            documents=None,
-            tokens=None,
-            count_tokens=len,
-            tokenizer_digest="",
-        )
-
-    @pytest.fixture
-    def runs(self, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-        """Row n of document d is (d, n, 1), at a second point the negative; row 3 of each document is a sink there."""
-        runs: list[list[int]] = []
-
-        def run(_: Any, parts: list[Any], points: list[HookPoint], **__: Any) -> GroupActivations:
-            runs.append([part.document for part in parts])
-            rows = torch.tensor([[part.document + 1.0, n, 100.0] for part in parts for n in range(50)])
-            other = -rows
-            other[3::50] *= 1000
-            none = torch.zeros(len(rows), dtype=torch.int32).numpy()
-            values = dict(zip(points, (rows, other), strict=True))
-            return GroupActivations(Places(none, none, none, none), values, Masked())
-
-        monkeypatch.setattr("unifeat.models.training.run_group", run)
-        return runs
-
-    def stream(self, corpus: Corpus, *, seed: int = 0, **settings: Any) -> Iterator[Any]:
-        text = TextSpec(source="x", context=8)
-        spec = TrainSpec(**({"text": text, "batch": 32, "buffer": 200, "heldout_documents": 4} | settings))
-        points = [HookPoint(0), HookPoint(1)]
-        return activation_batches(None, corpus, spec, points, None, seed)  # type: ignore[arg-type]
-
-    def batches(self, corpus: Corpus, n: int, **settings: Any) -> list[Any]:
-        return list(islice(self.stream(corpus, **settings), n))
-
-    def test_points_share_their_rows(self, corpus: Corpus, runs: list[list[int]]):
-        for batch in self.batches(corpus, 20):
-            first, second = batch.values()
-            assert first.shape == (32, 3)
-            assert first.dtype == torch.float32
-            assert torch.equal(first, -second)
-
-    def test_sinks_of_any_point_and_held_out_documents_are_left_out(self, corpus: Corpus, runs: list[list[int]]):
-        rows = torch.cat([batch[HookPoint(0)] for batch in self.batches(corpus, 60)])
-        assert set(rows[:, 0].int().tolist()) == set(range(1, 17))
-        assert set(rows[:, 1].int().tolist()) == set(range(50)) - {3}
-        assert all(document < 16 for run in runs for document in run)
-
-    def test_a_pass_gives_each_row_once(self, corpus: Corpus, runs: list[list[int]]):
-        seen: set[tuple[int, int]] = set()
-        for batch in self.stream(corpus):
-            if len(runs) > 4:
-                break
-            rows = {(int(d), int(n)) for d, n, _ in batch[HookPoint(0)]}
-            assert len(rows) == 32
-            assert not rows & seen
-            seen |= rows
-        assert len(seen) > 500
-
-    def test_neighbours_do_not_fill_a_batch(self, corpus: Corpus, runs: list[list[int]]):
-        for batch in self.batches(corpus, 10, buffer=600):
-            assert len(set(batch[HookPoint(0)][:, 0].tolist())) > 6
-
-    def test_are_the_same_for_the_same_seed(self, corpus: Corpus, runs: list[list[int]]):
-        first, second, other = (self.batches(corpus, 30, seed=seed) for seed in (0, 0, 1))
-        assert all(torch.equal(a[HookPoint(0)], b[HookPoint(0)]) for a, b in zip(first, second, strict=True))
-        assert not torch.equal(first[0][HookPoint(0)], other[0][HookPoint(0)])
-
-    def test_short_text_is_read_again(self, corpus: Corpus, runs: list[list[int]]):
-        assert len(self.batches(corpus, 100)) == 100
-        assert len(runs) > 8
-
-    def test_too_short_text_gives_none(self, corpus: Corpus, runs: list[list[int]]):
-        assert self.batches(corpus, 1, batch=16 * 49 + 1, buffer=2000) == []
-        assert len(self.batches(corpus, 1, batch=16 * 49, buffer=16 * 49 * 2)) == 1
 
 
 def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch):
@@ -321,21 +240,29 @@ def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pyt
     mean = torch.randn(32, generator=generator)
 
     def run(_: Any, parts: list[Any], points: list[HookPoint], **__: Any) -> GroupActivations:
-        n = 2000
-        at = torch.rand(n, 40, generator=generator).topk(3, dim=-1).indices
-        codes = torch.zeros(n, 40).scatter(1, at, 1 + torch.rand(n, 3, generator=generator))
-        none = torch.zeros(n, dtype=torch.int32).numpy()
-        return GroupActivations(Places(none, none, none, none), {points[0]: 7 * (codes @ planted + mean)}, Masked(n))
+        n = 50
+        at = torch.rand(n * len(parts), 40, generator=generator).topk(3, dim=-1).indices
+        codes = torch.zeros(len(at), 40).scatter(1, at, 1 + torch.rand(len(at), 3, generator=generator))
+        none = torch.zeros(len(at), dtype=torch.int32).numpy()
+        document = torch.tensor([part.document for part in parts], dtype=torch.int32).repeat_interleave(n).numpy()
+        return GroupActivations(Places(document, none, none, none), {points[0]: 7 * (codes @ planted + mean)}, Masked())
 
-    for module in ("training", "quality"):
-        monkeypatch.setattr(f"unifeat.models.{module}.run_group", run)
+    monkeypatch.setattr("unifeat.models.training.activations.run_group", run)
     corpus = build_corpus(str(text), documents=None, tokens=None, count_tokens=len, tokenizer_digest="")
-    model: Any = SimpleNamespace(tokenizer=None, d_model=32, device=torch.device("cpu"), name="planted")
     spec = TrainSpec(
         text=TextSpec(source=str(text)), features=64, k=3, tokens=100_000, batch=256, buffer=8000, heldout_documents=4
     )
+    point = HookPoint(0)
+    monkeypatch.setattr("unifeat.models.training.run.measure_losses", lambda _, saes, *__: dict.fromkeys(saes, NO_LOSS))
     (trained,) = train_saes(
-        model, ModelSpec(name="planted", bos=False), corpus, spec, {HookPoint(0): tmp_path / "sae"}, seed=0
+        ActivationSource(corpus, {}, [point], 128, None, tmp_path / "activations", load=lambda: None),  # type: ignore[arg-type, return-value]
+        [Job(point, tmp_path / "sae", spec, seed=0)],
+        spec,
+        ModelSpec(name="planted", bos=False),
+        seed=0,
+        prepend_bos=False,
+        device=torch.device("cpu"),
+        checkpoints=Checkpoints(tmp_path / "training", ["one"]),
     )
     nearest = (planted @ torch.from_numpy(decoder_rows(load_sae(trained.folder))).T).max(dim=1).values
     assert (nearest > 0.95).float().mean() > 0.9
@@ -415,14 +342,8 @@ class TestWrongInput:
         assert load_sae(result.folder).cfg.d_in == 32
         assert (tmp_path / "made" / "1" / "cfg.json").exists()
 
-    def test_weights_that_overflow_the_save_dtype(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        from unifeat.models.training import _cast
-
-        folder = tiny_sae(tmp_path / "sae", 8)
-        from safetensors.torch import save_file
-
-        tensors = load_file(folder / "sae_weights.safetensors")
-        tensors["b_dec"][2] = 1e6
-        save_file(tensors, folder / "sae_weights.safetensors")
+    def test_weights_that_overflow_the_save_dtype(self, tmp_path: Path):
+        sae = load_sae(tiny_sae(tmp_path / "sae", 8))
+        sae.b_dec.data[2] = 1e6
         with pytest.raises(UserError, match=r"train\.save_dtype float16 cannot hold b_dec: use float32 or bfloat16"):
-            _cast(folder, "float16")
+            cast(sae, "float16")

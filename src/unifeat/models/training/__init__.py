@@ -1,0 +1,16 @@
+"""Training the SAEs that a study names and that do not exist yet, with SAELens' training classes and trainer.
+
+    text ─► groups of activations (on disk) ─► shuffled batches ─► one trainer a SAE, in lockstep ─► folders
+            activations.py                     stream.py           trainers.py, run.py              card.py
+
+All SAEs of one model, whatever their layers, widths and seeds, are trained from one stream of activations. Special
+tokens, first positions and attention sinks are masked as in encoding, and activations are scaled to a mean norm of √d;
+the scale is folded into the weights at the end.
+"""
+
+from unifeat.models.training.activations import ActivationSource
+from unifeat.models.training.checkpoints import Checkpoints
+from unifeat.models.training.run import Trained, train_saes, training_folder
+from unifeat.models.training.trainers import Job
+
+__all__ = ["ActivationSource", "Checkpoints", "Job", "Trained", "train_saes", "training_folder"]
