@@ -41,6 +41,20 @@ class Run:
         return pd.read_parquet(self.folder / "scores.parquet")
 
     @cached_property
+    def members(self) -> pd.DataFrame | None:
+        """Which features belong to which category: `space`, `subspace`, `feature`, `hits`; None without subspaces."""
+        return self._optional("members.parquet")
+
+    @cached_property
+    def rates(self) -> pd.DataFrame | None:
+        """Whether a category's features are matched more often than others; None without subspaces."""
+        return self._optional("rates.parquet")
+
+    def _optional(self, name: str) -> pd.DataFrame | None:
+        path = self.folder / name
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
     def examples(self) -> pd.DataFrame:
         """Text around the strongest activations of the features the report shows."""
         return pd.read_parquet(self.folder / "examples.parquet")

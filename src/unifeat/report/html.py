@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from unifeat.report import distributions, figures
+from unifeat.report.categories import of_cell, overview
 from unifeat.report.contexts import contexts, listed_pair
 from unifeat.report.glance import at_a_glance
 from unifeat.report.summary import summary
@@ -80,6 +81,8 @@ def render(run: Run) -> str:
         "alignment": _alignment(run),
         "grids": [_grid(run, pair, drawn) for pair in group_pairs(run)],
         "cells": _cells(run, drawn),
+        "overview": _overview(run, drawn),
+        "subspaces": study.get("subspaces"),
         "first": richest(run),
         "scores": _scores(run),
         "flags": _flags(run),
@@ -183,6 +186,7 @@ def _cells(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
                 "known": known,
                 "sure": sure(cell),
                 "hubs": hubs(cell),
+                "categories": of_cell(run, cell),
                 "drawn": min(limit, known),
                 "lists": {
                     name: [listed_pair(row, lines) for row in rows_of(own[own["chosen"] == name])]
@@ -191,6 +195,14 @@ def _cells(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _overview(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
+    panels = overview(run)
+    for place, panel in enumerate(panels):
+        panel["key"] = f"categories-{place}"
+        drawn[panel["key"]] = panel.pop("figure")
+    return panels
 
 
 def _shown(run: Run) -> pd.DataFrame:

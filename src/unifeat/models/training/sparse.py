@@ -101,7 +101,7 @@ class PreActivation(torch.autograd.Function):
         return value_N.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor) -> Any:
         centred_BD, W_enc_DF = ctx.saved_tensors
         grad_W = ctx.active.sum_by_feature(centred_BD, grad_N).T
         grad_b_F = ctx.active.total(grad_N)
@@ -119,7 +119,7 @@ class Decoded(torch.autograd.Function):
         return active.sum_by_token(W_dec_FD, value_N)
 
     @staticmethod
-    def backward(ctx: Any, grad_BD: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_BD: Tensor) -> Any:
         value_N, W_dec_FD = ctx.saved_tensors
         grad_BD = grad_BD.contiguous()
         return ctx.active.dot(W_dec_FD, grad_BD), ctx.active.sum_by_feature(grad_BD, value_N), None

@@ -1,0 +1,148 @@
+"""Categories of words: what the report shows of each subspace, over all pairs of spaces and for one."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from unifeat.report.figures import Panel, panel_figure
+from unifeat.report.tables import (
+    SIGNIFICANT,
+    Measure,
+    cells,
+    decimal,
+    is_missing,
+    measures,
+    number,
+    percent,
+    probability,
+    role,
+    rows_of,
+    subspaces,
+)
+from unifeat.results import Run
+
+_CONTROL = " · random words"
+_MOST_COLUMNS = 16
+
+
+def categories(run: Run) -> list[str]:
+    """The categories of a run, without their control lists."""
+    return [name for name in subspaces(run) if _CONTROL not in name]
+
+
+def overview(run: Run) -> list[dict[str, Any]]:
+    """For each measure a heatmap, categories down and pairs of spaces across: its figure and words."""
+    if not categories(run):
+        return []
+    table = cells(run)
+    ordinary = [not role(run, (row.group_a, row.group_b)) for row in rows_of(table)]
+    shown = table[ordinary].head(_MOST_COLUMNS)
+    found = []
+    for measure in measures(run, categories(run)[0]):
+        panel = _panel(run, measure, shown)
+        known = panel.z.to_numpy(float)
+        high = max(float(pd.DataFrame(known).max().max()), 0.01) if pd.notna(known).any() else 1.0
+        figure = panel_figure(panel, ("", ""), (0.0, high))
+        figure["layout"] |= {
+            "height": 70 + 34 * len(panel.z),
+            "margin": {"l": 130, "r": 8, "t": 8, "b": 60},
+            "xaxis": figure["layout"]["xaxis"] | {"tickangle": 0 if len(shown) < 7 else -30},
+        }
+        title = Measure(measure.metric, measure.settings, "all").label
+        found.append({"title": title, "figure": figure, "high": decimal(high), "more": len(table) - len(shown)})
+    return found
+
+
+def of_cell(run: Run, cell: Any) -> dict[str, Any] | None:
+    """The categories of one pair of spaces: headings and lines; None where the run has none."""
+    names = categories(run)
+    if not names or run.rates is None:
+        return None
+    ways = measures(run, names[0])
+    scores = _own(run.scores, cell)
+    rates = _own(run.rates, cell)
+    lines = []
+    for name in names:
+        own = scores[scores["subspace"] == name]
+        control = scores[scores["subspace"] == f"{name}{_CONTROL}"]
+        lines.append(
+            {
+                "name": name,
+                "rates": [_rate(rates[(rates["subspace"] == name) & (rates["side"] == side)]) for side in "ab"],
+                "n": number(int(own["n_pairs"].iloc[0])) if len(own) else "–",
+                "scores": [_score(_by(own, way), _by(control, way)) for way in ways],
+            }
+        )
+    return {"measures": [Measure(way.metric, way.settings, "all").label for way in ways], "lines": lines}
+
+
+def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
+    rows = []
+    for name in categories(run):
+        own = run.scores[
+            (run.scores["subspace"] == name)
+            & (run.scores["metric"] == measure.metric)
+            & (run.scores["settings"] == measure.settings)
+        ].set_index(["space_a", "space_b"])
+        for cell in rows_of(shown):
+            row = own.loc[(cell.space_a, cell.space_b)]
+            mark = "*" if row["q"] < SIGNIFICANT else ""
+            hover = [
+                f"<b>{escape(name)}</b>, {escape(cell.space_a)} × {escape(cell.space_b)}",
+                f"score {decimal(row['score'], 3)}, {row['n_pairs']:,} pairs",
+                f"shuffled {decimal(row['null_mean'], 3)}, q {probability(row['q'])}",
+                f"random subsets {decimal(row['subset_mean'], 3)}, q {probability(row['subset_q'])}",
+            ]
+            text = "" if is_missing(row["score"]) else decimal(row["score"]) + mark
+            place = {"category": name, "cell": f"{cell.layer_a}×{cell.layer_b}", "number": cell.cell}
+            rows.append(place | {"z": row["score"], "text": text, "hover": "<br>".join(hover)})
+    table = pd.DataFrame(rows)
+    order = list(reversed(categories(run)))
+
+    def grid(value: str) -> pd.DataFrame:
+        wide = table.pivot(index="category", columns="number", values=value).loc[order]
+        return wide.set_axis([table.loc[table["number"] == n, "cell"].iloc[0] for n in wide.columns], axis=1)
+
+    return Panel(measure.label, *(grid(value) for value in ("z", "text", "hover", "number")))
+
+
+def _own(table: pd.DataFrame, cell: Any) -> pd.DataFrame:
+    return table[(table["space_a"] == cell.space_a) & (table["space_b"] == cell.space_b)]
+
+
+def _by(table: pd.DataFrame, measure: Measure) -> Any:
+    own = table[(table["metric"] == measure.metric) & (table["settings"] == measure.settings)]
+    return own.iloc[0] if len(own) else None
+
+
+def _rate(table: pd.DataFrame) -> dict[str, str]:
+    if table.empty or not table["features"].iloc[0]:
+        return {"features": "0", "rate": "–", "odds": "–"}
+    row = table.iloc[0]
+    mark = "*" if row["q"] < SIGNIFICANT else ""
+    spread = (
+        ""
+        if is_missing(row["odds_ratio_low"])
+        else f" ({decimal(row['odds_ratio_low'], 1)}–{decimal(row['odds_ratio_high'], 1)})"
+    )
+    return {
+        "features": number(row["features"]),
+        "rate": f"{percent(row['rate'])} / {percent(row['rate_expected'])}",
+        "odds": "–" if is_missing(row["odds_ratio"]) else f"{decimal(row['odds_ratio'], 1)}{spread}{mark}",
+    }
+
+
+def _score(row: Any, control: Any) -> dict[str, str]:
+    if row is None or is_missing(row["score"]):
+        return dict.fromkeys(("score", "shuffled", "subsets", "control"), "–")
+    return {
+        "score": decimal(row["score"]) + ("*" if row["q"] < SIGNIFICANT else ""),
+        "shuffled": decimal(row["null_mean"]),
+        "subsets": decimal(row["subset_mean"]) + ("*" if row["subset_q"] < SIGNIFICANT else ""),
+        "control": "–"
+        if control is None or is_missing(control["score"])
+        else f"{decimal(control['score'])} ({control['n_pairs']})",
+    }
