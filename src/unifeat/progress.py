@@ -15,7 +15,7 @@ Mode = Literal["auto", "bar", "log", "quiet"]
 Advance = Callable[..., None]
 
 _mode: Mode = "auto"
-_bars: list[str] = []  # labels of the bars on screen
+_bars: list[str] = []  # labels of the work that is being reported
 _QUIET_START_S = 2.0  # shorter work shows nothing
 _LOG_EVERY_S = 15.0
 
@@ -44,7 +44,7 @@ def track(label: str, total: int, unit: str = "tokens") -> Iterator[Advance]:
     """Report progress over `total` units; yields `advance(n=1, note="")`."""
     mode = _resolved()
     if _bars:
-        # A bar inside a bar: the outer one tells enough, and the terminal has room for one.
+        # Work inside work: the outer one tells enough, and the terminal has room for one bar.
         yield _say_nothing
         return
     if mode == "bar":
@@ -52,7 +52,11 @@ def track(label: str, total: int, unit: str = "tokens") -> Iterator[Advance]:
             yield advance
         return
     state = _PlainLog(label, total, unit, enabled=mode == "log")
-    yield state.advance
+    _bars.append(label)
+    try:
+        yield state.advance
+    finally:
+        _bars.pop()
     state.finish()
 
 

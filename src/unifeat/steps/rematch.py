@@ -9,6 +9,7 @@ the shifted text.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from unifeat.inference import find_measure
 from unifeat.matching.candidates import find_rematched
 from unifeat.progress import track
 from unifeat.steps.match import Cell, mean
-from unifeat.steps.score import PairSet
+from unifeat.steps.score import PairSet, in_parallel
 from unifeat.storage import cache_root, key_of, write_json
 from unifeat.study import MetricSpec, Study
 
@@ -114,7 +115,7 @@ def _piece(study: Study, cell: Cell, documents: int, number: int, geometry: list
                 "kept": len(kept),
                 "mean_correlation": mean(kept["correlation"]),
                 "pairs_scored": len(pairs.features_a),
-                "scores": [_score(pairs, m) for m in geometry],
+                "scores": list(in_parallel(partial(_score, pairs), geometry, [n])),
             },
         )
     return json.loads(path.read_text(encoding="utf-8"))

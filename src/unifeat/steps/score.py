@@ -7,10 +7,10 @@ pure functions of decoder rows and settings, each cached under a key made from t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,8 +25,12 @@ from unifeat.spaces import Space
 from unifeat.steps.match import Cell
 from unifeat.storage import cache_root, key_of, write_json
 from unifeat.study import MetricSpec, Study
+from unifeat.workers import each
 
+T = TypeVar("T")
+R = TypeVar("R")
 Floats = NDArray[np.float64]
+_LARGE = 4_000  # pairs, from which on one measure keeps all cores busy, and takes too much memory to run twice
 NAN = float("nan")
 COLUMNS = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
@@ -83,24 +87,35 @@ class PairSet:
 
 def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec]) -> pd.DataFrame:
     """Every measure on every set of pairs: one row each, without q (see `with_q`), with a column `null` of arrays."""
-    inference = study.inference
+    units = [(pairs, spec) for pairs in sets for spec in geometry]
     rows = []
-    with track("scoring", len(sets) * len(geometry), unit="scores") as advance:
-        for pairs in sets:
-            size = pairs.shared.size
-            for spec in geometry:
-                shuffled = _cached(
-                    pairs.key("shuffles/2", spec, inference.permutations, study.seed, size),
-                    partial(_shuffles, pairs, spec, inference.permutations, study.seed),
-                )
-                interval = _cached(
-                    pairs.key("interval/1", spec, inference.subsamples, inference.level, study.seed),
-                    partial(_interval, pairs, spec, study),
-                )
-                rows.append(_row(pairs, spec, shuffled, interval))
-                advance(1)
+    with track("scoring", len(units), unit="scores") as advance:
+        for row in in_parallel(lambda unit: _unit(study, *unit), units, [len(pairs.features_a) for pairs, _ in units]):
+            rows.append(row)
+            advance(1)
     table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "null"])
     return table.assign(p_family=_family(table))
+
+
+def in_parallel(work: Callable[[T], R], units: list[T], pairs: list[int]) -> Iterator[R]:
+    """work(unit) in order: small sets of pairs at the same time, large ones one by one with all of BLAS's threads."""
+    if max(pairs, default=0) > _LARGE:
+        return map(work, units)
+    return each(work, units)
+
+
+def _unit(study: Study, pairs: PairSet, spec: MetricSpec) -> dict[str, Any]:
+    """One measure on one set of pairs."""
+    inference = study.inference
+    shuffled = cached(
+        pairs.key("shuffles/2", spec, inference.permutations, study.seed, pairs.shared.size),
+        partial(_shuffles, pairs, spec, inference.permutations, study.seed),
+    )
+    interval = cached(
+        pairs.key("interval/1", spec, inference.subsamples, inference.level, study.seed),
+        partial(_interval, pairs, spec, study),
+    )
+    return _row(pairs, spec, shuffled, interval)
 
 
 def with_q(scores: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -213,7 +228,8 @@ def _interval(pairs: PairSet, spec: MetricSpec, study: Study) -> dict[str, Any]:
     return {"low": found.low, "high": found.high, "flags": list(found.flags)}
 
 
-def _cached(key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def cached(key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A piece of work by its key, from the cache or done now."""
     path = cache_root() / "scores" / f"{key}.json"
     if not path.exists():
         write_json(path, compute())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from unifeat.errors import UserError
 from unifeat.progress import track
 from unifeat.spaces import Space
 from unifeat.steps.match import Cell
-from unifeat.steps.score import NAN, PairSet, score_sets
-from unifeat.storage import cache_root, write_json
+from unifeat.steps.score import NAN, PairSet, cached, in_parallel, score_sets
 from unifeat.study import MetricSpec, Study, SubspacesSpec
 from unifeat.subspaces import (
     control_lists,
@@ -34,6 +33,7 @@ RATES = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "side", "features", "matched", "rate", "rate_expected"),
     *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "flags"),
 ]
+_NO_SUBSETS = {"subset_mean": NAN, "subset_sd": NAN, "subset_p": NAN}
 _PAIR, _COUNTS = ["feature_a", "feature_b"], ["count_a", "count_b"]
 Lists = dict[str, tuple[str, ...]]
 
@@ -94,12 +94,15 @@ def score_subspaces(study: Study, subspaces: Subspaces) -> pd.DataFrame:
     scores = score_sets(study, subspaces.sets, geometry)
     if not study.subspaces.subsets or scores.empty:
         return scores
+    units = [
+        (pairs, pool, spec) for pairs, pool in zip(subspaces.sets, subspaces.pools, strict=True) for spec in geometry
+    ]
     found = []
-    with track("random subsets", len(scores), unit="scores") as advance:
-        for pairs, pool in zip(subspaces.sets, subspaces.pools, strict=True):
-            for spec in geometry:
-                found.append(_against_subsets(study, pairs, pool, spec))
-                advance(1)
+    with track("random subsets", len(units), unit="scores") as advance:
+        work = partial(_against_subsets, study)
+        for row in in_parallel(lambda unit: work(*unit), units, [len(pairs.features_a) for pairs, _, _ in units]):
+            found.append(row)
+            advance(1)
     return scores.assign(**pd.DataFrame(found, index=scores.index))
 
 
@@ -157,29 +160,30 @@ def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[
 def _against_subsets(study: Study, pairs: PairSet, pool: pd.DataFrame | None, spec: MetricSpec) -> dict[str, float]:
     """The category's score beside as many pairs that fire as often; two-sided, since it may be less alike too."""
     assert study.subspaces is not None
-    nothing = {"subset_mean": NAN, "subset_sd": NAN, "subset_p": NAN}
     if pool is None or not len(pairs.features_a):
-        return nothing
+        return dict(_NO_SUBSETS)
     everything = pool[_PAIR + _COUNTS].sort_values(_PAIR, ignore_index=True)
     draws = study.subspaces.subsets
     key = pairs.key("subsets/1", spec, draws, study.seed, everything.to_numpy().tolist())
-    path = cache_root() / "scores" / f"{key}.json"
-    if not path.exists():
-        place = pd.MultiIndex.from_frame(everything[_PAIR])
-        chosen = place.get_indexer(pd.MultiIndex.from_arrays([pairs.features_a, pairs.features_b]))
-        try:
-            test = subset_test(
-                spec.metric,
-                pairs.a.decoder[everything["feature_a"]],
-                pairs.b.decoder[everything["feature_b"]],
-                chosen,
-                pair_frequency(everything["count_a"], everything["count_b"]),
-                draws=draws,
-                seed=study.seed,
-                **spec.settings,
-            )
-        except UserError:
-            return nothing  # too few pairs for the measure: its own row says so
-        p = min(1.0, 2 * min(test.p_low, test.p_high))
-        write_json(path, {"subset_mean": test.null_mean, "subset_sd": test.null_sd, "subset_p": p})
-    return json.loads(path.read_text(encoding="utf-8"))
+    return cached(key, partial(_subsets, study, pairs, everything, spec))
+
+
+def _subsets(study: Study, pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec) -> dict[str, float]:
+    assert study.subspaces is not None
+    place = pd.MultiIndex.from_frame(everything[_PAIR])
+    chosen = place.get_indexer(pd.MultiIndex.from_arrays([pairs.features_a, pairs.features_b]))
+    try:
+        test = subset_test(
+            spec.metric,
+            pairs.a.decoder[everything["feature_a"]],
+            pairs.b.decoder[everything["feature_b"]],
+            chosen,
+            pair_frequency(everything["count_a"], everything["count_b"]),
+            draws=study.subspaces.subsets,
+            seed=study.seed,
+            **spec.settings,
+        )
+    except UserError:
+        return dict(_NO_SUBSETS)  # too few pairs for the measure: its own row says so
+    p = min(1.0, 2 * min(test.p_low, test.p_high))
+    return {"subset_mean": test.null_mean, "subset_sd": test.null_sd, "subset_p": p}
