@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unifeat.errors import UserError
-from unifeat.models.hooks import HookKind, HookPoint
+from unifeat.models.hooks import HookKind, HookPoint, capturing
 
 if TYPE_CHECKING:
     from unifeat.models.language import LanguageModel
@@ -23,33 +23,37 @@ _ADDED: tuple[HookKind, HookKind] = ("attn_out", "mlp_out")
 _BLOCK: tuple[HookKind, ...] = ("resid_pre", *_ADDED, "resid_post")
 
 
-def probe(model: LanguageModel, points: list[HookPoint]) -> None:
-    """One forward pass over two sequences that differ in their last token.
+class _EnoughError(Exception):
+    """Ends a forward pass."""
 
-    Checked: activations have the width the configuration says; no position sees a later one; and at layers where
-    `points` read `attn_out` or `mlp_out`, resid_pre + attn_out + mlp_out = resid_post up to rounding.
+
+def probe(model: LanguageModel, points: list[HookPoint]) -> None:
+    """A forward pass over two sequences that differ in their last token, no deeper than needed: mostly one block.
+
+    Checked: the first block's output has the width the configuration says; no position of it sees a later one; and at
+    layers where `points` read `attn_out` or `mlp_out`, resid_pre + attn_out + mlp_out = resid_post up to rounding.
 
     Raises:
         UserError: one of these does not hold.
     """
     added = sorted({point.layer for point in points if point.kind in _ADDED})
-    last_block = HookPoint(len(model.blocks) - 1)
+    first = HookPoint(0)
     # The points asked for come first: what a block lacks is then named by the point that the user asked for.
-    wanted = [*points, last_block, *(HookPoint(layer, kind) for layer in added for kind in _BLOCK)]
+    wanted = [*points, first, *(HookPoint(layer, kind) for layer in added for kind in _BLOCK)]
     config: Any = model.decoder.config
     vocabulary = int(config.vocab_size)
     ids = torch.arange(_TOKENS).repeat(2, 1) % vocabulary
     ids[1, -1] = (_TOKENS + 1) % vocabulary
-    seen = model.activations(ids, list(dict.fromkeys(wanted)))
-    last = seen[last_block].to(torch.float64)
-    if last.shape[-1] != model.d_model:
+    seen = _values(model, ids, list(dict.fromkeys(wanted)), deepest=max(added, default=0))
+    block = seen[first].to(torch.float64)
+    if block.shape[-1] != model.d_model:
         raise UserError(
-            f"model {model.name}: its blocks put out {last.shape[-1]} values a token and its configuration says "
+            f"model {model.name}: its blocks put out {block.shape[-1]} values a token and its configuration says "
             f"{model.d_model}; this architecture is not supported yet"
         )
-    if not bool(torch.isfinite(last).all()):
+    if not all(bool(torch.isfinite(value).all()) for value in seen.values()):
         return  # the text will show it too, and the error then names the layer
-    one, other = last[:, :-1]
+    one, other = block[:, :-1]
     if float((one - other).norm()) > torch.finfo(model.dtype).eps ** 0.5 * float(one.norm()):
         raise UserError(
             f"model {model.name} ({model.architecture}): its tokens see later ones, so it is not a causal language "
@@ -61,6 +65,24 @@ def probe(model: LanguageModel, points: list[HookPoint]) -> None:
                 f"model {model.name} ({model.architecture}), layer {layer}: what its attention and MLP modules put out "
                 "is not what they add to the residual stream; use the hook points resid_pre and resid_post"
             )
+
+
+@torch.inference_mode()
+def _values(model: LanguageModel, ids: Tensor, points: list[HookPoint], deepest: int) -> dict[HookPoint, Tensor]:
+    """Values at those of the points that are reached when the pass ends after block `deepest`."""
+
+    def end(*_: Any) -> None:
+        raise _EnoughError
+
+    with capturing(model.blocks, points) as seen:
+        handle = model.blocks[deepest].register_forward_hook(end)
+        try:
+            model.decoder(input_ids=ids.to(model.device), use_cache=False)
+        except _EnoughError:
+            pass
+        finally:
+            handle.remove()
+    return {point: value.reshape(*ids.shape, -1).to(model.device) for point, value in seen.items()}
 
 
 def adds_up(before: Tensor, attention: Tensor, mlp: Tensor, after: Tensor) -> bool:
