@@ -36,7 +36,7 @@ from unifeat.storage import cache_root, key_of, write_json
 from unifeat.text.corpus import Corpus, Part
 
 CHECK_TOKENS = 3000
-_FEWEST = 100  # rows; an FVU of fewer says little
+_FEWEST = 500  # rows: fewer vary less than a text does, so that their FVU says little
 Checkable = tuple[Encoder, str]  # an encoder with its SAE's name
 
 

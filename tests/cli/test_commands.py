@@ -112,6 +112,7 @@ def test_check(warm: Warm, place: Place) -> None:
     assert re.search(r"L0 +4\.0 +4\b", done.out)
     assert re.search(r"FVU +0\.\d", done.out)
     assert "loss recovered" in done.out
+    assert "top-k of 4" in done.out
     assert "layer 1, resid_post" in done.out
     again = place.unifeat(warm, "check", place.home / "saes/one_0", *args, "--documents", 5, "--context", 32, "--json")
     found = json.loads(again.out)

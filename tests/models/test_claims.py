@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tiny import tiny_sae
 from unifeat.models.claims import Claims, claims_of, parse_hook
 from unifeat.models.hooks import HookPoint
-from unifeat.models.sae import load_sae
+from unifeat.models.saes import load_sae, reading_of
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,22 @@ def test_the_registry(tmp_path: Path, name: str, l0: float | None, explained: fl
     sae = load_sae(tiny_sae(tmp_path / "sae", 8))
     claims = claims_of(sae, name)
     assert (claims.l0, claims.variance_explained, claims.source) == (l0, explained, source)
+
+
+def test_what_the_reader_of_the_format_found(tmp_path: Path):
+    """Where neither metadata nor registry nor name say anything."""
+    sae = load_sae(tiny_sae(tmp_path / "sae", 8))
+    sae.unifeat_reading = replace(
+        reading_of(sae),
+        hook="blocks.5.hook_resid_pre",
+        model="tiny",
+        bos=True,
+        claimed_l0=7.0,
+        claimed_variance_explained=0.6,
+    )
+    claims = claims_of(sae, tmp_path / "sae")
+    assert (claims.point, claims.model, claims.bos) == (HookPoint(5, "resid_pre"), "tiny", True)
+    assert (claims.l0, claims.variance_explained, claims.source) == (7.0, 0.6, "its checkpoint")
 
 
 def test_a_point_is_one_that_is_read():

@@ -96,6 +96,26 @@ def test_shipped_saes_are_what_their_cards_say(study: Study, name: str) -> None:
         assert stated["dead_share"] < 0.15  # of 40,000 tokens: rare features have not fired yet
 
 
+def test_check_of_a_shipped_sae(study: Study) -> None:
+    """With everything left to its config it fits; at the layers next to its own, the check names its own."""
+    from unifeat.models.check import check_sae
+
+    spec = study.models["smollm2"]
+    group = next(g for g in study.spaces if g.model == "smollm2")
+    folder = group.sae.format(layer=15)
+    checked = check_sae(folder, spec.name, dtype=spec.dtype, tokens=4096)
+    assert (checked.point, checked.bos, checked.findings) == (HookPoint(15), False, [])
+    assert checked.quality.l0 == pytest.approx(32, abs=0.1)
+    assert checked.quality.fvu < 0.35
+    assert checked.loss is not None
+    assert checked.loss.recovered > 0.9
+    # The model predicts English well below the uniform 10.8 nats, and zeros in its middle leave it nothing.
+    assert checked.loss.clean < checked.loss.spliced < 5 < 10 < checked.loss.zeroed
+    for layer in (14, 16):
+        wrong = check_sae(folder, spec.name, layer, dtype=spec.dtype, tokens=2048, loss=False)
+        assert any("with layer 15, resid_post" in finding.text for finding in wrong.findings)
+
+
 def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
     """A small demo: many mutual pairs that hold on other documents, far above shifted text, SVCCA above its null."""
     small = study.model_copy(

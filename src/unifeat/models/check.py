@@ -25,7 +25,7 @@ from unifeat.models.claims import Claims, claims_of
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
 from unifeat.models.language import bos_of, load_language_model, read_config, tokenizer_digest
 from unifeat.models.quality import Quality
-from unifeat.models.sae import check_width, load_sae
+from unifeat.models.saes import Reading, check_width, load_sae, reading_of
 from unifeat.models.splice import Loss, measure_loss
 from unifeat.models.verdict import Finding, judge
 from unifeat.text.corpus import Corpus, Part, build_corpus
@@ -45,6 +45,7 @@ class Checked:
         quality: FVU, L0, dead share.
         decoder_norms: least, median and largest norm of the decoder's rows.
         masked: tokens read and left out.
+        reading: how the checkpoint was read: format, normalisation, gate, folds.
         claims: what the SAE says of itself.
         own, others: the reading as loaded and other ones, on the same, fewer tokens.
         loss: cross-entropies with the reconstruction spliced in, or None if not asked for.
@@ -59,6 +60,7 @@ class Checked:
     quality: Quality
     decoder_norms: tuple[float, float, float]
     masked: Masked
+    reading: Reading
     claims: Claims
     own: Alternative
     others: list[Alternative]
@@ -82,6 +84,7 @@ class Checked:
             "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
             "masked": asdict(self.masked),
             "loss": None if self.loss is None else self.loss.as_dict(),
+            "read_as": asdict(self.reading),
             "claims": asdict(self.claims),
             "readings": [asdict(a) for a in (self.own, *self.others)],
             "fits": self.fits,
@@ -168,6 +171,7 @@ def check_sae(
         quality=quality,
         decoder_norms=decoder_norms(loaded),
         masked=masked,
+        reading=reading_of(loaded),
         claims=claims,
         own=own,
         others=others,

@@ -1,6 +1,7 @@
 """What an SAE says of itself: its L0 and variance explained, and the model and hook point it was trained on.
 
-Read from unifeat's own card (`training.json`), SAELens' registry, the SAE's metadata and its name, in this order.
+Read from unifeat's own card (`training.json`), SAELens' registry, the SAE's name and metadata, in this order, and,
+where these are silent, from what its format's reader found (`saes.Reading`).
 """
 
 from __future__ import annotations
@@ -75,10 +76,14 @@ def claims_of(sae: Any, name: str | Path) -> Claims:
     """
     metadata = getattr(sae.cfg, "metadata", None)
     said = metadata if isinstance(metadata, dict) else metadata.to_dict() if metadata is not None else {}
+    reading = getattr(sae, "unifeat_reading", None)
     k = getattr(sae.cfg, "k", None)
-    hook, layer = parse_hook(said.get("hook_name"))
-    model = said.get("model_name")
+    hook, layer = parse_hook(said.get("hook_name") or getattr(reading, "hook", None))
+    model = said.get("model_name") or getattr(reading, "model", None)
+    bos = said.get("prepend_bos")
     l0, explained, source = _figures(str(name), said)
+    if source is None and reading is not None and reading.claimed_l0 is not None:
+        l0, explained, source = reading.claimed_l0, reading.claimed_variance_explained, "its checkpoint"
     return Claims(
         l0=l0,
         variance_explained=explained,
@@ -86,7 +91,7 @@ def claims_of(sae: Any, name: str | Path) -> Claims:
         hook=hook,
         layer=layer,
         model=None if model is None else str(model),
-        bos=said.get("prepend_bos"),
+        bos=bos if bos is not None else getattr(reading, "bos", None),
         source=source,
     )
 

@@ -30,6 +30,7 @@ def show(checked: Checked, *, as_json: bool = False) -> None:
         f"{quality.tokens:,} tokens of {text} ({_masked(checked)})",
         soft_wrap=True,
     )
+    console.print(_read_as(checked), soft_wrap=True)
     if checked.claims.model and not same_model(checked.claims.model, checked.model):
         console.print(f"The SAE names the model {checked.claims.model}.", soft_wrap=True)
     console.print(_figures(checked))
@@ -39,6 +40,14 @@ def show(checked: Checked, *, as_json: bool = False) -> None:
         console.print(Text(label + finding.text, style=_STYLES[finding.level]), soft_wrap=True)
     if not checked.findings:
         console.print(Text("The SAE does what it says, and no other reading explains more.", style="green"))
+
+
+def _read_as(checked: Checked) -> str:
+    reading = checked.reading
+    words = [f"read as {reading.format}, {reading.architecture}: {reading.gate}"]
+    words.append(f"normalisation {reading.normalisation}")
+    words.append(f"{'decoder' if reading.pre_bias else 'no'} bias subtracted first")
+    return "; ".join([*words, *(f"folded in: {fold}" for fold in reading.folds)])
 
 
 def _masked(checked: Checked) -> str:
