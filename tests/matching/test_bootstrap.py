@@ -258,9 +258,7 @@ def simulation() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def covered(simulation: ModuleType) -> dict[str, float]:
-    pair_a, pair_b = np.divmod(np.arange(simulation.FEATURES**2), simulation.FEATURES)
-    r = simulation.truth(pair_a, pair_b, documents=4000).reshape(simulation.FEATURES, -1)
-    return simulation.coverage(24, 40, 120, r)
+    return simulation.coverage(24, 40, 120, simulation.truth(documents=4000))
 
 
 def test_intervals_of_r_hold_the_truth(covered: dict[str, float]) -> None:
