@@ -31,7 +31,7 @@ SIZES = [20, 40, 80, 160, 320]
 SHARES = np.array([0.01, 0.02, 0.03, 0.045, 0.065, 0.09, 0.125, 0.17, 0.23, 0.3, 0.4, 0.5, 0.62, 0.75, 0.88, 1.0])
 NOISE, DECAY = 0.6, 0.3
 SHUFFLES, POWER = 19, 0.8
-PLAIN = 0.001  # tail probability of a power of POWER at which a share needs no more studies
+PLAIN = 1e-4  # tail probability of a power of POWER at which a share needs no more studies
 
 
 def detected(case: str, n: int, share: float, seed: int) -> bool:
@@ -47,13 +47,13 @@ def detected(case: str, n: int, share: float, seed: int) -> bool:
     return True
 
 
-def power_of(case: str, n: int, share: float, studies: int) -> float:
-    """Share of studies that detect; fewer of them where it is plain on which side of POWER it lies."""
+def power_of(case: str, n: int, share: float, studies: int, *, whole: bool = False) -> float:
+    """Share of studies that detect; unless `whole`, of fewer where it is plain on which side of POWER it lies."""
     found = 0
     for done in range(1, studies + 1):
         found += detected(case, n, share, done - 1)
         below, above = binom.cdf(found, done, POWER), binom.sf(found - 1, done, POWER)
-        if done % 10 == 0 and min(below, above) < PLAIN:
+        if not whole and done % 10 == 0 and min(below, above) < PLAIN:
             break
     return found / done
 
@@ -62,7 +62,7 @@ def smallest_share(case: str, n: int, studies: int) -> tuple[float, dict[float, 
     """Where power crosses POWER (NaN: nowhere up to 1), and the power at each share tried.
 
     Bisection over `SHARES`, as power grows with the share; then a straight line between the two neighbours of the
-    crossing, over the logarithm of the share. The same seeds at every share.
+    crossing, over the logarithm of the share.
     """
     tried: dict[float, float] = {}
 
@@ -80,8 +80,9 @@ def smallest_share(case: str, n: int, studies: int) -> tuple[float, dict[float, 
         low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     if low < 0:
         return float(SHARES[0]), tried
-    below, above = tried[float(SHARES[low])], tried[float(SHARES[high])]
-    part = (POWER - below) / (above - below)
+    # Studies that ended early lean away from POWER: the two neighbours get all of theirs.
+    below, above = (power_of(case, n, float(SHARES[place]), studies, whole=True) for place in (low, high))
+    part = np.clip((POWER - below) / (above - below), 0.0, 1.0) if above > below else 0.5
     return float(np.exp(np.interp(part, [0, 1], np.log(SHARES[[low, high]])))), tried
 
 
