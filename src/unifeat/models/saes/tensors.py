@@ -24,7 +24,8 @@ def read_tensors(files: Files, name: str) -> dict[str, Tensor]:
     path = files.path(name)
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as held:
+            # opened here, since np.load leaves a damaged archive open
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
                 return {key: torch.from_numpy(held[key]) for key in held.files}
         from safetensors import SafetensorError
         from safetensors.torch import load_file
