@@ -24,12 +24,11 @@ from unifeat.models.alternatives import (
     with_other_input,
     with_other_layout,
 )
-from unifeat.models.check import first_parts, reconstructs
+from unifeat.models.check import first_parts
 from unifeat.models.claims import claims_of
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening
-from unifeat.models.quality import encode_rows
 from unifeat.models.verdict import Finding, judge
 from unifeat.progress import say
 from unifeat.storage import cache_root, key_of, write_json
@@ -98,10 +97,6 @@ def _check(
     x, _, _ = activations.without_sinks(point)
     if len(x) < _FEWEST:
         return {"tokens": len(x), "findings": []}
-    if not reconstructs(sae):
-        l0 = float(sum(int((codes != 0).sum()) for _, codes in encode_rows(sae, x))) / len(x)
-        findings = judge(None, l0, claims, point=point, model=model.name)
-        return {"tokens": len(x), "l0": round(l0, 3), "findings": [asdict(f) for f in findings]}
     quality, some = quality_on(sae, x), spread_rows(x)
     own, others = as_read(sae, some), at_points(sae, activations, near)
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     Raises:
         UserError: when the disk is full.
     """
-    aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    # Two threads may come to the same piece at the same time, and then write the same.
+    aside = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
     with _removed_on_error(aside, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(aside)

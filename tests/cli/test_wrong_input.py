@@ -198,7 +198,9 @@ CASES = {
     "another field": Case(r"'content'.*\['text'\]", text(field="content")),
     "not JSON": Case("line 2: not JSON", text_file("bad.jsonl", '{"text": "a"}\n{"text": \n')),
     "not UTF-8": Case(r"latin\.txt is not UTF-8", text_file("latin.txt", "Ünder".encode("latin-1"))),
-    "shorter than a window": Case("fewer than one window of 32", text_file("short.txt", "The sea.")),
+    "shorter than a window": Case(
+        "fewer than one window of 32", text_file("short.jsonl", '{"text": "The sea."}\n' * 2)
+    ),
     "one document to halve": Case("one document", text_file("one.jsonl", ONE_DOCUMENT)),
     "window longer than the model takes": Case("tiny-gpt2.*256 tokens", text(context=512)),
     # the models

@@ -129,8 +129,6 @@ def check_sae(
     loaded = load_sae(sae)
     claims = claims_of(loaded, sae)
     point = _point(claims, sae, layer, hook)
-    if not reconstructs(loaded):
-        raise UserError(f"SAE {sae} is a transcoder: its output is not what it reads, so that no FVU can judge it")
     n_layers = read_config(model, dtype).num_hidden_layers
     near = neighbours(point, n_layers)
     language_model = load_language_model(model, [point, *near], dtype=dtype, device=device, whole=loss)
@@ -178,11 +176,6 @@ def check_sae(
         loss=lost,
         findings=judge(quality.fvu, quality.l0, claims, point=point, model=model, own=own, others=others),
     )
-
-
-def reconstructs(sae: Any) -> bool:
-    """Whether an SAE's output is what it reads, which a transcoder's is not."""
-    return "transcoder" not in str(sae.cfg.architecture())
 
 
 def decoder_norms(sae: Any) -> tuple[float, float, float]:

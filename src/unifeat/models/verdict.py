@@ -45,7 +45,7 @@ class Finding:
 
 
 def judge(
-    fvu: float | None,
+    fvu: float,
     l0: float,
     claims: Claims,
     *,
@@ -57,7 +57,7 @@ def judge(
     """Faults, warnings, and what is likely behind them, in this order.
 
     Args:
-        fvu, l0: of the SAE at `point` of the model; no FVU of a transcoder, whose output is not what it reads.
+        fvu, l0: of the SAE at `point` of the model.
         own: the reading as loaded, on the rows that `others` were measured on.
         others: other readings.
     """
@@ -89,9 +89,9 @@ def _near_one(factor: float | None) -> bool:
     return factor is not None and 1 / _NEAR_ONE < factor < _NEAR_ONE
 
 
-def _faults(fvu: float | None, l0: float, claims: Claims) -> list[Finding]:
+def _faults(fvu: float, l0: float, claims: Claims) -> list[Finding]:
     found = []
-    if fvu is not None and not fvu <= 1:
+    if not fvu <= 1:  # NaN too
         found.append(Finding("fault", f"FVU is {fvu:.3g}: the mean activation would be a better reconstruction"))
     expected = claims.expected_l0
     if expected and not expected / L0_FACTOR <= l0 <= expected * L0_FACTOR:
@@ -100,8 +100,8 @@ def _faults(fvu: float | None, l0: float, claims: Claims) -> list[Finding]:
     return found
 
 
-def _shortfall(fvu: float | None, claims: Claims) -> list[Finding]:
-    if fvu is None or not fvu <= 1:
+def _shortfall(fvu: float, claims: Claims) -> list[Finding]:
+    if not fvu <= 1:
         return []
     stated = claims.variance_explained
     if stated is not None and 1 - fvu < stated - _SHORT:
