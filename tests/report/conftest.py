@@ -115,6 +115,8 @@ def _space(group: str, layer: int, width: int) -> dict:
         "alive": width - 5,
         "dead_share": 5 / width,
         "codes": "/cache/codes/0123",
+        "control": None,
+        "warnings": [],
     }
 
 

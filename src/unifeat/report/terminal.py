@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unifeat.report.categories import of_cell
 from unifeat.report.contexts import visible
+from unifeat.report.glance import at_a_glance
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,
@@ -23,6 +25,8 @@ from unifeat.report.tables import (
     number,
     percent,
     probability,
+    richest,
+    role,
     rows_of,
     scores_of,
     span,
@@ -70,13 +74,59 @@ def _show_run(console: Console, run: Run) -> None:
         heldout = f", {span(own['tokens_heldout'])} held out" if own["tokens_heldout"].any() else ""
         console.print(f"{' × '.join(groups)}: {span(own['tokens_aligned'])} tokens in both ({shares})")
         console.print(f"  pairs found on {span(own['tokens_fitted'])}{heldout}")
-    for groups in group_pairs(run):
+    _glance(console, run)
+    ordinary = [groups for groups in group_pairs(run) if not role(run, groups)]
+    for groups in ordinary or group_pairs(run):
         console.print(Text(f"\n{groups[0]} (down) × {groups[1]} (across)", style="bold"))
         _grid(console, "pairs kept", table, groups, [(_counts, ", mean r → held out"), (_kept, "")])
         for measure in measures(run):
             _grid(console, measure.label, scores_of(run, measure), groups, _SCORE_WAYS)
+    _categories(console, run)
     marked = f"* q < {SIGNIFICANT:g}. The null shuffles which decoder row goes with which, among the pairs kept."
     console.print(Text(f"\n{marked}", style="dim"))
+
+
+def _glance(console: Console, run: Run) -> None:
+    """One line for each two groups of spaces, controls and ceilings among them."""
+    ways, lines = at_a_glance(run)
+    if len(lines) == 1 and lines[0].kept_shifted == "–":
+        return
+    console.print(Text("\nat a glance: ranges over the layers; scores corrected for chance", style="dim"))
+    headings = ["", "pairs", "shifted", "held-out r", "again", *(way.label for way in ways)]
+    rows: list[list[Any]] = []
+    for line in lines:
+        name = " × ".join(line.groups) + (f" ({line.role})" if line.role else "")
+        rows.append([name, line.kept, line.kept_shifted, line.heldout, line.found_again, *line.scores])
+    table = _framed(headings, rows, 1)
+    if console.measure(table).minimum <= console.width:
+        console.print(table)
+        return
+    for row in rows:  # too narrow for columns
+        console.print(Text(str(row[0]), style="bold"))
+        facts = zip(headings[1:], row[1:], strict=True)
+        console.print("  " + "; ".join(f"{what} {value}" for what, value in facts))
+
+
+def _categories(console: Console, run: Run) -> None:
+    """The categories of the pair of spaces that shares most: how many are matched, and their scores."""
+    table = cells(run)
+    cell = rows_of(table)[richest(run)]
+    found = of_cell(run, cell)
+    if found is None:
+        return
+    console.print(Text(f"\nsubspaces of {cell.space_a} × {cell.space_b}: score (random subsets)", style="dim"))
+    headings = ["", "features", "matched / expected", "pairs", *found["measures"]]
+    rows = [
+        [
+            line["name"],
+            " × ".join(rate["features"] for rate in line["rates"]),
+            line["rates"][0]["rate"],
+            line["n"],
+            *(f"{score['score']} ({score['subsets']})" for score in line["scores"]),
+        ]
+        for line in found["lines"]
+    ]
+    console.print(_framed(headings, rows, 1))
 
 
 def _of(table: pd.DataFrame, groups: tuple[str, str]) -> pd.DataFrame:
