@@ -183,7 +183,8 @@ def restore(trainer: Any, state: dict[str, Any]) -> None:
         scheduler.load_state_dict(state["coefficients"][name])
     trainer.activation_scaler.scaling_factor = state["scaling_factor"]
     for name in _COUNTERS:
-        setattr(trainer, name, state[name])
+        value = state[name]
+        setattr(trainer, name, value.to(trainer.cfg.device) if isinstance(value, Tensor) else value)
 
 
 @torch.no_grad()
