@@ -20,6 +20,12 @@ STUDY: dict[str, Any] = {
     ],
 }
 TRAIN = {"text": {"source": "some/dataset"}}
+MATRYOSHKA = {"text": {"source": "x"}, "architecture": "matryoshka", "features": 64}
+
+
+def own_training(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The spaces, the first of them with training settings of their own."""
+    return [STUDY["spaces"][0] | {"train": settings}, *STUDY["spaces"][1:]]
 
 
 def write(folder: Path, data: Any) -> Path:
@@ -74,6 +80,19 @@ def test_dumped_and_loaded_is_the_same(tmp_path: Path, changes: dict[str, Any]):
     assert again == study
     assert dump_study(again) == dump_study(study)
     assert "exclude_tokens" in dump_study(study), "every default is written out"
+
+
+def test_a_group_of_spaces_overrides_what_train_says(tmp_path: Path):
+    base = {"text": {"source": "x"}, "architecture": "jumprelu", "sparsity": 0.5, "features": 64, "k": 8, "seed": 3}
+    study = load(tmp_path, train=base, spaces=own_training({"seed": 0, "features": 128}))
+    assert study.train is not None
+    own = study.train.overridden(study.spaces[0].train)
+    assert (own.seed, own.features, own.k, own.sparsity) == (0, 128, 8, 0.5)
+    assert study.train.overridden(study.spaces[1].train) == study.train
+    # What was said of another architecture goes with it.
+    topk = load(tmp_path, train=base, spaces=own_training({"architecture": "topk"}))
+    assert topk.train is not None
+    assert topk.train.overridden(topk.spaces[0].train).sparsity is None
 
 
 def test_is_frozen(tmp_path: Path):
@@ -171,6 +190,11 @@ class TestUnknownKeys:
             ({"geometry": [{"metric": "cka", "setings": {}}]}, "geometry.0.setings", "settings"),
             ({"train": {"text": {"source": "x", "documnets": 3}}}, "train.text.documnets", "documents"),
             ({"train": {"text": {"source": "x"}, "feature": 3}}, "train.feature", "features"),
+            (
+                {"spaces": [{"model": "a", "layers": 1, "sae": "x", "train": {"sede": 1}}]},
+                "spaces.0.train.sede",
+                "seed",
+            ),
         ],
     )
     def test_suggest_the_nearest(self, tmp_path: Path, changes: dict[str, Any], key: str, nearest: str):
@@ -200,6 +224,20 @@ class TestWrongValues:
             ({"name": "a/b"}, ["name"]),
             ({"train": {"text": {"source": "x"}, "k": 64, "features": 32}}, ["train", "k = 64 features"]),
             ({"train": {"text": {"source": "x"}, "architecture": "standard"}}, ["train.architecture", "'topk'"]),
+            ({"train": {"text": {"source": "x"}, "batch": 64, "buffer": 32}}, ["train", "buffer = 32", "batch of 64"]),
+            ({"train": {"text": {"source": "x"}, "levels": [8]}}, ["train", "levels are for architecture matryoshka"]),
+            ({"train": MATRYOSHKA | {"levels": []}}, ["train", "levels []", "grow and stay below features = 64"]),
+            ({"train": MATRYOSHKA | {"levels": [16, 8]}}, ["train", "levels [16, 8]", "below features = 64"]),
+            ({"train": MATRYOSHKA | {"levels": [16, 64]}}, ["train", "levels [16, 64]"]),
+            ({"train": MATRYOSHKA | {"levels": [0, 16]}}, ["train", "a width is at least 1"]),
+            ({"train": {"text": {"source": "x"}, "sparsity": 2}}, ["train", "sparsity is for", "topk is told by k"]),
+            ({"train": {"text": {"source": "x"}, "dead_after": 0}}, ["train.dead_after"]),
+            ({"train": {"text": {"source": "x"}, "seed": -1}}, ["train.seed"]),
+            (
+                {"train": {"text": {"source": "x"}}, "spaces": own_training({"k": 64, "features": 32})},
+                ["train of the spaces a", "k = 64 features cannot be active of 32"],
+            ),
+            ({"spaces": own_training({"seed": 1})}, ["the spaces a have a train section, and the study has none"]),
         ],
     )
     def test_name_the_place(self, tmp_path: Path, changes: dict[str, Any], words: list[str]):

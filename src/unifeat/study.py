@@ -194,7 +194,7 @@ class TrainSpec(_Part):
     batch: int = Field(1024, gt=0, description="activations a step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate; warmed up, held, then lowered to nothing")
     auxiliary: float = Field(1.0, ge=0, description="weight of the loss that has dead features explain what is left")
-    dead_after: int = Field(100_000, gt=0, description="activations without firing that make a feature dead")
+    dead_after: int = Field(50_000, gt=0, description="activations without firing that make a feature dead")
     sparsity: float | None = Field(
         None, gt=0, description="weight of the penalty: on L0's distance from k (jumprelu) or on L1 (relu)"
     )

@@ -9,7 +9,7 @@ def trained_table(trained: list[Trained]) -> list[list[str]]:
     """A head and a row for each SAE: what it reached on held-out documents."""
     rows = [["SAE", "features", "FVU", "L0", "dead", "loss recovered", "held-out tokens"]]
     for one in trained:
-        quality = one.quality
+        quality, recovered = one.quality, one.loss.recovered
         rows.append(
             [
                 one.folder.name,
@@ -17,7 +17,7 @@ def trained_table(trained: list[Trained]) -> list[list[str]]:
                 f"{quality.fvu:.3f}",
                 f"{quality.l0:.1f}",
                 f"{quality.dead_share:.1%}",
-                f"{one.loss.recovered:.3f}",
+                f"{recovered:.3f}" if recovered == recovered else "–",
                 f"{quality.tokens:,}",
             ]
         )

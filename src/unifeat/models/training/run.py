@@ -102,7 +102,7 @@ def train_saes(
         sae.cfg.metadata.context_size = source.context
         sae.cfg.metadata.prepend_bos = prepend_bos
         write_sae(job.folder, sae, tensors[job], job.spec.save_dtype, about)
-        say(f"{job.folder}: held-out {qualities[job]}, loss recovered {losses[job].recovered:.3f}")
+        say(f"{job.folder}: held-out {qualities[job]}")
         results.append(Trained(job.folder, qualities[job], losses[job], about))
     checkpoints.clear()
     return results

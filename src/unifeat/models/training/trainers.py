@@ -85,11 +85,10 @@ def make_trainer(job: Job, d_in: int, device: torch.device, first: list[Tensor])
         sae=sae,
         data_provider=iter(()),
     )
-    trainer.activation_scaler.estimate_scaling_factor(
-        d_in=d_in, data_provider=iter(first), n_batches_for_norm_estimate=len(first)
-    )
+    sample = torch.cat(first).to(device)
+    trainer.activation_scaler.scaling_factor = d_in**0.5 / float(sample.norm(dim=-1).mean())
     # The mean is the bulk of a residual stream: starting there saves the first third of the training.
-    sae.b_dec.data.copy_(trainer.activation_scaler(torch.cat(first)).mean(0))
+    sae.b_dec.data.copy_(trainer.activation_scaler(sample).mean(0))
     return trainer
 
 
@@ -184,7 +183,8 @@ def restore(trainer: Any, state: dict[str, Any]) -> None:
         scheduler.load_state_dict(state["coefficients"][name])
     trainer.activation_scaler.scaling_factor = state["scaling_factor"]
     for name in _COUNTERS:
-        setattr(trainer, name, state[name])
+        value = state[name]
+        setattr(trainer, name, value.to(trainer.cfg.device) if isinstance(value, Tensor) else value)
 
 
 @torch.no_grad()
