@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from unifeat.matching.match import DIRECTED
 from unifeat.published.preset import PRESETS
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ def differences(study: dict[str, Any], models: list[str]) -> list[tuple[str, Any
             ]
         else:
             own_part = study[key]
-            found += [(f"{key}.{name}", v, own_part[name]) for name, v in settings.items() if own_part[name] != v]
+            undirected = key == "matching" and own_part["method"] not in DIRECTED
+            found += [
+                (f"{key}.{name}", v, own_part[name])
+                for name, v in settings.items()
+                if own_part[name] != v and not (undirected and name == "direction")
+            ]
     return found
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from unifeat.report import distributions, figures
 from unifeat.report.contexts import contexts, listed_pair
 from unifeat.report.glance import at_a_glance
+from unifeat.report.published import published
 from unifeat.report.summary import summary
 from unifeat.report.sure import hubs, score_columns, sure
 from unifeat.report.tables import (
@@ -81,6 +82,7 @@ def render(run: Run) -> str:
         "grids": [_grid(run, pair, drawn) for pair in group_pairs(run)],
         "cells": _cells(run, drawn),
         "first": richest(run),
+        "published": published(run, drawn),
         "scores": _scores(run),
         "flags": _flags(run),
         "columns": [("A", ""), ("B", ""), ("measure", ""), *((label, "n") for label, _, _ in score_columns(run))],
