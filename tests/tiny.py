@@ -118,6 +118,7 @@ def tiny_model(
     vocab: int = 512,
     seed: int = 0,
     tokenizer: TokenizerName = "bpe",
+    positions: int = CONTEXT,
 ) -> Path:
     """Write a transformers folder: config, random safetensors weights, fast tokenizer.
 
@@ -125,11 +126,12 @@ def tiny_model(
         folder: made if it is not there.
         architecture: one of `ARCHITECTURES`, or mamba.
         vocab: entries the tokenizer is trained to; the model's vocabulary is as large as the tokenizer's.
+        positions: how many it can take.
     """
     from transformers import AutoModelForCausalLM
 
     made = tiny_tokenizer(tokenizer, vocab)
-    model = AutoModelForCausalLM.from_config(tiny_config(architecture, layers, width, len(made)))
+    model = AutoModelForCausalLM.from_config(tiny_config(architecture, layers, width, len(made), positions))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -144,7 +146,7 @@ def tiny_model(
     return folder
 
 
-def tiny_config(architecture: str, layers: int, width: int, vocab: int) -> Any:
+def tiny_config(architecture: str, layers: int, width: int, vocab: int, positions: int = CONTEXT) -> Any:
     """A transformers configuration with 4 heads; DeepSeek's distils are Llamas and Qwen 2s."""
     import transformers as tf
 
@@ -152,12 +154,12 @@ def tiny_config(architecture: str, layers: int, width: int, vocab: int) -> Any:
     if architecture == "mamba":
         return tf.MambaConfig(hidden_size=width, num_hidden_layers=layers, state_size=8, **ids)
     if architecture == "gpt2":
-        return tf.GPT2Config(n_layer=layers, n_embd=width, n_head=4, n_positions=CONTEXT, **ids)
+        return tf.GPT2Config(n_layer=layers, n_embd=width, n_head=4, n_positions=positions, **ids)
     common = {
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": positions,
         **ids,
     }
     if architecture == "opt":

@@ -116,7 +116,7 @@ def _tell(space: str, name: str, findings: list[Finding], force: bool) -> None:
     if faults and not force:
         raise UserError(f"space {space}, SAE {name}: {said}. `unifeat check` tells more, --force goes on")
     if faults:
-        say(f"warning: space {space}: {said}; going on, as --force asks")
+        say(f"warning: space {space}: {said}; going on all the same")
     for finding in findings:
         if finding.level == "warning":
             say(f"warning: space {space}: {finding.text}")

@@ -26,7 +26,7 @@ from unifeat.models.language import (
 from unifeat.models.opening import Opening, describe_opening, opening_of
 from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
 from unifeat.models.saes.controls import random_directions
-from unifeat.models.saes.preactivation import check_pre_activation
+from unifeat.models.saes.preactivation import check_pre_activation, codes_for
 from unifeat.progress import say
 from unifeat.space_check import Checkable, check_spaces, checked_before, warnings_of
 from unifeat.storage import cache_root
@@ -116,7 +116,8 @@ def prepare_spaces(
             point = HookPoint(layer, group.hook)
             sae = load_sae(group.sae.format(layer=layer), format=group.format)
             check_width(sae, group.sae.format(layer=layer), f"{model_name} ({spec.name})", config.hidden_size)
-            if group.codes == "pre_activation":
+            codes = codes_for(sae, group.codes)
+            if codes == "pre_activation":
                 check_pre_activation(sae, group.sae.format(layer=layer))
             if group.random_directions is not None:
                 random_directions(sae, group.random_directions)
@@ -130,13 +131,14 @@ def prepare_spaces(
                 bos=bos,
                 mask=study.mask,
                 limit=study.text.windows,
-                codes=group.codes,
+                codes=codes,
             )
             store = CodeStore.create(cache_root() / "codes", settings)
             store.verify(corpus.groups, repair=repair)
-            encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store, group.codes))
+            encoders.append(Encoder(f"{group.name or model_name}@{layer}", point, sae, store, codes))
         plans.append(_Plan(model_name, spec, tokenizer, bos, encoders, [(g, n) for g in groups for n in g.layers]))
-    held = _check_all(plans, corpus, study.text.context, force)
+    # A preset repeats what was published, codes of the wrong layer among it: that is reported and stops nothing.
+    held = _check_all(plans, corpus, study.text.context, force or study.preset is not None)
     # The model that was checked last is loaded already.
     for plan in sorted(plans, key=lambda p: held is None or p is not held[0]):
         if plan.unfinished():
@@ -271,10 +273,12 @@ def _facts(encoder: Encoder) -> dict[str, Any]:
         "architecture": encoder.sae.cfg.architecture(),
         "tokens_read": int(totals["read"]),
         "masked": {reason: int(totals[reason]) for reason in ("special", "first", "sink")},
+        "padding": int(totals.get("pad", 0)),
         "tokens_kept": store.rows,
         "l0": nonzeros / store.rows if store.rows else None,
         "fvu": totals["fvu_error"] / total if total > 0 else None,
         "alive": int(fired.sum()),
         "dead_share": float(1 - fired.mean()),
+        "encoded_as": encoder.codes,
         "codes": str(store.folder),
     }

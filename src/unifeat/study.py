@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from unifeat.errors import UserError, did_you_mean
 from unifeat.models.hooks import HookKind
 from unifeat.models.opening import Chat
+from unifeat.published.preset import expand
 
 # What the published code calls junk words: pairs whose top tokens hold one of these are not about a concept.
 NON_CONCEPT_TOKENS = ("", " ", "\n", "\\n", ".", ",", "!", "?", "-", "<bos>", "<|endoftext|>", "|bos|")
@@ -107,8 +108,10 @@ class SpacesSpec(_Part):
     format: str = Field("auto", description="of the SAE's files (docs/saes.md); auto looks at them")
     hook: HookKind = Field("resid_post", description="resid_post, resid_pre, attn_out or mlp_out")
     name: str | None = Field(None, description="prefix of the spaces' names, if not the model's name")
-    codes: Literal["output", "pre_activation"] = Field(
-        "output", description="the SAE's output, or relu of its encoder before any top-k (dense; as published)"
+    codes: Literal["output", "pre_activation", "before_topk"] = Field(
+        "output",
+        description="the SAE's output, or relu of its encoder before any top-k (dense); before_topk is that for TopK "
+        "SAEs and the output for others, as published",
     )
     random_directions: int | None = Field(
         None, ge=0, description="a control: redraw the SAE's directions with this seed, their lengths kept"
@@ -251,6 +254,9 @@ class Study(_Part):
     """Text, spaces, how to match, what to compare."""
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9._-]+$", description="names the run's folder")
+    preset: Literal["arxiv-2410.06981"] | None = Field(
+        None, description="the choices of a published study, wherever this one does not say otherwise"
+    )
     text: TextSpec
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
@@ -267,6 +273,11 @@ class Study(_Part):
     )
     train: TrainSpec | None = None
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, data: Any) -> Any:
+        return expand(data)
 
     @field_validator("geometry", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -162,16 +163,26 @@ def test_every_candidate_is_accounted_for(seed: int) -> None:
     assert len(set(got)) == 7
 
 
-def test_first_seen_chooses_before_the_filters() -> None:
-    """The order as published: what the filters drop is not replaced by a next best."""
+def test_first_seen_has_the_order_as_published() -> None:
+    """Best partners, token filters, claims, least r: what a filter drops is not replaced by a next best."""
+
+    def dropped(table: pd.DataFrame, direction: str = "a_to_b", words_b: Any = None, **changed: Any) -> list[str]:
+        limits = Filters(**(vars(NONE) | changed))
+        choose = partial(select, method="first-seen", direction=direction)
+        return decide(table, limits, choose, {}, words_b or {}, "first-seen")["dropped_because"].tolist()
+
     table = candidates(feature_a=[0, 0, 1, 2], feature_b=[0, 1, 0, 2], correlation=[0.5, 0.4, 0.9, 0.05])
-    limits = Filters(**(vars(NONE) | {"min_correlation": 0.1}))
-    out = decide(table, limits, lambda left: select(left, "first-seen"), {}, {}, "first-seen")
     not_chosen = "not chosen by first-seen matching"
-    assert out["dropped_because"].tolist() == ["", not_chosen, not_chosen, "r at or below 0.1"]
-    limits = Filters(**(vars(NONE) | {"exclude_tokens": (",",)}))
-    out = decide(table, limits, lambda left: select(left, "first-seen"), {}, {0: [","]}, "first-seen")
-    assert out["dropped_because"].tolist() == ["non-concept token in B", not_chosen, not_chosen, ""]
+    # 0 claims partner 0, although 1 correlates more with it; the least r comes last.
+    assert dropped(table, min_correlation=0.1) == ["", not_chosen, not_chosen, "r at or below 0.1"]
+    assert dropped(table, min_correlation=0.6) == ["r at or below 0.6", not_chosen, not_chosen, "r at or below 0.6"]
+    # A claimant dropped for its tokens claims nothing, and does not turn to its next best.
+    table = candidates(feature_a=[0, 0, 1], feature_b=[0, 1, 1], correlation=[0.5, 0.9, 0.4])
+    both = candidates(feature_a=[0, 0, 1], feature_b=[0, 1, 0], correlation=[0.5, 0.9, 0.4])
+    comma = {"words_b": {0: [","]}, "exclude_tokens": (",",)}
+    assert dropped(table, "b_to_a") == ["", not_chosen, not_chosen]
+    assert dropped(table, "b_to_a", **comma) == ["non-concept token in B", "", not_chosen]
+    assert dropped(both, "b_to_a", **comma) == ["non-concept token in B", "", "non-concept token in B"]
 
 
 @pytest.mark.parametrize("method", METHODS)

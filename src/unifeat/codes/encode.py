@@ -117,7 +117,9 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
                 error += float((wide - encoder.sae.decode(codes).to(torch.float64)).pow(2).sum())
                 squared += float(wide.pow(2).sum())
                 total += wide.sum(0).cpu()
-    stats: dict[str, Any] = asdict(masked) | {"fvu_tokens": len(x) if with_fvu else 0}
+    # (Pads are named where there are any, so that ordinary shards keep their bytes.)
+    counted = {reason: count for reason, count in asdict(masked).items() if count or reason != "pad"}
+    stats: dict[str, Any] = counted | {"fvu_tokens": len(x) if with_fvu else 0}
     if with_fvu and len(x):
         stats |= {"fvu_error": error, "fvu_total": squared - float(total.pow(2).sum()) / len(x)}
     return Shard(

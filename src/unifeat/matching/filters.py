@@ -2,7 +2,8 @@
 
 The table goes in with every candidate and comes out with every candidate; `kept` and `dropped_because` say what
 happened. Filters come first and the method chooses among what is left, so that a feature whose best partner is filtered
-out can still be paired with its next best. (Only `first-seen` chooses before the filters, as published.)
+out can still be paired with its next best. (Only `first-seen` has the published order: best partners, token filters,
+claims, and last the least count and r.)
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def decide(
 
     not_chosen = f"not chosen by {method} matching"
     if method in BEFORE_FILTERS:
-        drop(~select(candidates), not_chosen)
+        drop((by_tokens == "") & ~select(candidates.assign(allowed=by_tokens == "")), not_chosen)
+        drop(by_tokens != "", by_tokens)
     drop(_rare(candidates, filters), f"fires on fewer than {filters.min_count} tokens")
     drop(_weak(candidates, filters), f"r at or below {filters.min_correlation:g}")
     drop(by_tokens != "", by_tokens)
@@ -82,7 +84,7 @@ def keep(
     """
     passed = allowed & ~_rare(candidates, filters) & ~_weak(candidates, filters)
     if method in BEFORE_FILTERS:
-        return passed & select(candidates)
+        return passed & select(candidates.assign(allowed=allowed))
     left = np.flatnonzero(passed)
     kept = np.zeros(len(candidates), bool)
     kept[left[select(candidates.iloc[left])]] = True

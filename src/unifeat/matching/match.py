@@ -81,12 +81,16 @@ def assignment(a: Ids, b: Ids, r: Values) -> Mask:
     return chosen
 
 
-def first_seen(one: Ids, other: Ids, r: Values) -> Mask:
+def first_seen(one: Ids, other: Ids, r: Values, allowed: Mask | None = None) -> Mask:
     """One to one as published in arXiv 2410.06981: of all `one` with the same best partner the lowest id keeps it.
 
     Not the one with the highest r, and the others get no second choice: it is there to reproduce the paper.
+
+    Args:
+        allowed: (pairs,) pairs that the token filters let pass; a best partner that they do not is lost, not claimed.
     """
-    claims = np.flatnonzero(best_of(one, other, r))
+    best = best_of(one, other, r)
+    claims = np.flatnonzero(best if allowed is None else best & allowed)
     claims = claims[np.argsort(one[claims], kind="stable")]
     _, first = np.unique(other[claims], return_index=True)
     chosen = np.zeros(len(r), bool)
@@ -104,7 +108,7 @@ METHODS: dict[str, Callable[[Ids, Ids, Values], Mask]] = {
     "first-seen": first_seen,
 }
 DIRECTED = ("max", "first-seen")
-# Methods that choose among all candidates, before any filter: as published.
+# Methods that find best partners among all candidates, before any filter: as published.
 BEFORE_FILTERS = ("first-seen",)
 
 
@@ -146,7 +150,8 @@ def select(candidates: pd.DataFrame, method: str = "mutual", direction: str = "a
 
     Args:
         candidates: columns `feature_a`, `feature_b`, `correlation`; each pair at most once. For `csls` also `csls`,
-            which is computed over the rows given if it is not there.
+            which is computed over the rows given if it is not there. For `first-seen` perhaps `allowed`, the rows
+            whose tokens may be paired.
         method: `max`, `mutual`, `one-to-one`, `assignment`, `csls` or `first-seen`.
         direction: for `max` and `first-seen`: `a_to_b` gives each A feature its best B feature, `b_to_a` the other way
             round.
@@ -168,6 +173,8 @@ def select(candidates: pd.DataFrame, method: str = "mutual", direction: str = "a
         r = candidates["csls"].to_numpy(np.float64) if "csls" in candidates else csls(a, b, r)
     if method in DIRECTED and direction == "b_to_a":
         a, b = b, a
+    if method == "first-seen" and "allowed" in candidates:
+        return first_seen(a, b, r, candidates["allowed"].to_numpy(bool))
     return METHODS[method](a, b, r)
 
 

@@ -6,7 +6,7 @@ window, and attention sinks (activation norm above `SINK_RATIO` times the group'
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,17 @@ class Places:
 
 @dataclass
 class Masked:
-    """How many tokens were read, and how many left out for which reason."""
+    """How many tokens were read, and how many left out for which reason.
+
+    Attributes:
+        pad: how many of those read are padding. Nothing masks them as such: a study that has pads wants them.
+    """
 
     read: int = 0
     special: int = 0
     first: int = 0
     sink: int = 0
+    pad: int = 0
 
 
 @dataclass
@@ -81,7 +86,7 @@ class GroupActivations:
         x = self.values[point].to(torch.float32)
         keep = ~is_sink(x) if self.mask_sinks else torch.ones(len(x), dtype=torch.bool, device=x.device)
         kept = keep.cpu().numpy()
-        masked = Masked(self.masked.read, self.masked.special, self.masked.first, int((~kept).sum()))
+        masked = replace(self.masked, sink=int((~kept).sum()))
         return x[keep], self.places[kept], masked
 
 
@@ -208,6 +213,7 @@ def _places(model: LanguageModel, cut: list[Window], mask: MaskSpec) -> tuple[Pl
         read=len(places) + hidden,
         special=int((special & mask.special).sum()) + hidden - opened,
         first=int((first & mask.first & ~(special & mask.special)).sum()) + opened,
+        pad=int(pad.sum()),
     )
     return places, ~dropped, masked
 

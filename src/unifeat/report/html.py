@@ -16,6 +16,7 @@ from unifeat.report import distributions, figures
 from unifeat.report.categories import of_cell, overview
 from unifeat.report.contexts import contexts, listed_pair
 from unifeat.report.glance import at_a_glance
+from unifeat.report.published import published
 from unifeat.report.summary import summary
 from unifeat.report.sure import hubs, score_columns, sure
 from unifeat.report.tables import (
@@ -84,6 +85,7 @@ def render(run: Run) -> str:
         "overview": _overview(run, drawn),
         "subspaces": study.get("subspaces"),
         "first": richest(run),
+        "published": published(run, drawn),
         "scores": _scores(run),
         "flags": _flags(run),
         "columns": [("A", ""), ("B", ""), ("measure", ""), *((label, "n") for label, _, _ in score_columns(run))],

@@ -12,6 +12,13 @@ from unifeat.errors import UserError
 Codes = Literal["output", "pre_activation"]
 
 
+def codes_for(sae: Any, asked: str) -> Codes:
+    """Which codes a study's `codes` means for an SAE: `before_topk` depends on what kind of SAE it is."""
+    if asked == "before_topk":
+        return "pre_activation" if sae.cfg.architecture() == "topk" else "output"
+    return "pre_activation" if asked == "pre_activation" else "output"
+
+
 def encode_as(sae: Any, x: Tensor, codes: Codes) -> Tensor:
     """Codes of (rows, d_in) activations, (rows, d_sae): the SAE's output, or its pre-activations.
 

@@ -1,0 +1,159 @@
+"""Published numbers beside those of a run."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from unifeat.matching.match import DIRECTED
+from unifeat.published.preset import PRESETS
+
+if TYPE_CHECKING:
+    from unifeat.results import Run
+
+SOURCE = "arxiv-2410.06981"
+COLUMNS = [
+    *("space_a", "layer_a", "space_b", "layer_b", "subspace", "matching", "metric", "settings"),
+    *("n_published", "n_pairs", "score_published", "score", "null_published", "null_mean", "p_published", "p"),
+]
+# The settings that the published numbers of a metric have; a run's other scores by it stand in only where it has none.
+_AS_PUBLISHED = {str(m["metric"]): dict(m["settings"]) for m in PRESETS[SOURCE]["geometry"]}
+# Text and SAEs, which belong to the models and not to the preset.
+_TEXT = {
+    ("pythia-70m", "pythia-160m"): {"documents": 100, "context": 300},
+    ("gemma-2b", "gemma-2-2b"): {"documents": 150, "context": 150},
+}
+
+
+def published_scores() -> pd.DataFrame:
+    """The 567 published cells: `model_a` … `rsa_p` (see the package), `category` "" for whole spaces.
+
+    `layer_a` and `layer_b` are the SAEs'; p-values are uncorrected shares of 1 to 1,000 shuffles, so that 0 stands for
+    "none of them"; what was not published is NaN.
+    """
+    with (files("unifeat") / "published" / f"{SOURCE}.csv").open(encoding="utf-8") as stream:
+        return pd.read_csv(stream, keep_default_na=True).fillna({"category": ""})
+
+
+def beside(run: Run) -> pd.DataFrame:
+    """The cells that were published and that a run has measured too: one row for each and metric, in the run's order.
+
+    Cells are joined by the models' names (their last part, so that a local copy of `EleutherAI/pythia-70m` is that
+    model), layers, matching and category. Every one-to-one matching stands beside the published one-to-one; `max` beside
+    many-to-one where each feature of the second model takes its best partner, beside the reverse in the other direction.
+    A run that has the models the other way round is turned. Controls are left out: their models are others.
+
+    Returns:
+        `COLUMNS`: `subspace` is "all" or a category; `settings` (JSON) are those of the run's score.
+    """
+    table = published_scores()
+    known = set(zip(table["model_a"], table["model_b"], strict=True))
+    study = yaml.safe_load((run.folder / "study.yaml").read_text(encoding="utf-8"))["matching"]
+    scores = run.scores[run.scores["metric"].isin(_AS_PUBLISHED)]
+    rows = []
+    for row in _preferred(scores).to_dict("records"):
+        names = [_model(run, row[f"space_{side}"]) for side in "ab"]
+        layers = [row["layer_a"], row["layer_b"]]
+        turned = (names[1], names[0]) in known
+        if turned:
+            names, layers = names[::-1], layers[::-1]
+        if tuple(names) not in known:
+            continue
+        rows.append(
+            {name: row[name] for name in COLUMNS if name in row}
+            | dict(zip(("model_a", "model_b"), names, strict=True))
+            | dict(zip(("published_a", "published_b"), layers, strict=True))
+            | {"matching": _matching(study["method"], study["direction"], turned)}
+            | {"category": "" if row["subspace"] == "all" else row["subspace"]}
+        )
+    if not rows:
+        return pd.DataFrame(columns=COLUMNS)
+    keys = ["model_a", "model_b", "published_a", "published_b", "matching", "category", "metric"]
+    return pd.DataFrame(rows).merge(_long(table), on=keys, how="inner", validate="many_to_one")[COLUMNS]
+
+
+def differences(study: dict[str, Any], models: list[str]) -> list[tuple[str, Any, Any]]:
+    """Where a resolved study departs from what was published: (key, published value, the study's value).
+
+    Args:
+        study: the plain data of `study.yaml`.
+        models: last parts of the names of the models compared.
+    """
+    texts = [text for pair, text in _TEXT.items() if set(pair) <= set(models)]
+    found: list[tuple[str, Any, Any]] = []
+    for key, settings in (PRESETS[SOURCE] | {"text": PRESETS[SOURCE]["text"] | (texts[0] if texts else {})}).items():
+        if key in ("inference", "published") or (key == "subspaces" and not study.get(key)):
+            continue  # (nulls and intervals change no score)
+        if key == "spaces":
+            for name, value in settings.items():
+                own = sorted({str(group[name]) for group in study[key]} - {value})
+                # What `before_topk` comes to is the SAE's affair; an explicit choice is not wrong for being explicit.
+                if own and not (name == "codes" and own == ["pre_activation"]):
+                    found.append((f"spaces.{name}", value, ", ".join(own)))
+        elif key == "geometry":
+            found += [
+                ("geometry", wanted, None) for wanted in settings if not any(_same(wanted, m) for m in study[key])
+            ]
+        else:
+            own_part = study[key]
+            undirected = key == "matching" and own_part["method"] not in DIRECTED
+            found += [
+                (f"{key}.{name}", v, own_part[name])
+                for name, v in settings.items()
+                if own_part[name] != v and not (undirected and name == "direction")
+            ]
+    return found
+
+
+def model_name(name: str) -> str:
+    """`pythia-70m` of `EleutherAI/pythia-70m` or of a local folder."""
+    return PurePath(name).name
+
+
+def _model(run: Run, space: str) -> str | None:
+    info = run.info["spaces"][space]
+    return None if info.get("control") else model_name(run.info["models"][info["model"]]["name"])
+
+
+def _preferred(scores: pd.DataFrame) -> pd.DataFrame:
+    """One score of each cell and metric: as published if the run has it, else the first in its order."""
+    if scores.empty:
+        return scores
+    other = [
+        0 if _same({"metric": metric, "settings": _AS_PUBLISHED[metric]}, {"metric": metric, "settings": own}) else 1
+        for metric, own in zip(scores["metric"], scores["settings"].map(json.loads), strict=True)
+    ]
+    cell = ["space_a", "space_b", "subspace", "metric"]
+    first = scores.assign(other=other, order=np.arange(len(scores))).sort_values("other", kind="stable")
+    return first.drop_duplicates(cell).sort_values("order")
+
+
+def _same(wanted: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether a measure has the settings wanted, Spearman being RSA's default."""
+    own = {"outer": "spearman"} | found["settings"] if found["metric"] == "rsa" else found["settings"]
+    return bool(wanted["metric"] == found["metric"] and wanted["settings"] == own)
+
+
+def _matching(method: str, direction: str, turned: bool) -> str:
+    if method != "max":
+        return "one-to-one"
+    second_chooses = (direction == "b_to_a") != turned
+    return "many-to-one" if second_chooses else "reverse many-to-one"
+
+
+def _long(table: pd.DataFrame) -> pd.DataFrame:
+    """The published cells with a row for each metric; those without a score left out."""
+    names = {"layer_a": "published_a", "layer_b": "published_b", "n_pairs": "n_published"}
+    keys = ["model_a", "model_b", "matching", "category", *names]
+    parts = []
+    for metric in _AS_PUBLISHED:
+        own = {metric: "score_published", f"{metric}_null": "null_published", f"{metric}_p": "p_published"}
+        part = table[keys + list(own)].rename(columns=names | own).assign(metric=metric)
+        parts.append(part.dropna(subset=["score_published"]))
+    return pd.concat(parts, ignore_index=True)
