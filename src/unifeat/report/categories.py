@@ -26,6 +26,7 @@ from unifeat.results import Run
 
 _CONTROL = " · random words"
 _MOST_COLUMNS = 16
+_FEW = 5
 
 
 def categories(run: Run) -> list[str]:
@@ -51,7 +52,7 @@ def overview(run: Run) -> list[dict[str, Any]]:
             "margin": {"l": 130, "r": 8, "t": 8, "b": 60},
             "xaxis": figure["layout"]["xaxis"] | {"tickangle": 0 if len(shown) < 7 else -30},
         }
-        title = Measure(measure.metric, measure.settings, "all").label
+        title = measure._replace(subspace="all").short
         found.append({"title": title, "figure": figure, "high": decimal(high), "more": len(table) - len(shown)})
     return found
 
@@ -76,7 +77,7 @@ def of_cell(run: Run, cell: Any) -> dict[str, Any] | None:
                 "scores": [_score(_by(own, way), _by(control, way)) for way in ways],
             }
         )
-    return {"measures": [Measure(way.metric, way.settings, "all").label for way in ways], "lines": lines}
+    return {"measures": [way._replace(subspace="all").short for way in ways], "lines": lines}
 
 
 def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
@@ -96,9 +97,11 @@ def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
                 f"shuffled {decimal(row['null_mean'], 3)}, q {probability(row['q'])}",
                 f"random subsets {decimal(row['subset_mean'], 3)}, q {probability(row['subset_q'])}",
             ]
-            text = "" if is_missing(row["score"]) else decimal(row["score"]) + mark
+            # On a handful of pairs every score is wild: how few they are says more.
+            few = row["n_pairs"] < _FEW
+            text = f"n={row['n_pairs']}" if few else decimal(row["score"]) + mark
             place = {"category": name, "cell": f"{cell.layer_a}×{cell.layer_b}", "number": cell.cell}
-            rows.append(place | {"z": row["score"], "text": text, "hover": "<br>".join(hover)})
+            rows.append(place | {"z": float("nan") if few else row["score"], "text": text, "hover": "<br>".join(hover)})
     table = pd.DataFrame(rows)
     order = list(reversed(categories(run)))
 

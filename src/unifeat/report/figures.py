@@ -210,10 +210,16 @@ def _numbers(panel: Panel, bounds: tuple[float, float], axes: str = "") -> list[
             colour = "#111111" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "#f7f7f7"
         written.append(
             {"x": int(column), "y": int(row), "xref": f"x{axes}", "yref": f"y{axes}", "showarrow": False}
-            | {"text": "n/a" if is_missing(value) else text.replace("0.", ".", 1) if narrow else text}
+            | {"text": _written(value, text, narrow)}
             | {"font": {"color": colour, "size": size}}
         )
     return written
+
+
+def _written(value: Any, text: str, narrow: bool) -> str:
+    if is_missing(value):
+        return text if text.startswith("n=") else "n/a"
+    return text.replace("0.", ".", 1) if narrow else text
 
 
 def _bounds(values: Any) -> tuple[float, float]:

@@ -111,7 +111,8 @@ def render(run: Run) -> str:
 
 def _headline(run: Run) -> list[tuple[str, str]]:
     """A few figures to stand at the top: (what, how many)."""
-    table, q = cells(run), run.scores["q"].dropna()
+    table, whole = cells(run), run.scores[run.scores["subspace"] == "all"]
+    q = whole["q"].dropna()
     text = run.info["text"]
     shown = [
         ("documents", number(text["documents"])),
@@ -120,7 +121,7 @@ def _headline(run: Run) -> list[tuple[str, str]]:
         ("feature pairs kept", number(table["kept"].sum())),
     ]
     if len(q):
-        shown.append((f"scores with q < {SIGNIFICANT:g}", f"{(q < SIGNIFICANT).sum()} of {len(run.scores)}"))
+        shown.append((f"scores with q < {SIGNIFICANT:g}", f"{(q < SIGNIFICANT).sum()} of {len(whole)}"))
     return shown
 
 

@@ -75,7 +75,7 @@ def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:
     if len(table) > 1:
         low, high = int(table["kept"].min()), int(table["kept"].max())
         sentences.append(f"That is the richest of {len(table)} pairs of spaces; they share {low:,} to {high:,} pairs.")
-    q = run.scores["q"].dropna()
+    q = run.scores.loc[run.scores["subspace"] == "all", "q"].dropna()
     if len(q):
         over = int((q < SIGNIFICANT).sum())
         which = f"{over} of {_count(len(q), 'score')}" if over < len(q) else f"All {_count(len(q), 'score')}"

@@ -37,9 +37,23 @@ class Measure(NamedTuple):
     @property
     def label(self) -> str:
         """`SVCCA (dims 32)`."""
-        settings = ", ".join(f"{key} {value}" for key, value in json.loads(self.settings).items())
+        settings = ", ".join(_setting(*item) for item in json.loads(self.settings).items())
         subspace = "" if self.subspace == "all" else f" · {self.subspace}"
         return _NAMES.get(self.metric, self.metric) + (f" ({settings})" if settings else "") + subspace
+
+    @property
+    def short(self) -> str:
+        """The label without settings that are the defaults anyway."""
+        from unifeat.geometry import MEASURES
+
+        defaults = MEASURES[self.metric].defaults() if self.metric in MEASURES else {}
+        own = {key: value for key, value in json.loads(self.settings).items() if defaults.get(key, ...) != value}
+        return Measure(self.metric, json.dumps(own), self.subspace).label
+
+
+def _setting(name: str, value: Any) -> str:
+    """`dims 32`, and of a switch its name: `debiased`, `not debiased`."""
+    return (name if value else f"not {name}") if isinstance(value, bool) else f"{name} {value}"
 
 
 def cells(run: Run) -> pd.DataFrame:

@@ -92,13 +92,13 @@ def _glance(console: Console, run: Run) -> None:
     if len(lines) == 1 and lines[0].kept_shifted == "–":
         return
     console.print(Text("\nat a glance: ranges over the layers; scores corrected for chance", style="dim"))
-    headings = ["", "pairs", "shifted", "held-out r", "again", *(way.label for way in ways)]
+    headings = ["", "pairs", "shifted", "held-out r", "again", *(way.short for way in ways)]
     rows: list[list[Any]] = []
     for line in lines:
         name = " × ".join(line.groups) + (f" ({line.role})" if line.role else "")
         rows.append([name, line.kept, line.kept_shifted, line.heldout, line.found_again, *line.scores])
     table = _framed(headings, rows, 1)
-    if console.measure(table).minimum <= console.width:
+    if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
         console.print(table)
         return
     for row in rows:  # too narrow for columns
