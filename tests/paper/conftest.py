@@ -6,7 +6,7 @@ and where said fewer layers are read and fewer nulls drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Hub:
 
 
 @pytest.fixture(scope="session")
-def run_study(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStudy]:
+def run_study(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> RunStudy:
     """Run a study file over other text, each version once a session: `run_study("pythia", inference={...})`.
 
     All share one cache, as they would on a user's machine.
@@ -75,14 +75,15 @@ def run_study(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
     import unifeat as uf
 
     home = tmp_path_factory.mktemp("paper")
-    text = write_text(home, sentences(DOCUMENTS, seed=5))
+    short = sentences(3 * DOCUMENTS, seed=5)
+    text = write_text(home, [" ".join(short[n::DOCUMENTS]) for n in range(DOCUMENTS)])
     done: dict[str, Any] = {}
 
     def run(name: str, layers: dict[str, list[int]] | None = None, **changes: Any) -> Any:
         key = repr((name, layers, changes))
         if key not in done:
             data = study_data(name)
-            data["text"] |= {"source": str(text), "context": min(data["text"]["context"], 300)}
+            data["text"]["source"] = str(text)
             for group in data["spaces"]:
                 group["layers"] = (layers or {}).get(group.get("name", group["model"]), group["layers"])
             for part, settings in changes.items():
@@ -96,4 +97,4 @@ def run_study(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
                 done[key] = uf.run(path, home / "runs" / path.stem, force="preset" not in data)
         return done[key]
 
-    yield run
+    return run

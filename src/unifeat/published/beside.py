@@ -47,8 +47,7 @@ def beside(run: Run) -> pd.DataFrame:
     Cells are joined by the models' names (their last part, so that a local copy of `EleutherAI/pythia-70m` is that
     model), layers, matching and category. Every one-to-one matching stands beside the published one-to-one; `max`
     beside many-to-one where each feature of the second model takes its best partner, beside the reverse in the other
-    direction.
-    A run that has the models the other way round is turned. Controls are left out: their models are others.
+    direction. A run that has the models the other way round is turned. Controls are left out: they are other models.
 
     Returns:
         `COLUMNS`: `subspace` is "all" or a category; `settings` (JSON) are those of the run's score.

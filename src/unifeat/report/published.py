@@ -114,7 +114,7 @@ def _measures(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "published": _span(both["score_published"]),
                 "measured": _span(both["score"]),
                 "apart": decimal(apart.median()) if len(both) else "–",
-                "rank": decimal(float(ranks.corr().iloc[0, 1])) if varied else "–",
+                "rank": decimal(float(ranks["score"].corr(ranks["score_published"]))) if varied else "–",
                 "pairs": (_span(own["n_published"], number), _span(own["n_pairs"], number)),
             }
         )
@@ -130,7 +130,7 @@ def _grids(table: pd.DataFrame, drawn: dict[str, Any]) -> list[dict[str, Any]]:
     """For whole spaces two heatmaps on one colour scale and a scatter, a row for each metric."""
     whole = table[table["subspace"] == "all"]
     whole = whole.assign(group_a=whole["space_a"].map(group_of), group_b=whole["space_b"].map(group_of), cell=0)
-    shown = []
+    shown: list[dict[str, Any]] = []
     for (group_a, group_b, metric), own in whole.groupby(["group_a", "group_b", "metric"], sort=False):
         groups = (str(group_a), str(group_b))
         if len(own) < 2:
@@ -208,16 +208,16 @@ def _scatter(own: pd.DataFrame, height: int) -> dict[str, Any]:
 def _strips(table: pd.DataFrame, drawn: dict[str, Any]) -> list[dict[str, Any]]:
     """For categories a strip chart for each metric: a dot for each pair of layers, published above measured."""
     own = table[table["subspace"] != "all"]
-    shown = []
+    shown: list[dict[str, Any]] = []
     for (metric, settings), part in own.groupby(["metric", "settings"], sort=False):
         names = list(dict.fromkeys(part["subspace"]))[::-1]
         place = part["subspace"].map({name: row for row, name in enumerate(names)})
-        traces = []
+        traces: list[dict[str, Any]] = []
         for value, null, label, colour, above in (
             ("score_published", "null_published", "published", COLOURS["a"], 0.17),
             ("score", "null_mean", "measured here", COLOURS["b"], -0.17),
         ):
-            marks = {"type": "scatter", "mode": "markers", "y": (place + above).round(2).tolist()}
+            marks: dict[str, Any] = {"type": "scatter", "mode": "markers", "y": (place + above).round(2).tolist()}
             ticks = {"symbol": "line-ns-open", "size": 8, "color": COLOURS["fit"], "line": {"width": 1.5}}
             traces.append(marks | {"x": _plain(part[null]), "marker": ticks, "showlegend": False, "hoverinfo": "skip"})
             dots = {"size": 7, "color": colour, "opacity": 0.65, "line": {"width": 0}}
