@@ -77,7 +77,7 @@ def model_card(name: str, about: dict[str, Any]) -> str:
     table = "\n".join(f"| {left} | {right} |" for left, right in rows)
     curve = "\n".join(
         f"| {point['tokens']:,} | {point['fvu']:.4f} | {point['l0']:.2f} | {point['dead']:.2%} |"
-        for point in about["curve"][:: max(1, len(about["curve"]) // 8)]
+        for point in about["curve"][::-1][:: max(1, len(about["curve"]) // 8)][::-1]  # the last one among them
     )
     return f"""---
 library_name: saelens

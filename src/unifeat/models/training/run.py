@@ -81,7 +81,8 @@ def train_saes(
         position=saved["position"] if saved else None,
     )
     training = _Training(jobs, source, stream, last, device, saved, keep=spec.store)
-    with track(f"training {len(jobs)} SAEs of {_short(model_spec.name)}", training.total) as advance:
+    what = f"training {len(jobs)} SAE{'s' if len(jobs) > 1 else ''} of {_short(model_spec.name)}"
+    with track(what, training.total) as advance:
         if training.step:
             advance(training.step * spec.batch)
         for note in training.run(checkpoints):
