@@ -199,7 +199,7 @@ def test_published_gemma_correlates_the_output(gemma: Run) -> None:
 @pytest.mark.parametrize("name", ["pythia", "gemma"])
 def test_the_right_choices(name: str, run_study: RunStudy) -> None:
     """Masks, held-out documents, intervals, rematches and controls, and the published numbers all the same."""
-    controls = dict.fromkeys(("random-weights", "random-directions"), [CONTROLS[name]])
+    controls = {group: [CONTROLS[name]] for group in ("random-weights", "random-directions")}
     run = run_study(name, LAYERS | controls, inference=NULLS)
     for space in run.info["spaces"].values():
         assert space["padding"] == 0
