@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from unifeat.errors import UserError
 from unifeat.matching.blocks import MOST_BLOCKS, BlockSums, block_edges, block_sums, read_blocks, write_blocks
 from unifeat.matching.correlation import Correlation, correlate
 from unifeat.matching.match import select
-from unifeat.matching.paired import PairedCodes
+from unifeat.matching.paired import PairedCodes, in_memory
 from unifeat.matching.pairs import pair_correlation
 from unifeat.matching.quality import hubness, reciprocity
 from unifeat.matching.rotated import RotatedCodes, rotations
 from unifeat.storage import cache_root, key_of, write_json, written_aside
 
 VERSION = "candidates/2"
+_HELD = (
+    50_000_000  # entries of either side together, 400 MB: reading and aligning them anew costs as much as correlating
+)
 
 
 @dataclass(frozen=True)
@@ -71,37 +75,61 @@ def find_candidates(a: CodeStore, b: CodeStore, *, top: int, heldout: bool, docu
     return Candidates(pd.read_parquet(folder / "candidates.parquet"), other, facts)
 
 
+@dataclass(frozen=True)
+class Rematching:
+    """The candidates of chance: B's text rotated by whole documents, then correlated as in `find_candidates`.
+
+    Attributes:
+        top, heldout, documents, seed: as for `find_candidates`, whose fitting documents are the ones rotated.
+    """
+
+    a: CodeStore
+    b: CodeStore
+    top: int
+    heldout: bool
+    documents: int
+    seed: int
+
+    def find(self, number: int) -> pd.DataFrame:
+        """The candidates of one rotation.
+
+        Args:
+            number: which, from 0; `facts["rotations"]` of `find_candidates` says how many there are. The same number
+                is the same document in every pair of spaces over the text, unless its rotation is not allowed there.
+
+        Returns:
+            `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, `count_a`, `count_b`.
+
+        Raises:
+            UserError: fewer than two documents to split, or no such rotation.
+        """
+        settings = _settings(VERSION, self.a, self.b, self.top, self.heldout, self.seed) | {"rotation": number}
+        path = cache_root() / "rematched" / f"{key_of(settings)}.parquet"
+        if not path.exists():
+            codes, by_rows = self._rotated
+            if not 0 <= number < len(by_rows):
+                raise UserError(
+                    f"rotation {number} of the text: there are {len(by_rows)}, numbered from 0, that take every token "
+                    "out of its document; ask for fewer rematches or give more documents"
+                )
+            corr = correlate(RotatedCodes(codes, int(by_rows[number])), top=self.top)
+            with written_aside(path) as aside:
+                _table(corr).to_parquet(aside, index=False)
+        return pd.read_parquet(path)
+
+    @cached_property
+    def _rotated(self) -> tuple[PairedCodes, NDArray[np.int64]]:
+        """The fitting documents' codes, held in memory where they are few, and by how many rows B can be rotated."""
+        codes = align(self.a, self.b)
+        fitted = codes.only(fitting_documents(self.documents, self.seed)) if self.heldout else codes
+        return in_memory(fitted, _HELD), _rotations(fitted, self.seed)
+
+
 def find_rematched(
     a: CodeStore, b: CodeStore, *, top: int, heldout: bool, documents: int, seed: int, number: int
 ) -> pd.DataFrame:
-    """The candidates of chance: B's text rotated by whole documents, then correlated as in `find_candidates`.
-
-    Args:
-        top, heldout, documents, seed: as for `find_candidates`, whose fitting documents are the ones rotated.
-        number: which rotation, from 0; `facts["rotations"]` of `find_candidates` says how many there are. The same
-            number is the same document in every pair of spaces over the text, unless its rotation is not allowed there.
-
-    Returns:
-        `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, `count_a`, `count_b`.
-
-    Raises:
-        UserError: fewer than two documents to split, or no such rotation.
-    """
-    settings = _settings(VERSION, a, b, top, heldout, seed) | {"rotation": number}
-    path = cache_root() / "rematched" / f"{key_of(settings)}.parquet"
-    if not path.exists():
-        codes = align(a, b)
-        fitted = codes.only(fitting_documents(documents, seed)) if heldout else codes
-        by_rows = _rotations(fitted, seed)
-        if not 0 <= number < len(by_rows):
-            raise UserError(
-                f"rotation {number} of the text: there are {len(by_rows)}, numbered from 0, that take every token out "
-                "of its document; ask for fewer rematches or give more documents"
-            )
-        corr = correlate(RotatedCodes(fitted, int(by_rows[number])), top=top)
-        with written_aside(path) as aside:
-            _table(corr).to_parquet(aside, index=False)
-    return pd.read_parquet(path)
+    """The candidates of one rotation; see `Rematching`, which does several sooner."""
+    return Rematching(a, b, top, heldout, documents, seed).find(number)
 
 
 def find_blocks(

@@ -86,6 +86,31 @@ class InMemoryCodes:
             yield row_slice(self.a, first, last), row_slice(self.b, first, last)
 
 
+def in_memory(paired: PairedCodes, most: int) -> PairedCodes:
+    """The same codes held in memory, if both sides together have at most `most` entries; else as they are."""
+    held: list[ChunkPair] = []
+    entries = 0
+    for a, b in paired.chunks():
+        entries += a.entries + b.entries
+        if entries > most:
+            return paired
+        held.append((a, b))
+    if not held:
+        return paired
+    sides = [_joined([pair[side] for pair in held]) for side in (0, 1)]
+    return InMemoryCodes(sides[0], sides[1], paired.features_a, paired.features_b)
+
+
+def _joined(chunks: list[CsrArrays]) -> CsrArrays:
+    lengths = np.concatenate([np.diff(chunk.indptr) for chunk in chunks])
+    own = [slice(chunk.indptr[0], chunk.indptr[-1]) for chunk in chunks]
+    return CsrArrays(
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate([chunk.index[part] for chunk, part in zip(chunks, own, strict=True)]),
+        np.concatenate([chunk.value[part] for chunk, part in zip(chunks, own, strict=True)]),
+    )
+
+
 def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = None) -> PairedCodes:
     """Two scipy sparse matrices (tokens × features) as `PairedCodes`; what is `PairedCodes` already is returned as is.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
-from unifeat.matching.candidates import find_rematched
+from unifeat.matching.candidates import Rematching
 from unifeat.progress import track
 from unifeat.steps.match import Cell, mean
 from unifeat.steps.score import PairSet, in_parallel
@@ -37,9 +37,11 @@ def rematch_cells(study: Study, cells: list[Cell], documents: int, geometry: lis
     counts = [min(study.inference.rematches, cell.found.facts["rotations"]) for cell in cells]
     with track("matching shifted text", sum(counts), unit="rematches") as advance:
         for cell, count in zip(cells, counts, strict=True):
+            spec = study.matching
+            rematching = Rematching(cell.a.store, cell.b.store, spec.top, spec.heldout, documents, study.seed)
             pieces: list[dict[str, Any]] = []
             for number in range(count):
-                pieces.append(_piece(study, cell, documents, number, geometry))
+                pieces.append(_piece(study, cell, rematching, number, geometry))
                 advance(1)
             facts.append(_summary(cell, pieces, geometry))
     return facts
@@ -81,7 +83,7 @@ def _summary(cell: Cell, pieces: list[dict[str, Any]], geometry: list[MetricSpec
     }
 
 
-def _piece(study: Study, cell: Cell, documents: int, number: int, geometry: list[MetricSpec]) -> dict[str, Any]:
+def _piece(study: Study, cell: Cell, rematching: Rematching, number: int, geometry: list[MetricSpec]) -> dict[str, Any]:
     """One rematch of one cell; None where the text has no such shift."""
     spec = study.matching
     n = len(cell.kept)
@@ -92,21 +94,13 @@ def _piece(study: Study, cell: Cell, documents: int, number: int, geometry: list
             "shards": [[e["sha256"] for e in store.manifest["shards"]] for store in (cell.a.store, cell.b.store)],
             "matching": spec.model_dump(mode="json"),
             "pairs": n,
-            "number": [number, study.seed, documents],
+            "number": [number, study.seed, rematching.documents],
             "geometry": [[m.metric, m.settings] for m in geometry],
         }
     )
     path = cache_root() / "rematches" / f"{key}.json"
     if not path.exists():
-        table = find_rematched(
-            cell.a.store,
-            cell.b.store,
-            top=spec.top,
-            heldout=spec.heldout,
-            documents=documents,
-            seed=study.seed,
-            number=number,
-        )
+        table = rematching.find(number)
         kept = cell.rule.decide(table).query("kept")
         pairs = PairSet.of(cell, "all", cell.rule.strongest(table, n))
         write_json(
