@@ -206,8 +206,19 @@ def test_many_tokens_that_end_at_one_character(tmp_path: Path) -> None:
     a = written(tmp_path, same_places(where), model="a")
     b = written(tmp_path, same_places(where), model="b")
     assert align(a, b).n_rows == 103
+    where.token[:] += 1
     other = written(tmp_path, same_places(where), tokenizer="other")
     assert align(a, other).n_rows == 3
+
+
+def test_two_tokenizers_that_cut_alike_are_one(tmp_path: Path) -> None:
+    """As those of Gemma 1 and 2: padding and the pieces of a character pair, shard by shard."""
+    where = places([0] * 6, [1, 2, 2, 3, 3, 3])
+    other = places([0] * 6, [1, 2, 2, 3, 3, 3])
+    other.token[5] += 1
+    a = written(tmp_path, same_places(where) + same_places(where))
+    b = written(tmp_path, same_places(where) + same_places(other), tokenizer="other")
+    assert align(a, b).n_rows == 6 + 3
 
 
 def test_no_row_is_used_twice() -> None:

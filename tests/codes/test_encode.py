@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from checkpoints import tensors, write_saelens
 from stores import dense_of, places
 from tiny import sentences, tiny_sae, write_text
 from unifeat import UserError
 from unifeat.codes import encode
+from unifeat.codes.aligned import align, shared_places
 from unifeat.codes.encode import Encoder, encode_group, encode_spaces, store_settings
 from unifeat.codes.store import CodeStore
 from unifeat.models import HookPoint, LanguageModel, load_language_model, load_sae
-from unifeat.models.activations import GroupActivations, Masked
+from unifeat.models.activations import GroupActivations, Masked, pad_token
 from unifeat.models.language import bos_of, model_identity, tokenizer_digest
+from unifeat.models.saes.preactivation import codes_for, encode_as
+from unifeat.study import MaskSpec
 from unifeat.text import corpus as corpus_module
 from unifeat.text.corpus import Corpus, build_corpus
 
@@ -309,3 +314,119 @@ def test_everything_that_changes_the_codes_changes_the_key(
     assert settings() == keys[0]
     monkeypatch.setattr(encode, "GROUP_CHARACTERS", 800)
     assert len({*keys, settings()}) == len(keys) + 1
+
+
+PUBLISHED = MaskSpec(special=False, first=False, sinks=False, pads=False)
+
+
+class TestOutOfTheOrdinary:
+    """Masks, padding, a limit of windows and pre-activations: what they change, and that nothing else does."""
+
+    def encoded(
+        self, folder: Path, corpus: Corpus, root: Path, saes: Path, **settings: Any
+    ) -> tuple[list[Encoder], LanguageModel]:
+        model = load_language_model(str(folder), POINTS, dtype="float32")
+        bos = bos_of(model.tokenizer, "auto")
+        codes = settings.pop("codes", "output")
+        encoders = []
+        for point in POINTS:
+            name = saes / f"layer_{point.layer}"
+            sae = load_sae(name if name.exists() else tiny_sae(name, 32, seed=point.layer))
+            made = store_settings(
+                corpus,
+                model_identity(str(folder), "float32"),
+                tokenizer_digest(model.tokenizer),
+                point,
+                sae,
+                context=CONTEXT,
+                bos=bos,
+                codes=codes,
+                **settings,
+            )
+            encoders.append(Encoder(f"tiny@{point.layer}", point, sae, CodeStore.create(root, made), codes))
+        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos, **settings)
+        return encoders, model
+
+    def test_what_is_ordinary_changes_neither_keys_nor_bytes(
+        self, tmp_path: Path, corpus: Corpus, folder: Path
+    ) -> None:
+        model, encoders, bos = prepare(folder, corpus, tmp_path / "plain", tmp_path)
+        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+        ordinary = {"mask": MaskSpec(), "limit": None, "codes": "output"}
+        said, _ = self.encoded(folder, corpus, tmp_path / "said", tmp_path, **ordinary)
+        assert [e.store.folder.name for e in said] == [e.store.folder.name for e in encoders]
+        assert not {"mask", "windows", "codes"} & set(said[0].store.settings)
+        assert "pad" not in said[0].store.shard(0).stats
+        assert contents(tmp_path / "said") == contents(tmp_path / "plain")
+
+    def test_each_option_has_a_key_of_its_own(self, tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+        options: list[dict[str, Any]] = [{}, {"limit": 1}, {"limit": 2}, {"codes": "pre_activation"}]
+        options += [{"mask": MaskSpec(**{part: False})} for part in ("special", "first", "sinks", "pads")]
+        keys = [
+            self.encoded(folder, corpus, tmp_path / "codes", tmp_path, **option)[0][0].store.folder.name
+            for option in options
+        ]
+        assert len({*keys}) == len(options)
+
+    def test_pads_are_counted_and_give_rows(self, tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+        (encoder, _), model = self.encoded(folder, corpus, tmp_path / "codes", tmp_path, mask=PUBLISHED, limit=1)
+        totals = encoder.store.totals()
+        documents = len(sentences(8)) + 1 + len(sentences(3, seed=1)) + 1
+        assert totals["read"] == documents * CONTEXT
+        assert totals["special"] == totals["first"] == totals["sink"] == 0
+        assert encoder.store.rows == documents * CONTEXT  # a BOS that begins a window begins the document, and is a row
+        shards = list(encoder.store.shards())
+        tokens = np.concatenate([shard.places.token for shard in shards])
+        assert 0 < totals["pad"] == (tokens == pad_token(model.tokenizer)).sum()
+
+    def test_sinks_are_masked_beside_kept_pads(self, tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+        mask = MaskSpec(pads=False)
+        encoders, _ = self.encoded(folder, corpus, tmp_path / "codes", tmp_path, mask=mask)
+        for encoder in encoders:
+            totals = encoder.store.totals()
+            assert totals["read"] == totals["special"] + totals["first"] + totals["sink"] + encoder.store.rows
+            assert totals["pad"] > 0
+
+    def test_pads_pair_with_pads(self, tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path]) -> None:
+        """Two models of one tokenizer: every row pairs, padding with the same padding."""
+        stores = [
+            self.encoded(model_folder(name), corpus, tmp_path / name, tmp_path, mask=PUBLISHED, limit=1)[0][0].store
+            for name in ("gpt2", "llama")
+        ]
+        assert stores[0].folder.name != stores[1].folder.name
+        aligned = align(*stores)
+        assert aligned.n_rows == stores[0].rows == stores[1].rows
+        for one, other in zip(stores[0].shards(), stores[1].shards(), strict=True):
+            at_a, at_b = shared_places(one.places, other.places, same_tokenizer=True)
+            np.testing.assert_array_equal(one.places.token[at_a], other.places.token[at_b])
+
+    def test_pre_activations_are_relu_of_the_encoder(self, tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+        usual, _ = self.encoded(folder, corpus, tmp_path / "usual", tmp_path)
+        dense, _ = self.encoded(folder, corpus, tmp_path / "dense", tmp_path, codes="pre_activation")
+        for few, many in zip(usual, dense, strict=True):
+            k = few.sae.cfg.k
+            for number in range(corpus.groups):
+                top, everything = (dense_of(e.store.shard(number), 64) for e in (few, many))
+                kept = np.sort(everything, axis=1)[:, :-k]
+                # TopK keeps the k largest of the same numbers.
+                np.testing.assert_allclose(np.sort(top, axis=1)[:, -k:], np.sort(everything, axis=1)[:, -k:], atol=1e-5)
+                assert (everything >= 0).all()
+                assert (kept > 0).any()
+                assert "fvu_error" not in many.store.shard(number).stats  # an SAE does not decode them
+        x = torch.randn((5, 32), generator=torch.Generator().manual_seed(1))
+        sae = usual[0].sae
+        expected = torch.relu((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
+        torch.testing.assert_close(encode_as(sae, x, "pre_activation"), expected)
+        assert torch.equal(encode_as(sae, x, "output"), sae.encode(x))
+
+    def test_before_topk_asks_the_sae(self, tmp_path: Path) -> None:
+        """As published: TopK SAEs before their top-k, any other as it is."""
+        topk = load_sae(tiny_sae(tmp_path / "topk", 32))
+        assert [codes_for(topk, asked) for asked in ("before_topk", "output", "pre_activation")] == [
+            *("pre_activation", "output", "pre_activation")
+        ]
+        write_saelens(tmp_path / "relu", tensors(32, 64))
+        relu = load_sae(tmp_path / "relu")
+        assert [codes_for(relu, asked) for asked in ("before_topk", "output", "pre_activation")] == [
+            *("output", "output", "pre_activation")
+        ]

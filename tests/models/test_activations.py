@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from tiny import sentences
 from unifeat.errors import UserError
-from unifeat.models.activations import GroupActivations, Masked, Places, is_sink, run_group
+from unifeat.models.activations import GroupActivations, Masked, Places, is_sink, pad_token, run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, bos_of, load_language_model
+from unifeat.study import MaskSpec
 from unifeat.text.corpus import Part
 from unifeat.text.windows import tokenize_part
 
@@ -117,6 +120,66 @@ def test_a_group_without_tokens(model: LanguageModel):
     assert x.shape == (0, 32)
     assert len(places) == 0
     assert masked == Masked()
+
+
+MASKS = [
+    MaskSpec(special=special, first=first, sinks=False, pads=pads)
+    for special, first, pads in itertools.product([True, False], repeat=3)
+]
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("mask", MASKS, ids=lambda mask: "".join("sfp"[n] for n in range(3) if list(mask)[n][1]))
+def test_every_mask_by_its_definition(model: LanguageModel, mask: MaskSpec, bos: bool, limit: int | None):
+    """Window by window, position by position: which give rows, what the others are counted as, and their values."""
+    special = model.tokenizer.eos_token
+    parts = [*PARTS, Part(20, 0, f"{special}the tide{special} the harbour{special}{special}"), Part(20, 100, "a ship")]
+    context, first_token = 11, bos_of(model.tokenizer, bos)
+    prefix = [] if first_token is None else [first_token]
+    counts, rows = dict.fromkeys(("read", "special", "first", "pad"), 0), []
+    for part in parts:
+        tokens = tokenize_part(model.tokenizer, part).token.tolist()
+        starts = range(0, len(tokens), context - len(prefix))
+        for number, start in enumerate(starts):
+            if limit is not None and (part.start or number >= limit):
+                break
+            body = tokens[start : start + context - len(prefix)]
+            pads = [] if mask.pads else [pad_token(model.tokenizer)] * (context - len(prefix) - len(body))
+            ids = [*prefix, *body, *pads]
+            seen = model.activations(torch.tensor([ids]), POINTS[:1])[POINTS[0]][0]
+            for position, token in enumerate(ids):
+                opening, pad = position < len(prefix), position >= len(prefix) + len(body)
+                counts["read"] += 1
+                counts["pad"] += pad
+                no_place = opening and (number > 0 or part.start > 0)
+                if opening and (mask.special or no_place):
+                    counts["first"] += 1
+                elif mask.special and token in model.special_ids and not pad:
+                    counts["special"] += 1
+                elif mask.first and position == 0:
+                    counts["first"] += 1
+                else:
+                    rows.append((part.document, token, seen[position]))
+    found = run_group(model, parts, POINTS[:1], context=context, bos=first_token, mask=mask, limit=limit)
+    x, places, masked = found.without_sinks(POINTS[0])
+    assert asdict(masked) == counts | {"sink": 0}
+    assert masked.read == masked.special + masked.first + len(places)
+    assert list(zip(places.document.tolist(), places.token.tolist(), strict=True)) == [row[:2] for row in rows]
+    torch.testing.assert_close(x, torch.stack([row[2] for row in rows]), rtol=1e-5, atol=1e-5)
+    keys = list(zip(places.document.tolist(), places.char_end.tolist(), (-places.order).tolist(), strict=True))
+    assert keys == sorted(set(keys))
+
+
+def test_sinks_that_are_not_masked_are_rows(model: LanguageModel):
+    found = run(model, PARTS)
+    found.values[POINTS[0]][4] *= 1000
+    rows = len(found.places)
+    assert len(found.without_sinks(POINTS[0])[1]) < rows
+    found.mask_sinks = False
+    x, places, masked = found.without_sinks(POINTS[0])
+    assert len(x) == len(places) == rows
+    assert masked.sink == 0
 
 
 class TestSinks:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tiny import sentences, tiny_tokenizer
 from unifeat.text.corpus import Part
-from unifeat.text.windows import TokenizedPart, tokenize_part, windows
+from unifeat.text.windows import TokenizedPart, Window, cut_windows, tokenize_part, windows
 
 TEXTS = {
     "plain": sentences(1, seed=1)[0],
@@ -107,3 +107,101 @@ def test_windows_cover_the_part_once_and_in_order(n: int, body: int):
     sizes = [w.stop - w.start for w in found]
     assert all(size == body for size in sizes[:-1])
     assert all(0 < size <= body for size in sizes[-1:])
+
+
+def cut(part: TokenizedPart, opening: list[int], context: int, **settings: Any) -> list[Window]:
+    return cut_windows(part, opening, context, **{"at_start": True, **settings})
+
+
+def part_of(n: int, ends: list[int] | None = None) -> TokenizedPart:
+    """Tokens 100, 101, … that end at characters 1, 2, … or at `ends`."""
+    char_end = np.array(ends or range(1, n + 1), np.int32)
+    order = np.array([(char_end[i + 1 :] == end).sum() for i, end in enumerate(char_end)], np.int32)
+    return TokenizedPart(7, np.arange(100, 100 + n, dtype=np.int32), char_end, order)
+
+
+class TestCutWindows:
+    def test_as_a_rule_openings_and_pads_give_no_rows(self):
+        found = cut(part_of(7), [1, 2], 5)
+        assert [w.ids.tolist() for w in found] == [[1, 2, 100, 101, 102], [1, 2, 103, 104, 105], [1, 2, 106]]
+        assert [w.lead for w in found] == [2, 2, 2]
+        assert [w.token.tolist() for w in found] == [[100, 101, 102], [103, 104, 105], [106]]
+        assert np.concatenate([w.char_end for w in found]).tolist() == list(range(1, 8))
+        assert not any(w.is_opening.any() or w.is_pad.any() for w in found)
+
+    def test_an_opening_has_a_place_at_the_beginning_of_a_document_only(self):
+        first, second = cut(part_of(5), [1, 2], 5, with_opening=True)
+        assert first.lead == 0
+        assert first.token.tolist() == [1, 2, 100, 101, 102]
+        assert first.char_end.tolist() == [0, 0, 1, 2, 3]
+        assert first.order.tolist() == [1, 0, 0, 0, 0]
+        assert first.is_opening.tolist() == [True, True, False, False, False]
+        assert second.lead == 2
+        assert cut(part_of(5), [1, 2], 5, with_opening=True, at_start=False)[0].lead == 2
+
+    def test_pads_fill_the_last_window_and_end_where_the_text_does(self):
+        first, second = cut(part_of(5), [1], 5, pad=0)
+        assert not first.is_pad.any()
+        assert second.ids.tolist() == [1, 104, 0, 0, 0]
+        assert second.char_end.tolist() == [5, 5, 5, 5]
+        assert second.order.tolist() == [3, 2, 1, 0]
+        assert second.is_pad.tolist() == [False, True, True, True]
+
+    def test_a_full_window_needs_no_pads(self):
+        assert [w.is_pad.any() for w in cut(part_of(8), [1], 5, pad=0)] == [False, False]
+
+    def test_a_character_cut_in_two_by_windows_before_padding(self):
+        """Its tokens in the window before come before the padding, too."""
+        found = cut(part_of(5, [1, 2, 3, 3, 3]), [], 4, pad=0)
+        assert np.concatenate([w.order for w in found]).tolist() == [0, 0, 5, 4, 3, 2, 1, 0]
+
+    def test_a_token_trimmed_to_nothing_at_the_beginning(self):
+        (window,) = cut(part_of(3, [0, 1, 2]), [1, 2], 9, with_opening=True)
+        assert window.char_end.tolist() == [0, 0, 0, 1, 2]
+        assert window.order.tolist() == [2, 1, 0, 0, 0]
+
+    def test_a_limit_keeps_the_beginning_of_a_document(self):
+        assert len(cut(part_of(50), [1], 5, limit=3)) == 3
+        assert cut(part_of(50), [1], 5, limit=3, at_start=False) == []
+
+    def test_no_tokens(self):
+        assert cut(part_of(0), [1], 5, pad=0, with_opening=True) == []
+
+    @given(
+        words=st.lists(st.sampled_from(["the tide ", "😀", "日", "x", " ", "Zoë "]), min_size=1, max_size=12),
+        kind=st.sampled_from(["bpe", "wordish"]),
+        opening=st.integers(0, 3),
+        body=st.integers(1, 9),
+        limit=st.none() | st.integers(1, 4),
+        with_opening=st.booleans(),
+        pad=st.none() | st.just(0),
+    )
+    @settings(max_examples=150, deadline=None)
+    def test_places_are_unique_and_in_order(
+        self,
+        words: list[str],
+        kind: Any,
+        opening: int,
+        body: int,
+        limit: int | None,
+        with_opening: bool,
+        pad: int | None,
+    ):
+        part = tokenize_part(tiny_tokenizer(kind), Part(0, 0, "".join(words)))
+        context = opening + body
+        found = cut(part, [1] * opening, context, limit=limit, with_opening=with_opening, pad=pad)
+        keys = [
+            (int(end), -int(order))
+            for window in found
+            for end, order in zip(window.char_end, window.order, strict=True)
+        ]
+        assert keys == sorted(set(keys))
+        text = np.concatenate([w.token[~(w.is_opening | w.is_pad)] for w in found])
+        assert text.tolist() == part.token[: body * (limit or len(part.token))].tolist()
+        assert sum(w.is_opening.sum() for w in found) == (opening if with_opening else 0)
+        for window in found:
+            rows = len(window.ids) - window.lead
+            fields = (window.token, window.char_end, window.order, window.is_opening, window.is_pad)
+            assert window.rows == rows
+            assert [len(field) for field in fields] == [rows] * 5
+            assert len(window.ids) == context if pad is not None else len(window.ids) <= context

@@ -1,7 +1,8 @@
 """Codes of two spaces on the places they share, so that row i of one and row i of the other are the same token.
 
-With the same tokenizer every token pairs. With different ones, tokens pair that end at the same character of the same
-document; where a tokenizer cut one character into several tokens, only the last of them, which completes it, can pair.
+With the same tokenizer every token pairs, and so they do in a shard that two tokenizers cut into the very same tokens
+(Gemma 1 and 2 have one vocabulary in two files). With different ones, tokens pair that end at the same character of the
+same document; where a tokenizer cut one character into several tokens, only the last of them, which completes it, can.
 
 Shard k of every store over a text holds the same stretch of it, so alignment is a matter of shard k and shard k alone:
 memory does not grow with the text.
@@ -10,7 +11,7 @@ memory does not grow with the text.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,8 @@ class AlignedCodes:
     def _aligned_shards(self) -> Iterator[tuple[Shard, Shard, NDArray[np.int64], NDArray[np.int64]]]:
         same_tokenizer = self.a.settings["tokenizer"] == self.b.settings["tokenizer"]
         for shard_a, shard_b in zip(self.a.shards(), self.b.shards(), strict=True):
-            at_a, at_b = shared_places(shard_a.places, shard_b.places, same_tokenizer=same_tokenizer)
+            alike = same_tokenizer or _same(shard_a.places, shard_b.places)
+            at_a, at_b = shared_places(shard_a.places, shard_b.places, same_tokenizer=alike)
             if self.documents is not None:
                 keep = self.documents[shard_a.places.document[at_a]]
                 at_a, at_b = at_a[keep], at_b[keep]
@@ -122,6 +124,11 @@ def shared_places(a: Places, b: Places, *, same_tokenizer: bool) -> tuple[NDArra
     at_b[at_b == len(keys_b)] = 0
     shared = keys_b[at_b] == keys_a if len(keys_b) else np.zeros(len(keys_a), bool)
     return rows_a[shared], rows_b[at_b[shared]]
+
+
+def _same(a: Places, b: Places) -> bool:
+    """Whether two tokenizers cut a stretch of text into the very same tokens, as one vocabulary in two files does."""
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Places))
 
 
 def _keys(places: Places, first: int, same_tokenizer: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

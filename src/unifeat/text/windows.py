@@ -98,22 +98,28 @@ def cut_windows(
     """
     if limit is not None and not at_start:
         return []
-    cut = []
-    for window in windows(part, context - len(opening))[:limit]:
+    cut: list[Window] = []
+    chosen = windows(part, context - len(opening))[:limit]
+    if not chosen:
+        return cut
+    # Padding ends where the last token does, and so may tokens before it, in the window before too.
+    fill = context - len(opening) - (chosen[-1].stop - chosen[-1].start) if pad is not None else 0
+    orders = part.order + fill * (part.char_end == part.char_end[chosen[-1].stop - 1])
+    # (A token trimmed to nothing can end at character 0, where an opening stands.)
+    before = int((part.char_end == 0).sum())
+    for window in chosen:
         shown = len(opening) if with_opening and at_start and window.start == 0 else 0
         body = window.stop - window.start
         pads = context - len(opening) - body if pad is not None else 0
         ids = np.concatenate([opening, part.token[window], [pad] * pads]).astype(np.int32)
-        char_end, order = part.char_end[window], part.order[window].copy()
-        if pads:
-            order[char_end == char_end[-1]] += pads
+        char_end, order = part.char_end[window], orders[window]
         cut.append(
             Window(
                 part.document,
                 ids,
                 len(opening) - shown,
                 np.concatenate([np.zeros(shown), char_end, np.full(pads, char_end[-1])]).astype(np.int32),
-                np.concatenate([np.arange(shown)[::-1], order, np.arange(pads)[::-1]]).astype(np.int32),
+                np.concatenate([np.arange(shown)[::-1] + before, order, np.arange(pads)[::-1]]).astype(np.int32),
                 np.repeat([True, False, False], [shown, body, pads]),
                 np.repeat([False, False, True], [shown, body, pads]),
             )
