@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from papers import DOCUMENTS, MODELS, STUDIES, RunStudy, saes_of, study_data
 
 import unifeat as uf
-from conftest import DOCUMENTS, MODELS, STUDIES, RunStudy, saes_of, study_data
 from hub import Hub
 from unifeat.published.beside import beside, differences
 from unifeat.results import Run
