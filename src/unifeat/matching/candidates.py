@@ -23,7 +23,7 @@ from unifeat.matching.quality import hubness, reciprocity
 from unifeat.matching.rotated import RotatedCodes, rotations
 from unifeat.storage import cache_root, key_of, write_json, written_aside
 
-VERSION = "candidates/2"
+VERSION = "candidates/3"
 _HELD = (
     50_000_000  # entries of either side together, 400 MB: reading and aligning them anew costs as much as correlating
 )
