@@ -53,22 +53,33 @@ def style(figure: go.Figure, width: int, height: int, *, top: int = 60, legend: 
 
 def save(figure: go.Figure, picture: str | Path) -> None:
     """Write the figure as a PNG of twice its size in pixels, drawn by chromium."""
+    save_page([figure], picture, figure.layout.width, figure.layout.height)
+
+
+def save_page(figures: list[go.Figure], picture: str | Path, width: int, height: int) -> None:
+    """Write figures side by side as one PNG of twice that size in pixels."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("drawing needs chromium")
-    body: Any = figure.to_html(full_html=False, include_plotlyjs=False, config={"staticPlot": True})
-    page = f"<meta charset=utf-8><script>{get_plotlyjs()}</script><body style='margin:0;background:white'>{body}"
+    bodies: list[Any] = [
+        f.to_html(full_html=False, include_plotlyjs=False, config={"staticPlot": True}) for f in figures
+    ]
+    page = (
+        f"<meta charset=utf-8><script>{get_plotlyjs()}</script>"
+        "<body style='margin:0;background:white;display:flex'>" + "".join(bodies)
+    )
     with tempfile.TemporaryDirectory() as folder:
         html = Path(folder) / "figure.html"
         html.write_text(page, encoding="utf-8")
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
-        size = f"--window-size={figure.layout.width},{figure.layout.height}"
         shot = [
             "--force-device-scale-factor=2",
             "--virtual-time-budget=6000",
             f"--screenshot={Path(picture).resolve()}",
         ]
-        subprocess.run([chromium, *flags, size, *shot, html.as_uri()], check=True, capture_output=True)
+        subprocess.run(
+            [chromium, *flags, f"--window-size={width},{height}", *shot, html.as_uri()], check=True, capture_output=True
+        )
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,26 +1,22 @@
-"""The README's picture: layer × layer heatmaps of a finished run, drawn by a headless browser.
+"""The README's pictures of a finished run: layer × layer heatmaps, and every comparison beside its controls.
 
-python scripts/picture.py runs/demo docs/heatmaps.png
+python scripts/picture.py runs/demo docs/heatmaps.png docs/controls.png
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 
 import unifeat as uf
-from unifeat.report.figures import count_bounds, count_panel, panel_figure, score_bounds, score_panel
-from unifeat.report.tables import group_pairs, measures
+from drawing import save, save_page, style
+from unifeat.report.figures import COLOURS, count_bounds, count_panel, panel_figure, score_bounds, score_panel
+from unifeat.report.tables import cells, group_pairs, measures, role, rows_of, scores_of
 
 
-def main(run_folder: str, picture: str) -> None:
-    run = uf.open(run_folder)
+def heatmaps(run: uf.Run, picture: str) -> None:
     groups = group_pairs(run)[0]
     measure = measures(run)[0]
     heldout, scale = "mean_correlation_heldout", score_bounds(run, measure)
@@ -35,21 +31,44 @@ def main(run_folder: str, picture: str) -> None:
     for title, panel, bounds in panels:
         figure = go.Figure(panel_figure(panel, groups, bounds))
         figure.update_layout(width=300, height=250, title={"text": title, "font": {"size": 14}}, margin={"t": 40})
-        figures.append(figure.to_html(full_html=False, include_plotlyjs=False, config={"staticPlot": True}))
-    page = (
-        f"<meta charset=utf-8><script>{get_plotlyjs()}</script>"
-        "<body style='margin:10px;background:white;display:flex;gap:6px'>" + "".join(figures)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        html = Path(folder) / "picture.html"
-        html.write_text(page, encoding="utf-8")
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        if chromium is None:
-            sys.exit("picture.py needs chromium")
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        size = ["--window-size=1560,280", "--virtual-time-budget=6000", f"--screenshot={Path(picture).resolve()}"]
-        subprocess.run([chromium, *flags, *size, html.as_uri()], check=True, capture_output=True)
+        figures.append(figure)
+    save_page(figures, picture, 1500, 250)
+
+
+def controls(run: uf.Run, picture: str) -> None:
+    """A dot for each two layers: what is compared, its ceiling and its controls, one below the other."""
+    table = cells(run)
+    pairs = group_pairs(run)
+    names = [f"{a} × {b}" + (f"<br>({role(run, (a, b))})" if role(run, (a, b)) else "") for a, b in pairs]
+    ways = [measure for measure in measures(run) if "dims" not in measure.settings]
+    titles = ["pairs kept, and in shifted text", *(f"{measure.short}, and shuffled" for measure in ways)]
+    figure = make_subplots(rows=1, cols=len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+
+    def dots(column: int, y: list[str], x: list[float], colour: str, hollow: bool = False) -> None:
+        marker = {"size": 10, "color": colour, "symbol": "line-ns-open" if hollow else "circle", "opacity": 0.8}
+        figure.add_trace(
+            go.Scatter(x=x, y=y, mode="markers", marker=marker, showlegend=False, cliponaxis=False), row=1, col=column
+        )
+
+    for groups, name in reversed(list(zip(pairs, names, strict=True))):
+        own = table[(table["group_a"] == groups[0]) & (table["group_b"] == groups[1])]
+        colour = COLOURS["muted"] if role(run, groups).startswith("control") else COLOURS["a"]
+        colour = COLOURS["held"] if role(run, groups).startswith("ceiling") else colour
+        shifted = [sum(f["kept"]) / max(len(f["kept"]), 1) for f in own["rematch"]]
+        dots(1, [name] * len(own), shifted, COLOURS["fit"], hollow=True)
+        dots(1, [name] * len(own), own["kept"].tolist(), colour)
+        for column, measure in enumerate(ways, start=2):
+            scores = rows_of(scores_of(run, measure))
+            mine = [row for row in scores if (row.group_a, row.group_b) == groups]
+            dots(column, [name] * len(mine), [row.null_mean for row in mine], COLOURS["fit"], hollow=True)
+            dots(column, [name] * len(mine), [row.score for row in mine], colour)
+    style(figure, 1200, 130 + 52 * len(names), top=48)
+    figure.update_layout(margin={"l": 250})
+    figure.update_xaxes(rangemode="tozero")
+    save(figure, picture)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    finished = uf.open(sys.argv[1])
+    heatmaps(finished, sys.argv[2])
+    controls(finished, sys.argv[3])
