@@ -75,7 +75,7 @@ def run(study: str | Path | Study, out: str | Path | None = None, *, repair: boo
     with clock.step("rematch"):
         rematched = rematch_cells(study, cells, corpus.documents, study.geometry)
         scores = add_rematch(scores, cells, rematched)
-    scores, rates = with_q(scores, subspaces.rates)
+    scores, rates, rematched = with_q(scores, subspaces.rates, rematched)
     pairs = pd.concat([cell.pairs() for cell in cells], ignore_index=True)
     info = {
         "name": study.name,

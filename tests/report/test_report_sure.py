@@ -43,7 +43,9 @@ def run(make_run: MakeRun) -> Run:
     for place, (name, n, score) in enumerate(
         [("Time", 12, 0.31), ("Time · random words", 7, 0.11), ("Odd", 2, 1.0), ("Odd · random words", 0, np.nan)]
     ):
-        own = scores[(scores["metric"] == "rsa")].assign(subspace=name, n_pairs=n, score=score, subset_mean=0.2)
+        own = scores[(scores["metric"] == "rsa")].assign(
+            subspace=name, n_pairs=n, score=score, subset_mean=0.2, subset_score=0.25, subset_n=n
+        )
         extra.append(own.assign(subset_q=0.01 if place == 0 else 0.9))
     table = pd.concat([scores, *extra], ignore_index=True)
     table.to_parquet(made.folder / "scores.parquet", index=False)
@@ -98,7 +100,7 @@ def test_categories_stand_beside_their_nulls(run: Run) -> None:
     assert time["rates"][0] == {"features": "21", "rate": "60 % / 40 %", "odds": "2.3 (1.1–4.7)*"}
     assert odd["rates"][0]["features"] == "0"
     assert time["scores"][0]["score"].startswith("0.31")
-    assert (time["scores"][0]["subsets"], time["scores"][0]["control"]) == ("0.20*", "0.11 (7)")
+    assert (time["scores"][0]["subsets"], time["scores"][0]["control"]) == ("0.25 / 0.20*", "0.11 (7)")
     assert odd["scores"][0]["control"] == "–"
     panel = categories.overview(run)[0]
     z = dict(zip(panel["figure"]["data"][0]["y"], panel["figure"]["data"][0]["z"], strict=True))

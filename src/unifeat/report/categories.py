@@ -95,7 +95,8 @@ def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
                 f"<b>{escape(name)}</b>, {escape(cell.space_a)} × {escape(cell.space_b)}",
                 f"score {decimal(row['score'], 3)}, {row['n_pairs']:,} pairs",
                 f"shuffled {decimal(row['null_mean'], 3)}, q {probability(row['q'])}",
-                f"random subsets {decimal(row['subset_mean'], 3)}, q {probability(row['subset_q'])}",
+                f"its {row['subset_n']:,} of all pairs {decimal(row['subset_score'], 3)}, random subsets "
+                f"{decimal(row['subset_mean'], 3)}, q {probability(row['subset_q'])}",
             ]
             # On a handful of pairs every score is wild: how few they are says more.
             few = row["n_pairs"] < _FEW
@@ -144,7 +145,8 @@ def _score(row: Any, control: Any) -> dict[str, str]:
     return {
         "score": decimal(row["score"]) + ("*" if row["q"] < SIGNIFICANT else ""),
         "shuffled": decimal(row["null_mean"]),
-        "subsets": decimal(row["subset_mean"]) + ("*" if row["subset_q"] < SIGNIFICANT else ""),
+        "subsets": f"{decimal(row['subset_score'])} / {decimal(row['subset_mean'])}"
+        + ("*" if row["subset_q"] < SIGNIFICANT else ""),
         "control": "–"
         if control is None or is_missing(control["score"])
         else f"{decimal(control['score'])} ({control['n_pairs']})",

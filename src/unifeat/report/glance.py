@@ -72,7 +72,7 @@ def _mean_kept(facts: Any) -> float | None:
 def _scores(table: pd.DataFrame) -> str:
     if table.empty or table["score"].isna().all():
         return "–"
+    if table["corrected"].isna().all():
+        return f"{span(table['score'], decimal)} raw"
     found = int((table["q"] < SIGNIFICANT).sum())
-    beyond = "" if found == len(table) or table["q"].isna().all() else f" ({number(found)} of {len(table)})"
-    values = table["corrected"] if table["corrected"].notna().any() else table["score"]
-    return f"{span(values, decimal)}{beyond}"
+    return f"{span(table['corrected'], decimal)} ({number(found)} of {len(table)})"

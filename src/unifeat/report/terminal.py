@@ -13,6 +13,7 @@ from rich.text import Text
 from unifeat.report.categories import of_cell
 from unifeat.report.contexts import visible
 from unifeat.report.glance import at_a_glance
+from unifeat.report.sure import score_columns
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,
@@ -97,11 +98,16 @@ def _glance(console: Console, run: Run) -> None:
     for line in lines:
         name = " × ".join(line.groups) + (f" ({line.role})" if line.role else "")
         rows.append([name, line.kept, line.kept_shifted, line.heldout, line.found_again, *line.scores])
+    _fitting(console, headings, rows)
+
+
+def _fitting(console: Console, headings: list[str], rows: list[list[Any]]) -> None:
+    """A table, or, where the terminal is too narrow for its columns, a paragraph for each row."""
     table = _framed(headings, rows, 1)
     if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
         console.print(table)
         return
-    for row in rows:  # too narrow for columns
+    for row in rows:
         console.print(Text(str(row[0]), style="bold"))
         facts = zip(headings[1:], row[1:], strict=True)
         console.print("  " + "; ".join(f"{what} {value}" for what, value in facts))
@@ -126,7 +132,7 @@ def _categories(console: Console, run: Run) -> None:
         ]
         for line in found["lines"]
     ]
-    console.print(_framed(headings, rows, 1))
+    _fitting(console, headings, rows)
 
 
 def _of(table: pd.DataFrame, groups: tuple[str, str]) -> pd.DataFrame:
@@ -218,7 +224,7 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
     for reason, count in sorted(cell.dropped.items(), key=lambda item: -item[1]):
         console.print(f"  {count:>8,}  dropped: {reason}")
     console.print()
-    headings = ["", "score", "null", "sd", "corrected", "p", "q"]
+    headings = ["", *(heading for heading, _, _ in score_columns(run))]
     rows = [line for measure in measures(run) for line in _score_lines(run, measure, cell)]
     console.print(_framed(headings, rows, 1))
     for flag in sorted({flag for row in rows_of(_own(run.scores, cell)) for flag in row.flags}):
@@ -250,14 +256,9 @@ def _own(scores: pd.DataFrame, cell: Any) -> pd.DataFrame:
 
 
 def _score_lines(run: Run, measure: Measure, cell: Any) -> list[list[str]]:
-    return [
-        [
-            measure.label,
-            *(decimal(v, 3) for v in (row.score, row.null_mean, row.null_sd, row.corrected)),
-            *(probability(v) for v in (row.p, row.q)),
-        ]
-        for row in rows_of(_own(scores_of(run, measure), cell))
-    ]
+    columns = score_columns(run)
+    own = rows_of(_own(scores_of(run, measure), cell))
+    return [[measure.short, *(write(row._asdict()) for _, _, write in columns)] for row in own]
 
 
 def _words(tokens: Any) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
-from unifeat.matching.candidates import Rematching
+from unifeat.matching.candidates import VERSION, Rematching
 from unifeat.progress import track
 from unifeat.steps.match import Cell, mean
 from unifeat.steps.score import PairSet, in_parallel
@@ -51,8 +51,10 @@ def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, A
     """The scores of all kept pairs with `rematch_mean`, `rematch_sd` and `rematch_p`."""
     scores = scores.copy()
     for cell, found in zip(cells, facts, strict=True):
+        if not found["observed"]:
+            continue
         own = (scores["space_a"] == cell.a.name) & (scores["space_b"] == cell.b.name) & (scores["subspace"] == "all")
-        observed = scores.loc[own, "score"].to_numpy(np.float64)
+        observed = np.array(found["observed"], np.float64)
         nulls = [np.array(values, np.float64) for values in found["scores"]]
         against = [_against(float(s), null) for s, null in zip(observed, nulls, strict=True)]
         scores.loc[own, ["rematch_mean", "rematch_sd", "rematch_p"]] = against
@@ -60,24 +62,30 @@ def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, A
 
 
 def _against(observed: float, null: Floats) -> tuple[float, float, float]:
-    """(mean, sd, p) of a null; a rematch too poor to be scored does not reach the observed score."""
+    """(mean, sd, p) of a null; a rematch that cannot be scored counts as one that reaches the observed score."""
     known = null[~np.isnan(null)]
     if not len(null) or np.isnan(observed):
         return NAN, NAN, NAN
     spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
     centre = float(known.mean()) if len(known) else NAN
-    return centre, spread, float((known >= observed - 1e-12).sum() + 1) / (len(null) + 1)
+    return centre, spread, float((~(null < observed - 1e-12)).sum() + 1) / (len(null) + 1)
 
 
 def _summary(cell: Cell, pieces: list[dict[str, Any]], geometry: list[MetricSpec]) -> dict[str, Any]:
     kept = np.array([piece["kept"] for piece in pieces], np.float64)
     r = np.array([piece["mean_correlation"] for piece in pieces], np.float64)  # None becomes NaN
     observed = mean(cell.kept["correlation"])
+    # What the rematches are held against is made in the same way: for most methods that is all pairs kept.
+    pairs = PairSet.of(cell, "all", cell.rule.strongest(cell.found.table, len(cell.kept)))
     return {
+        "observed": list(in_parallel(partial(_score, pairs), geometry, [len(pairs.features_a)])) if pieces else [],
         "kept": kept.astype(int).tolist(),
         "mean_correlation": [None if np.isnan(v) else v for v in r.tolist()],
         "p_kept": _against(float(len(cell.kept)), kept)[2] if len(pieces) else None,
-        "p_mean_correlation": _against(NAN if observed is None else observed, r)[2] if len(pieces) else None,
+        # A rematch that keeps no pair has no mean r to reach anything with.
+        "p_mean_correlation": _against(NAN if observed is None else observed, np.nan_to_num(r, nan=-1.0))[2]
+        if len(pieces)
+        else None,
         "pairs_scored": [piece["pairs_scored"] for piece in pieces],
         "scores": [[piece["scores"][i] for piece in pieces] for i in range(len(geometry))],
     }
@@ -89,7 +97,7 @@ def _piece(study: Study, cell: Cell, rematching: Rematching, number: int, geomet
     n = len(cell.kept)
     key = key_of(
         {
-            "what": "rematch/1",
+            "what": ["rematch/2", VERSION],
             "codes": [cell.a.store.folder.name, cell.b.store.folder.name],
             "shards": [[e["sha256"] for e in store.manifest["shards"]] for store in (cell.a.store, cell.b.store)],
             "matching": spec.model_dump(mode="json"),

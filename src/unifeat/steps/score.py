@@ -30,13 +30,14 @@ from unifeat.workers import each
 T = TypeVar("T")
 R = TypeVar("R")
 Floats = NDArray[np.float64]
+_OF_PAIRS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
 _LARGE = 4_000  # pairs, from which on one measure keeps all cores busy, and takes too much memory to run twice
 NAN = float("nan")
 COLUMNS = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
     *("score_heldout", "null_mean", "null_sd", "corrected", "p", "p_family", "q", "ci_low", "ci_high"),
-    *("rematch_mean", "rematch_sd", "rematch_p", "rematch_q", "subset_mean", "subset_sd", "subset_p", "subset_q"),
-    *("details", "flags"),
+    *("rematch_mean", "rematch_sd", "rematch_p", "rematch_q", "subset_n", "subset_score", "subset_mean", "subset_sd"),
+    *("subset_p", "subset_q", "details", "flags"),
 ]
 
 
@@ -118,20 +119,24 @@ def _unit(study: Study, pairs: PairSet, spec: MetricSpec) -> dict[str, Any]:
     return _row(pairs, spec, shuffled, interval)
 
 
-def with_q(scores: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables with q-values: Benjamini–Hochberg over every test of the run, whichever null it is against."""
-    places = [
-        (scores, "p", "q"),
-        (scores, "rematch_p", "rematch_q"),
-        (scores, "subset_p", "subset_q"),
-        (rates, "p", "q"),
-    ]
-    tests = [table[p].to_numpy(np.float64) for table, p, _ in places]
-    parts = np.split(false_discovery_rate(np.concatenate(tests)), np.cumsum([len(test) for test in tests])[:-1])
-    found: dict[int, dict[str, Floats]] = {id(table): {} for table in (scores, rates)}
-    for (table, _, name), q in zip(places, parts, strict=True):
-        found[id(table)][name] = q
-    return scores.assign(**found[id(scores)])[COLUMNS], rates.assign(**found[id(rates)])
+def with_q(
+    scores: pd.DataFrame, rates: pd.DataFrame, rematched: list[dict[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
+    """All three with q-values: Benjamini–Hochberg over every test of the run, whichever null it is against.
+
+    rematched: facts of each cell's rematches; `p_kept` and `p_mean_correlation` get `q_kept` and `q_mean_correlation`.
+    """
+    facts = pd.DataFrame({name: [cell[name] for cell in rematched] for name in _OF_PAIRS}, dtype=np.float64)
+    places = [(scores, "p"), (scores, "rematch_p"), (scores, "subset_p"), (rates, "p")]
+    places += [(facts, name) for name in _OF_PAIRS]
+    tests = [table[name].to_numpy(np.float64) for table, name in places]
+    q = np.split(false_discovery_rate(np.concatenate(tests)), np.cumsum([len(test) for test in tests])[:-1])
+    scores = scores.assign(q=q[0], rematch_q=q[1], subset_q=q[2])[COLUMNS]
+    told = []
+    for place, cell in enumerate(rematched):
+        own = {f"q{name[1:]}": float(values[place]) for name, values in zip(_OF_PAIRS, q[4:], strict=True)}
+        told.append(cell | {name: None if np.isnan(value) else value for name, value in own.items()})
+    return scores, rates.assign(q=q[3]), told
 
 
 def _family(table: pd.DataFrame) -> Floats:
@@ -146,7 +151,10 @@ def _family(table: pd.DataFrame) -> Floats:
 
 
 def _row(pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], interval: dict[str, Any]) -> dict[str, Any]:
-    nothing = dict.fromkeys(("rematch_mean", "rematch_sd", "rematch_p", "subset_mean", "subset_sd", "subset_p"), NAN)
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("rematch_mean", "rematch_sd", "rematch_p", "subset_score", "subset_mean", "subset_sd", "subset_p"), NAN
+    )
+    nothing["subset_n"] = 0
     return {
         "space_a": pairs.a.name,
         "layer_a": pairs.a.layer,

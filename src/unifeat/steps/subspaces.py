@@ -33,7 +33,8 @@ RATES = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "side", "features", "matched", "rate", "rate_expected"),
     *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "flags"),
 ]
-_NO_SUBSETS = {"subset_mean": NAN, "subset_sd": NAN, "subset_p": NAN}
+_NO_SUBSETS: dict[str, Any] = dict.fromkeys(("subset_score", "subset_mean", "subset_sd", "subset_p"), NAN)
+_NO_SUBSETS |= {"subset_n": 0, "subset_flags": []}
 _PAIR, _COUNTS = ["feature_a", "feature_b"], ["count_a", "count_b"]
 Lists = dict[str, tuple[str, ...]]
 
@@ -45,8 +46,8 @@ class Subspaces:
     Attributes:
         members: `space`, `subspace`, `feature`, `hits`.
         sets: the pairs of each cell and category, matched within the category.
-        pools: for each of `sets` all kept pairs of its cell and their firing counts: what random subsets are drawn
-            from; None for control lists.
+        pools: for each of `sets` all kept pairs of its cell, their firing counts, and which of them lie `inside` the
+            category: what random subsets are drawn from, and stand beside; None for control lists.
         rates: one row for each cell, category and side (see `RATES`).
     """
 
@@ -78,9 +79,10 @@ def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[s
             ids = {side: _ids(belongs[space.name], category) for side, space in (("a", cell.a), ("b", cell.b))}
             own = cell.rule.decide(cell.found.table[within(cell.found.table, ids["a"], ids["b"])]).query("kept")
             sets.append(PairSet.of(cell, category, own))
-            # Pairs matched anew inside the category belong to what subsets are drawn from, or p would not be exact.
-            pool = pd.concat([cell.kept, own]).drop_duplicates(_PAIR)
-            pools.append(pool if category in lists else None)
+            # Pairs matched anew inside the category are runners-up in part, weaker than those matched among all: next
+            # to these, p would be far too small. So subsets stand beside the category's share of the pairs kept.
+            inside = within(cell.kept, ids["a"], ids["b"])
+            pools.append(cell.kept.assign(inside=inside) if category in lists else None)
             rates += [_rate(cell, category, side, ids[side]) for side in "ab"]
     table = pd.concat([frame.assign(space=name) for name, frame in belongs.items()], ignore_index=True)
     return Subspaces(table[["space", "subspace", "feature", "hits"]], sets, pools, pd.DataFrame(rates)[RATES])
@@ -103,7 +105,9 @@ def score_subspaces(study: Study, subspaces: Subspaces) -> pd.DataFrame:
         for row in in_parallel(lambda unit: work(*unit), units, [len(pairs.features_a) for pairs, _, _ in units]):
             found.append(row)
             advance(1)
-    return scores.assign(**pd.DataFrame(found, index=scores.index))
+    table = pd.DataFrame(found, index=scores.index)
+    flags = [[*own, *more] for own, more in zip(scores["flags"], table.pop("subset_flags"), strict=True)]
+    return scores.assign(**table, flags=pd.Series(flags, index=scores.index, dtype=object))
 
 
 def _controls(spec: SubspacesSpec, corpus: Corpus, lists: Lists, seed: int) -> Lists:
@@ -157,21 +161,20 @@ def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[
     }
 
 
-def _against_subsets(study: Study, pairs: PairSet, pool: pd.DataFrame | None, spec: MetricSpec) -> dict[str, float]:
-    """The category's score beside as many pairs that fire as often; two-sided, since it may be less alike too."""
+def _against_subsets(study: Study, pairs: PairSet, pool: pd.DataFrame | None, spec: MetricSpec) -> dict[str, Any]:
+    """The category's share of all kept pairs beside as many that fire as often; two-sided, it may be less alike too."""
     assert study.subspaces is not None
-    if pool is None or not len(pairs.features_a):
+    if pool is None or not pool["inside"].any():
         return dict(_NO_SUBSETS)
-    everything = pool[_PAIR + _COUNTS].sort_values(_PAIR, ignore_index=True)
+    everything = pool[[*_PAIR, *_COUNTS, "inside"]].sort_values(_PAIR, ignore_index=True)
     draws = study.subspaces.subsets
-    key = pairs.key("subsets/1", spec, draws, study.seed, everything.to_numpy().tolist())
+    key = pairs.key("subsets/2", spec, draws, study.seed, everything.to_numpy().tolist())
     return cached(key, partial(_subsets, study, pairs, everything, spec))
 
 
-def _subsets(study: Study, pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec) -> dict[str, float]:
+def _subsets(study: Study, pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec) -> dict[str, Any]:
     assert study.subspaces is not None
-    place = pd.MultiIndex.from_frame(everything[_PAIR])
-    chosen = place.get_indexer(pd.MultiIndex.from_arrays([pairs.features_a, pairs.features_b]))
+    chosen = np.flatnonzero(everything["inside"])
     try:
         test = subset_test(
             spec.metric,
@@ -186,4 +189,11 @@ def _subsets(study: Study, pairs: PairSet, everything: pd.DataFrame, spec: Metri
     except UserError:
         return dict(_NO_SUBSETS)  # too few pairs for the measure: its own row says so
     p = min(1.0, 2 * min(test.p_low, test.p_high))
-    return {"subset_mean": test.null_mean, "subset_sd": test.null_sd, "subset_p": p}
+    return {
+        "subset_n": len(chosen),
+        "subset_score": test.score,
+        "subset_mean": test.null_mean,
+        "subset_sd": test.null_sd,
+        "subset_p": p,
+        "subset_flags": [f"subsets, {flag}" for flag in test.flags if flag not in test.observed.flags],
+    }
