@@ -16,7 +16,7 @@ from unifeat.models.training.trainers import Job, made_so_far
 
 CURVE_POINTS = 20
 CURVE_ROWS = 8192  # held-out activations a point of the curve is measured on
-LOSS_TOKENS = 4096  # held-out tokens that loss recovered is measured on: three passes of the whole model for each SAE
+LOSS_TOKENS = 2048  # held-out tokens for loss recovered: three passes of the whole model for each SAE
 
 
 def curve_sample(source: ActivationSource, first_document: int) -> Rows:

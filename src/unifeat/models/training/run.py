@@ -82,9 +82,8 @@ def train_saes(
     )
     training = _Training(jobs, source, stream, last, device, saved, keep=spec.store)
     what = f"training {len(jobs)} SAE{'s' if len(jobs) > 1 else ''} of {_short(model_spec.name)}"
-    with track(what, training.total) as advance:
-        if training.step:
-            advance(training.step * spec.batch)
+    # What an earlier process did is not counted again: the rate and the time left are this one's.
+    with track(what, training.total - training.step * spec.batch) as advance:
         for note in training.run(checkpoints):
             advance(spec.batch, note=note)
     made = {job: made_so_far(training.trainers[job]) for job in jobs}
