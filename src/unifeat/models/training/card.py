@@ -49,10 +49,12 @@ def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, ab
     cfg = sae.cfg.to_dict() | {"dtype": dtype, "device": "cpu"}
     with written_aside(folder) as aside:
         aside.mkdir(parents=True)
-        save_file({key: value.contiguous() for key, value in tensors.items()}, aside / "sae_weights.safetensors")
+        weights = aside / "sae_weights.safetensors"
+        save_file({key: value.contiguous() for key, value in tensors.items()}, weights)
         (aside / "cfg.json").write_text(json.dumps(cfg, indent=1) + "\n", encoding="utf-8")
         (aside / "training.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(model_card(folder.name, about), encoding="utf-8")
+        weights.chmod((aside / "cfg.json").stat().st_mode & 0o777)  # safetensors makes files for the owner alone
 
 
 def model_card(name: str, about: dict[str, Any]) -> str:
