@@ -9,6 +9,7 @@ a second call goes on where the first one stopped. About ten minutes on one core
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -193,18 +194,20 @@ def page(results: dict[str, dict[str, np.ndarray]], studies: int) -> str:
         return table(["", *tests], rows)
 
     covers = {name: cells for name, cells in results.items() if name.startswith("cover")}
-    cover_rows = []
+    cover_rows, short = [], []
+    cover_count = len(next(iter(next(iter(covers.values())).values())))
+    cover_bounds = binom.ppf([0.025, 0.975], cover_count, COVER_LEVEL) / cover_count
     for case in CASES:
         row = [case]
-        for cells in covers.values():
+        for name, cells in covers.items():
             low, high, anew = cells[case].T
-            hits = (low <= anew.mean()) & (anew.mean() <= high)
-            row += [f"{anew.mean():.3f}", f"{hits.mean():.3f}"]
+            coverage = float(np.mean((low <= anew.mean()) & (anew.mean() <= high)))
+            row += [f"{anew.mean():.3f}", f"{coverage:.3f}"]
+            if coverage < cover_bounds[0]:
+                short.append(f"{case} ({'nothing' if name.endswith(' 0') else 'half'} shared)")
         cover_rows.append(row)
-    cover_count = len(next(iter(next(iter(covers.values())).values())))
     names = "; ".join
     sizes = ", ".join(f"{n} pairs ({where})" for where, n in SIZES.items())
-    cover_bounds = binom.ppf([0.025, 0.975], cover_count, COVER_LEVEL) / cover_count
     cover_header = ["", "nothing shared: expected", "coverage", "half shared: expected", "coverage"]
     return f"""# Calibration
 
@@ -243,10 +246,16 @@ Beyond ±4: {names(off) or "none"}.
 `subsample_interval`: {COVER_LEVEL:.0%} intervals from 60 halves, {cover_count} studies of {COVER_N} pairs in
 {COVER_D[0]} × {COVER_D[1]} dimensions. Coverage: the share of them that hold the expected score of {COVER_N} pairs,
 itself the mean over {2 * cover_count} other draws. At a true coverage of {COVER_LEVEL}, 95 % of cells lie from
-{cover_bounds[0]:.3f} to {cover_bounds[1]:.3f}. More means too wide, as a jackknife's intervals are where variance
-falls as 1/n², which it does where nothing is shared.
+{cover_bounds[0]:.3f} to {cover_bounds[1]:.3f}. Below, intervals too short: {names(short) or "none"}. Above, too wide,
+as a jackknife's intervals are where variance falls as 1/n², which it does where nothing is shared.
 
 {table(cover_header, cover_rows)}"""
+
+
+def settings_key() -> str:
+    """Of everything above that changes a study; a change of the code itself needs an empty cache."""
+    settings = [D_A, D_B, CASES, SHUFFLES, REMATCHES, ALPHA, COVER_D, COVER_N, COVER_LEVEL]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
 
 
 def main() -> None:
@@ -256,10 +265,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
     options = parser.parse_args()
     set_mode("quiet")
-    options.cache.mkdir(parents=True, exist_ok=True)
-    results = {
-        name: carried_out(name, count, study, options.cache) for name, (count, study) in pieces(options.studies).items()
-    }
+    cache = options.cache / settings_key()
+    cache.mkdir(parents=True, exist_ok=True)
+    results = {name: carried_out(name, count, study, cache) for name, (count, study) in pieces(options.studies).items()}
     options.page.write_text(page(results, options.studies), encoding="utf-8")
 
 

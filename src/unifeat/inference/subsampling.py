@@ -89,11 +89,11 @@ def subsample_interval(
     n it is (n − 1) / (n + 1). The interval is score ± t × sd, t the quantile of Student's distribution with
     subsamples − 1 degrees of freedom, cut to the measure's range.
 
-    Like every jackknife it errs on the wide side: of the part of the variance that falls as 1/n², which is all of it
-    where nothing is shared, halves count up to three times. A half has fewer pairs, and many measures depend on n: only
-    the spread of the halves is used, not where they lie. Where halves are close to saturation (SVCCA once n / 2 is not
-    well above d), their spread shrinks towards 0 and the interval is too short; it is NaN, with a flag, where halves
-    are saturated. For held-out measures each half is cut into folds of its own.
+    Of the part of the variance that falls as 1/n², which is all of it where nothing is shared, halves count up to three
+    times: there the interval is too wide. A half has fewer pairs, and many measures depend on n: only the spread of the
+    halves is used, not where they lie. Where that spread shrinks as n does, as for in-sample SVCCA, PWCCA and
+    Procrustes with n not far above d, the interval is a little short (measured coverage: `docs/calibration.md`). Where
+    halves are saturated it is NaN, with a flag. For held-out measures each half is cut into folds of its own.
 
     measure, settings: as in `permutation_test`.
     x: (n, d_a), y: (n, d_b); n ≥ 8.
