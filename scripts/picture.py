@@ -1,5 +1,7 @@
 """The README's pictures of a finished run: layer × layer heatmaps, and every comparison beside its controls.
 
+Prints the README's table of the same numbers.
+
 python scripts/picture.py runs/demo docs/heatmaps.png docs/controls.png
 """
 
@@ -11,8 +13,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 import unifeat as uf
-from drawing import save, save_page, style
+from drawing import save, save_page, style, table
 from unifeat.report.figures import COLOURS, count_bounds, count_panel, panel_figure, score_bounds, score_panel
+from unifeat.report.glance import at_a_glance
 from unifeat.report.tables import cells, group_pairs, measures, role, rows_of, scores_of
 
 
@@ -37,7 +40,7 @@ def heatmaps(run: uf.Run, picture: str) -> None:
 
 def controls(run: uf.Run, picture: str) -> None:
     """A dot for each two layers: what is compared, its ceiling and its controls, one below the other."""
-    table = cells(run)
+    found = cells(run)
     pairs = group_pairs(run)
     names = [f"{a} × {b}" + (f"<br>({role(run, (a, b))})" if role(run, (a, b)) else "") for a, b in pairs]
     ways = [measure for measure in measures(run) if "dims" not in measure.settings]
@@ -51,7 +54,7 @@ def controls(run: uf.Run, picture: str) -> None:
         )
 
     for groups, name in reversed(list(zip(pairs, names, strict=True))):
-        own = table[(table["group_a"] == groups[0]) & (table["group_b"] == groups[1])]
+        own = found[(found["group_a"] == groups[0]) & (found["group_b"] == groups[1])]
         colour = COLOURS["muted"] if role(run, groups).startswith("control") else COLOURS["a"]
         colour = COLOURS["held"] if role(run, groups).startswith("ceiling") else colour
         shifted = [sum(f["kept"]) / max(len(f["kept"]), 1) for f in own["rematch"]]
@@ -68,7 +71,19 @@ def controls(run: uf.Run, picture: str) -> None:
     save(figure, picture)
 
 
+def glance(run: uf.Run) -> str:
+    """The comparisons at a glance, as a markdown table."""
+    ways, lines = at_a_glance(run)
+    header = ["", "pairs kept", "in shifted text", "held-out r", "found again", *(way.short for way in ways)]
+    rows = []
+    for line in lines:
+        name = " × ".join(line.groups) + (f" ({line.role})" if line.role else "")
+        rows.append([name, line.kept, line.kept_shifted, line.heldout, line.found_again, *line.scores])
+    return table(header, rows)
+
+
 if __name__ == "__main__":
     finished = uf.open(sys.argv[1])
     heatmaps(finished, sys.argv[2])
     controls(finished, sys.argv[3])
+    print(glance(finished))
