@@ -61,7 +61,8 @@ def written_aside(path: Path) -> Iterator[Path]:
         UserError: when the disk is full.
     """
     # Two threads may come to the same piece at the same time, and then write the same.
-    aside = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
+    worker = "" if threading.current_thread() is threading.main_thread() else f"{threading.get_ident()}-"
+    aside = path.with_name(f".partial-{os.getpid()}-{worker}{path.name}")
     with _removed_on_error(aside, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(aside)
@@ -70,8 +71,14 @@ def written_aside(path: Path) -> Iterator[Path]:
             with aside.open("rb") as file:
                 os.fsync(file.fileno())
         if path.is_dir() and aside.is_dir():
-            shutil.rmtree(path)
-        os.replace(aside, path)
+            # The old folder leaves whole, in one step: a kill between the two steps loses neither.
+            old = aside.with_name(f"{aside.name}-old")
+            remove(old)
+            os.replace(path, old)
+            os.replace(aside, path)
+            remove(old)
+        else:
+            os.replace(aside, path)
 
 
 @contextmanager
