@@ -96,7 +96,8 @@ def test_shipped_saes_are_what_their_cards_say(study: Study, group: str) -> None
         assert f"{stated['fvu']:.4f}" in (folder / "README.md").read_text()
         assert found[point].fvu == pytest.approx(stated["fvu"], rel=0.15)
         assert found[point].l0 == pytest.approx(stated["l0"], rel=0.02)
-        assert stated["fvu"] < 0.35
+        # Of weights drawn at random come activations that few directions explain badly: a control.
+        assert stated["fvu"] < (0.35 if spec.randomise is None else 0.8)
         assert stated["dead_share"] < 0.02  # of 55,000 tokens: rare features have not fired yet
 
 

@@ -97,6 +97,7 @@ A sparse autoencoder of the activations at `{about["hook"]}` of {of_model}.
 
 ```python
 from sae_lens import SAE
+
 sae = SAE.load_from_disk("{name}", dtype="float32")
 codes = sae.encode(activations)  # (tokens, {settings["features"]})
 ```
