@@ -20,7 +20,8 @@ from unifeat.study import TrainSpec
 AUTOCAST_MIN_WIDTH = 256  # bfloat16 pays for wide matrices only, and small tests stay exact
 _WARM_UP_STEPS = 100
 _L1 = 5.0
-_L0_PENALTY = 1.0
+_L0_PENALTY = 0.3  # SAELens' own 1.0 kills half of the features before their thresholds settle
+_BANDWIDTH = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +132,9 @@ def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> 
                 target_l0=float(spec.k),
                 l0_coefficient=spec.sparsity or _L0_PENALTY,
                 l0_warm_up_steps=warm_up,
+                jumprelu_bandwidth=_BANDWIDTH,
                 jumprelu_ste_to_input=True,
-                pre_act_loss_coefficient=3e-6,
+                pre_act_loss_coefficient=spec.auxiliary,  # what brings dead features back here
             )
         )
     else:
