@@ -155,8 +155,11 @@ def study_of(run: Run) -> dict[str, Any]:
 
 
 def richest(run: Run) -> int:
-    """Number of the pair of spaces that keeps most pairs."""
-    return int(cells(run)["kept"].to_numpy().argmax())
+    """Number of the pair of spaces that keeps most pairs; ceilings and controls only where there is nothing else."""
+    table = cells(run)
+    ordinary = [not role(run, (row.group_a, row.group_b)) for row in rows_of(table)]
+    among = table[ordinary] if any(ordinary) else table
+    return int(among["cell"].to_numpy()[among["kept"].to_numpy().argmax()])
 
 
 def is_missing(value: Any) -> bool:
