@@ -30,6 +30,7 @@ from unifeat.report.tables import (
     percent,
     probability,
     richest,
+    role,
     rows_of,
     scores_of,
     span,
@@ -74,7 +75,7 @@ def render(run: Run) -> str:
         "run": run,
         "folder": run.goes_to or run.folder,
         "info": run.info,
-        "groups": list(dict.fromkeys(name for pair in group_pairs(run) for name in pair)),
+        "groups": _title_groups(run),
         "summary": summary(run),
         "headline": _headline(run),
         "spaces": run.info["spaces"],
@@ -107,6 +108,12 @@ def render(run: Run) -> str:
     # The figures are JSON inside a script element: no "<" may stand in it.
     data = json.dumps({"colours": {v: f"--{k}" for k, v in figures.COLOURS.items()}, "figures": drawn})
     return environment.get_template("report.html.j2").render(context, data=data.replace("<", "\\u003c"))
+
+
+def _title_groups(run: Run) -> list[str]:
+    """The groups of spaces that the run is about: ceilings and controls only where there is nothing else."""
+    ordinary = [pair for pair in group_pairs(run) if not role(run, pair)]
+    return list(dict.fromkeys(name for pair in ordinary or group_pairs(run) for name in pair))
 
 
 def _headline(run: Run) -> list[tuple[str, str]]:

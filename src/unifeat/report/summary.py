@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unifeat.report.tables import SIGNIFICANT, cells, decimal, percent, richest, study_of
+from unifeat.report.tables import SIGNIFICANT, cells, decimal, percent, richest, role, study_of
 from unifeat.results import Run
 
 _FOUND = {
@@ -20,9 +20,11 @@ _FOUND = {
 
 def summary(run: Run) -> list[str]:
     """What was found, in a few plain sentences made from the numbers: pairs, their held-out r, the control, scores."""
-    table = cells(run)
+    whole = cells(run)
+    best = whole.iloc[richest(run)]
+    table = whole[[role(run, pair) == "" for pair in zip(whole["group_a"], whole["group_b"], strict=True)]]
+    table = table if len(table) else whole  # ceilings and controls alone
     matching = study_of(run).get("matching", {})
-    best = table.iloc[richest(run)]
     if best["kept"] == 0:
         reasons = pd.DataFrame(table["dropped"].tolist()).sum().sort_values(ascending=False)
         most = (
@@ -75,7 +77,8 @@ def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:
     if len(table) > 1:
         low, high = int(table["kept"].min()), int(table["kept"].max())
         sentences.append(f"That is the richest of {len(table)} pairs of spaces; they share {low:,} to {high:,} pairs.")
-    q = run.scores.loc[run.scores["subspace"] == "all", "q"].dropna()
+    shown = run.scores.merge(table[["space_a", "space_b"]], on=["space_a", "space_b"])
+    q = shown.loc[shown["subspace"] == "all", "q"].dropna()
     if len(q):
         over = int((q < SIGNIFICANT).sum())
         which = f"{over} of {_count(len(q), 'score')}" if over < len(q) else f"All {_count(len(q), 'score')}"
