@@ -134,8 +134,8 @@ def pieces(studies: int) -> dict[str, tuple[int, Callable[[int], dict[str, list[
         out[f"shuffle, n {n}"] = (studies, lambda seed, n=n: shuffle_study(unselected, n, seed))
     for n in SIZES.values():
         out[f"shuffle, matched, n {n}"] = (studies, lambda seed, n=n: shuffle_study(selected, n, seed))
-    near = SIZES["near d"]
-    out[f"rematch, n {near}"] = (studies, lambda seed: rematch_study(near, seed))
+    for n in SIZES.values():
+        out[f"rematch, n {n}"] = (studies, lambda seed, n=n: rematch_study(n, seed))
     for shared in (0.0, 0.5):
         out[f"cover {shared:g}"] = (max(studies // 4, 2), lambda seed, s=shared: cover_study(s, seed))
     return out

@@ -255,7 +255,9 @@ class TestSemantic:
         assert members["hits"].min() == 2
         assert any("random words" in subspace for subspace in run.scores["subspace"])
         inside = run.scores[run.scores["subspace"] != "all"]
-        assert inside["subset_p"].notna().any()
+        # Random subsets stand beside pairs kept in the category; on so little text Gemma's stand-ins keep none there.
+        assert inside["subset_p"].notna().any() == (name == "pythia")
+        assert inside.loc[inside["subset_n"] == 0, "subset_p"].isna().all()
         assert inside["q"].notna().any()
         rates = pd.read_parquet(run.folder / "rates.parquet")
         assert rates["p"].notna().any()
