@@ -16,9 +16,9 @@ from unifeat.matching.blocks import BlockSums
 from unifeat.matching.bootstrap import bootstrap, resampled_r
 from unifeat.matching.candidates import (
     Candidates,
+    Rematching,
     find_blocks,
     find_candidates,
-    find_rematched,
     fitting_documents,
 )
 from unifeat.matching.match import select
@@ -125,7 +125,7 @@ def test_planted_features_hold_on_the_other_half_and_not_in_shifted_text(stores:
 
 def rematch(stores: tuple[CodeStore, CodeStore], number: int, **changes: object) -> pd.DataFrame:
     settings = {"top": 2, "heldout": True, "documents": DOCUMENTS, "seed": SEED} | changes
-    return find_rematched(*stores, number=number, **settings)  # type: ignore[arg-type]
+    return Rematching(*stores, **settings).find(number)  # type: ignore[arg-type]
 
 
 def test_rematched_against_rolled_arithmetic(stores: tuple[CodeStore, CodeStore]) -> None:

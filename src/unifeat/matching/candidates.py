@@ -125,13 +125,6 @@ class Rematching:
         return in_memory(fitted, _HELD), _rotations(fitted, self.seed)
 
 
-def find_rematched(
-    a: CodeStore, b: CodeStore, *, top: int, heldout: bool, documents: int, seed: int, number: int
-) -> pd.DataFrame:
-    """The candidates of one rotation; see `Rematching`, which does several sooner."""
-    return Rematching(a, b, top, heldout, documents, seed).find(number)
-
-
 def find_blocks(
     a: CodeStore, b: CodeStore, found: Candidates, *, top: int, heldout: bool, documents: int, seed: int
 ) -> tuple[BlockSums, BlockSums | None]:
