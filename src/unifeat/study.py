@@ -199,7 +199,9 @@ class TrainSpec(_Part):
     auxiliary: float = Field(1.0, ge=0, description="weight of the loss that has dead features explain what is left")
     dead_after: int = Field(50_000, gt=0, description="activations without firing that make a feature dead")
     sparsity: float | None = Field(
-        None, gt=0, description="weight of the penalty: on L0's distance from k (jumprelu) or on L1 (relu)"
+        None,
+        gt=0,
+        description="weight of the penalty: on L0's distance from k, times the width of the activations (jumprelu), or on L1 (relu)",
     )
     levels: list[int] | None = Field(
         None, description="matryoshka: widths of the nested dictionaries, the whole one left out"

@@ -30,7 +30,7 @@ SAVED_AS = {
     "relu": "standard",
 }
 D_IN, K = 32, 6
-SPARSITY = {"jumprelu": 0.3, "relu": 1.0}  # activations of 32 dimensions want a smaller penalty than real ones
+SPARSITY = {"relu": 1.0}  # activations of 32 dimensions want a smaller penalty than real ones
 
 
 def job_of(architecture: str, **settings: Any) -> Job:

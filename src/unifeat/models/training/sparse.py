@@ -123,3 +123,26 @@ class Decoded(torch.autograd.Function):
         value_N, W_dec_FD = ctx.saved_tensors
         grad_BD = grad_BD.contiguous()
         return ctx.active.dot(W_dec_FD, grad_BD), ctx.active.sum_by_feature(grad_BD, value_N), None
+
+
+class Jump(torch.autograd.Function):
+    """JumpReLU at the entries, and which of them fire: two (N,), from pre-activations (N,) and thresholds (F,).
+
+    The gradients are straight-through estimators with a rectangular kernel of width `bandwidth` (Rajamanoharan et al.
+    2024, "Jumping ahead", eq. 11 and 12), given to the pre-activations too, as SAELens' `jumprelu_ste_to_input`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pre_N: Tensor, threshold_F: Tensor, active: Active, bandwidth: float) -> Any:
+        threshold_N = threshold_F[active.feature]
+        on_N = pre_N > threshold_N
+        ctx.save_for_backward(pre_N, threshold_N, on_N)
+        ctx.active, ctx.bandwidth = active, bandwidth
+        return pre_N * on_N, on_N.to(pre_N.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad_value_N: Tensor, grad_on_N: Tensor) -> Any:
+        pre_N, threshold_N, on_N = ctx.saved_tensors
+        inside_N = ((pre_N - threshold_N).abs() < ctx.bandwidth / 2) / ctx.bandwidth
+        through_N = inside_N * (threshold_N * grad_value_N + grad_on_N)
+        return on_N * grad_value_N + through_N, -ctx.active.total(through_N), None, None

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
-from unifeat.models.training.architectures import SparseBatchTopK, SparseMatryoshka, SparseTopK
+from unifeat.models.training.architectures import SparseBatchTopK, SparseJumpReLU, SparseMatryoshka, SparseTopK
 from unifeat.storage import key_of
 from unifeat.study import TrainSpec
 
 AUTOCAST_MIN_WIDTH = 256  # bfloat16 pays for wide matrices only, and small tests stay exact
 _WARM_UP_STEPS = 100
 _L1 = 5.0
-_L0_PENALTY = 0.3  # SAELens' own 1.0 kills half of the features before their thresholds settle
-_BANDWIDTH = 0.3
+# Activations have a mean norm of √d, so that squared errors grow with d and pre-activations with √d.
+_L0_PENALTY = 0.02  # times d
+_BANDWIDTH = 0.0125  # times √d
+_SELECTING = 2 / 3  # of a JumpReLU training; thresholds are trained while the learning rate falls
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,6 @@ def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> 
         warnings.simplefilter("ignore")
         from sae_lens import (
             BatchTopKTrainingSAEConfig,
-            JumpReLUTrainingSAE,
             JumpReLUTrainingSAEConfig,
             MatryoshkaBatchTopKTrainingSAEConfig,
             StandardTrainingSAE,
@@ -114,7 +115,6 @@ def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> 
         "normalize_activations": "expected_average_only_in",
         "apply_b_dec_to_input": True,
     }
-    warm_up = steps // 5
     top: dict[str, Any] = common | {"k": spec.k, "aux_loss_coefficient": spec.auxiliary}
     if spec.architecture == "topk":
         sae: Any = SparseTopK(TopKTrainingSAEConfig(**top))
@@ -125,23 +125,23 @@ def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> 
         widths = sorted({max(1, width) for width in levels} | {spec.features})
         sae = SparseMatryoshka(MatryoshkaBatchTopKTrainingSAEConfig(**top, matryoshka_widths=widths))
     elif spec.architecture == "jumprelu":
-        sae = JumpReLUTrainingSAE(
+        sae = SparseJumpReLU(
             JumpReLUTrainingSAEConfig(
                 **common,
                 jumprelu_sparsity_loss_mode="quadratic",
                 target_l0=float(spec.k),
-                l0_coefficient=spec.sparsity or _L0_PENALTY,
-                l0_warm_up_steps=warm_up,
-                jumprelu_bandwidth=_BANDWIDTH,
+                l0_coefficient=(spec.sparsity or _L0_PENALTY) * d_in,
+                jumprelu_bandwidth=_BANDWIDTH * d_in**0.5,
                 jumprelu_ste_to_input=True,
-                pre_act_loss_coefficient=spec.auxiliary,  # what brings dead features back here
             )
         )
+        sae.selection_steps = int(_SELECTING * steps)
+        sae.auxiliary = spec.auxiliary
     else:
         sae = StandardTrainingSAE(
-            StandardTrainingSAEConfig(**common, l1_coefficient=spec.sparsity or _L1, l1_warm_up_steps=warm_up)
+            StandardTrainingSAEConfig(**common, l1_coefficient=spec.sparsity or _L1, l1_warm_up_steps=steps // 5)
         )
-    if spec.architecture in ("topk", "batchtopk", "matryoshka"):
+    if spec.architecture != "relu":
         # The encoder's gradient comes a row a feature; stored that way round, nothing is ever transposed.
         sae.W_enc.data = sae.W_enc.data.T.contiguous().T
     return sae
