@@ -201,7 +201,7 @@ class TrainSpec(_Part):
     sparsity: float | None = Field(
         None,
         gt=0,
-        description="weight of the penalty: on L0's distance from k, times the width of the activations (jumprelu), or on L1 (relu)",
+        description="weight of the penalty: on L1 (relu), or, times d_in, on L0's distance from k (jumprelu)",
     )
     levels: list[int] | None = Field(
         None, description="matryoshka: widths of the nested dictionaries, the whole one left out"

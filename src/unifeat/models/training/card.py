@@ -17,7 +17,7 @@ _ARCHITECTURES = {
     "topk": "TopK: the {k} largest features of each token",
     "batchtopk": "BatchTopK: {k} features a token on average; one threshold for all when saved (JumpReLU)",
     "matryoshka": "Matryoshka BatchTopK: nested dictionaries; one threshold for all when saved (JumpReLU)",
-    "jumprelu": "JumpReLU: a threshold a feature, begun where BatchTopK leaves it and trained towards {k} features a token",
+    "jumprelu": "JumpReLU: a threshold a feature, begun as BatchTopK's and trained towards {k} features a token",
     "relu": "ReLU with an L1 penalty",
 }
 
