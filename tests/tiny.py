@@ -10,9 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from unifeat.models.hooks import HOOK_KINDS, HookPoint
+
 ARCHITECTURES = (
     *("gpt2", "gpt_neox", "opt", "llama", "mistral", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "phi", "phi3"),
 )
+# Where attention and MLP stand side by side there is no stream between them; Phi's MLP has no norm of its own, and
+# Mamba neither attention nor MLP.
+_LACKS = {
+    "gpt_neox": {"resid_mid"},
+    "phi": {"resid_mid", "ln2_normalized"},
+    "mamba": {"attn_z", "attn_out", "resid_mid", "ln2_normalized", "mlp_in", "mlp_out"},
+}
 CONTEXT = 256  # positions every tiny model can take
 TokenizerName = Literal["bpe", "wordish"]
 
@@ -216,6 +225,12 @@ def tiny_sae(
     folder.mkdir(parents=True, exist_ok=True)
     sae.save_model(folder)
     return folder
+
+
+def points_of(architecture: str, layers: int) -> list[HookPoint]:
+    """Every hook point that a tiny model of an architecture has."""
+    kinds = [kind for kind in HOOK_KINDS if kind not in _LACKS.get(architecture, ())]
+    return [HookPoint(layer, kind) for layer in range(layers) for kind in kinds]
 
 
 def saelens() -> Any:

@@ -19,10 +19,11 @@ from unifeat.models.alternatives import (
     at_points,
     neighbours,
     quality_on,
-    spread_rows,
+    sample_at,
     with_other_bos,
     with_other_input,
     with_other_layout,
+    with_outputs,
 )
 from unifeat.models.check import first_parts
 from unifeat.models.claims import claims_of
@@ -63,8 +64,12 @@ def check_spaces(
     if new:
         assert model is not None
         parts = first_parts(corpus, model.tokenizer, CHECK_TOKENS)
-        near = {encoder.point: neighbours(encoder.point, len(model.blocks)) for encoder, _ in new}
-        points = list(dict.fromkeys([*near, *(point for some in near.values() for point in some)]))
+        near = {encoder.point: neighbours(encoder.point, model) for encoder, _ in new}
+        # The spaces' own points first: NaN is then told of a layer that the study names.
+        tried = [
+            point for encoder, _ in new for point in with_outputs(encoder.sae, [encoder.point, *near[encoder.point]])
+        ]
+        points = list(dict.fromkeys([*near, *tried]))
         activations = run_group(model, parts, points, context=context, bos=bos)
         for encoder, name in new:
             outcome = _check(model, parts, activations, encoder, name, near[encoder.point], context, bos)
@@ -94,10 +99,10 @@ def _check(
     bos: Opening,
 ) -> dict[str, Any]:
     sae, point, claims = encoder.sae, encoder.point, claims_of(encoder.sae, name)
-    x, _, _ = activations.without_sinks(point)
-    if len(x) < _FEWEST:
-        return {"tokens": len(x), "findings": []}
-    quality, some = quality_on(sae, x), spread_rows(x)
+    sample = sample_at(sae, activations, point)
+    if len(sample.x) < _FEWEST:
+        return {"tokens": len(sample.x), "findings": []}
+    quality, some = quality_on(sae, sample), sample.spread()
     own, others = as_read(sae, some), at_points(sae, activations, near)
 
     def verdict() -> list[Finding]:

@@ -24,7 +24,7 @@ from unifeat.models.language import (
     tokenizer_digest,
 )
 from unifeat.models.opening import Opening, describe_opening, opening_of
-from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae
+from unifeat.models.saes import check_fits, decoder_rows, is_local, load_sae
 from unifeat.models.saes.controls import random_directions
 from unifeat.models.saes.preactivation import check_pre_activation, codes_for
 from unifeat.progress import say
@@ -114,11 +114,12 @@ def prepare_spaces(
         encoders: list[Encoder] = []
         for group, layer in ((g, layer) for g in groups for layer in g.layers):
             point = HookPoint(layer, group.hook)
-            sae = load_sae(group.sae.format(layer=layer), format=group.format)
-            check_width(sae, group.sae.format(layer=layer), f"{model_name} ({spec.name})", config.hidden_size)
+            name = group.sae.format(layer=layer)
+            sae = load_sae(name, format=group.format)
+            check_fits(sae, name, f"{model_name} ({spec.name})", config, point)
             codes = codes_for(sae, group.codes)
             if codes == "pre_activation":
-                check_pre_activation(sae, group.sae.format(layer=layer))
+                check_pre_activation(sae, name)
             if group.random_directions is not None:
                 random_directions(sae, group.random_directions)
             settings = store_settings(

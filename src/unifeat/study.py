@@ -106,7 +106,10 @@ class SpacesSpec(_Part):
         description="release/sae_id, folder or file, ORG/NAME/folder on the hub; {layer} stands for the layer"
     )
     format: str = Field("auto", description="of the SAE's files (docs/saes.md); auto looks at them")
-    hook: HookKind = Field("resid_post", description="resid_post, resid_pre, attn_out or mlp_out")
+    hook: HookKind = Field(
+        "resid_post",
+        description="resid_post, resid_pre, resid_mid, attn_z, attn_out, ln2_normalized, mlp_in or mlp_out",
+    )
     name: str | None = Field(None, description="prefix of the spaces' names, if not the model's name")
     codes: Literal["output", "pre_activation", "before_topk"] = Field(
         "output",

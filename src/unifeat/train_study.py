@@ -17,8 +17,7 @@ from unifeat.models.language import (
 )
 from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.placement import resolve_device
-from unifeat.models.sae import is_local, registry
-from unifeat.models.saes import on_hub
+from unifeat.models.saes import is_local, on_hub, registry
 from unifeat.models.training import ActivationSource, Checkpoints, Job, Trained, train_saes, training_folder
 from unifeat.progress import say
 from unifeat.spaces import study_corpus

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from tiny import ARCHITECTURES, CONTEXT, tiny_config, tiny_tokenizer
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
-from unifeat.models.hooks import HookPoint, find_blocks
+from unifeat.models.blocks import find_blocks
+from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model, read_config, redraw_weights
 from unifeat.models.probe import adds_up
 from unifeat.text.corpus import Part

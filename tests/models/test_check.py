@@ -17,7 +17,7 @@ from unifeat.models.activations import run_group
 from unifeat.models.check import SHIPPED_TEXT, Checked, check_sae, first_parts
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
-from unifeat.models.sae import load_sae
+from unifeat.models.saes import load_sae
 from unifeat.text.corpus import Part, build_corpus
 
 HOOK = "blocks.1.hook_resid_post"
@@ -239,7 +239,7 @@ def test_wrong_input(model_folder: Callable[..., Path], tmp_path: Path):
     with pytest.raises(UserError, match=r"unknown hook point 'mlp_uot' \(did you mean 'mlp_out'\?\)"):
         check_sae(sae, model, 1, text, hook="mlp_uot")
     head = load_sae(sae)
-    head.cfg.metadata["hook_name"] = "blocks.1.attn.hook_z"
+    head.cfg.metadata["hook_name"] = "blocks.1.attn.hook_q"
     head.save_model(tmp_path / "head")
-    with pytest.raises(UserError, match=r"says it reads blocks\.1\.attn\.hook_z, which is none of resid_post"):
+    with pytest.raises(UserError, match=r"says it reads blocks\.1\.attn\.hook_q, which is none of resid_post"):
         check_sae(str(tmp_path / "head"), model, 1, text)

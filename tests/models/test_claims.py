@@ -9,33 +9,9 @@ from pathlib import Path
 import pytest
 
 from tiny import tiny_sae
-from unifeat.models.claims import Claims, claims_of, parse_hook
+from unifeat.models.claims import Claims, claims_of
 from unifeat.models.hooks import HookPoint
 from unifeat.models.saes import load_sae, reading_of
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("blocks.15.hook_resid_post", ("resid_post", 15)),
-        ("blocks.0.hook_resid_pre", ("resid_pre", 0)),
-        ("blocks.7.hook_mlp_out", ("mlp_out", 7)),
-        ("blocks.7.hook_attn_out", ("attn_out", 7)),
-        ("layers.3", ("resid_post", 3)),
-        ("h.3.mlp", ("mlp_out", 3)),
-        ("gpt_neox.layers.3.attention", ("attn_out", 3)),
-        ("model.layers.17.output", ("resid_post", 17)),
-        ("model.layers.17.post_feedforward_layernorm.output", ("mlp_out", 17)),
-        ("blocks.3.attn.hook_z", ("blocks.3.attn.hook_z", None)),
-        ("blocks.3.hook_resid_mid", ("blocks.3.hook_resid_mid", None)),
-        ("blocks.3.ln2.hook_normalized", ("blocks.3.ln2.hook_normalized", None)),
-        ("model.layers.17.self_attn.o_proj.input", ("model.layers.17.self_attn.o_proj.input", None)),
-        ("", (None, None)),
-        (None, (None, None)),
-    ],
-)
-def test_hook_names(name: str | None, expected: tuple[str | None, int | None]):
-    assert parse_hook(name) == expected
 
 
 def test_a_bare_folder_says_k(tmp_path: Path):
@@ -103,5 +79,5 @@ def test_what_the_reader_of_the_format_found(tmp_path: Path):
 
 def test_a_point_is_one_that_is_read():
     assert Claims(hook="mlp_out", layer=3).point == HookPoint(3, "mlp_out")
-    assert Claims(hook="blocks.3.attn.hook_z").point is None
+    assert Claims(hook="blocks.3.attn.hook_q").point is None
     assert Claims(hook="mlp_out").point is None

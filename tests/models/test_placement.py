@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny import ARCHITECTURES
+from tiny import ARCHITECTURES, points_of
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
-from unifeat.models.hooks import HOOK_KINDS, HookPoint
+from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
 from unifeat.models.placement import map_settings, resolve_device
 from unifeat.text.corpus import Part
 
-POINTS = [HookPoint(layer, kind) for layer in range(3) for kind in HOOK_KINDS]
+POINTS = points_of("llama", 3)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def bytes_of(folder: Path) -> int:
 def test_the_same_from_memory_and_disk(architecture: str, model_folder: Callable[..., Path], ids: Tensor):
     """Nine tenths of the model fit into memory: a later block waits on the disk and comes back bit for bit."""
     folder = model_folder(architecture)
-    points = POINTS if architecture != "mamba" else [p for p in POINTS if p.kind.startswith("resid")]
+    points = points_of(architecture, 3)
     plain = load_language_model(str(folder), points, dtype="float32")
     memory = {"cpu": bytes_of(folder) * 9 // 10}
     spread = load_language_model(str(folder), points, dtype="float32", device="map", max_memory=memory)
@@ -121,7 +121,7 @@ class TestSettings:
 class TestCuda:
     def test_the_same_from_gpu_memory_and_disk(self, model_folder: Callable[..., Path], ids: Tensor):
         folder = model_folder("llama", layers=6)
-        points = [HookPoint(layer, kind) for layer in range(6) for kind in HOOK_KINDS]
+        points = points_of("llama", 6)
         plain = load_language_model(str(folder), points, dtype="float32", device="cuda")
         third = bytes_of(folder) // 3
         spread = load_language_model(

@@ -10,7 +10,7 @@ import torch
 
 from tiny import tiny_sae
 from unifeat.models.quality import ENCODE_ROWS, Quality, encode_rows
-from unifeat.models.sae import load_sae
+from unifeat.models.saes import load_sae
 
 
 @pytest.fixture

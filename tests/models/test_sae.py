@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config
 
 from tiny import saelens, tiny_sae
 from unifeat.errors import UserError
-from unifeat.models.sae import check_width, decoder_rows, is_local, load_sae, sae_digest
+from unifeat.models.hooks import HookPoint
+from unifeat.models.saes import check_fits, decoder_rows, is_local, load_sae, sae_digest
 
 D_IN, D_SAE, K = 24, 64, 4
 
@@ -198,9 +200,9 @@ class TestRegistry:
 class TestWrongInput:
     def test_an_sae_of_another_width(self, folder: Path):
         sae = load_sae(folder)
-        check_width(sae, "my-sae", "gpt2", D_IN)
-        with pytest.raises(UserError, match="my-sae takes vectors of width 24, but gpt2 has width 768"):
-            check_width(sae, "my-sae", "gpt2", 768)
+        check_fits(sae, "my-sae", "gpt2", GPT2Config(n_embd=D_IN), HookPoint(0))
+        with pytest.raises(UserError, match="my-sae takes vectors of width 24, but gpt2 has width 768 there"):
+            check_fits(sae, "my-sae", "gpt2", GPT2Config(n_embd=768), HookPoint(0))
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_nan_weights(self, folder: Path, bad: float):

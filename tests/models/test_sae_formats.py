@@ -123,7 +123,7 @@ class TestGemmaScope2:
         z = x @ w["W_enc"] + w["b_enc"]
         codes = z * (z > w["threshold"])
         reading = same(sae, x, (codes, codes @ w["W_dec"][:, :12] + w["b_dec"][:12]))
-        assert (reading.hook, reading.hook_out) == ("blocks.4.hook_mlp_in", "blocks.4.hook_mlp_out")
+        assert (reading.hook, reading.hook_out) == ("blocks.4.mlp.hook_in", "blocks.4.hook_mlp_out")
         whole = codes @ w["W_dec"][:, :12] + w["b_dec"][:12] + x @ skip.double().numpy()
         np.testing.assert_allclose(sae(torch.from_numpy(x).float()).numpy(), whole, rtol=1e-4, atol=1e-4)
 

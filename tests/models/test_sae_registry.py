@@ -30,7 +30,7 @@ NAMES = {
     "goodfire-llama-3.1-8b-instruct/layer_19": ("goodfire", "blocks.19.hook_resid_post"),
     "qwen-scope-3-1.7b-base-w32k-l50/layer7": ("qwen_scope", "blocks.7.hook_resid_post"),
     "gpt2-small-hook-z-kk/blocks.0.hook_z": ("attention_z", "blocks.0.attn.hook_z"),
-    "mwhanna-qwen3-4b-transcoders/layer_2": ("circuit_tracer", "blocks.2.hook_mlp_in"),
+    "mwhanna-qwen3-4b-transcoders/layer_2": ("circuit_tracer", "blocks.2.mlp.hook_in"),
     "gemma-scope-2b-pt-transcoders/layer_0/width_16k/average_l0_76": ("gemma_scope", "blocks.0.ln2.hook_normalized"),
 }
 

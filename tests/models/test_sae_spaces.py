@@ -1,4 +1,4 @@
-"""A study's word on its SAEs reaches the codes: the format, controls of random directions, transcoders refused."""
+"""A study's word on its SAEs reaches the codes: the format, and controls of random directions."""
 
 from __future__ import annotations
 
@@ -59,12 +59,6 @@ def test_the_format_is_the_study_s(home: Path):
     assert (auto.store.features, named.store.features) == (64, 48)
     with pytest.raises(UserError, match=r"no SAE format 'gemma_scop' \(did you mean 'gemma_scope"):
         spaces_of(home, {"sae": "saes/both", "format": "gemma_scop"})
-
-
-def test_a_transcoder_is_no_space(home: Path):
-    checkpoints.write_circuit_tracer(home / "saes" / "layer_0.safetensors", checkpoints.tensors(32, 64))
-    with pytest.raises(UserError, match=r"is a transcoder: it reads blocks\.0\.hook_mlp_in and writes"):
-        spaces_of(home, {"sae": "saes/layer_0.safetensors"})
 
 
 def test_codes_are_those_of_the_format(home: Path):

@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import GPT2Config
 
 from tiny import saelens
 from unifeat.errors import UserError
-from unifeat.models.saes import check_width, decoder_rows, load_sae, reading_of, sae_digest
+from unifeat.models.hooks import HookPoint
+from unifeat.models.saes import check_fits, decoder_rows, load_sae, reading_of, sae_digest
 
 D_IN, K = 24, 5
 
@@ -145,12 +147,13 @@ class TestCodes:
         assert not torch.equal(grouped.encode(x), topped.encode(x))
         assert sae_digest(grouped) != sae_digest(topped)
 
-    def test_a_transcoder_is_no_space(self, tmp_path: Path):
+    def test_a_transcoder_reads_the_mlp_s_input(self, tmp_path: Path):
         sae = load_sae(write_sparsify(tmp_path / "layers.1.mlp", transcode=True))
         reading = reading_of(sae)
-        assert (reading.hook, reading.hook_out) == ("blocks.1.hook_mlp_in", "blocks.1.hook_mlp_out")
-        with pytest.raises(UserError, match=r"reads blocks\.1\.hook_mlp_in and writes blocks\.1\.hook_mlp_out"):
-            check_width(sae, "a", "model", D_IN)
+        assert (reading.hook, reading.hook_out) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
+        check_fits(sae, "a", "model", GPT2Config(n_embd=D_IN, n_head=2), HookPoint(1, "mlp_in"))
+        with pytest.raises(UserError, match=r"and reads blocks\.1\.mlp\.hook_in, not resid_post: set hook to"):
+            check_fits(sae, "a", "model", GPT2Config(n_embd=D_IN, n_head=2), HookPoint(1))
 
     def test_where_fewer_than_k_features_are_positive(self, tmp_path: Path, x: Tensor):
         folder = write_sparsify(tmp_path / "layers.1", 12, k=10)

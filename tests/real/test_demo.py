@@ -15,7 +15,7 @@ from unifeat.models.activations import run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import bos_of, load_language_model, read_config
 from unifeat.models.quality import measure_quality
-from unifeat.models.sae import load_sae
+from unifeat.models.saes import load_sae
 from unifeat.study import Study, load_study
 from unifeat.text.corpus import build_corpus
 

@@ -20,8 +20,8 @@ from unifeat.models.activations import BATCH_TOKENS, MASK, SINK_RATIO, GroupActi
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening
-from unifeat.models.quality import encode_rows
-from unifeat.models.sae import sae_digest
+from unifeat.models.quality import ENCODE_ROWS, encode_rows
+from unifeat.models.saes import reconstruct, sae_digest, writes_at
 from unifeat.models.saes.preactivation import Codes
 from unifeat.progress import track
 from unifeat.study import MaskSpec
@@ -84,14 +84,21 @@ def encode_group(
     limit: int | None = None,
 ) -> int:
     """Encode one group of text for some spaces of a model and write their shards; returns the tokens read."""
-    points = list(dict.fromkeys(encoder.point for encoder in encoders))
+    points = [encoder.point for encoder in encoders]
+    if _tells_fvu(group):
+        points += [writes_at(encoder.sae, encoder.point) for encoder in encoders if encoder.codes == "output"]
+    points = list(dict.fromkeys(points))
     activations = run_group(model, corpus.parts(group), points, context=context, bos=bos, mask=mask, limit=limit)
     for encoder in encoders:
         # (Pre-activations are not what an SAE decodes.)
-        with_fvu = group % _FVU_EVERY == 0 and encoder.codes == "output"
+        with_fvu = _tells_fvu(group) and encoder.codes == "output"
         shard = encode_shard(encoder, activations, with_fvu=with_fvu)
         write_shard(encoder.store.shard_path(group), shard)
     return activations.masked.read
+
+
+def _tells_fvu(group: int) -> bool:
+    return group % _FVU_EVERY == 0
 
 
 def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: bool) -> Shard:
@@ -103,9 +110,12 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     x, places, masked = activations.without_sinks(encoder.point)
     counts, features, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     error = squared = 0.0
-    total = torch.zeros(x.shape[1], dtype=torch.float64)
+    # Of a transcoder, what the MLP puts out is to be made; of other SAEs, what they read.
+    wanted = activations.beside(encoder.point, writes_at(encoder.sae, encoder.point)) if with_fvu else x
+    total = torch.zeros(wanted.shape[1], dtype=torch.float64)
     with torch.inference_mode():
-        for rows, codes in encode_rows(encoder.sae, x, encoder.codes):
+        parts = zip(encode_rows(encoder.sae, x, encoder.codes), wanted.split(ENCODE_ROWS), strict=True)
+        for (rows, codes), target in parts:
             if not bool(torch.isfinite(codes).all()):
                 raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; its weights do not fit")
             row, feature = torch.nonzero(codes, as_tuple=True)
@@ -113,8 +123,9 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
             features.append(feature.to(torch.int32).cpu().numpy())
             values.append(codes[row, feature].to(torch.float32).cpu().numpy())
             if with_fvu:
-                wide = rows.to(torch.float64)
-                error += float((wide - encoder.sae.decode(codes).to(torch.float64)).pow(2).sum())
+                wide = target.to(torch.float64)
+                made = reconstruct(encoder.sae, rows, codes)
+                error += float((wide - made.to(torch.float64)).pow(2).sum())
                 squared += float(wide.pow(2).sum())
                 total += wide.sum(0).cpu()
     # (Pads are named where there are any, so that ordinary shards keep their bytes.)

@@ -71,7 +71,7 @@ class GroupActivations:
 
     Attributes:
         places: (rows,) places.
-        values: for each point a (rows, d_model) tensor in the model's dtype.
+        values: for each point a (rows, width) tensor in the model's dtype.
         masked: counts; `sink` is still 0, since sinks differ by point.
         mask_sinks: whether attention sinks are to be left out.
     """
@@ -83,11 +83,18 @@ class GroupActivations:
 
     def without_sinks(self, point: HookPoint) -> tuple[Tensor, Places, Masked]:
         """Rows at one point with attention sinks left out: ((rows, d) float32, places, counts)."""
-        x = self.values[point].to(torch.float32)
-        keep = ~is_sink(x) if self.mask_sinks else torch.ones(len(x), dtype=torch.bool, device=x.device)
+        keep = self._no_sinks(point)
         kept = keep.cpu().numpy()
         masked = replace(self.masked, sink=int((~kept).sum()))
-        return x[keep], self.places[kept], masked
+        return self.values[point].to(torch.float32)[keep], self.places[kept], masked
+
+    def beside(self, point: HookPoint, other: HookPoint) -> Tensor:
+        """(rows, d) float32 at another point, of the same tokens that `without_sinks(point)` gives."""
+        return self.values[other].to(torch.float32)[self._no_sinks(point)]
+
+    def _no_sinks(self, point: HookPoint) -> Tensor:
+        x = self.values[point].to(torch.float32)
+        return ~is_sink(x) if self.mask_sinks else torch.ones(len(x), dtype=torch.bool, device=x.device)
 
 
 def is_sink(x: Tensor) -> Tensor:
@@ -148,7 +155,8 @@ def run_group(
     _check_vocabulary(model, cut)
     starts = np.r_[0, np.cumsum([window.rows for window in cut])].astype(np.int64)
     values = {
-        point: torch.empty((int(starts[-1]), model.d_model), dtype=model.dtype, device=model.device) for point in points
+        point: torch.empty((int(starts[-1]), model.width(point)), dtype=model.dtype, device=model.device)
+        for point in points
     }
     for batch in _batches(np.array([len(window.ids) for window in cut], np.int64)):
         width = max(len(cut[index].ids) for index in batch)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from unifeat.models.hooks import HookKind, HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening
 from unifeat.models.quality import ENCODE_ROWS, Quality
+from unifeat.models.saes import reconstruct, writes_at
 from unifeat.text.corpus import Part
 
 ROWS = 1024  # rows that each reading is tried on
@@ -47,57 +48,84 @@ class Alternative:
     factor: float | None = None
 
 
-def quality_on(sae: Any, x: Tensor, prepare: Prepare | None = None) -> Quality:
-    """Quality on (rows, d_in) float32 activations.
+class Sample(NamedTuple):
+    """Activations of some tokens, float32.
+
+    Attributes:
+        x: (rows, d_in) what an SAE reads.
+        y: (rows, d_out) what its decoder is to make: x again, but for transcoders.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def spread(self) -> Sample:
+        """At most `ROWS` of the rows, evenly spread."""
+        step = max(1, math.ceil(len(self.x) / ROWS))
+        return Sample(self.x[::step], self.y[::step])
+
+
+def sample_at(sae: Any, activations: GroupActivations, point: HookPoint) -> Sample:
+    """What an SAE reads at a point and is to make of it, attention sinks left out."""
+    return Sample(activations.without_sinks(point)[0], activations.beside(point, writes_at(sae, point)))
+
+
+def quality_on(sae: Any, sample: Sample, prepare: Prepare | None = None) -> Quality:
+    """An SAE's quality on some activations.
 
     Args:
         prepare: from rows to (what the SAE is given, the way back for its reconstruction).
     """
     quality = Quality()
     with torch.inference_mode():
-        for rows in x.split(ENCODE_ROWS):
+        for rows, wanted in zip(sample.x.split(ENCODE_ROWS), sample.y.split(ENCODE_ROWS), strict=True):
             given, back = prepare(rows) if prepare else (rows, None)
             codes = sae.encode(given)
-            made = sae.decode(codes)
-            quality.add(rows, codes, back(made) if back else made)
+            made = reconstruct(sae, given, codes)
+            quality.add(wanted, codes, back(made) if back else made)
     return quality
 
 
-def spread_rows(x: Tensor) -> Tensor:
-    """At most `ROWS` rows, evenly spread."""
-    return x[:: max(1, math.ceil(len(x) / ROWS))]
-
-
-def neighbours(point: HookPoint, n_layers: int) -> list[HookPoint]:
-    """The hook points that are easily taken for this one, in a model (or what is left of it) of so many blocks."""
+def neighbours(point: HookPoint, model: LanguageModel) -> list[HookPoint]:
+    """The hook points that are easily taken for this one, of those that a model (or what is left of it) has."""
     layer, kind = point
     kinds: dict[HookKind, tuple[HookKind, ...]] = {
         "resid_post": ("attn_out", "mlp_out"),
         "resid_pre": ("attn_out", "mlp_out"),
         "attn_out": ("resid_post", "mlp_out"),
         "mlp_out": ("resid_post", "attn_out"),
+        "attn_z": ("attn_out",),
+        "resid_mid": ("resid_pre", "mlp_in"),
+        "ln2_normalized": ("mlp_in", "resid_mid"),
+        "mlp_in": ("ln2_normalized", "resid_mid"),
     }
     # A block's input is the output of the one before: `resid_pre` and `resid_post` are not tried for each other.
-    near = [HookPoint(other, kind) for other in (layer - 1, layer + 1) if 0 <= other < n_layers]
-    return near + [HookPoint(layer, other) for other in kinds[kind]]
+    near = [HookPoint(other, kind) for other in (layer - 1, layer + 1)]
+    near += [HookPoint(layer, other) for other in kinds[kind]]
+    return [other for other in near if model.has(other) and model.width(other) == model.width(point)]
+
+
+def with_outputs(sae: Any, points: list[HookPoint]) -> list[HookPoint]:
+    """Some points and those that an SAE reading there writes to, each once."""
+    return list(dict.fromkeys([*points, *(writes_at(sae, point) for point in points)]))
 
 
 def at_points(sae: Any, activations: GroupActivations, points: list[HookPoint]) -> list[Alternative]:
     """The SAE on activations from other hook points."""
     found = []
     for point in points:
-        x, _, _ = activations.without_sinks(point)
-        found.append(_measured("hook", f"layer {point.layer}, {point.kind}", quality_on(sae, spread_rows(x))))
+        sample = sample_at(sae, activations, point).spread()
+        found.append(_measured("hook", f"layer {point.layer}, {point.kind}", quality_on(sae, sample)))
     return found
 
 
-def with_other_input(sae: Any, x: Tensor) -> list[Alternative]:
+def with_other_input(sae: Any, sample: Sample) -> list[Alternative]:
     """The SAE on activations that are scaled, by one factor or token by token, or layer-normalised.
 
     Args:
-        x: (rows, d_in) float32, at most `ROWS` of them.
+        sample: at most `ROWS` rows.
     """
-    d = x.shape[-1]
+    x, d = sample.x, sample.x.shape[-1]
 
     def token_norm(rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         factor = math.sqrt(d) / rows.norm(dim=-1, keepdim=True).clamp(min=1e-12)
@@ -107,23 +135,23 @@ def with_other_input(sae: Any, x: Tensor) -> list[Alternative]:
         mean, spread = rows.mean(-1, keepdim=True), rows.std(-1, keepdim=True) + 1e-5
         return (rows - mean) / spread, lambda y: y * spread + mean
 
-    factor, quality = best_scale(sae, x)
+    factor, quality = best_scale(sae, sample)
     usual = math.sqrt(d) / float(x.norm(dim=-1).mean().clamp(min=1e-12))
     return [
         _measured("scale", f"× {factor:.3g} (√d over the mean norm is {usual:.3g})", quality, factor),
-        _measured("token norm", "each token scaled to norm √d", quality_on(sae, x, token_norm)),
-        _measured("layer norm", "each token to mean 0, variance 1", quality_on(sae, x, layer_norm)),
+        _measured("token norm", "each token scaled to norm √d", quality_on(sae, sample, token_norm)),
+        _measured("layer norm", "each token to mean 0, variance 1", quality_on(sae, sample, layer_norm)),
     ]
 
 
-def best_scale(sae: Any, x: Tensor) -> tuple[float, Quality]:
+def best_scale(sae: Any, sample: Sample) -> tuple[float, Quality]:
     """The factor on the input at which the FVU is least, and the quality there.
 
     FVU as a function of the factor is not unimodal: first all octaves are tried, then ever finer steps about the best.
     """
 
     def at(exponent: float) -> Quality:
-        return quality_on(sae, x, lambda rows: (rows * 2**exponent, lambda y: y / 2**exponent))
+        return quality_on(sae, sample, lambda rows: (rows * 2**exponent, lambda y: y / 2**exponent))
 
     def least(exponents: list[float]) -> float:
         tried.update({e: at(e) for e in exponents if e not in tried})
@@ -136,13 +164,13 @@ def best_scale(sae: Any, x: Tensor) -> tuple[float, Quality]:
     return 2**best, tried[best]
 
 
-def with_other_layout(sae: Any, x: Tensor) -> list[Alternative]:
+def with_other_layout(sae: Any, sample: Sample) -> list[Alternative]:
     """The SAE with its decoder, its encoder, or both taken for matrices that were stored the other way round."""
     found = []
     for names in (("W_dec",), ("W_enc",), ("W_dec", "W_enc")):
         if all(hasattr(sae, name) for name in names):
             with _transposed(sae, names):
-                found.append(_measured("layout", f"{' and '.join(names)} transposed", quality_on(sae, x)))
+                found.append(_measured("layout", f"{' and '.join(names)} transposed", quality_on(sae, sample)))
     return found
 
 
@@ -153,15 +181,15 @@ def with_other_bos(
     other = model.tokenizer.bos_token_id if bos is None else None
     if bos is None and other is None:
         return []
-    activations = run_group(model, parts, [point], context=context, bos=other)
-    x, _, _ = activations.without_sinks(point)
+    activations = run_group(model, parts, with_outputs(sae, [point]), context=context, bos=other)
+    sample = sample_at(sae, activations, point).spread()
     what = "windows without BOS" if other is None else "windows that begin with BOS"
-    return [_measured("bos", what, quality_on(sae, spread_rows(x)))]
+    return [_measured("bos", what, quality_on(sae, sample))]
 
 
-def as_read(sae: Any, x: Tensor) -> Alternative:
+def as_read(sae: Any, sample: Sample) -> Alternative:
     """The SAE as it was loaded, on the rows that the others are tried on."""
-    return _measured("as read", "as loaded", quality_on(sae, x))
+    return _measured("as read", "as loaded", quality_on(sae, sample))
 
 
 def _measured(kind: Kind, what: str, quality: Quality, factor: float | None = None) -> Alternative:

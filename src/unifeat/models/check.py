@@ -16,16 +16,17 @@ from unifeat.models.alternatives import (
     at_points,
     neighbours,
     quality_on,
-    spread_rows,
+    sample_at,
     with_other_bos,
     with_other_input,
     with_other_layout,
+    with_outputs,
 )
 from unifeat.models.claims import Claims, claims_of
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
-from unifeat.models.language import bos_of, load_language_model, read_config, tokenizer_digest
+from unifeat.models.language import bos_of, check_layers, load_language_model, read_config, tokenizer_digest
 from unifeat.models.quality import Quality
-from unifeat.models.saes import Reading, check_width, load_sae, reading_of
+from unifeat.models.saes import Reading, check_fits, load_sae, reading_of
 from unifeat.models.splice import Loss, measure_loss
 from unifeat.models.verdict import Finding, judge
 from unifeat.text.corpus import Corpus, Part, build_corpus
@@ -121,18 +122,20 @@ def check_sae(
         loss: also measure the loss recovered, which takes the whole model and four more forward passes.
 
     Raises:
-        UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known;
-            a transcoder.
+        UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known.
     """
     if hook is not None and hook not in HOOK_KINDS:
         raise UserError(f"unknown hook point {hook!r}{did_you_mean(hook, HOOK_KINDS)}: use {', '.join(HOOK_KINDS)}")
     loaded = load_sae(sae)
     claims = claims_of(loaded, sae)
     point = _point(claims, sae, layer, hook)
-    n_layers = read_config(model, dtype).num_hidden_layers
-    near = neighbours(point, n_layers)
-    language_model = load_language_model(model, [point, *near], dtype=dtype, device=device, whole=loss)
-    check_width(loaded, sae, model, language_model.d_model)
+    config = read_config(model, dtype)
+    check_layers(model, [point], config.num_hidden_layers)
+    check_fits(loaded, sae, model, config, point)
+    deeper = HookPoint(min(point.layer + 1, config.num_hidden_layers - 1))
+    language_model = load_language_model(model, [point, deeper], dtype=dtype, device=device, whole=loss)
+    near = neighbours(point, language_model)
+    points = with_outputs(loaded, [point, *near])
     loaded.to(str(language_model.device))
     tokenizer = language_model.tokenizer
     source = text if text is not None else str(SHIPPED_TEXT)
@@ -145,10 +148,10 @@ def check_sae(
     )
     parts = first_parts(corpus, tokenizer, tokens)
     first = bos_of(tokenizer, bos)
-    activations = run_group(language_model, parts, [point, *near], context=context, bos=first)
-    x, _, masked = activations.without_sinks(point)
-    quality = quality_on(loaded, x)
-    some = spread_rows(x)
+    activations = run_group(language_model, parts, points, context=context, bos=first)
+    masked = activations.without_sinks(point)[2]
+    sample = sample_at(loaded, activations, point)
+    quality, some = quality_on(loaded, sample), sample.spread()
     own = as_read(loaded, some)
     others = [
         *at_points(loaded, activations, near),

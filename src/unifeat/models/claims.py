@@ -12,21 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unifeat.models.hooks import HOOK_KINDS, HookKind, HookPoint
+from unifeat.models.hooks import HOOK_KINDS, HookPoint, parse_hook
 
 _AVERAGE_L0 = re.compile(r"average_l0_(\d+)")
-_SAELENS_HOOK = re.compile(r"blocks\.(\d+)\.hook_(\w+)")
-# Module names of transformers, as sparsify and Gemma Scope 2 write them: layers.3, h.3.mlp, model.layers.3.output
-_MODULE = re.compile(r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.(\w+))?(?:\.output)?")
-_MODULE_KINDS: dict[str | None, HookKind] = {
-    None: "resid_post",
-    "output": "resid_post",
-    "mlp": "mlp_out",
-    "post_feedforward_layernorm": "mlp_out",
-    "attn": "attn_out",
-    "self_attn": "attn_out",
-    "attention": "attn_out",
-}
 
 
 @dataclass(frozen=True)
@@ -96,23 +84,6 @@ def claims_of(sae: Any, name: str | Path) -> Claims:
     )
 
 
-def parse_hook(name: Any) -> tuple[str | None, int | None]:
-    """Kind and layer from the name of a place: (kind, layer), (name, None) if it is another place, or two Nones.
-
-    >>> parse_hook("blocks.15.hook_resid_post")
-    ('resid_post', 15)
-    >>> parse_hook("blocks.3.attn.hook_z")
-    ('blocks.3.attn.hook_z', None)
-    """
-    if not isinstance(name, str) or not name:
-        return None, None
-    if (match := _SAELENS_HOOK.fullmatch(name)) and match[2] in HOOK_KINDS:
-        return match[2], int(match[1])
-    if (match := _MODULE.fullmatch(name)) and match[2] in _MODULE_KINDS:
-        return _MODULE_KINDS[match[2]], int(match[1])
-    return name, None
-
-
 def _figures(name: str, said: dict[str, Any]) -> tuple[float | None, float | None, str | None]:
     """L0, variance explained, and who says so."""
     path = Path(name).expanduser()
@@ -136,7 +107,7 @@ def _figures(name: str, said: dict[str, Any]) -> tuple[float | None, float | Non
 
 def _registered(name: str) -> tuple[float | None, float | None, str]:
     """L0, variance explained and path from SAELens' registry, which writes 0 and 1 where it does not know them."""
-    from unifeat.models.sae import registry
+    from unifeat.models.saes import registry
 
     release, _, sae_id = name.partition("/")
     entry = registry().get(release)

@@ -1,14 +1,24 @@
 """Hook points: where in a transformer block activations are read.
 
-Layer `L` is block `L`, counted from 0. `resid_post` is the block's output, before any final norm: SAELens'
-`blocks.L.hook_resid_post`, Gemma Scope's `layer_L`, and `hidden_states[L + 1]` of transformers (whose last entry is
-taken after the final norm and is therefore *not* the last block's output). `resid_pre` is the block's input.
-`attn_out` and `mlp_out` are what attention and MLP add to the residual stream: after the post-norm of
-architectures that have one (Gemma 2 and 3), as in TransformerLens.
+Layer `L` is block `L`, counted from 0. The kinds, in the order of a pre-norm block, with TransformerLens' names:
+
+    resid_pre        hook_resid_pre       the block's input
+    attn_z           attn.hook_z          what attention's heads put out, concatenated, before the output projection
+    attn_out         hook_attn_out        what attention adds to the residual stream
+    resid_mid        hook_resid_mid       the stream between attention and MLP
+    ln2_normalized   ln2.hook_normalized  that stream normalised, before the norm's own weights
+    mlp_in           mlp.hook_in          what the MLP is given: after the norm and its weights
+    mlp_out          hook_mlp_out         what the MLP adds to the residual stream
+    resid_post       hook_resid_post      the block's output, before any final norm
+
+`resid_post` is Gemma Scope's `layer_L` and `hidden_states[L + 1]` of transformers (whose last entry is taken after the
+final norm and is therefore *not* the last block's output). `attn_out` and `mlp_out` are taken after the post-norm of
+architectures that have one (Gemma 2 and 3), as in TransformerLens. Transcoders read `mlp_in` or `ln2_normalized`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,13 +26,28 @@ from typing import Any, Literal, NamedTuple, get_args
 from torch import Tensor, nn
 
 from unifeat.errors import UserError, did_you_mean
+from unifeat.models.blocks import normalised, site_of
 
-HookKind = Literal["resid_post", "resid_pre", "attn_out", "mlp_out"]
+HookKind = Literal["resid_post", "resid_pre", "attn_out", "mlp_out", "attn_z", "resid_mid", "ln2_normalized", "mlp_in"]
 HOOK_KINDS: tuple[HookKind, ...] = get_args(HookKind)
 
-_ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
-_MIXER_NAMES = ("mixer",)  # Mamba: one mixer instead of attention and MLP
-_MLP_NAMES = ("mlp", "fc2", "feed_forward")  # OPT has no MLP module: its second linear layer is the output
+_WITHIN: dict[str, str] = {"attn_z": "attn.hook_z", "ln2_normalized": "ln2.hook_normalized", "mlp_in": "mlp.hook_in"}
+_KIND_OF: dict[str, HookKind] = {_WITHIN.get(kind, f"hook_{kind}"): kind for kind in HOOK_KINDS}
+_KIND_OF["hook_mlp_in"] = "resid_mid"  # TransformerLens' copy of the stream before the norm
+_SAELENS = re.compile(r"blocks\.(\d+)\.(.+)")
+# Module names of transformers, as sparsify and Gemma Scope 2 write them: layers.3, h.3.mlp, model.layers.3.output
+_MODULE = re.compile(r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.([\w.]+))?")
+_MODULE_KINDS: dict[str | None, HookKind] = {
+    None: "resid_post",
+    "output": "resid_post",
+    "mlp": "mlp_out",
+    "post_feedforward_layernorm": "mlp_out",
+    "pre_feedforward_layernorm": "mlp_in",
+    "attn": "attn_out",
+    "self_attn": "attn_out",
+    "attention": "attn_out",
+    "self_attn.o_proj.input": "attn_z",
+}
 
 
 class HookPoint(NamedTuple):
@@ -34,84 +59,60 @@ class HookPoint(NamedTuple):
     @property
     def saelens_name(self) -> str:
         """The name SAELens and TransformerLens give this place."""
-        return f"blocks.{self.layer}.hook_{self.kind}"
+        return f"blocks.{self.layer}.{_WITHIN.get(self.kind, f'hook_{self.kind}')}"
 
 
-def find_blocks(decoder: nn.Module, n_layers: int) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The list of transformer blocks: (its parent, its name there, the list).
+def parse_hook(name: Any) -> tuple[str | None, int | None]:
+    """Kind and layer from the name of a place: (kind, layer), (name, None) if it is another place, or two Nones.
 
-    Raises:
-        UserError: when no list of `n_layers` modules is found, or several are.
+    >>> parse_hook("blocks.15.hook_resid_post")
+    ('resid_post', 15)
+    >>> parse_hook("blocks.3.attn.hook_q")
+    ('blocks.3.attn.hook_q', None)
     """
-    found = [
-        (parent, name, child)
-        for parent in decoder.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == n_layers and _looks_like_block(child[0])
-    ]
-    if len(found) != 1:
-        raise UserError(
-            f"model {type(decoder).__name__}: found {len(found)} lists of {n_layers} transformer blocks, expected one; "
-            "this architecture is not supported yet"
-        )
-    return found[0]
+    if not isinstance(name, str) or not name:
+        return None, None
+    if (match := _SAELENS.fullmatch(name)) and match[2] in _KIND_OF:
+        return _KIND_OF[match[2]], int(match[1])
+    if match := _MODULE.fullmatch(name):
+        part = match[2] if match[2] in _MODULE_KINDS else (match[2] or "").removesuffix(".output")
+        if part in _MODULE_KINDS:
+            return _MODULE_KINDS[part], int(match[1])
+    return name, None
 
 
-def _looks_like_block(module: nn.Module) -> bool:
-    return any(hasattr(module, name) for name in (*_ATTENTION_NAMES, *_MIXER_NAMES))
-
-
-def _submodule(block: nn.Module, kind: HookKind) -> nn.Module:
-    if kind in ("resid_post", "resid_pre"):
-        return block
-    # Llama calls the norm *before* the MLP `post_attention_layernorm`; it is a post-norm only where there is
-    # a `post_feedforward_layernorm` beside it.
-    has_post_norms = hasattr(block, "post_feedforward_layernorm")
-    if has_post_norms:
-        return getattr(block, "post_attention_layernorm" if kind == "attn_out" else "post_feedforward_layernorm")
-    for name in _ATTENTION_NAMES if kind == "attn_out" else _MLP_NAMES:
-        if hasattr(block, name):
-            return getattr(block, name)
-    what = "attention" if kind == "attn_out" else "MLP"
-    raise UserError(
-        f"{type(block).__name__} has no {what} module, so no {kind}: use the hook points resid_pre and resid_post"
-    )
-
-
-def module_at(blocks: nn.ModuleList, point: HookPoint) -> nn.Module:
-    """The module whose output is the value at a hook point, or for `resid_pre` whose input it is.
-
-    Raises:
-        UserError: the block has no such module.
-    """
-    return _submodule(blocks[point.layer], point.kind)
+def value_at(kind: HookKind, module: nn.Module, value: Any) -> Tensor:
+    """The value at a hook point from what its module takes or puts out."""
+    tensor: Tensor = value[0] if isinstance(value, tuple) else value
+    return normalised(module, tensor) if kind == "ln2_normalized" else tensor
 
 
 @contextmanager
 def capturing(blocks: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[HookPoint, Tensor]]:
-    """While open, each forward pass leaves the activations at `points` in the yielded dictionary."""
+    """While open, each forward pass leaves the activations at `points` in the yielded dictionary.
+
+    Raises:
+        UserError: a kind of hook point that does not exist, or that these blocks do not have.
+    """
     seen: dict[HookPoint, Tensor] = {}
     handles = []
-
-    def keep(point: HookPoint, value: Any) -> None:
-        seen[point] = (value[0] if isinstance(value, tuple) else value).detach()
-
     for point in points:
         if point.kind not in HOOK_KINDS:
             raise UserError(f"unknown hook point {point.kind!r}{did_you_mean(point.kind, HOOK_KINDS)}")
-        module = _submodule(blocks[point.layer], point.kind)
-        if point.kind == "resid_pre":
+        module, before = site_of(blocks[point.layer], point.kind)
+        if before:
 
-            def before(_: nn.Module, args: Any, kwargs: Any, point: HookPoint = point) -> None:
-                keep(point, args[0] if args else kwargs["hidden_states"])
+            def keep_input(inner: nn.Module, args: Any, kwargs: Any, point: HookPoint = point) -> None:
+                given = args[0] if args else kwargs["hidden_states"]
+                seen[point] = value_at(point.kind, inner, given).detach()
 
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(keep_input, with_kwargs=True))
         else:
 
-            def after(_: nn.Module, args: Any, output: Any, point: HookPoint = point) -> None:
-                keep(point, output)
+            def keep_output(inner: nn.Module, args: Any, output: Any, point: HookPoint = point) -> None:
+                seen[point] = value_at(point.kind, inner, output).detach()
 
-            handles.append(module.register_forward_hook(after))
+            handles.append(module.register_forward_hook(keep_output))
     try:
         yield seen
     finally:
@@ -119,10 +120,10 @@ def capturing(blocks: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[H
             handle.remove()
 
 
-def cut_after(decoder: nn.Module, config: Any, n_layers: int, deepest: int) -> nn.ModuleList:
-    """Drop the blocks deeper than `deepest`, so that they cost neither time nor memory; returns those left."""
-    parent, name, blocks = find_blocks(decoder, n_layers)
-    kept = nn.ModuleList(list(blocks)[: deepest + 1])
-    setattr(parent, name, kept)
-    config.num_hidden_layers = len(kept)
-    return kept
+def width_at(config: Any, kind: HookKind) -> int:
+    """How many values a token has at a kind of hook point, by a model's configuration."""
+    if kind == "attn_z":
+        heads = int(config.num_attention_heads)
+        head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return heads * int(head)
+    return int(config.hidden_size)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from unifeat.errors import UserError, did_you_mean
 from unifeat.models.allocator import keep_freed_memory
+from unifeat.models.blocks import cut_after, find_blocks
 from unifeat.models.gguf import converted_folder
-from unifeat.models.hooks import HookPoint, capturing, cut_after, find_blocks
+from unifeat.models.hooks import HookPoint, capturing, width_at
 from unifeat.models.opening import bos_of as bos_of
 from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with
 from unifeat.models.placement import resolve_device as resolve_device
@@ -61,12 +62,26 @@ class LanguageModel:
             points: where to read.
 
         Returns:
-            For each point a (batch, position, d_model) tensor in the model's dtype.
+            For each point a (batch, position, width) tensor in the model's dtype.
         """
         with capturing(self.blocks, points) as seen:
             self.decoder(input_ids=input_ids.to(self.device), use_cache=False)
         # OPT's second MLP layer sees all positions of the batch as one list; blocks may stand on several devices.
         return {point: value.reshape(*input_ids.shape, -1).to(self.device) for point, value in seen.items()}
+
+    def width(self, point: HookPoint) -> int:
+        """How many values a token has at a hook point."""
+        return width_at(self.decoder.config, point.kind)
+
+    def has(self, point: HookPoint) -> bool:
+        """Whether the model can be read at a hook point."""
+        if not 0 <= point.layer < len(self.blocks):
+            return False
+        try:
+            probe(self, [point])
+        except UserError:
+            return False
+        return True
 
     def cut(self, deepest: int) -> None:
         """Drop the blocks deeper than `deepest`."""

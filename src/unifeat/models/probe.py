@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unifeat.errors import UserError
+from unifeat.models.blocks import reweighted, site_of
 from unifeat.models.hooks import HookKind, HookPoint, capturing
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _TOKENS = 6
 _ADDED: tuple[HookKind, HookKind] = ("attn_out", "mlp_out")
 _BLOCK: tuple[HookKind, ...] = ("resid_pre", *_ADDED, "resid_post")
+_NORMED: tuple[HookKind, HookKind] = ("ln2_normalized", "mlp_in")
+_MIDDLE: tuple[HookKind, ...] = ("resid_pre", "attn_out", "resid_mid")
 
 
 class _EnoughError(Exception):
@@ -31,7 +34,11 @@ def probe(model: LanguageModel, points: list[HookPoint]) -> None:
     """A forward pass over two sequences that differ in their last token, no deeper than needed: mostly one block.
 
     Checked: the first block's output has the width the configuration says; no position of it sees a later one; and at
-    layers where `points` read `attn_out` or `mlp_out`, resid_pre + attn_out + mlp_out = resid_post up to rounding.
+    the layers where `points` read
+
+    * `attn_out` or `mlp_out`: resid_pre + attn_out + mlp_out = resid_post up to rounding,
+    * `resid_mid`: it is resid_pre + attn_out,
+    * `ln2_normalized`: with the norm's weights it is mlp_in.
 
     Raises:
         UserError: one of these does not hold.
@@ -39,12 +46,16 @@ def probe(model: LanguageModel, points: list[HookPoint]) -> None:
     added = sorted({point.layer for point in points if point.kind in _ADDED})
     first = HookPoint(0)
     # The points asked for come first: what a block lacks is then named by the point that the user asked for.
-    wanted = [*points, first, *(HookPoint(layer, kind) for layer in added for kind in _BLOCK)]
+    middle = sorted({point.layer for point in points if point.kind == "resid_mid"})
+    normed = sorted({point.layer for point in points if point.kind == "ln2_normalized"})
+    wanted = [*points, first]
+    for layers, kinds in ((added, _BLOCK), (middle, _MIDDLE), (normed, _NORMED)):
+        wanted += [HookPoint(layer, kind) for layer in layers for kind in kinds]
     config: Any = model.decoder.config
     vocabulary = int(config.vocab_size)
     ids = torch.arange(_TOKENS).repeat(2, 1) % vocabulary
     ids[1, -1] = (_TOKENS + 1) % vocabulary
-    seen = _values(model, ids, list(dict.fromkeys(wanted)), deepest=max(added, default=0))
+    seen = _values(model, ids, list(dict.fromkeys(wanted)), deepest=max(added + middle + normed, default=0))
     block = seen[first].to(torch.float64)
     if block.shape[-1] != model.d_model:
         raise UserError(
@@ -59,11 +70,33 @@ def probe(model: LanguageModel, points: list[HookPoint]) -> None:
             f"model {model.name} ({model.architecture}): its tokens see later ones, so it is not a causal language "
             "model, which is all that unifeat reads"
         )
+    _check_values(model, seen, added, middle, normed)
+
+
+def _check_values(
+    model: LanguageModel, seen: dict[HookPoint, Tensor], added: list[int], middle: list[int], normed: list[int]
+) -> None:
     for layer in added:
         if not adds_up(*(seen[HookPoint(layer, kind)] for kind in _BLOCK)):
             raise UserError(
                 f"model {model.name} ({model.architecture}), layer {layer}: what its attention and MLP modules put out "
                 "is not what they add to the residual stream; use the hook points resid_pre and resid_post"
+            )
+    for layer in middle:
+        before, attention, between = (seen[HookPoint(layer, kind)] for kind in _MIDDLE)
+        if not adds_up(before, attention, torch.zeros_like(before), between):
+            raise UserError(
+                f"model {model.name} ({model.architecture}), layer {layer}: what its MLP's norm is given is not the "
+                "stream with attention's output added, so there is no resid_mid; use resid_pre, resid_post or mlp_in"
+            )
+    for layer in normed:
+        bare, given = (seen[HookPoint(layer, kind)] for kind in _NORMED)
+        norm = site_of(model.blocks[layer], "ln2_normalized").module
+        difference = reweighted(norm, bare).to(torch.float64) - given.to(torch.float64)
+        if float(difference.norm()) > 4 * torch.finfo(model.dtype).eps * float(given.to(torch.float64).norm()):
+            raise UserError(
+                f"model {model.name} ({model.architecture}), layer {layer}: the norm before its MLP does not make what "
+                "the MLP is given, so there is no ln2_normalized; use mlp_in"
             )
 
 

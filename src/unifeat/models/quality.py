@@ -13,6 +13,7 @@ from unifeat.models.activations import run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening
+from unifeat.models.saes.output import reconstruct, writes_at
 from unifeat.models.saes.preactivation import Codes, encode_as
 from unifeat.text.corpus import Corpus
 
@@ -39,7 +40,10 @@ class Quality:
     fired: Tensor | None = field(default=None, repr=False)
 
     def add(self, x: Tensor, codes: Tensor, reconstruction: Tensor) -> None:
-        """Take in (rows, d_in) activations, their (rows, d_sae) codes and (rows, d_in) reconstructions."""
+        """Take in what is to be reconstructed, (rows, d_out), its (rows, d_sae) codes and (rows, d_out) what they make.
+
+        For all but transcoders, what is reconstructed is what was encoded.
+        """
         wide = x.to(torch.float64)
         self.tokens += len(x)
         self.squared_error += float((wide - reconstruction.to(torch.float64)).pow(2).sum())
@@ -98,13 +102,15 @@ def measure_quality(
 ) -> dict[HookPoint, Quality]:
     """FVU, L0 and dead share of several SAEs of one model on the documents from `first_document` on."""
     qualities = {point: Quality() for point in saes}
+    points = list(dict.fromkeys([*saes, *(writes_at(sae, point) for point, sae in saes.items())]))
     for group in range(corpus.groups):
         parts = [part for part in corpus.parts(group) if part.document >= first_document]
         if not parts:
             continue
-        activations = run_group(model, parts, list(saes), context=context, bos=bos)
+        activations = run_group(model, parts, points, context=context, bos=bos)
         for point, sae in saes.items():
             x, _, _ = activations.without_sinks(point)
-            for rows, codes in encode_rows(sae, x):
-                qualities[point].add(rows, codes, sae.decode(codes))
+            target = activations.beside(point, writes_at(sae, point))
+            for (rows, codes), wanted in zip(encode_rows(sae, x), target.split(ENCODE_ROWS), strict=True):
+                qualities[point].add(wanted, codes, reconstruct(sae, rows, codes))
     return qualities

@@ -1,8 +1,8 @@
 """Loss recovered: what a model still predicts when an SAE's reconstruction takes the place of its activations.
 
-Cross-entropy of the next token with the activations at one hook point left alone, replaced by the reconstruction, and
-replaced by zeros; loss recovered is (zeroed − spliced) / (zeroed − clean), as in Bricken et al. 2023, "Towards
-monosemanticity", and in SAELens' evaluations.
+Cross-entropy of the next token with the activations at one hook point (a transcoder's: the MLP's output) left alone,
+replaced by the reconstruction, and replaced by zeros; loss recovered is (zeroed − spliced) / (zeroed − clean), as in
+Bricken et al. 2023, "Towards monosemanticity", and in SAELens' evaluations.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unifeat.models.hooks import HookPoint, capturing, module_at
+from unifeat.models.blocks import normalised, reweighted, site_of
+from unifeat.models.hooks import HookKind, HookPoint, capturing
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening, opening_tokens
 from unifeat.models.quality import encode_rows
+from unifeat.models.saes import reconstruct, writes_at
 from unifeat.text.corpus import Part
 from unifeat.text.windows import tokenize_part, windows
 
@@ -61,27 +63,59 @@ class Loss:
 
 
 @contextmanager
-def splicing(blocks: nn.ModuleList, point: HookPoint, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, `replace` maps the value at `point`, (..., d_model), to the one the model goes on with."""
-    module = module_at(blocks, point)
-    if point.kind == "resid_pre":
+def splicing(
+    blocks: nn.ModuleList, point: HookPoint, replace: Callable[[Tensor, Tensor], Tensor], reads: HookPoint | None = None
+) -> Iterator[None]:
+    """While open, the model goes on with other values at a point.
 
-        def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
-            if args:
-                return (replace(args[0]), *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": replace(kwargs["hidden_states"])}
+    Args:
+        replace: from the value at `point` and that at `reads`, both (..., width), to the one that takes its place.
+        reads: a point that the model comes by no later than `point`; None is `point` itself.
+    """
+    reads = reads or point
+    stream = HookPoint(point.layer, "resid_pre")
+    beside = [reads] * (reads != point) + [stream] * (point.kind == "resid_mid")
+    with capturing(blocks, beside) as seen:
 
-        handle = module.register_forward_pre_hook(before, with_kwargs=True)
-    else:
+        def new(value: Tensor) -> Tensor:
+            return replace(value, value if reads == point else seen[reads])
 
-        def after(_: nn.Module, args: Any, output: Any) -> Any:
-            return (replace(output[0]), *output[1:]) if isinstance(output, tuple) else replace(output)
+        handle = _replacing(blocks[point.layer], point.kind, new, lambda: seen[stream])
+        try:
+            yield
+        finally:
+            handle.remove()
 
-        handle = module.register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()
+
+def _replacing(block: nn.Module, kind: HookKind, new: Callable[[Tensor], Tensor], stream: Callable[[], Tensor]) -> Any:
+    """Hook `new` in at a kind of hook point.
+
+    Args:
+        stream: gives the block's input, once the model has come by it.
+    """
+    if kind == "ln2_normalized":
+        module, _ = site_of(block, kind)
+        return module.register_forward_hook(
+            lambda norm, args, _: reweighted(norm, new(normalised(norm, args[0]))), prepend=True
+        )
+    if kind == "resid_mid":  # the stream goes on by a way of its own: what attention adds to it is changed
+        return site_of(block, "attn_out").module.register_forward_hook(
+            lambda _, __, output: _with_first(output, lambda added: new(stream() + added) - stream())
+        )
+    module, before = site_of(block, kind)
+    if not before:
+        return module.register_forward_hook(lambda _, __, output: _with_first(output, new))
+
+    def change_input(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        if args:
+            return (new(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": new(kwargs["hidden_states"])}
+
+    return module.register_forward_pre_hook(change_input, with_kwargs=True)
+
+
+def _with_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
 
 @torch.inference_mode()
@@ -110,6 +144,7 @@ def measure_loss(
     """
     if model.causal is None:
         raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
+    written = writes_at(sae, point)
     sums, tokens = np.zeros(3), 0
     for ids, reads in _batches(model, parts, context, bos):
         with capturing(model.blocks, [point]) as seen:
@@ -124,21 +159,22 @@ def measure_loss(
         tokens += len(targets)
         sums[0] += _nats(clean, scored, targets)
         for i, by in ((1, sae), (2, None)):
-            with splicing(model.blocks, point, partial(_replaced, reads=reads, sae=by)):
+            with splicing(model.blocks, written, partial(_replaced, reads=reads, sae=by), point):
                 sums[i] += _nats(_logits(model, ids), scored, targets)
     clean_mean, spliced, zeroed = (float(s) / tokens if tokens else float("nan") for s in sums)
     return Loss(clean_mean, spliced, zeroed, tokens)
 
 
-def _replaced(value: Tensor, *, reads: Tensor, sae: Any | None) -> Tensor:
+def _replaced(value: Tensor, read: Tensor, *, reads: Tensor, sae: Any | None) -> Tensor:
     flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer sees all positions as one list
     chosen = reads.flatten()
     if sae is None:
         flat[chosen] = 0
     else:
-        rows = flat[chosen].to(torch.float32)
-        made = [sae.decode(codes).to(flat.dtype) for _, codes in encode_rows(sae, rows)]
-        flat[chosen] = torch.cat(made) if made else rows.to(flat.dtype)
+        rows = read.reshape(-1, read.shape[-1])[chosen].to(torch.float32)
+        made = [reconstruct(sae, x, codes).to(flat.dtype) for x, codes in encode_rows(sae, rows)]
+        if made:
+            flat[chosen] = torch.cat(made)
     return flat.reshape(value.shape)
 
 

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from tiny import sentences, write_text
-from unifeat.models.sae import load_sae
+from unifeat.models.saes import load_sae
 from unifeat.models.training import Checkpoints
 from unifeat.storage import cache_root
 from unifeat.study import load_study

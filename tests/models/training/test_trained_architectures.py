@@ -14,7 +14,7 @@ from tiny import saelens, sentences, write_text
 from unifeat.models.activations import run_group, sink_norm
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
-from unifeat.models.sae import load_sae
+from unifeat.models.saes import load_sae
 from unifeat.models.splice import measure_loss
 from unifeat.models.training import Job
 from unifeat.models.training.trainers import made_so_far, make_trainer, restore, state_of

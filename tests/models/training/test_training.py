@@ -17,7 +17,7 @@ from unifeat.models.activations import GroupActivations, Masked, Places, run_gro
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
 from unifeat.models.quality import measure_quality
-from unifeat.models.sae import decoder_rows, load_sae
+from unifeat.models.saes import decoder_rows, load_sae
 from unifeat.models.splice import Loss
 from unifeat.models.training import ActivationSource, Checkpoints, Job, train_saes
 from unifeat.models.training.card import cast

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from unifeat.errors import UserError
+from unifeat.models.saes.output import is_transcoder
 from unifeat.models.saes.reading import reading_of
 
 
@@ -27,7 +28,7 @@ def random_directions(sae: Any, seed: int) -> Any:
         UserError: a transcoder, which has no one space to draw a direction in.
     """
     d_sae, d_out = sae.W_dec.shape
-    if sae.W_enc.shape[0] != d_out or reading_of(sae).hook_out is not None:
+    if sae.W_enc.shape[0] != d_out or is_transcoder(sae):
         raise UserError("random directions need an SAE that writes where it reads; this one is a transcoder")
     drawn = torch.randn((d_sae, d_out), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     drawn /= torch.linalg.vector_norm(drawn, dim=1, keepdim=True)

@@ -6,15 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from unifeat.models.hooks import HookKind
+from unifeat.models.hooks import HOOK_KINDS, HookKind, parse_hook
 
 _LAYER = re.compile(r"(?:^|[._/-])(?:(?:blocks|layers?)[._]?|h\.)(\d+)(?=[._/-]|$)")
-_KINDS: dict[str, HookKind] = {
-    "hook_resid_post": "resid_post",
-    "hook_resid_pre": "resid_pre",
-    "hook_attn_out": "attn_out",
-    "hook_mlp_out": "mlp_out",
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,8 @@ class Reading:
     @property
     def hook_kind(self) -> HookKind | None:
         """The hook as a study names it, if a study can."""
-        return _KINDS.get((self.hook or "").rpartition(".")[2])
+        kind = parse_hook(self.hook)[0]
+        return next((known for known in HOOK_KINDS if known == kind), None)
 
 
 def reading_of(sae: Any) -> Reading:

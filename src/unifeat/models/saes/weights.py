@@ -1,15 +1,12 @@
-"""What other modules ask of a loaded SAE: a digest, unit decoder rows, its width."""
+"""What other modules ask of a loaded SAE: a digest, unit decoder rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
-
-from unifeat.errors import UserError
 
 
 def sae_digest(sae: Any) -> str:
@@ -24,25 +21,11 @@ def sae_digest(sae: Any) -> str:
 
 
 def decoder_rows(sae: Any) -> Any:
-    """The decoder, one unit-norm row a feature: a NumPy array (d_sae, d_in), float32.
+    """The decoder, one unit-norm row a feature: a NumPy array (d_sae, d_out), float32; d_out is d_in but for
+    transcoders.
 
     Norms are a convention of the checkpoint, not of the feature, so geometry never sees them; a row of zeros
     stays zero.
     """
     rows = sae.W_dec.detach().to("cpu", torch.float32)
     return (rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)).numpy()
-
-
-def check_width(sae: Any, name: str | Path, model: str, d_model: int) -> None:
-    """Raise a UserError if the SAE does not take vectors of the model's width, or writes elsewhere than it reads."""
-    reading = getattr(sae, "unifeat_reading", None)
-    if reading is not None and reading.hook_out is not None:
-        raise UserError(
-            f"SAE {name} is a transcoder: it reads {reading.hook or 'one point'} and writes {reading.hook_out}; "
-            "a space needs an SAE that writes where it reads"
-        )
-    if sae.cfg.d_in != d_model:
-        raise UserError(
-            f"SAE {name} takes vectors of width {sae.cfg.d_in}, but {model} has width {d_model}: "
-            "it was trained on another model or hook point"
-        )

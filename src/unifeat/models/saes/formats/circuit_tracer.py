@@ -1,6 +1,6 @@
 """Transcoders of circuit-tracer (mwhanna and others): one `layer_N.safetensors` a layer, ReLU, some with a skip.
 
-They read the MLP's input and write its output: codes and decoder rows are there, but no one space that holds both.
+They read the MLP's input and write its output.
 """
 
 from __future__ import annotations
@@ -42,6 +42,6 @@ def read(files: Files, known: Known) -> Any:
         held | {"W_enc": held["W_enc"].T},
         pre_bias=False,
         model=known.model,
-        hook=f"blocks.{layer}.hook_mlp_in",
+        hook=f"blocks.{layer}.mlp.hook_in",
         hook_out=f"blocks.{layer}.hook_mlp_out",
     )

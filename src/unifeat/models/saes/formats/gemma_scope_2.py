@@ -74,7 +74,7 @@ def _hooks(place: str, module: str | None) -> tuple[str | None, str | None]:
         if part in place:
             return f"blocks.{layer}.{hook}", None
     if "transcoder" in place:
-        return f"blocks.{layer}.hook_mlp_in", f"blocks.{layer}.hook_mlp_out"
+        return f"blocks.{layer}.mlp.hook_in", f"blocks.{layer}.hook_mlp_out"
     if module and re.search(r"layers\.\d+\.output$", module):
         return f"blocks.{layer}.hook_resid_post", None
     return None, None

@@ -62,7 +62,7 @@ def read(files: Files, known: Known) -> Any:
         },
         pre_bias=not transcodes,
         k=k,
-        hook=hook.replace("_out", "_in") if hook and transcodes else hook,
+        hook=hook.replace("hook_mlp_out", "mlp.hook_in").replace("_out", "_in") if hook and transcodes else hook,
         hook_out=(hook or "another point") if transcodes else None,
         model=known.model or _model(files),
         metadata={"sparsify_config": cfg},

@@ -1,0 +1,119 @@
+"""The blocks of a decoder, and which module of a block holds which value, whatever the architecture calls it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unifeat.errors import UserError
+
+_ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
+_MIXER_NAMES = ("mixer",)  # Mamba: one mixer instead of attention and MLP
+_MLP_NAMES = ("mlp", "fc2", "feed_forward")  # OPT has no MLP module: its second linear layer is the output
+_MLP_INPUTS = ("mlp", "fc1", "feed_forward")
+_PROJECTIONS = ("o_proj", "c_proj", "dense", "out_proj")  # attention's last linear layer
+# Llama calls the norm before the MLP `post_attention_layernorm`; it is a post-norm where there is a pre-norm beside it.
+_MLP_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm")
+
+
+class Site(NamedTuple):
+    """Where a value passes: a module, and whether the value is what it takes (`before`) or puts out."""
+
+    module: nn.Module
+    before: bool
+
+
+def find_blocks(decoder: nn.Module, n_layers: int) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The list of transformer blocks: (its parent, its name there, the list).
+
+    Raises:
+        UserError: when no list of `n_layers` modules is found, or several are.
+    """
+    found = [
+        (parent, name, child)
+        for parent in decoder.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == n_layers and _looks_like_block(child[0])
+    ]
+    if len(found) != 1:
+        raise UserError(
+            f"model {type(decoder).__name__}: found {len(found)} lists of {n_layers} transformer blocks, expected one; "
+            "this architecture is not supported yet"
+        )
+    return found[0]
+
+
+def _looks_like_block(module: nn.Module) -> bool:
+    return any(hasattr(module, name) for name in (*_ATTENTION_NAMES, *_MIXER_NAMES))
+
+
+def cut_after(decoder: nn.Module, config: Any, n_layers: int, deepest: int) -> nn.ModuleList:
+    """Drop the blocks deeper than `deepest`, so that they cost neither time nor memory; returns those left."""
+    parent, name, blocks = find_blocks(decoder, n_layers)
+    kept = nn.ModuleList(list(blocks)[: deepest + 1])
+    setattr(parent, name, kept)
+    config.num_hidden_layers = len(kept)
+    return kept
+
+
+def site_of(block: nn.Module, kind: str) -> Site:
+    """Where the value at a kind of hook point passes.
+
+    For `ln2_normalized` it is the norm's input, which `normalised` turns into the value.
+
+    Raises:
+        UserError: the block has no such module.
+    """
+    if kind in ("resid_post", "resid_pre"):
+        return Site(block, kind == "resid_pre")
+    if kind == "attn_z":
+        return Site(_child(_child(block, _ATTENTION_NAMES, "attention", kind), _PROJECTIONS, "projection", kind), True)
+    if kind in ("resid_mid", "ln2_normalized"):
+        return Site(_child(block, _MLP_NORMS, "norm before the MLP", kind), True)
+    if kind == "mlp_in":
+        return Site(_child(block, _MLP_INPUTS, "MLP", kind), True)
+    if hasattr(block, "post_feedforward_layernorm"):
+        name = "post_attention_layernorm" if kind == "attn_out" else "post_feedforward_layernorm"
+        return Site(getattr(block, name), False)
+    if kind == "attn_out":
+        return Site(_child(block, _ATTENTION_NAMES, "attention", kind), False)
+    return Site(_child(block, _MLP_NAMES, "MLP", kind), False)
+
+
+def _child(module: nn.Module, names: tuple[str, ...], what: str, kind: str) -> nn.Module:
+    for name in names:
+        if hasattr(module, name):
+            found: nn.Module = getattr(module, name)
+            return found
+    raise UserError(
+        f"{type(module).__name__} has no {what} module, so no {kind}: use the hook points resid_pre and resid_post"
+    )
+
+
+def normalised(norm: nn.Module, x: Tensor) -> Tensor:
+    """What a LayerNorm or RMSNorm makes of (…, d) before its own weights, in x's dtype."""
+    wide = x.to(torch.float32)
+    if isinstance(norm, nn.LayerNorm):
+        wide = wide - wide.mean(-1, keepdim=True)
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + _epsilon(norm))).to(x.dtype)
+
+
+def reweighted(norm: nn.Module, x: Tensor) -> Tensor:
+    """The way back from `normalised` into the model: the norm's own weights on (…, d), in x's dtype."""
+    # What the norm makes of two vectors says its weights, whether it multiplies by them or, as Gemma's, by 1 + them.
+    # (`forward`, since hooks may be on it; weights that accelerate keeps elsewhere come only with a call.)
+    dtype = x.dtype if isinstance(norm, nn.LayerNorm) else torch.float32
+    signs = torch.ones(x.shape[-1], dtype=dtype, device=x.device)
+    signs[1::2] = -1
+    bias = norm.forward(torch.zeros_like(signs)).to(torch.float32)
+    gain = (norm.forward(signs).to(torch.float32) - bias) / normalised(norm, signs).to(torch.float32)
+    return (x.to(torch.float32) * gain + bias).to(x.dtype)
+
+
+def _epsilon(norm: nn.Module) -> float:
+    for name in ("eps", "variance_epsilon"):
+        if hasattr(norm, name):
+            return float(getattr(norm, name))
+    raise UserError(f"{type(norm).__name__} does not say its epsilon, so there is no ln2_normalized: use mlp_in")
