@@ -127,7 +127,7 @@ def check(
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file.")],
     layer: Annotated[int | None, typer.Option(min=0, help="Block to read at; what the SAE says if left out.")] = None,
     hook: Annotated[
-        str | None, typer.Option(help="resid_post, resid_pre, attn_out or mlp_out; what the SAE says if left out.")
+        str | None, typer.Option(help="resid_post, resid_pre, mlp_out, mlp_in …; what the SAE says if left out.")
     ] = None,
     text: Annotated[
         str | None,
@@ -140,7 +140,12 @@ def check(
         str, typer.Option(help="Begin windows with BOS: true, false, or auto (as the tokenizer does).")
     ] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …, or map (over all devices).")] = "auto",
+    chat: Annotated[
+        str, typer.Option(help="Windows are messages of the chat template: user, assistant, system, or none.")
+    ] = "none",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    format: Annotated[str, typer.Option(help="Of the SAE's files (docs/saes.md); auto looks at them.")] = "auto",
     loss: Annotated[bool, typer.Option("--loss/--no-loss", help="Also measure the loss recovered.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Quiet = False,
@@ -164,6 +169,9 @@ def check(
         dtype=dtype,
         device=device,
         bos=bos if bos == "auto" else bos == "true",
+        chat=chat,  # type: ignore[arg-type]
+        revision=revision,
+        format=format,
         loss=loss,
     )
     show(checked, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,47 @@ def test_is_what_the_sae_does_there(model_folder: Callable[..., Path], tmp_path:
     assert not checked.fits  # random weights: FVU is far above 1
     assert json.loads(json.dumps(checked.as_dict()))["fits"] is False
     assert checked.as_dict()["loss"]["tokens"] > 100
+
+
+def test_the_opening_is_that_of_a_study(check: Callable[..., Checked], model: Path, sae: Path, tmp_path: Path):
+    """With a chat template every window carries its tokens, and windows without it are one of the other readings."""
+    template = "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|> {{ m.content }}{% endfor %}"
+    folder = shutil.copytree(model, tmp_path / "chatty")
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    plain, chatty = check(sae, folder), check(sae, folder, chat="user")
+    assert (plain.chat, chatty.chat, chatty.bos) == ("none", "user", True)
+    assert chatty.masked.special > plain.masked.special + 100
+    assert [other.what for other in chatty.others if other.kind == "bos"] == ["windows without the chat template"]
+    assert [other.what for other in plain.others if other.kind == "bos"] == ["windows without BOS"]
+    with pytest.raises(UserError, match=r"unknown chat 'usr' \(did you mean 'user'\?\)"):
+        check(sae, folder, chat="usr")
+    with pytest.raises(UserError, match="has no chat template"):
+        check(sae, model, chat="user")
+
+
+def test_the_format_and_the_revision_are_passed_on(check: Callable[..., Checked], model: Path, sae: Path):
+    with pytest.raises(UserError, match=r"no SAE format 'saelen' \(did you mean 'saelens'"):
+        check(sae, format="saelen")
+    with pytest.raises(UserError, match="only hub models have revisions"):
+        check(sae, revision="step3000")
+
+
+def test_a_model_spread_by_accelerate(check: Callable[..., Checked], sae: Path):
+    whole, spread = check(sae), check(sae, device="map")
+    assert spread.quality.fvu == pytest.approx(whole.quality.fvu, rel=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "phi"])
+def test_neighbours_that_an_architecture_lacks_are_not_tried(
+    architecture: str, model_folder: Callable[..., Path], tmp_path: Path
+):
+    """Mamba has neither attention nor MLP; Phi's MLP has no norm of its own."""
+    model, sae = model_folder(architecture, tokenizer="wordish"), tiny_sae(tmp_path / "sae", 32)
+    kind = "resid_post" if architecture == "mamba" else "mlp_in"
+    found = check_sae(str(sae), str(model), 1, tokens=500, hook=kind, dtype="float32", loss=architecture == "mamba")
+    tried = [other.what for other in found.others if other.kind == "hook"]
+    assert tried == [f"layer 0, {kind}", f"layer 2, {kind}"]
 
 
 def test_text_by_default(model_folder: Callable[..., Path], tmp_path: Path):

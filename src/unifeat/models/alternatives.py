@@ -177,13 +177,14 @@ def with_other_layout(sae: Any, sample: Sample) -> list[Alternative]:
 def with_other_bos(
     model: LanguageModel, parts: list[Part], point: HookPoint, sae: Any, *, context: int, bos: Opening
 ) -> list[Alternative]:
-    """The SAE on windows that begin with BOS if they did not, or without it if they did."""
+    """The SAE on windows that begin with BOS if they began with nothing, or on windows without what they began with."""
     other = model.tokenizer.bos_token_id if bos is None else None
     if bos is None and other is None:
         return []
     activations = run_group(model, parts, with_outputs(sae, [point]), context=context, bos=other)
     sample = sample_at(sae, activations, point).spread()
-    what = "windows without BOS" if other is None else "windows that begin with BOS"
+    without = "BOS" if isinstance(bos, int) else "the chat template"
+    what = f"windows without {without}" if other is None else "windows that begin with BOS"
     return [_measured("bos", what, quality_on(sae, sample))]
 
 

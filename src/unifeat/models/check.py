@@ -24,7 +24,8 @@ from unifeat.models.alternatives import (
 )
 from unifeat.models.claims import Claims, claims_of
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
-from unifeat.models.language import bos_of, check_layers, load_language_model, read_config, tokenizer_digest
+from unifeat.models.language import check_layers, load_language_model, read_config, tokenizer_digest
+from unifeat.models.opening import CHATS, Chat, describe_opening, opening_of
 from unifeat.models.quality import Quality
 from unifeat.models.saes import Reading, check_fits, load_sae, reading_of
 from unifeat.models.splice import Loss, measure_loss
@@ -42,7 +43,7 @@ class Checked:
     Attributes:
         sae, model, text: names.
         point: where the activations are from.
-        bos: whether windows begin with BOS.
+        bos, chat: whether windows begin with BOS, and whose message of a chat template they are.
         quality: FVU, L0, dead share.
         decoder_norms: least, median and largest norm of the decoder's rows.
         masked: tokens read and left out.
@@ -58,6 +59,7 @@ class Checked:
     text: str
     point: HookPoint
     bos: bool
+    chat: Chat
     quality: Quality
     decoder_norms: tuple[float, float, float]
     masked: Masked
@@ -81,6 +83,7 @@ class Checked:
             "text": self.text,
             "hook": self.point.saelens_name,
             "bos": self.bos,
+            "chat": self.chat,
             **self.quality.as_dict(),
             "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
             "masked": asdict(self.masked),
@@ -106,6 +109,9 @@ def check_sae(
     dtype: str = "auto",
     device: str = "auto",
     bos: str | bool = "auto",
+    chat: Chat = "none",
+    revision: str | None = None,
+    format: str = "auto",
     loss: bool = True,
 ) -> Checked:
     """Measure an SAE on a model's activations over some text, and judge whether it is read as it should be.
@@ -118,7 +124,10 @@ def check_sae(
         documents: at most so many documents.
         tokens: at most so many tokens of the model, BOS not counted.
         context: window length in tokens, BOS included.
-        bos: begin windows with BOS; "auto" does what the tokenizer does.
+        device: auto, cpu, cuda …, or map for a model larger than one device.
+        bos, chat: what windows begin with, as in a study's `models`.
+        revision: branch, tag or commit of a hub model.
+        format: of the SAE's files; auto looks at them.
         loss: also measure the loss recovered, which takes the whole model and four more forward passes.
 
     Raises:
@@ -126,14 +135,18 @@ def check_sae(
     """
     if hook is not None and hook not in HOOK_KINDS:
         raise UserError(f"unknown hook point {hook!r}{did_you_mean(hook, HOOK_KINDS)}: use {', '.join(HOOK_KINDS)}")
-    loaded = load_sae(sae)
+    if chat not in CHATS:
+        raise UserError(f"unknown chat {chat!r}{did_you_mean(chat, CHATS)}: use {', '.join(CHATS)}")
+    loaded = load_sae(sae, format=format)
     claims = claims_of(loaded, sae)
     point = _point(claims, sae, layer, hook)
-    config = read_config(model, dtype)
+    config = read_config(model, dtype, revision)
     check_layers(model, [point], config.num_hidden_layers)
     check_fits(loaded, sae, model, config, point)
     deeper = HookPoint(min(point.layer + 1, config.num_hidden_layers - 1))
-    language_model = load_language_model(model, [point, deeper], dtype=dtype, device=device, whole=loss)
+    language_model = load_language_model(
+        model, [point, deeper], dtype=dtype, device=device, whole=loss, revision=revision
+    )
     near = neighbours(point, language_model)
     points = with_outputs(loaded, [point, *near])
     loaded.to(str(language_model.device))
@@ -147,7 +160,7 @@ def check_sae(
         tokenizer_digest=tokenizer_digest(tokenizer),
     )
     parts = first_parts(corpus, tokenizer, tokens)
-    first = bos_of(tokenizer, bos)
+    first = opening_of(tokenizer, bos, chat)
     activations = run_group(language_model, parts, points, context=context, bos=first)
     masked = activations.without_sinks(point)[2]
     sample = sample_at(loaded, activations, point)
@@ -168,7 +181,8 @@ def check_sae(
         model=model,
         text=source,
         point=point,
-        bos=first is not None,
+        bos=describe_opening(tokenizer, first, chat)["bos"],
+        chat=chat,
         quality=quality,
         decoder_norms=decoder_norms(loaded),
         masked=masked,

@@ -53,7 +53,8 @@ def _read_as(checked: Checked) -> str:
 def _masked(checked: Checked) -> str:
     masked = checked.masked
     left_out = f"{masked.first} first, {masked.special} special, {masked.sink} sinks left out"
-    return f"{left_out}; windows begin {'with' if checked.bos else 'without'} BOS"
+    chat = "" if checked.chat == "none" else f", each a message of the {checked.chat} in the chat template"
+    return f"{left_out}; windows begin {'with' if checked.bos else 'without'} BOS{chat}"
 
 
 def _figures(checked: Checked) -> Table:
