@@ -51,7 +51,10 @@ def write_saelens(at: Path, held: Tensors, k: int = 4, **config: Any) -> None:
     del k
     at.mkdir(parents=True, exist_ok=True)
     d_in, d_sae = held["W_enc"].shape
-    save_file(_some(held, "W_enc", "W_dec", "b_enc", "b_dec"), at / "sae_weights.safetensors")
+    save_file(
+        _some(held, "W_enc", "W_dec", "b_enc", "b_dec") | {k: v for k, v in held.items() if k == "scaling_factor"},
+        at / "sae_weights.safetensors",
+    )
     settings = {"d_in": d_in, "d_sae": d_sae, "dtype": "torch.float32", "device": "cuda", "hook_point": at.name}
     _config(at, "cfg.json", **settings | {"model_name": "tiny", "normalize_activations": False} | config)
 

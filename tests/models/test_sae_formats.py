@@ -13,6 +13,7 @@ import torch
 
 import checkpoints
 from tiny import saelens
+from unifeat.errors import UserError
 from unifeat.models.saes import Reading, decoder_rows, load_sae, reading_of
 
 D, M, K = 20, 48, 5
@@ -314,6 +315,21 @@ class TestSaelensFolders:
         assert "0.4" in reading.normalisation
         theirs = saelens().SAE.load_from_disk(tmp_path / "a", device="cpu")  # runs, and forgets the scale
         assert np.abs(theirs.encode(torch.from_numpy(x).float()).detach().numpy() - codes).max() > 0.1
+
+    @pytest.mark.parametrize("factors", ["ones", "others", "no word in the config"])
+    def test_finetuned_before_6_0(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray, factors: str):
+        """Codes were multiplied by a factor of the feature's before they were decoded."""
+        scale = torch.ones(M) if factors == "ones" else torch.linspace(0.5, 1.5, M)
+        config = {"finetuning_scaling_factor": factors != "no word in the config"}
+        checkpoints.write_saelens(tmp_path / "a", held | {"scaling_factor": scale}, **config)
+        if factors == "no word in the config":
+            with pytest.raises(UserError, match="Scaling factor is present but finetuning_scaling_factor is False"):
+                load_sae(tmp_path / "a")
+            return
+        codes = relu((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
+        decoded = (codes * scale.double().numpy()) @ w["W_dec"] + w["b_dec"]
+        folds = same(load_sae(tmp_path / "a"), x, (codes, decoded)).folds
+        assert len(folds) == (factors == "others")
 
     @pytest.mark.parametrize("pre_bias", [True, False])
     def test_trained_on_a_centred_stream(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray, pre_bias: bool):

@@ -19,7 +19,7 @@ from transformers import GPT2Config
 from tiny import saelens
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
-from unifeat.models.saes import check_fits, decoder_rows, load_sae, reading_of, sae_digest
+from unifeat.models.saes import check_fits, decoder_rows, load_sae, reading_of, reconstruct, sae_digest
 
 D_IN, K = 24, 5
 
@@ -155,6 +155,23 @@ class TestCodes:
         with pytest.raises(UserError, match=r"and reads blocks\.1\.mlp\.hook_in, not resid_post: set hook to"):
             check_fits(sae, "a", "model", GPT2Config(n_embd=D_IN, n_head=2), HookPoint(1))
 
+    def test_a_skip_transcoder_adds_its_skip(self, tmp_path: Path, x: Tensor, sparse_coder: Any):
+        """x · W_skipᵀ is added, and no b_dec taken off."""
+        folder = write_sparsify(tmp_path / "layers.1.mlp", transcode=True, skip_connection=True)
+        held = load_file(folder / "sae.safetensors")
+        held["W_skip"] = torch.randn((D_IN, D_IN), generator=torch.Generator().manual_seed(5))
+        save_file(held, folder / "sae.safetensors")
+        sae = load_sae(folder)
+        pre = torch.relu(torch.nn.functional.linear(x, held["encoder.weight"], held["encoder.bias"]))
+        values, at = pre.topk(K, dim=-1)
+        codes = torch.zeros_like(pre).scatter(-1, at, values)
+        made = codes @ held["W_dec"] + held["b_dec"] + x @ held["W_skip"].T
+        torch.testing.assert_close(sae.encode(x), codes, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(reconstruct(sae, x, sae.encode(x)), made, rtol=1e-5, atol=1e-5)
+        with torch.no_grad():
+            theirs = sparse_coder.load_from_disk(folder)(x).sae_out
+        torch.testing.assert_close(reconstruct(sae, x, sae.encode(x)), theirs, rtol=1e-5, atol=1e-5)
+
     def test_where_fewer_than_k_features_are_positive(self, tmp_path: Path, x: Tensor):
         folder = write_sparsify(tmp_path / "layers.1", 12, k=10)
         codes, _ = by_hand(folder, x)
@@ -214,7 +231,7 @@ class TestWrongInput:
         [
             ({"activation": "batchtopk"}, "sparsify's 'batchtopk' activation is not supported, only topk, groupmax"),
             ({"activation": "groupmax", "k": 7}, "60 features do not make 7 groups"),
-            ({"skip_connection": True, "transcode": True}, "is a transcoder with a skip connection"),
+            ({"skip_connection": True}, "has a skip connection from its input to itself"),
             ({"signed": True}, "signed top-k is not supported"),
         ],
     )

@@ -7,6 +7,7 @@ TransformerLens does to a model's residual stream before such an SAE is trained 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ def sniff(files: Files) -> bool:
 def read(files: Files, known: Known) -> Any:
     config, weights = files.path(CONFIG), files.path(WEIGHTS)
     _check_dtypes(files)
-    sae = _load(files, lambda: saelens().SAE.load_from_disk(weights.parent, device="cpu", dtype="float32"))
+    finetuned: list[torch.Tensor] = []
+    sae = _load(files, lambda: _from_disk(weights.parent, finetuned))
     if config.parent != weights.parent:
         raise UserError(f"SAE {files.name}: {CONFIG} and {WEIGHTS} are of two revisions")
     kind = sae.cfg.architecture()
@@ -37,6 +39,10 @@ def read(files: Files, known: Known) -> Any:
     for key, value in (known.overrides or {}).items():
         sae.cfg.metadata[key] = value
     norms, folds = row_norms(sae.W_dec), []
+    if finetuned:
+        with torch.no_grad():
+            sae.W_dec *= finetuned[0].to(torch.float32)[:, None]
+        folds.append("decoder rows × their finetuning_scaling_factor")
     scale = _fold_scale(files, sae, known)
     if scale is not None:
         folds.append(f"activations × {scale:.6g}")
@@ -66,6 +72,20 @@ def read(files: Files, known: Known) -> Any:
         bos=meta.prepend_bos,
     )
     return sae
+
+
+def _from_disk(folder: Path, finetuned: list[torch.Tensor]) -> Any:
+    """SAELens' loading, less the scaling factors of a fine-tuning before 6.0, which it reads and has no place for."""
+    lens = saelens()
+    from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
+
+    def read_folder(*args: Any, **kwargs: Any) -> Any:
+        config, tensors = sae_lens_disk_loader(*args, **kwargs)
+        if "finetuning_scaling_factor" in tensors:
+            finetuned.append(tensors.pop("finetuning_scaling_factor"))
+        return config, tensors
+
+    return lens.SAE.load_from_disk(folder, device="cpu", dtype="float32", converter=read_folder)
 
 
 def _load(files: Files, load: Any) -> Any:

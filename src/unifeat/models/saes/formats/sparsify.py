@@ -29,10 +29,9 @@ def read(files: Files, known: Known) -> Any:
         raise UserError(f"SAE {files.name}: sparsify's {activation!r} activation is not supported, only topk, groupmax")
     if cfg.get("signed"):
         raise UserError(f"SAE {files.name}: sparsify's signed top-k is not supported")
-    if cfg.get("skip_connection"):
-        raise UserError(
-            f"SAE {files.name} is a transcoder with a skip connection, whose output its features alone do not make"
-        )
+    skips, transcodes = bool(cfg.get("skip_connection")), bool(cfg.get("transcode"))
+    if skips and not transcodes:
+        raise UserError(f"SAE {files.name} has a skip connection from its input to itself: it need not reconstruct")
     k = cfg.get("k")
     if isinstance(k, bool) or not isinstance(k, int):
         raise UserError(f"SAE {files.name} cannot be read ({CONFIG} says k = {k!r}, not a number)")
@@ -40,7 +39,8 @@ def read(files: Files, known: Known) -> Any:
         files,
         WEIGHTS,
         read_tensors(files, WEIGHTS),
-        {"encoder.weight": "md", "encoder.bias": "m", "W_dec": "md", "b_dec": "d"},
+        {"encoder.weight": "md", "encoder.bias": "m", "W_dec": "md", "b_dec": "d"}
+        | ({"W_skip": "dd"} if skips else {}),
     )
     agree(
         files,
@@ -50,8 +50,8 @@ def read(files: Files, known: Known) -> Any:
     )
     if activation == "groupmax" and (k < 1 or size["m"] % k):
         raise UserError(f"SAE {files.name}: {size['m']} features do not make {k} groups")
-    hook, transcodes = hook_of(files.place.rstrip("/").rpartition("/")[2]), bool(cfg.get("transcode"))
-    return build(
+    hook = hook_of(files.place.rstrip("/").rpartition("/")[2])
+    sae = build(
         "sparsify",
         activation,
         {
@@ -67,6 +67,9 @@ def read(files: Files, known: Known) -> Any:
         model=known.model or _model(files),
         metadata={"sparsify_config": cfg},
     )
+    if skips:  # SAELens has no top-k transcoder with one; `reconstruct` adds it
+        sae.register_buffer("W_skip", held["W_skip"])
+    return sae
 
 
 def hook_of(module: str) -> str | None:
