@@ -45,7 +45,16 @@ _GLOSSES = {
     "cka": "Linear centred kernel alignment of the paired decoder rows; unless debiased, inflated where pairs are few.",
 }
 _ONE_COMPONENT = "The first principal components only: the setting under which results were first published."
-_HOOKS = {"resid_post": "block output", "resid_pre": "block input", "attn_out": "attention", "mlp_out": "MLP"}
+_HOOKS = {
+    "resid_pre": "block input",
+    "attn_z": "attention heads",
+    "attn_out": "attention",
+    "resid_mid": "before the MLP’s norm",
+    "ln2_normalized": "normed, unweighted",
+    "mlp_in": "MLP input",
+    "mlp_out": "MLP",
+    "resid_post": "block output",
+}
 
 
 def write_report(run: Run) -> Path:
