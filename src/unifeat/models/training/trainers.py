@@ -19,8 +19,8 @@ from unifeat.study import TrainSpec
 
 AUTOCAST_MIN_WIDTH = 256  # bfloat16 pays for wide matrices only, and small tests stay exact
 _WARM_UP_STEPS = 100
-_L1 = 5.0
-# Activations have a mean norm of √d, so that squared errors grow with d and pre-activations with √d.
+# Activations have a mean norm of √d, so that squared errors grow with d and codes with √d.
+_L1 = 1 / 16  # times √d: about 30 features a token of SmolLM2's layer 15, where SAELens' own 5.0 leaves 6
 _L0_PENALTY = 0.02  # times d
 _BANDWIDTH = 0.0125  # times √d
 _SELECTING = 2 / 3  # of a JumpReLU training; thresholds are trained while the learning rate falls
@@ -139,7 +139,9 @@ def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> 
         sae.auxiliary = spec.auxiliary
     else:
         sae = StandardTrainingSAE(
-            StandardTrainingSAEConfig(**common, l1_coefficient=spec.sparsity or _L1, l1_warm_up_steps=steps // 5)
+            StandardTrainingSAEConfig(
+                **common, l1_coefficient=spec.sparsity or _L1 * d_in**0.5, l1_warm_up_steps=steps // 5
+            )
         )
     if spec.architecture != "relu":
         # The encoder's gradient comes a row a feature; stored that way round, nothing is ever transposed.
