@@ -68,7 +68,7 @@ def saelens_trainer(job: Job, batches: list[torch.Tensor], *, autocast: bool) ->
     """SAELens' own class and trainer, with the settings that ours has."""
     from sae_lens import TopKTrainingSAE
 
-    trainer = make_trainer(job, batches[0].shape[1], CPU, batches)
+    trainer = make_trainer(job, CPU, batches)
     trainer.sae.__class__ = TopKTrainingSAE
     trainer.sae.W_enc.data = trainer.sae.W_enc.data.contiguous()
     if not autocast:
@@ -132,7 +132,7 @@ def main() -> None:
         if autocast_pays(rows.shape[1], CPU):
             half = steps(lambda: saelens_trainer(job, batches, autocast=True), batches, max(options.steps // 4, 3))
             line("SAELens, with autocast", max(options.steps // 4, 3) * options.batch, half, base)
-        ours = steps(lambda: make_trainer(job, rows.shape[1], CPU, batches), batches, options.steps)
+        ours = steps(lambda: make_trainer(job, CPU, batches), batches, options.steps)
         line("unifeat, a step", options.steps * options.batch, ours, base)
         if not options.tokens:
             return

@@ -24,7 +24,7 @@ from unifeat.models.language import (
     tokenizer_digest,
 )
 from unifeat.models.opening import Opening, describe_opening, opening_of
-from unifeat.models.saes import check_fits, decoder_rows, is_local, load_sae
+from unifeat.models.saes import check_fits, decoder_rows, fit_to_model, is_local, load_sae, writes_at
 from unifeat.models.saes.controls import random_directions
 from unifeat.models.saes.preactivation import check_pre_activation, codes_for
 from unifeat.progress import say
@@ -203,11 +203,13 @@ class _Plan:
 
     def load(self, deeper: int = 0) -> LanguageModel:
         """The model, cut `deeper` blocks below the deepest that is read."""
-        spec, points = self.spec, [e.point for e in self.encoders]
+        # What a transcoder writes is compared with the model too, so that it is tried when the model is loaded.
+        spec = self.spec
+        points = [point for e in self.encoders for point in dict.fromkeys([e.point, writes_at(e.sae, e.point)])]
         if deeper:
             last = read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers - 1
             points.append(HookPoint(min(last, max(p.layer for p in points) + deeper)))
-        return load_language_model(
+        model = load_language_model(
             spec.name,
             points,
             dtype=spec.dtype,
@@ -216,6 +218,9 @@ class _Plan:
             revision=spec.revision,
             max_memory=spec.max_memory,
         )
+        for encoder, (group, layer) in zip(self.encoders, self.groups, strict=True):
+            fit_to_model(encoder.sae, group.sae.format(layer=layer), model.blocks, encoder.point)
+        return model
 
 
 def _check_all(plans: list[_Plan], corpus: Corpus, context: int, force: bool) -> tuple[_Plan, LanguageModel] | None:

@@ -239,6 +239,13 @@ def test_neighbours_that_an_architecture_lacks_are_not_tried(
     assert tried == [f"layer 0, {kind}", f"layer 2, {kind}"]
 
 
+@pytest.mark.parametrize("hook", ["attn_z", "mlp_in"])
+def test_a_hook_point_that_the_model_lacks(hook: str, model_folder: Callable[..., Path], tmp_path: Path):
+    sae = tiny_sae(tmp_path / "sae", 32)
+    with pytest.raises(UserError, match=f"so no {hook}: resid_pre and resid_post are there"):
+        check_sae(str(sae), str(model_folder("mamba")), 1, hook=hook, loss=False)
+
+
 def test_text_by_default(model_folder: Callable[..., Path], tmp_path: Path):
     """Prose that ships with unifeat, no more of it than asked for."""
     assert len(SHIPPED_TEXT.read_text(encoding="ascii").split()) > 5000

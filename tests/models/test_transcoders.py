@@ -105,17 +105,66 @@ class TestCheck:
         sae = fitted(tmp_path, folder, reads="ln2_normalized")
         right = checked(sae, folder, text)
         assert (right.point, right.findings) == (HookPoint(1, "ln2_normalized"), [])
-        wrong = checked(sae, folder, text, hook="ln2_normalized", layer=1)
-        assert wrong.quality.fvu == right.quality.fvu
-        with pytest.raises(UserError, match=r"reads blocks\.1\.ln2\.hook_normalized, not mlp_in: set hook to ln2"):
-            checked(sae, folder, text, hook="mlp_in", layer=1)
+        wrong = checked(sae, folder, text, hook="mlp_in", layer=1)
+        assert wrong.quality.fvu > 1.03 * right.quality.fvu
+        assert any("and is given blocks.1.mlp.hook_in" in finding.text for finding in wrong.findings)
         others = {one.what: one.fvu for one in right.others}
         assert others["layer 1, mlp_in"] > 1.03 * right.own.fvu  # the tiny model's weights are within a tenth of 1
+
+    def test_the_config_beside_it_says_where_it_reads(self, folder: Path, text: str, tmp_path: Path):
+        sae = fitted(tmp_path, folder)
+        (tmp_path / "config.yaml").write_text("feature_input_hook: hook_resid_mid\nfeature_output_hook: hook_mlp_out\n")
+        assert checked(sae, folder, text).point == HookPoint(1, "resid_mid")
 
     def test_loss_is_measured_at_the_mlp_s_output(self, folder: Path, text: str, tmp_path: Path):
         found = checked(fitted(tmp_path, folder), folder, text, loss=True, tokens=1000)
         assert found.loss.tokens > 500
         assert abs(found.loss.spliced - found.loss.clean) < abs(found.loss.zeroed - found.loss.clean)
+
+
+@pytest.mark.parametrize("kind", ["mlp_in", "ln2_normalized"])
+def test_attention_sinks_are_told_by_the_stream(folder: Path, kind: HookKind):
+    """Behind a norm every token has much the same norm."""
+    points = [HookPoint(1, kind), HookPoint(1, "resid_pre")]
+    model = load_language_model(str(folder), points, dtype="float32")
+    tokens = run_group(model, PARTS, points, context=CONTEXT, bos=2).places.token
+    model.decoder.get_input_embeddings().weight[int(np.bincount(tokens).argmax())] *= 30
+    found = run_group(model, PARTS, points, context=CONTEXT, bos=2)
+    sinks = [found.without_sinks(point)[2].sink for point in points]
+    assert sinks[0] == sinks[1] > 5
+    assert found.sink_norm(points[0]) == found.sink_norm(points[1])
+
+
+def test_a_block_that_goes_on_to_add_in_place(tmp_path: Path):
+    """Falcon adds attention's output to what its MLP has put out, in the same memory."""
+    from transformers import AutoModelForCausalLM, FalconConfig
+
+    from tiny import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer("wordish")
+    config = FalconConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "falcon")
+    tokenizer.save_pretrained(tmp_path / "falcon")
+    points = [HookPoint(1, kind) for kind in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
+    model = load_language_model(str(tmp_path / "falcon"), points, dtype="float32")
+    values = run_group(model, PARTS[:5], points, context=CONTEXT, bos=None).values
+    before, attention, mlp, after = (values[point] for point in points)
+    torch.testing.assert_close(before + attention + mlp, after, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_transcoder_writes_is_tried_too(tmp_path: Path, text: str):
+    """BLOOM's MLP module puts out the whole stream: no transcoder's output can be compared with that."""
+    from transformers import AutoModelForCausalLM, BloomConfig
+
+    from tiny import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer("wordish")
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
+    tokenizer.save_pretrained(tmp_path / "bloom")
+    checkpoints.write_circuit_tracer(tmp_path / "layer_1.safetensors", checkpoints.tensors(32, 64))
+    with pytest.raises(UserError, match="what its attention and MLP modules put out is not what they add"):
+        checked(tmp_path / "layer_1.safetensors", tmp_path / "bloom", text)
 
 
 @pytest.mark.parametrize("reads", ["mlp_in", "ln2_normalized", "resid_mid"])

@@ -1,12 +1,13 @@
 """Activations of one unit of work: a group of text run through a model once, for all hook points wanted.
 
 Masked, since they would dominate every correlation and variance: special tokens, padding, the first position of a
-window, and attention sinks (activation norm above `SINK_RATIO` times the group's median).
+window, and attention sinks (activation norm above `SINK_RATIO` times the group's median; behind a norm, which makes all
+alike, the block's input tells).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unifeat.errors import UserError
-from unifeat.models.hooks import HookPoint
+from unifeat.models.hooks import HookPoint, stream_before
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening, opening_tokens
 from unifeat.study import MaskSpec
@@ -74,12 +75,14 @@ class GroupActivations:
         values: for each point a (rows, width) tensor in the model's dtype.
         masked: counts; `sink` is still 0, since sinks differ by point.
         mask_sinks: whether attention sinks are to be left out.
+        stream_norms: for points behind a norm, (rows,) norms of the block's input, by which sinks are told there.
     """
 
     places: Places
     values: dict[HookPoint, Tensor]
     masked: Masked
     mask_sinks: bool = True
+    stream_norms: dict[HookPoint, Tensor] = field(default_factory=dict)
 
     def without_sinks(self, point: HookPoint) -> tuple[Tensor, Places, Masked]:
         """Rows at one point with attention sinks left out: ((rows, d) float32, places, counts)."""
@@ -93,13 +96,25 @@ class GroupActivations:
         return self.values[other].to(torch.float32)[self._no_sinks(point)]
 
     def _no_sinks(self, point: HookPoint) -> Tensor:
-        x = self.values[point].to(torch.float32)
-        return ~is_sink(x) if self.mask_sinks else torch.ones(len(x), dtype=torch.bool, device=x.device)
+        norms = self._norms(point)
+        return ~_are_sinks(norms) if self.mask_sinks else torch.ones_like(norms, dtype=torch.bool)
+
+    def sink_norm(self, point: HookPoint) -> float:
+        """Above which norm, at `stream_before(point)`, a token is an attention sink; infinite if there are no rows."""
+        norms = self._norms(point)
+        return float(SINK_RATIO * norms.median()) if len(norms) else float("inf")
+
+    def _norms(self, point: HookPoint) -> Tensor:
+        held = self.stream_norms.get(point)
+        return self.values[point].to(torch.float32).norm(dim=-1) if held is None else held
 
 
 def is_sink(x: Tensor) -> Tensor:
     """(rows, d) to a (rows,) mask of the attention sinks: norm above 5 × the median norm of these rows."""
-    norms = x.norm(dim=-1)
+    return _are_sinks(x.norm(dim=-1))
+
+
+def _are_sinks(norms: Tensor) -> Tensor:
     return norms > SINK_RATIO * norms.median() if len(norms) else norms > 0
 
 
@@ -158,16 +173,22 @@ def run_group(
         point: torch.empty((int(starts[-1]), model.width(point)), dtype=model.dtype, device=model.device)
         for point in points
     }
+    behind = [point for point in points if stream_before(point) != point]
+    norms = {point: torch.empty(int(starts[-1]), dtype=torch.float32, device=model.device) for point in behind}
+    read = list(dict.fromkeys([*points, *map(stream_before, behind)]))
     for batch in _batches(np.array([len(window.ids) for window in cut], np.int64)):
         width = max(len(cut[index].ids) for index in batch)
         ids = torch.zeros((len(batch), width), dtype=torch.int64)
         for row, index in enumerate(batch):
             ids[row, : len(cut[index].ids)] = torch.from_numpy(cut[index].ids.astype(np.int64))
-        seen = model.activations(ids, points)
+        seen = model.activations(ids, read)
         for point in points:
             for row, index in enumerate(batch):
                 lead, end = cut[index].lead, len(cut[index].ids)
                 values[point][starts[index] : starts[index + 1]] = seen[point][row, lead:end]
+                if point in norms:
+                    stream = seen[stream_before(point)][row, lead:end]
+                    norms[point][starts[index] : starts[index + 1]] = stream.to(torch.float32).norm(dim=-1)
     places, keep, masked = _places(model, cut, mask)
     kept = torch.from_numpy(keep).to(model.device)
     values = {point: value[kept] for point, value in values.items()}
@@ -177,7 +198,8 @@ def run_group(
                 f"model {model.name}, layer {point.layer} ({point.kind}): activations hold NaN or Inf in "
                 f"{model.dtype}; try dtype float32 or bfloat16, or look at the model's weights"
             )
-    return GroupActivations(places[keep], values, masked, mask.sinks)
+    norms = {point: value[kept] for point, value in norms.items()}
+    return GroupActivations(places[keep], values, masked, mask.sinks, norms)
 
 
 def pad_token(tokenizer: Any) -> int:

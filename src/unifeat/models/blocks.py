@@ -74,7 +74,7 @@ def site_of(block: nn.Module, kind: str) -> Site:
         return Site(_child(block, _MLP_NORMS, "norm before the MLP", kind), True)
     if kind == "mlp_in":
         return Site(_child(block, _MLP_INPUTS, "MLP", kind), True)
-    if hasattr(block, "post_feedforward_layernorm"):
+    if has_post_norms(block):
         name = "post_attention_layernorm" if kind == "attn_out" else "post_feedforward_layernorm"
         return Site(getattr(block, name), False)
     if kind == "attn_out":
@@ -84,12 +84,37 @@ def site_of(block: nn.Module, kind: str) -> Site:
 
 def _child(module: nn.Module, names: tuple[str, ...], what: str, kind: str) -> nn.Module:
     for name in names:
-        if hasattr(module, name):
-            found: nn.Module = getattr(module, name)
+        found: nn.Module | None = getattr(module, name, None)
+        if found is not None:
             return found
-    raise UserError(
-        f"{type(module).__name__} has no {what} module, so no {kind}: use the hook points resid_pre and resid_post"
-    )
+    raise UserError(f"{type(module).__name__} has no {what} module, so no {kind}: resid_pre and resid_post are there")
+
+
+def has_post_norms(block: nn.Module) -> bool:
+    """Whether what attention and MLP put out is normalised before it is added to the stream, as in Gemma 2 and 3."""
+    return hasattr(block, "post_feedforward_layernorm")
+
+
+def value_bias(block: nn.Module, width: int) -> Tensor | None:
+    """The biases of attention's values as they reach `attn_z`, (width,): each key-value head's at all that share it.
+
+    Returns:
+        None where values have no bias.
+
+    Raises:
+        UserError: attention computes its values in a way that is not known here.
+    """
+    attention: Any = _child(block, _ATTENTION_NAMES, "attention", "attn_z")
+    if hasattr(attention, "c_attn"):  # GPT-2: queries, keys and values in one
+        bias = attention.c_attn.bias[-width:]
+    elif hasattr(attention, "v_proj"):
+        bias = attention.v_proj.bias
+    else:
+        raise UserError(f"{type(attention).__name__}: where its value biases are is not known here")
+    if bias is None:
+        return None
+    head = getattr(attention, "head_dim", None) or width
+    return bias.detach().reshape(-1, head).repeat_interleave(width // bias.numel(), dim=0).reshape(width)
 
 
 def normalised(norm: nn.Module, x: Tensor) -> Tensor:
@@ -107,8 +132,8 @@ def reweighted(norm: nn.Module, x: Tensor) -> Tensor:
     dtype = x.dtype if isinstance(norm, nn.LayerNorm) else torch.float32
     signs = torch.ones(x.shape[-1], dtype=dtype, device=x.device)
     signs[1::2] = -1
-    bias = norm.forward(torch.zeros_like(signs)).to(torch.float32)
-    gain = (norm.forward(signs).to(torch.float32) - bias) / normalised(norm, signs).to(torch.float32)
+    bias = norm.forward(torch.zeros_like(signs)).to(x.device, torch.float32)
+    gain = (norm.forward(signs).to(x.device, torch.float32) - bias) / normalised(norm, signs).to(torch.float32)
     return (x.to(torch.float32) * gain + bias).to(x.dtype)
 
 

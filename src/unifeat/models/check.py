@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unifeat.errors import UserError, did_you_mean
-from unifeat.models.activations import Masked, run_group, sink_norm
+from unifeat.models.activations import Masked, run_group
 from unifeat.models.alternatives import (
     Alternative,
     as_read,
@@ -27,7 +27,7 @@ from unifeat.models.hooks import HOOK_KINDS, HookPoint
 from unifeat.models.language import check_layers, load_language_model, read_config, tokenizer_digest
 from unifeat.models.opening import CHATS, Chat, describe_opening, opening_of
 from unifeat.models.quality import Quality
-from unifeat.models.saes import Reading, check_fits, load_sae, reading_of
+from unifeat.models.saes import Reading, check_fits, fit_to_model, load_sae, reading_of
 from unifeat.models.splice import Loss, measure_loss
 from unifeat.models.verdict import Finding, judge
 from unifeat.text.corpus import Corpus, Part, build_corpus
@@ -128,7 +128,7 @@ def check_sae(
         bos, chat: what windows begin with, as in a study's `models`.
         revision: branch, tag or commit of a hub model.
         format: of the SAE's files; auto looks at them.
-        loss: also measure the loss recovered, which takes the whole model and four more forward passes.
+        loss: also measure the loss recovered, which takes the whole model and three more forward passes.
 
     Raises:
         UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known.
@@ -145,8 +145,9 @@ def check_sae(
     check_fits(loaded, sae, model, config, point)
     deeper = HookPoint(min(point.layer + 1, config.num_hidden_layers - 1))
     language_model = load_language_model(
-        model, [point, deeper], dtype=dtype, device=device, whole=loss, revision=revision
+        model, [*with_outputs(loaded, [point]), deeper], dtype=dtype, device=device, whole=loss, revision=revision
     )
+    fit_to_model(loaded, sae, language_model.blocks, point)
     near = neighbours(point, language_model)
     points = with_outputs(loaded, [point, *near])
     loaded.to(str(language_model.device))
@@ -174,7 +175,7 @@ def check_sae(
     ]
     lost = None
     if loss:
-        largest = sink_norm(activations.values[point].to(torch.float32))
+        largest = activations.sink_norm(point)
         lost = measure_loss(language_model, parts, point, loaded, context=context, bos=first, sink_norm=largest)
     return Checked(
         sae=sae,

@@ -33,6 +33,7 @@ HOOK_KINDS: tuple[HookKind, ...] = get_args(HookKind)
 
 _WITHIN: dict[str, str] = {"attn_z": "attn.hook_z", "ln2_normalized": "ln2.hook_normalized", "mlp_in": "mlp.hook_in"}
 _KIND_OF: dict[str, HookKind] = {_WITHIN.get(kind, f"hook_{kind}"): kind for kind in HOOK_KINDS}
+_KIND_OF["mlp.hook_out"] = "mlp_out"  # the same but for post-norms (`saes.output.fit_to_model`)
 _KIND_OF["hook_mlp_in"] = "resid_mid"  # TransformerLens' copy of the stream before the norm
 _SAELENS = re.compile(r"blocks\.(\d+)\.(.+)")
 # Module names of transformers, as sparsify and Gemma Scope 2 write them: layers.3, h.3.mlp, model.layers.3.output
@@ -94,6 +95,7 @@ def capturing(blocks: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[H
     Raises:
         UserError: a kind of hook point that does not exist, or that these blocks do not have.
     """
+    # (Copies: some blocks go on to add to a value in place, as Falcon's do to what their MLP puts out.)
     seen: dict[HookPoint, Tensor] = {}
     handles = []
     for point in points:
@@ -104,13 +106,13 @@ def capturing(blocks: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[H
 
             def keep_input(inner: nn.Module, args: Any, kwargs: Any, point: HookPoint = point) -> None:
                 given = args[0] if args else kwargs["hidden_states"]
-                seen[point] = value_at(point.kind, inner, given).detach()
+                seen[point] = value_at(point.kind, inner, given).detach().clone()
 
             handles.append(module.register_forward_pre_hook(keep_input, with_kwargs=True))
         else:
 
             def keep_output(inner: nn.Module, args: Any, output: Any, point: HookPoint = point) -> None:
-                seen[point] = value_at(point.kind, inner, output).detach()
+                seen[point] = value_at(point.kind, inner, output).detach().clone()
 
             handles.append(module.register_forward_hook(keep_output))
     try:
@@ -120,10 +122,16 @@ def capturing(blocks: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[H
             handle.remove()
 
 
+def stream_before(point: HookPoint) -> HookPoint:
+    """Where attention sinks are told by their norm: the point itself, or, behind a norm, the block's input."""
+    return HookPoint(point.layer, "resid_pre") if point.kind in ("ln2_normalized", "mlp_in") else point
+
+
 def width_at(config: Any, kind: HookKind) -> int:
     """How many values a token has at a kind of hook point, by a model's configuration."""
-    if kind == "attn_z":
+    if kind == "attn_z" and getattr(config, "num_attention_heads", None):
         heads = int(config.num_attention_heads)
-        head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        # Latent attention (DeepSeek) has values of a width of their own.
+        head = getattr(config, "v_head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
         return heads * int(head)
     return int(config.hidden_size)

@@ -64,6 +64,12 @@ def probe(model: LanguageModel, points: list[HookPoint]) -> None:
         )
     if not all(bool(torch.isfinite(value).all()) for value in seen.values()):
         return  # the text will show it too, and the error then names the layer
+    for point in points:
+        if point in seen and seen[point].shape[-1] != model.width(point):
+            raise UserError(
+                f"model {model.name} ({model.architecture}) has {seen[point].shape[-1]} values a token at {point.kind} "
+                f"where its configuration says {model.width(point)}; this hook point is not supported there yet"
+            )
     one, other = block[:, :-1]
     if float((one - other).norm()) > torch.finfo(model.dtype).eps ** 0.5 * float(one.norm()):
         raise UserError(
@@ -80,7 +86,7 @@ def _check_values(
         if not adds_up(*(seen[HookPoint(layer, kind)] for kind in _BLOCK)):
             raise UserError(
                 f"model {model.name} ({model.architecture}), layer {layer}: what its attention and MLP modules put out "
-                "is not what they add to the residual stream; use the hook points resid_pre and resid_post"
+                "is not what they add to the residual stream, so there is no attn_out and mlp_out; use resid_pre, resid_post"
             )
     for layer in middle:
         before, attention, between = (seen[HookPoint(layer, kind)] for kind in _MIDDLE)

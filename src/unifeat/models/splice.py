@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unifeat.models.blocks import normalised, reweighted, site_of
-from unifeat.models.hooks import HookKind, HookPoint, capturing
+from unifeat.models.hooks import HookKind, HookPoint, capturing, stream_before
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening, opening_tokens
 from unifeat.models.quality import encode_rows
@@ -137,19 +137,19 @@ def measure_loss(
     Args:
         model: loaded with `whole=True`.
         context, bos: as in `run_group`.
-        sink_norm: activations of a larger norm are attention sinks (`activations.sink_norm`).
+        sink_norm: tokens of a larger norm at `stream_before(point)` are attention sinks (`GroupActivations.sink_norm`).
 
     Raises:
         ValueError: a model that was loaded without its head.
     """
     if model.causal is None:
         raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
-    written = writes_at(sae, point)
+    written, told_at = writes_at(sae, point), stream_before(point)
     sums, tokens = np.zeros(3), 0
     for ids, reads in _batches(model, parts, context, bos):
-        with capturing(model.blocks, [point]) as seen:
+        with capturing(model.blocks, [told_at]) as seen:
             clean = _logits(model, ids)
-        value = seen[point].reshape(*ids.shape, -1)
+        value = seen[told_at].reshape(*ids.shape, -1).to(model.device)
         reads = reads & (value.to(torch.float32).norm(dim=-1) <= sink_norm)
         # The last real position of a window predicts nothing that is there to compare with.
         scored = reads[:, :-1] & (ids[:, 1:] >= 0)
@@ -167,12 +167,12 @@ def measure_loss(
 
 def _replaced(value: Tensor, read: Tensor, *, reads: Tensor, sae: Any | None) -> Tensor:
     flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer sees all positions as one list
-    chosen = reads.flatten()
+    chosen = reads.flatten().to(flat.device)  # blocks may stand on several devices
     if sae is None:
         flat[chosen] = 0
     else:
-        rows = read.reshape(-1, read.shape[-1])[chosen].to(torch.float32)
-        made = [reconstruct(sae, x, codes).to(flat.dtype) for x, codes in encode_rows(sae, rows)]
+        rows = read.reshape(-1, read.shape[-1])[chosen].to(reads.device, torch.float32)
+        made = [reconstruct(sae, x, codes).to(flat) for x, codes in encode_rows(sae, rows)]
         if made:
             flat[chosen] = torch.cat(made)
     return flat.reshape(value.shape)

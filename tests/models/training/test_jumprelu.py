@@ -190,7 +190,7 @@ def test_ends_near_the_l0_aimed_at_with_few_dead():
         batch=128,
         dead_after=1280,
     )
-    trainer = make_trainer(Job(HookPoint(0), None, spec, 0), d_in, torch.device("cpu"), [batch(n) for n in range(4)])  # type: ignore[arg-type]
+    trainer = make_trainer(Job(HookPoint(0), None, spec, 0), torch.device("cpu"), [batch(n) for n in range(4)])  # type: ignore[arg-type]
     for n in range(2000):
         trainer.step(batch(n))
         trainer.n_training_steps += 1

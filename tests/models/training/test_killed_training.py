@@ -193,3 +193,57 @@ class TestFound:
             assert _missing(other, None)["tiny"][0].key != key, change
         same = spec.model_copy(update={"train": spec.train.model_copy(update={"save_dtype": "bfloat16"})})
         assert _missing(same, None)["tiny"][0].key == key
+
+
+def test_killed_at_the_end_of_a_block(study: Path, monkeypatch: pytest.MonkeyPatch):
+    """The last checkpoint then stands where a block has nothing left to give, while the result is measured."""
+    from unifeat.models.training import run
+
+    settings = yaml.safe_load(study.read_text())
+    settings |= {"spaces": settings["spaces"][:1], "compare": [["topk", "topk"]]}
+    settings["train"] |= {"tokens": 4096, "buffer": 2048}
+    study.write_text(yaml.safe_dump(settings))
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "measure_heldout", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(load_study(study))
+    steps = []
+    inner = run.make_trainer
+    monkeypatch.setattr(run, "make_trainer", lambda *args: steps.append(1) or inner(*args))
+    (result,) = train(load_study(study))
+    assert steps == [1]
+    assert result.about["tokens"] == 4096
+
+
+def test_saes_of_two_widths_from_one_stream(study: Path, tmp_path: Path, model_folder: Callable[..., Path]):
+    """Heads that are wider together than the stream, as Qwen 3's and Gemma's are."""
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    from tiny import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer("wordish")
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=64,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    settings = yaml.safe_load(study.read_text())
+    settings["models"]["tiny"]["name"] = str(tmp_path / "wide")
+    settings["spaces"] = [
+        {"model": "tiny", "layers": 1, "sae": f"{tmp_path}/saes/{hook}", "name": hook, "hook": hook}
+        for hook in ("resid_post", "attn_z", "mlp_in")
+    ]
+    settings["train"] |= {"tokens": 8192, "store": True}
+    study.write_text(yaml.safe_dump(settings))
+    results = {one.folder.name: one for one in train(load_study(study))}
+    assert {name: load_sae(one.folder).cfg.d_in for name, one in results.items()} == {
+        "resid_post": 32,
+        "attn_z": 64,
+        "mlp_in": 32,
+    }
+    assert all(one.quality.fvu < 1 and one.loss.tokens > 100 for one in results.values())

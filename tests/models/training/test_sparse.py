@@ -124,8 +124,8 @@ def test_some_steps_of_the_trainer_end_where_saelens_ends(architecture: str):
     generator = torch.Generator().manual_seed(3)
     batches = [torch.randn(64, D_IN, generator=generator) for _ in range(30)]
     job = Job(HookPoint(0), None, spec, 0)  # type: ignore[arg-type]
-    mine = make_trainer(job, D_IN, torch.device("cpu"), batches[:4])
-    reference = make_trainer(job, D_IN, torch.device("cpu"), batches[:4])
+    mine = make_trainer(job, torch.device("cpu"), batches[:4])
+    reference = make_trainer(job, torch.device("cpu"), batches[:4])
     dense = next(cls for cls in type(mine.sae).__mro__ if cls.__module__.startswith("sae_lens"))
     reference.sae.__class__ = dense
     dead = 0

@@ -146,7 +146,8 @@ def test_goes_on_from_any_position(stream: Any, buffer: int):
         made.take()
         if n % 7 == 6:
             made = stream(buffer=buffer, position=made.state())
-            assert places(made.peek(1)[0]) == expected[n + 1] if made.peek(1) else True
+            # At a block's end there is nothing to peek at; what is taken next is right all the same.
+            assert [places(batch) for batch in made.peek(1)] in ([expected[n + 1]], [])
     assert [places(made.take()) for _ in range(10)] == expected[70:]
 
 

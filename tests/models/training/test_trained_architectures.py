@@ -165,12 +165,12 @@ def test_all_came_from_one_stream(trained: Any):
 def test_goes_on_from_its_state_with_the_same_bits(architecture: str, tmp_path: Path):
     """Weights, moments, schedules, thresholds and counters: through a file, as a checkpoint does."""
     job, batches = job_of(architecture), planted(60)
-    undisturbed = make_trainer(job, D_IN, torch.device("cpu"), batches[:4])
+    undisturbed = make_trainer(job, torch.device("cpu"), batches[:4])
     steps(undisturbed, batches)
-    first = make_trainer(job, D_IN, torch.device("cpu"), batches[:4])
+    first = make_trainer(job, torch.device("cpu"), batches[:4])
     steps(first, batches[:25])
     torch.save(state_of(first), tmp_path / "state.pt")
-    second = make_trainer(job, D_IN, torch.device("cpu"), batches[20:24])  # another scale, to be replaced
+    second = make_trainer(job, torch.device("cpu"), batches[20:24])  # another scale, to be replaced
     restore(second, torch.load(tmp_path / "state.pt", weights_only=True))
     steps(second, batches[25:])
     mine, expected = state_of(second), state_of(undisturbed)
@@ -186,7 +186,7 @@ def test_goes_on_from_its_state_with_the_same_bits(architecture: str, tmp_path: 
 def test_what_is_made_so_far_is_what_is_trained(architecture: str):
     """Scale and decoder norms folded in: reconstructions of raw activations are those of the training SAE, unscaled."""
     job, batches = job_of(architecture), planted(60)
-    trainer = make_trainer(job, D_IN, torch.device("cpu"), batches[:4])
+    trainer = make_trainer(job, torch.device("cpu"), batches[:4])
     steps(trainer, batches)
     before = {key: value.clone() for key, value in trainer.sae.state_dict().items()}
     sae = made_so_far(trainer)
@@ -208,7 +208,7 @@ def test_seeds_give_different_saes_of_like_quality():
     made = []
     for seed in (0, 1):
         job = job_of("topk")
-        trainer = make_trainer(Job(job.point, job.folder, job.spec, seed), D_IN, torch.device("cpu"), batches[:4])
+        trainer = make_trainer(Job(job.point, job.folder, job.spec, seed), torch.device("cpu"), batches[:4])
         steps(trainer, batches)
         made.append(made_so_far(trainer))
     x = torch.cat(planted(10, seed=5))
@@ -224,7 +224,7 @@ def test_dead_features_come_back():
     x = torch.cat(planted(10, seed=5))
     for auxiliary in (1.0, 0.0):
         job = job_of("topk", features=48, k=3, tokens=64 * 800, dead_after=64 * 10, auxiliary=auxiliary)
-        trainer = make_trainer(job, D_IN, torch.device("cpu"), batches[:4])
+        trainer = make_trainer(job, torch.device("cpu"), batches[:4])
         trainer.sae.b_enc.data[:24] = -0.4
         steps(trainer, batches[:20])
         assert float(trainer.dead_neurons.float().mean()) >= 0.5
@@ -242,5 +242,5 @@ def test_the_global_random_state_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    make_trainer(job_of("topk"), D_IN, torch.device("cpu"), batches)
+    make_trainer(job_of("topk"), torch.device("cpu"), batches)
     assert torch.equal(torch.rand(3), expected)

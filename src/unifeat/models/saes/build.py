@@ -54,6 +54,8 @@ def build(
     hook_out: str | None = None,
     bos: bool | None = None,
     l0: float | None = None,
+    of_module: str | None = None,
+    less_value_biases: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Any:
     """A SAELens SAE in float32 on the CPU that holds these tensors, with its `Reading` as `unifeat_reading`.
@@ -67,6 +69,7 @@ def build(
         scale: for the `Reading`: the factor on activations that is already folded into the tensors.
         folds: for the `Reading`: what was multiplied into the tensors.
         decoder_norms: of the file, if folding changed them.
+        model, hook, hook_out, bos, l0, of_module, less_value_biases: for the `Reading`.
     """
     sae = _empty(
         kind,
@@ -91,6 +94,8 @@ def build(
         hook_out=hook_out,
         bos=bos,
         claimed_l0=l0,
+        of_module=of_module,
+        less_value_biases=less_value_biases,
     )
     return sae
 

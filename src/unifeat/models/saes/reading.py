@@ -28,6 +28,8 @@ class Reading:
         hook_out: for a transcoder, where its decoder writes; `None` for an autoencoder.
         bos: whether its training text began with BOS.
         claimed_l0, claimed_variance_explained: what its registry, name or card says it reaches.
+        of_module: of an SAE that was trained on what a module itself puts out (sparsify): the module's name.
+        less_value_biases: whether it was trained on heads without attention's value biases (`output.fit_to_model`).
         control: what was done to it on purpose (`controls.random_directions`); empty for the SAE as it is.
     """
 
@@ -45,6 +47,8 @@ class Reading:
     bos: bool | None = None
     claimed_l0: float | None = None
     claimed_variance_explained: float | None = None
+    of_module: str | None = None
+    less_value_biases: bool = False
     control: str = ""
 
     @property

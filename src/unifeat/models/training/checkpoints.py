@@ -11,7 +11,7 @@ import torch
 
 from unifeat.storage import key_of, remove, written_aside
 
-FORMAT = "training/1"
+FORMAT = "training/2"
 INTERVAL_S = 30.0  # a killed training loses so much at most, and the group of text it was running
 
 

@@ -8,6 +8,7 @@ import torch
 
 from unifeat.models.activations import sink_norm
 from unifeat.models.check import first_parts
+from unifeat.models.hooks import HookPoint, stream_before
 from unifeat.models.quality import Quality, encode_rows
 from unifeat.models.splice import Loss, measure_loss
 from unifeat.models.training.activations import ActivationSource, Rows
@@ -85,7 +86,12 @@ def measure_losses(
             sae.to(str(model.device)),
             context=source.context,
             bos=source.bos,
-            sink_norm=sink_norm(sample.values[job.point].to(torch.float32)),
+            sink_norm=_sink_norm(sample, job.point),
         )
         for job, sae in saes.items()
     }
+
+
+def _sink_norm(sample: Rows, point: HookPoint) -> float:
+    # Behind a norm all tokens are alike, and no sink was left out of the training either.
+    return sink_norm(sample.values[point].to(torch.float32)) if stream_before(point) == point else float("inf")

@@ -127,9 +127,10 @@ class _Training:
         self.steps = max(job.steps for job in jobs)
         self.total = self.steps * stream.batch
         self.sample = curve_sample(source, last_document)
-        first = stream.peek(_SCALE_BATCHES)
-        d_in = first[0][jobs[0].point].shape[1]
-        self.trainers = {job: make_trainer(job, d_in, device, [b[job.point] for b in first]) for job in jobs}
+        # A checkpoint brings scale and first bias itself, and may stand at a block's end, with nothing left to peek at.
+        first = [{job.point: torch.ones(1, _width_of(saved, job)) for job in jobs}] if saved else None
+        first = first or stream.peek(_SCALE_BATCHES)
+        self.trainers = {job: make_trainer(job, device, [batch[job.point] for batch in first]) for job in jobs}
         self.curves: dict[Job, list[dict[str, Any]]] = {job: [] for job in jobs}
         self.step, self.seconds = 0, 0.0
         if saved:
@@ -177,6 +178,10 @@ class _Training:
         for group in self.stream.spent():
             if not self.keep and self.source.corpus.group_documents[group][1] < self.last_document:
                 self.source.discard(group)
+
+
+def _width_of(saved: dict[str, Any], job: Job) -> int:
+    return int(saved["jobs"][job.key]["trainer"]["sae"]["W_dec"].shape[1])
 
 
 def curve_steps(job: Job) -> set[int]:

@@ -54,11 +54,10 @@ class Job:
         return key_of([list(self.point), settings, self.seed])
 
 
-def make_trainer(job: Job, d_in: int, device: torch.device, first: list[Tensor]) -> Any:
+def make_trainer(job: Job, device: torch.device, first: list[Tensor]) -> Any:
     """A SAELens trainer at its first step.
 
     Args:
-        d_in: width of the activations.
         first: some (batch, d_in) activations: their mean norm gives the scale, their mean the first decoder bias.
     """
     with warnings.catch_warnings():
@@ -66,7 +65,7 @@ def make_trainer(job: Job, d_in: int, device: torch.device, first: list[Tensor])
         from sae_lens.config import LoggingConfig, SAETrainerConfig
         from sae_lens.training.sae_trainer import SAETrainer
 
-    spec = job.spec
+    spec, d_in = job.spec, first[0].shape[1]
     with torch.random.fork_rng(devices=[]):
         seed = np.random.SeedSequence([job.seed, job.point.layer, HOOK_KINDS.index(job.point.kind)])
         torch.manual_seed(int(seed.generate_state(1)[0]))

@@ -125,7 +125,16 @@ def read_attention_z(files: Files, known: Known) -> Any:
             raise UserError(
                 f"SAE {files.name}: its config says {key} = {cfg[key]}, but the weights have {size[letter]}"
             )
-    return build("attention_z", "standard", held, pre_bias=True, model=known.model, hook=cfg.get("act_name"), bos=True)
+    return build(
+        "attention_z",
+        "standard",
+        held,
+        pre_bias=True,
+        model=known.model,
+        hook=cfg.get("act_name"),
+        bos=True,
+        less_value_biases=True,  # TransformerLens loads GPT-2 so by default, as its authors did
+    )
 
 
 def _relu(format: str, file: str, known: Known, held: Mapping[str, Tensor]) -> Any:

@@ -36,12 +36,26 @@ def read(files: Files, known: Known) -> Any:
         optional={"W_skip": "od"},
     )
     layer = layer_in(files.file.removesuffix(".safetensors"))
+    reads, writes = _hooks(files)
     return build(
         "circuit_tracer",
         "skip_transcoder" if "W_skip" in held else "transcoder",
         held | {"W_enc": held["W_enc"].T},
         pre_bias=False,
         model=known.model,
-        hook=f"blocks.{layer}.mlp.hook_in",
-        hook_out=f"blocks.{layer}.hook_mlp_out",
+        hook=f"blocks.{layer}.{reads}",
+        hook_out=f"blocks.{layer}.{writes}",
     )
+
+
+def _hooks(files: Files) -> tuple[str, str]:
+    """Where they read and write: circuit-tracer's `config.yaml` says it, if it lies beside them."""
+    import yaml
+
+    config = files.maybe("config.yaml")
+    try:
+        said = yaml.safe_load(config.read_text(encoding="utf-8")) if config else {}
+    except yaml.YAMLError:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    return str(said.get("feature_input_hook") or "mlp.hook_in"), str(said.get("feature_output_hook") or "hook_mlp_out")

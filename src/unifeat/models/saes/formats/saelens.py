@@ -70,6 +70,7 @@ def read(files: Files, known: Known) -> Any:
         hook=meta.hook_name,
         hook_out=(meta.hook_name_out or "another point") if "transcoder" in kind else None,
         bos=meta.prepend_bos,
+        less_value_biases=bool((meta.model_from_pretrained_kwargs or {}).get("fold_value_biases")),
     )
     return sae
 

@@ -64,6 +64,7 @@ def read(files: Files, known: Known) -> Any:
         k=k,
         hook=hook.replace("hook_mlp_out", "mlp.hook_in").replace("_out", "_in") if hook and transcodes else hook,
         hook_out=(hook or "another point") if transcodes else None,
+        of_module=_inner_module(files.place),
         model=known.model or _model(files),
         metadata={"sparsify_config": cfg},
     )
@@ -81,6 +82,13 @@ def hook_of(module: str) -> str | None:
         return None
     part = {None: "hook_resid_post", "mlp": "hook_mlp_out"}.get(found[2], "hook_attn_out")
     return f"blocks.{found[1]}.{part}"
+
+
+def _inner_module(place: str) -> str | None:
+    """The submodule of a block whose output it read, None for the block's own."""
+    module = place.rstrip("/").rpartition("/")[2]
+    found = re.search(r"(?:layers|h|blocks)[._]\d+\.(\w+)$", module)
+    return None if found is None or found[1].endswith("layernorm") else found[1]
 
 
 def _model(files: Files) -> str | None:
