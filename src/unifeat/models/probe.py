@@ -86,7 +86,7 @@ def _check_values(
         if not adds_up(*(seen[HookPoint(layer, kind)] for kind in _BLOCK)):
             raise UserError(
                 f"model {model.name} ({model.architecture}), layer {layer}: what its attention and MLP modules put out "
-                "is not what they add to the residual stream, so there is no attn_out and mlp_out; use resid_pre, resid_post"
+                "is not what they add to the residual stream; use the hook points resid_pre and resid_post"
             )
     for layer in middle:
         before, attention, between = (seen[HookPoint(layer, kind)] for kind in _MIDDLE)
