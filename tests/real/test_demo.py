@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+import checkpoints
 import unifeat as uf
 from unifeat.demo import prepare as demo
 from unifeat.models.activations import run_group
-from unifeat.models.hooks import HookPoint
+from unifeat.models.check import check_sae
+from unifeat.models.hooks import HOOK_KINDS, HookPoint
 from unifeat.models.language import bos_of, load_language_model, read_config
 from unifeat.models.quality import measure_quality
 from unifeat.models.saes import load_sae
@@ -60,6 +62,48 @@ def test_hooks_on_real_models(study: Study, name: str, n_layers: int, d_model: i
         hidden = whole(ids, output_hidden_states=True).hidden_states
     for point in points:
         assert torch.equal(seen[point], hidden[point.layer + 1])
+
+
+@pytest.mark.parametrize(("name", "heads"), [("smollm2", 576), ("gemma3", 1024)])
+def test_every_hook_point_of_real_models(study: Study, name: str, heads: int) -> None:
+    """Each is tried when the model is loaded; the stream is the sum of what is added to it. Gemma's heads are wide."""
+    spec = study.models[name]
+    points = [HookPoint(9, kind) for kind in HOOK_KINDS]
+    model = load_language_model(spec.name, points, dtype=spec.dtype)
+    bos = bos_of(model.tokenizer, spec.bos)
+    found = run_group(model, _corpus(study, documents=1).parts(0), points, context=128, bos=bos).values
+    x = {point.kind: value.to(torch.float64) for point, value in found.items()}
+    assert x["attn_z"].shape[1] == heads
+    for parts, whole in ((("resid_pre", "attn_out"), "resid_mid"), (("resid_mid", "mlp_out"), "resid_post")):
+        assert (x[parts[0]] + x[parts[1]] - x[whole]).norm() < 0.01 * x[whole].norm()
+    assert x["ln2_normalized"].pow(2).mean() == pytest.approx(1, abs=0.01)
+
+
+def test_a_transcoder_of_a_real_mlp(study: Study, tmp_path: Path) -> None:
+    """Fitted by least squares on some articles, checked on others: reads the MLP's input, explains its output."""
+    spec, corpus = study.models["smollm2"], _corpus(study, documents=40)
+    points = [HookPoint(15, "mlp_in"), HookPoint(15, "mlp_out")]
+    model = load_language_model(spec.name, points, dtype="float32")
+    values = run_group(model, corpus.parts(0) + corpus.parts(1), points, context=128, bos=None)
+    x, y = values.without_sinks(points[0])[0], values.beside(*points)
+    assert len(x) > 5000
+    generator = torch.Generator().manual_seed(0)
+    W_enc = torch.randn((576, 1024), generator=generator) / x.norm(dim=-1).mean()
+    b_enc = 0.5 * torch.randn(1024, generator=generator) - x.mean(0) @ W_enc
+    design = torch.cat([torch.relu(x @ W_enc + b_enc), torch.ones(len(x), 1), x], dim=1).double()
+    gram = design.T @ design + 1e-3 * len(x) * torch.eye(design.shape[1])
+    fit = torch.linalg.solve(gram, design.T @ y.double()).float()
+    held = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": fit[:1024], "b_dec": fit[1024]}
+    sae = tmp_path / "layer_15.safetensors"
+    checkpoints.write_circuit_tracer(sae, held, skip=fit[1025:].T.contiguous())
+    found = check_sae(str(sae), spec.name, text=study.text.source, tokens=3000, dtype="float32")
+    assert found.point == points[0]
+    assert found.fits
+    assert found.quality.fvu < 0.8
+    others = {other.what: other.fvu for other in found.others}
+    assert min(others["layer 14, mlp_in"], others["layer 16, mlp_in"]) > 1.2 * found.own.fvu
+    assert found.loss is not None
+    assert found.loss.clean < found.loss.spliced < found.loss.zeroed
 
 
 @pytest.mark.parametrize("name", ["smollm2", "gemma3"])
