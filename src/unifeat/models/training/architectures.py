@@ -40,14 +40,7 @@ class _SparseForward:
                 self, step_input, decoded, norm_F, self.cfg.aux_loss_coefficient
             )
             codes = active.as_sparse((value_N * norm_F[active.feature]).detach())
-        return TrainStepOutput(
-            sae_in=x_BD,
-            sae_out=decoded,
-            feature_acts=codes,
-            hidden_pre=pre_N,
-            loss=torch.stack(list(losses.values())).sum(),
-            losses=losses,
-        )
+        return _output(x_BD, decoded, codes, pre_N, losses)
 
     @torch.no_grad()
     def _choose(self: Any, x_BD: Tensor) -> tuple[Active, Tensor, Tensor]:
@@ -66,6 +59,19 @@ class _SparseForward:
 
     def _more_losses(self: Any, x_BD: Tensor, active: Active, value_N: Tensor) -> dict[str, Tensor]:
         return {}
+
+
+def _output(
+    x_BD: Tensor, decoded_BD: Tensor, codes: Tensor, pre_N: Tensor, losses: dict[str, Tensor]
+) -> TrainStepOutput:
+    return TrainStepOutput(
+        sae_in=x_BD,
+        sae_out=decoded_BD,
+        feature_acts=codes,
+        hidden_pre=pre_N,
+        loss=torch.stack(list(losses.values())).sum(),
+        losses=losses,
+    )
 
 
 class SparseTopK(_SparseForward, TopKTrainingSAE):
@@ -140,14 +146,7 @@ class SparseJumpReLU(JumpReLUTrainingSAE):
                 "auxiliary_reconstruction_loss": dead_loss(self, step_input, decoded, norm_F, self.auxiliary),
             }
             codes = active.as_sparse(value_N.detach())
-        return TrainStepOutput(
-            sae_in=x_BD,
-            sae_out=decoded,
-            feature_acts=codes,
-            hidden_pre=pre_N,
-            loss=torch.stack(list(losses.values())).sum(),
-            losses=losses,
-        )
+        return _output(x_BD, decoded, codes, pre_N, losses)
 
     @torch.no_grad()
     def _chosen(self, x_BD: Tensor, norm_F: Tensor, *, first: bool) -> tuple[Active, Tensor]:
