@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tiny import sentences
 from unifeat.errors import UserError
-from unifeat.models.activations import GroupActivations, Masked, Places, is_sink, pad_token, run_group
+from unifeat.models.activations import GroupActivations, Masked, Places, are_sinks, pad_token, run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, bos_of, load_language_model
 from unifeat.study import MaskSpec
@@ -204,9 +204,9 @@ class TestSinks:
 
     def test_ratio_is_to_the_median_of_all_rows(self):
         x = torch.ones(9, 3) * torch.tensor([1, 1, 1, 1, 1, 2, 3, 4.9, 5.1])[:, None]
-        assert is_sink(x).tolist() == [False] * 8 + [True]
-        assert is_sink(torch.zeros(3, 2)).tolist() == [False] * 3
-        assert is_sink(torch.zeros(0, 2)).tolist() == []
+        assert are_sinks(x.norm(dim=-1)).tolist() == [False] * 8 + [True]
+        assert are_sinks(torch.zeros(3)).tolist() == [False] * 3
+        assert are_sinks(torch.zeros(0)).tolist() == []
 
     def test_differ_by_point(self, model: LanguageModel):
         found = run(model, PARTS)

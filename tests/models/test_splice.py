@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tiny import sentences, tiny_sae
-from unifeat.models.activations import run_group, sink_norm
+from unifeat.models.activations import run_group
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
 from unifeat.models.saes import load_sae
@@ -34,8 +34,8 @@ class Fixed:
 
 
 def measured(model: LanguageModel, point: HookPoint, sae: Any, bos: int | None, parts: list[Part] = PARTS) -> Loss:
-    every = run_group(model, parts, [point], context=CONTEXT, bos=bos).values[point].float()
-    return measure_loss(model, parts, point, sae, context=CONTEXT, bos=bos, sink_norm=sink_norm(every))
+    above = run_group(model, parts, [point], context=CONTEXT, bos=bos).sink_norm(point)
+    return measure_loss(model, parts, point, sae, context=CONTEXT, bos=bos, sink_norm=above)
 
 
 def loaded(folder: Path, point: HookPoint) -> LanguageModel:

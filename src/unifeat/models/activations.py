@@ -86,18 +86,19 @@ class GroupActivations:
 
     def without_sinks(self, point: HookPoint) -> tuple[Tensor, Places, Masked]:
         """Rows at one point with attention sinks left out: ((rows, d) float32, places, counts)."""
-        keep = self._no_sinks(point)
+        keep = ~self.sinks(point)
         kept = keep.cpu().numpy()
         masked = replace(self.masked, sink=int((~kept).sum()))
         return self.values[point].to(torch.float32)[keep], self.places[kept], masked
 
     def beside(self, point: HookPoint, other: HookPoint) -> Tensor:
         """(rows, d) float32 at another point, of the same tokens that `without_sinks(point)` gives."""
-        return self.values[other].to(torch.float32)[self._no_sinks(point)]
+        return self.values[other].to(torch.float32)[~self.sinks(point)]
 
-    def _no_sinks(self, point: HookPoint) -> Tensor:
+    def sinks(self, point: HookPoint) -> Tensor:
+        """(rows,) which tokens are left out as attention sinks."""
         norms = self._norms(point)
-        return ~_are_sinks(norms) if self.mask_sinks else torch.ones_like(norms, dtype=torch.bool)
+        return are_sinks(norms) if self.mask_sinks else torch.zeros_like(norms, dtype=torch.bool)
 
     def sink_norm(self, point: HookPoint) -> float:
         """Above which norm, at `stream_before(point)`, a token is an attention sink; infinite if there are no rows."""
@@ -109,18 +110,9 @@ class GroupActivations:
         return self.values[point].to(torch.float32).norm(dim=-1) if held is None else held
 
 
-def is_sink(x: Tensor) -> Tensor:
-    """(rows, d) to a (rows,) mask of the attention sinks: norm above 5 × the median norm of these rows."""
-    return _are_sinks(x.norm(dim=-1))
-
-
-def _are_sinks(norms: Tensor) -> Tensor:
+def are_sinks(norms: Tensor) -> Tensor:
+    """(rows,) norms of some tokens' activations to a mask of the attention sinks: above 5 × the median."""
     return norms > SINK_RATIO * norms.median() if len(norms) else norms > 0
-
-
-def sink_norm(x: Tensor) -> float:
-    """5 × the median norm of (rows, d) activations; infinite if there are none."""
-    return float(SINK_RATIO * x.norm(dim=-1).median()) if len(x) else float("inf")
 
 
 def run_group(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tiny import saelens, sentences, write_text
-from unifeat.models.activations import run_group, sink_norm
+from unifeat.models.activations import run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
 from unifeat.models.saes import load_sae
@@ -146,8 +146,9 @@ def test_the_loss_is_that_of_the_saved_sae_on_held_out_text(trained: Any, archit
     one = trained[architecture]
     model = load_language_model(str(trained["model"]), [HookPoint(1)], dtype="float32", whole=True)
     parts = [Part(n, 0, text) for n, text in enumerate(sentences(150, seed=4))][130:]
-    x = run_group(model, parts, [HookPoint(1)], context=32, bos=2).values[HookPoint(1)]
-    expected = measure_loss(model, parts, HookPoint(1), load_sae(one.folder), context=32, bos=2, sink_norm=sink_norm(x))
+    point = HookPoint(1)
+    above = run_group(model, parts, [point], context=32, bos=2).sink_norm(point)
+    expected = measure_loss(model, parts, point, load_sae(one.folder), context=32, bos=2, sink_norm=above)
     assert one.loss.tokens == expected.tokens > 500
     for name in ("clean", "spliced", "zeroed"):
         assert getattr(one.loss, name) == pytest.approx(getattr(expected, name), rel=1e-5), name

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unifeat.models.activations import SINK_RATIO, is_sink, run_group
+from unifeat.models.activations import SINK_RATIO, run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel
 from unifeat.models.opening import Opening
 from unifeat.storage import key_of, remove, write_json, written_aside
 from unifeat.text.corpus import GROUP_CHARACTERS, PART_CHARACTERS, Corpus
 
-FORMAT = "activations/1"
+FORMAT = "activations/2"
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,8 @@ class ActivationSource:
             self._run(group)
         held = {point: load_file(self.path(point, group)) for point in self.points}
         document = held[self.points[0]]["document"]
-        values = {point: tensors["values"] for point, tensors in held.items()}
-        sinks = torch.zeros(len(document), dtype=torch.bool)
-        for value in values.values():
-            sinks |= is_sink(value.to(torch.float32))
-        return Rows(values, document)[~sinks]
+        sinks = torch.stack([tensors["sink"] for tensors in held.values()]).any(dim=0)
+        return Rows({point: tensors["values"] for point, tensors in held.items()}, document)[~sinks]
 
     def discard(self, group: int) -> None:
         """Remove a group's files."""
@@ -133,4 +130,5 @@ class ActivationSource:
             if not about.exists():
                 write_json(about, self.settings(point) | {"sink_ratio": SINK_RATIO})
             with written_aside(path) as aside:
-                save_file({"values": found.values[point].cpu().contiguous(), "document": document}, aside)
+                values, sink = found.values[point].cpu().contiguous(), found.sinks(point).cpu()
+                save_file({"values": values, "document": document, "sink": sink}, aside)

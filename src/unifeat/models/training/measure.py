@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from unifeat.models.activations import sink_norm
+from unifeat.models.activations import run_group
 from unifeat.models.check import first_parts
-from unifeat.models.hooks import HookPoint, stream_before
 from unifeat.models.quality import Quality, encode_rows
 from unifeat.models.splice import Loss, measure_loss
 from unifeat.models.training.activations import ActivationSource, Rows
@@ -68,16 +67,12 @@ def measure_heldout(source: ActivationSource, saes: dict[Job, Any], first_docume
     return qualities
 
 
-def measure_losses(
-    source: ActivationSource, saes: dict[Job, Any], first_document: int, sample: Rows
-) -> dict[Job, Loss]:
-    """Loss recovered of each SAE on the first `LOSS_TOKENS` held-out tokens.
-
-    Args:
-        sample: held-out rows, whose norms say what an attention sink is.
-    """
+def measure_losses(source: ActivationSource, saes: dict[Job, Any], first_document: int) -> dict[Job, Loss]:
+    """Loss recovered of each SAE on the first `LOSS_TOKENS` held-out tokens."""
     model = source.whole_model()
     parts = first_parts(source.corpus, model.tokenizer, LOSS_TOKENS, first_document)
+    found = run_group(model, parts, source.points, context=source.context, bos=source.bos)
+    sink_norms = {point: found.sink_norm(point) for point in source.points}
     return {
         job: measure_loss(
             model,
@@ -86,12 +81,7 @@ def measure_losses(
             sae.to(str(model.device)),
             context=source.context,
             bos=source.bos,
-            sink_norm=_sink_norm(sample, job.point),
+            sink_norm=sink_norms[job.point],
         )
         for job, sae in saes.items()
     }
-
-
-def _sink_norm(sample: Rows, point: HookPoint) -> float:
-    # Behind a norm all tokens are alike, and no sink was left out of the training either.
-    return sink_norm(sample.values[point].to(torch.float32)) if stream_before(point) == point else float("inf")

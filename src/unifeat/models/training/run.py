@@ -89,7 +89,7 @@ def train_saes(
     made = {job: made_so_far(training.trainers[job]) for job in jobs}
     tensors = {job: cast(sae, job.spec.save_dtype) for job, sae in made.items()}
     qualities = measure_heldout(source, made, last)
-    losses = measure_losses(source, made, last, training.sample)
+    losses = measure_losses(source, made, last)
     results = []
     for job, sae in made.items():
         about = _about(job, source, spec, model_spec, training) | {
