@@ -115,3 +115,27 @@ def test_the_table_at_the_end(study: Study, tmp_path: Path, capsys: pytest.Captu
     assert out[0].split() == ["SAE", "features", "FVU", "L0", "dead", "loss", "recovered", "held-out", "tokens"]
     assert len({len(line) for line in out[:3]}) == 1
     assert f"in {tmp_path / 'out'}; README.md beside each" in out[-1]
+
+
+def test_sinks_are_told_by_the_stream_behind_a_norm_too(tmp_path: Path, model_folder: Callable[..., Path]):
+    """One token's embedding is made huge; its rows are left out at the MLP's input, where all norms are alike."""
+    import numpy as np
+
+    from unifeat.models.activations import run_group
+    from unifeat.models.hooks import HookPoint
+    from unifeat.models.language import load_language_model
+    from unifeat.models.training import ActivationSource
+    from unifeat.text.corpus import build_corpus
+
+    text = str(write_text(tmp_path, sentences(20, seed=4)))
+    corpus = build_corpus(text, documents=None, tokens=None, count_tokens=len, tokenizer_digest="")
+    point = HookPoint(1, "mlp_in")
+    model = load_language_model(str(model_folder("llama", tokenizer="wordish")), [point], dtype="float32")
+    tokens = run_group(model, corpus.parts(0), [point], context=32, bos=2).places.token
+    common = int(np.bincount(tokens).argmax())
+    model.decoder.get_input_embeddings().weight[common] *= 100
+    source = ActivationSource(corpus, {}, [point], 32, 2, tmp_path / "activations", load=lambda: model)
+    rows = source.group(0)
+    assert 0 < int((tokens == common).sum()) == len(tokens) - len(rows)
+    again = ActivationSource(corpus, {}, [point], 32, 2, tmp_path / "activations", load=lambda: None)  # type: ignore[arg-type, return-value]
+    assert len(again.group(0)) == len(rows)  # from the file
