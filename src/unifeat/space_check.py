@@ -64,7 +64,12 @@ def check_spaces(
     if new:
         assert model is not None
         parts = first_parts(corpus, model.tokenizer, CHECK_TOKENS)
-        near = {encoder.point: neighbours(encoder.point, model) for encoder, _ in new}
+        near: dict[HookPoint, list[HookPoint]] = {}
+        for encoder, name in new:
+            stated = claims_of(encoder.sae, name).point
+            near[encoder.point] = list(
+                dict.fromkeys(neighbours(encoder.point, model, stated) + near.get(encoder.point, []))
+            )
         # The spaces' own points first: NaN is then told of a layer that the study names.
         tried = [
             point for encoder, _ in new for point in with_outputs(encoder.sae, [encoder.point, *near[encoder.point]])

@@ -88,6 +88,16 @@ class TestMistakes:
         (finding,) = check(bare, layer=2).findings
         assert "with layer 1, resid_post" in finding.text
 
+    def test_the_point_that_it_names_is_tried_however_far_off(self, model_folder: Any, tmp_path: Path):
+        model = model_folder("llama", tokenizer="wordish", layers=6)
+        x = activations(model, HookPoint(1), bos=2)
+        sae = fitted_sae(tmp_path / "far", x, k=4, d_sae=96, hook_name=HOOK, model_name=model.name, prepend_bos=True)
+        text = str(write_text(tmp_path, sentences(40, seed=3)))
+        found = check_sae(str(sae), str(model), 5, text, context=CONTEXT, dtype="float32", loss=False)
+        tried = [other.what for other in found.others if other.kind == "hook"]
+        assert tried[0] == "layer 1, resid_post"
+        assert "with layer 1, resid_post" in causes(found) + causes(found, "warning")
+
     def test_another_hook_point(self, check: Callable[..., Checked], sae: Path):
         assert "with layer 1, resid_post" in causes(check(sae, hook="mlp_out"), "warning")
 

@@ -237,8 +237,9 @@ class TestWithANetwork:
         with pytest.raises(UserError, match="the hub has no repository someone/sae that it shows you"):
             load_sae("someone/sae/layers.3")
 
-    def test_a_hub_that_does_not_answer_leaves_the_cache(self, hub: Hub, monkeypatch: pytest.MonkeyPatch):
-        import httpx
+    @pytest.mark.parametrize("client", ["httpx", "httpx2"])  # the hub's client raises the second's since 2.4
+    def test_a_hub_that_does_not_answer_leaves_the_cache(self, hub: Hub, monkeypatch: pytest.MonkeyPatch, client: str):
+        httpx = pytest.importorskip(client)
         from huggingface_hub import HfApi
 
         hub.sae("EleutherAI/sae-pythia-70m-32k/layers.3")
@@ -250,3 +251,12 @@ class TestWithANetwork:
         assert load_sae("EleutherAI/sae-pythia-70m-32k/layers.3").cfg.d_in == 32
         with pytest.raises(UserError, match=r"not in the cache: too slow"):
             load_sae("EleutherAI/sae-pythia-160m-32k/layers.3")
+
+    def test_a_mistyped_path_is_not_asked_for(self, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+        from huggingface_hub import HfApi
+
+        (tmp_path / "saes" / "good").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(HfApi, "list_repo_files", lambda *_: pytest.fail("the hub was asked"))
+        with pytest.raises(UserError, match="SAE saes/good/l99: no such folder"):
+            load_sae("saes/good/l99")

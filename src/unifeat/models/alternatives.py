@@ -86,8 +86,12 @@ def quality_on(sae: Any, sample: Sample, prepare: Prepare | None = None) -> Qual
     return quality
 
 
-def neighbours(point: HookPoint, model: LanguageModel) -> list[HookPoint]:
-    """The hook points that are easily taken for this one, of those that a model (or what is left of it) has."""
+def neighbours(point: HookPoint, model: LanguageModel, stated: HookPoint | None = None) -> list[HookPoint]:
+    """The hook points that are easily taken for this one, of those that a model (or what is left of it) has.
+
+    Args:
+        stated: the one that the SAE names, to be tried first if it is another.
+    """
     layer, kind = point
     kinds: dict[HookKind, tuple[HookKind, ...]] = {
         "resid_post": ("attn_out", "mlp_out"),
@@ -102,6 +106,8 @@ def neighbours(point: HookPoint, model: LanguageModel) -> list[HookPoint]:
     # A block's input is the output of the one before: `resid_pre` and `resid_post` are not tried for each other.
     near = [HookPoint(other, kind) for other in (layer - 1, layer + 1)]
     near += [HookPoint(layer, other) for other in kinds[kind]]
+    if stated is not None and stated != point:
+        near = list(dict.fromkeys([stated, *near]))
     return [other for other in near if model.has(other) and model.width(other) == model.width(point)]
 
 

@@ -143,12 +143,13 @@ def check_sae(
     config = read_config(model, dtype, revision)
     check_layers(model, [point], config.num_hidden_layers)
     check_fits(loaded, sae, model, config, point)
-    deeper = HookPoint(min(point.layer + 1, config.num_hidden_layers - 1))
+    stated = claims.point.layer if claims.point is not None else 0
+    deeper = HookPoint(min(max(point.layer + 1, stated), config.num_hidden_layers - 1))
     language_model = load_language_model(
         model, [*with_outputs(loaded, [point]), deeper], dtype=dtype, device=device, whole=loss, revision=revision
     )
     fit_to_model(loaded, sae, language_model.blocks, point)
-    near = neighbours(point, language_model)
+    near = neighbours(point, language_model, claims.point)
     points = with_outputs(loaded, [point, *near])
     loaded.to(str(language_model.device))
     tokenizer = language_model.tokenizer

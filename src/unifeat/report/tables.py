@@ -111,7 +111,8 @@ def role(run: Run, groups: tuple[str, str]) -> str:
     controls = [info["control"] for info in own if info.get("control")]
     if controls:
         return f"control: {' and '.join(dict.fromkeys(controls))}"
-    return "ceiling: two SAEs of one model" if own[0]["model"] == own[1]["model"] else ""
+    same = all(own[0][key] == own[1][key] for key in ("model", "hook"))
+    return "ceiling: two SAEs of one model" if same else ""
 
 
 def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, subspace: str = "all") -> Measure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -123,7 +124,6 @@ def _joined(folder: str, wanted: str) -> str:
 
 def _listed(name: str, repo: str) -> frozenset[str]:
     """Names of a repository's files: the hub's, or the cache's where the hub cannot be asked."""
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
@@ -131,7 +131,7 @@ def _listed(name: str, repo: str) -> frozenset[str]:
         return frozenset(HfApi().list_repo_files(repo))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UserError(f"SAE {name}: the hub has no repository {repo} that it shows you") from error
-    except (OSError, httpx.HTTPError) as error:
+    except _network_errors() as error:
         try:
             home = Path(snapshot_download(repo, local_files_only=True))
         except (OSError, ValueError):
@@ -142,7 +142,6 @@ def _listed(name: str, repo: str) -> frozenset[str]:
 
 
 def _fetched(name: str, repo: str, path: str) -> Path | None:
-    import httpx
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -154,8 +153,19 @@ def _fetched(name: str, repo: str, path: str) -> Path | None:
         ) from error
     except EntryNotFoundError:
         return None
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except _network_errors(ValueError) as error:
         raise UserError(f"SAE {name}: {repo}: {path} cannot be fetched: {_reason(error)}") from error
+
+
+def _network_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What the hub's client raises without a network: httpx's errors up to huggingface_hub 2.3, httpx2's since."""
+    found: list[type[Exception]] = [OSError, *others]
+    for name in ("httpx2", "httpx"):
+        try:
+            found.append(importlib.import_module(name).HTTPError)
+        except ImportError:
+            continue
+    return tuple(found)
 
 
 def _reason(error: Exception) -> str:

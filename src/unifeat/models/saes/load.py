@@ -77,6 +77,8 @@ def _find(name: str) -> tuple[Files, Known, str | None]:
         files = hub_files(name, entry.repo, entry.within)
         return files, entry.known, entry.format
     parts = name.strip("/").split("/")
+    if len(parts) > 1 and Path(parts[0]).is_dir():  # no name of the hub: there is nothing to ask it for
+        raise UserError(f"SAE {name}: no such folder")
     unknown = (
         f"SAE {name}: no such folder, and SAELens' registry has no release {parts[0]!r}"
         f"{did_you_mean(parts[0], registry.registry())}"
