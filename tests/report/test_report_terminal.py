@@ -53,6 +53,20 @@ def test_two_spaces(make_run, capsys, monkeypatch):
         assert f"{row.score:.3f}" in text
 
 
+@pytest.mark.parametrize("columns", [44, 80, 120])
+def test_two_spaces_keep_every_figure_in_every_width(make_run, capsys, monkeypatch, columns):
+    """Where a line a measure does not fit, it is a column a measure: nothing is squeezed out."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run = make_run()
+    text = printed(capsys, run, "smollm2@15", "gemma3@9")
+    table = text[text.index("\n\n") : text.index("strongest")]
+    for row in run.scores.query("space_a == 'smollm2@15' and space_b == 'gemma3@9'").itertuples():
+        assert f"{row.score:.3f}" in table
+        assert f"{row.null_mean:.3f}" in table
+    for heading in ("score", "null mean", "corrected"):
+        assert heading in table, heading
+
+
 def test_unknown_space(make_run):
     with pytest.raises(UserError, match=r"no space 'gemma3@8' \(did you mean 'gemma3@"):
         show(make_run(), "smollm2@15", "gemma3@8")

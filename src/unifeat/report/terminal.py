@@ -226,7 +226,7 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
     console.print()
     headings = ["", *(heading for heading, _, _ in score_columns(run))]
     rows = [line for measure in measures(run) for line in _score_lines(run, measure, cell)]
-    console.print(_framed(headings, rows, 1))
+    _print_scores(console, headings, rows)
     for flag in sorted({flag for row in rows_of(_own(run.scores, cell)) for flag in row.flags}):
         console.print(Text(f"  {flag}", style="dim"))
     if not len(kept):
@@ -249,6 +249,21 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         r, heldout = decimal(row.correlation), decimal(row.correlation_heldout)
         pairs.add_row(r, heldout, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
     console.print(pairs)
+
+
+def _print_scores(console: Console, headings: list[str], rows: list[list[str]]) -> None:
+    """A line a measure where the terminal is wide enough, else a column a measure, as many side by side as fit."""
+    width = sum(max(len(line[i]) for line in [headings, *rows]) + 2 for i in range(len(headings)))
+    if width <= console.width or not rows:
+        console.print(_framed(headings, rows, 1))
+        return
+    names = max(map(len, headings)) + 2
+    side_by_side = max(1, (console.width - names) // (max(len(cell) for row in rows for cell in row) + 2))
+    for start in range(0, len(rows), side_by_side):
+        shown = rows[start : start + side_by_side]
+        lines = [[heading, *(row[i] for row in shown)] for i, heading in enumerate(headings) if i]
+        console.print(_framed(["", *(row[0] for row in shown)], lines, 1))
+        console.print()
 
 
 def _own(scores: pd.DataFrame, cell: Any) -> pd.DataFrame:
