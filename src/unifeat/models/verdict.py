@@ -75,7 +75,10 @@ def judge(
         text = f"{_CAUSES[best.kind]}: FVU {best.fvu:.3f} with {best.what}, {own.fvu:.3f} as loaded"
         found.append(Finding("cause" if faulty else "warning", text))
     elif faulty or short:
-        found.append(Finding("cause", _unexplained(claims, model, bool(others))))
+        text = _unexplained(claims, model, bool(others))
+        found.append(
+            Finding("cause", text if faulty else f"another kind of text than it was trained on; if not that, {text}")
+        )
     return found
 
 
