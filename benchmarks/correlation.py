@@ -21,11 +21,11 @@ import numpy as np
 from numba import njit
 from scipy import sparse
 
-from unifeat.codes.aligned import align
+from unifeat.codes.align import align
 from unifeat.codes.shard import Shard, write_shard
 from unifeat.codes.store import CodeStore
 from unifeat.matching import Correlation, correlate
-from unifeat.matching.paired import as_paired
+from unifeat.vocabulary.paired_codes import as_paired
 from unifeat.models.activations import Places
 from unifeat.progress import set_mode
 

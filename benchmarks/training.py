@@ -24,11 +24,12 @@ from unifeat.demo.prepare import prepare
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity, tokenizer_digest
 from unifeat.models.opening import opening_of
-from unifeat.models.training import ActivationSource, Checkpoints, Job, train_saes
-from unifeat.models.training.trainers import autocast_pays, make_trainer
+from unifeat.saes.training import ActivationSource, Checkpoints, Job, train_saes
+from unifeat.saes.training.trainers import autocast_pays, make_trainer
 from unifeat.progress import set_mode
-from unifeat.spaces import study_corpus
-from unifeat.study import TrainOverride, load_study
+from unifeat.pipeline.spaces import study_corpus
+from unifeat.study.read import load_study
+from unifeat.study.spec import TrainOverride
 
 warnings.simplefilter("ignore")
 CPU = torch.device("cpu")

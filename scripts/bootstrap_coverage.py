@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import sparse
 
 from unifeat.matching import correlate, pair_correlation
-from unifeat.matching.blocks import block_edges, block_sums
+from unifeat.correlation.block_sums import block_edges, block_sums
 from unifeat.matching.bootstrap import bootstrap, draw_weights, percentiles, resampled_r
 from unifeat.matching.match import select
 from unifeat.progress import set_mode

@@ -22,10 +22,10 @@ import unifeat as uf
 from drawing import table
 from unifeat.geometry import MEASURES, Prepared
 from unifeat.inference import calibrate, null_scores
-from unifeat.matching.paired import PairedCodes, as_paired
-from unifeat.matching.rotated import RotatedCodes, rotations
+from unifeat.vocabulary.paired_codes import PairedCodes, as_paired
+from unifeat.correlation.shifted import RotatedCodes, rotations
 from unifeat.progress import set_mode
-from unifeat.storage import written_aside
+from unifeat.store import written_aside
 
 D_A, D_B = 16, 24
 SIZES = {"below d": 12, "near d": 24, "far above d": 80}

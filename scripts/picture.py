@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 import unifeat as uf
 from drawing import save, save_page, style, table
 from unifeat.report.figures import COLOURS, count_bounds, count_panel, panel_figure, score_bounds, score_panel
-from unifeat.report.glance import at_a_glance
+from unifeat.report.overview import at_a_glance
 from unifeat.report.tables import cells, group_pairs, measures, role, rows_of, scores_of
 
 

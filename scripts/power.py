@@ -25,7 +25,7 @@ from drawing import LINES, save, style, table
 from unifeat.geometry import MEASURES
 from unifeat.inference import permutations
 from unifeat.progress import set_mode
-from unifeat.storage import written_aside
+from unifeat.store import written_aside
 
 D_A, D_B = 32, 48
 SIZES = [20, 40, 80, 160, 320]

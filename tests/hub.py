@@ -65,7 +65,7 @@ class Hub:
             width: of the model's residual stream.
             k: features that fire a token, in the formats where that is a number.
         """
-        from unifeat.models.saes import registry
+        from unifeat.saes import registry
 
         release, _, sae_id = name.partition("/")
         known = registry().get(release)

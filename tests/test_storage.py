@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unifeat.errors import UserError
-from unifeat.storage import cache_root, key_of, remove, sha256_of, write_json, write_text, written_aside
+from unifeat.store import cache_root, key_of, remove, sha256_of, write_json, write_text, written_aside
 
 
 class TestCacheRoot:

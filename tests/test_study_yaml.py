@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from unifeat.errors import UserError
-from unifeat.study import Study, TextSpec, dump_study, load_study
+from unifeat.study.read import dump_study, load_study
+from unifeat.study.spec import Study, TextSpec
 
 STUDY: dict[str, Any] = {
     "text": {"source": "some/dataset"},

@@ -21,7 +21,7 @@ _HEAVY = (
     *("jinja2", "narwhals", "numba", "plotly.express", "plotly.offline", "plotly.graph_objects", "rich.table"),
     *("pyarrow.parquet", "sae_lens", "scipy.sparse.csgraph", "scipy.stats", "typer._adapters"),
     *("transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"),
-    *("unifeat.cli", "unifeat.models.check", "unifeat.pipeline", "unifeat.report.terminal", "unifeat.train_study"),
+    *("unifeat.cli", "unifeat.saes.checking.check", "unifeat.pipeline.run", "unifeat.report.terminal", "unifeat.pipeline.train"),
 )
 KILLED = -signal.SIGKILL
 

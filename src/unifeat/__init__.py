@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unifeat import synthetic as synthetic
+    from unifeat.correlation.correlate import correlate as correlate
     from unifeat.errors import UserError as UserError
     from unifeat.geometry import cka as cka
     from unifeat.geometry import heldout_cca as heldout_cca
@@ -21,18 +22,17 @@ if TYPE_CHECKING:
     from unifeat.geometry import svcca as svcca
     from unifeat.inference import permutation_test as permutation_test
     from unifeat.inference import subsample_interval as subsample_interval
-    from unifeat.matching import correlate as correlate
-    from unifeat.matching import match as match
-    from unifeat.models import load_sae as load_sae
-    from unifeat.pipeline import run as run
-    from unifeat.results import Run as Run
-    from unifeat.results import open_run as open  # noqa: F401
+    from unifeat.matching.match import match as match
+    from unifeat.pipeline.run import run as run
+    from unifeat.runs.folder import Run as Run
+    from unifeat.runs.folder import open_run as open  # noqa: F401
+    from unifeat.saes import load_sae as load_sae
 
 # Public name -> (module, attribute; None: the module itself). Resolved when used: importing unifeat costs nothing.
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "UserError": ("unifeat.errors", "UserError"),
-    "correlate": ("unifeat.matching", "correlate"),
-    "match": ("unifeat.matching", "match"),
+    "correlate": ("unifeat.correlation.correlate", "correlate"),
+    "match": ("unifeat.matching.match", "match"),
     "svcca": ("unifeat.geometry", "svcca"),
     "rsa": ("unifeat.geometry", "rsa"),
     "cka": ("unifeat.geometry", "cka"),
@@ -45,10 +45,10 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "permutation_test": ("unifeat.inference", "permutation_test"),
     "subsample_interval": ("unifeat.inference", "subsample_interval"),
     "synthetic": ("unifeat.synthetic", None),
-    "load_sae": ("unifeat.models", "load_sae"),
-    "Run": ("unifeat.results", "Run"),
-    "run": ("unifeat.pipeline", "run"),
-    "open": ("unifeat.results", "open_run"),
+    "load_sae": ("unifeat.saes", "load_sae"),
+    "Run": ("unifeat.runs.folder", "Run"),
+    "run": ("unifeat.pipeline.run", "run"),
+    "open": ("unifeat.runs.folder", "open_run"),
 }
 __all__ = [*_PUBLIC, "__version__"]
 

@@ -11,7 +11,6 @@ import typer
 
 from unifeat import __version__
 from unifeat.errors import UserError
-from unifeat.storage import is_disk_full
 
 app = typer.Typer(
     name="unifeat",
@@ -25,7 +24,7 @@ app = typer.Typer(
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to put the result.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Encode damaged shards anew instead of stopping at them.")]
+Repair = Annotated[bool, typer.Option("--repair", hidden=True, help="Not needed: damage is mended by itself.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on with SAEs that the check at the start finds wrong.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.")]
 
@@ -66,33 +65,33 @@ def demo(
         return
     folder = out or Path("runs/demo")
     study_path = prepare_demo(folder)
-    from unifeat.study import load_study
+    from unifeat.study.read import load_study
 
     study = load_study(study_path)
     if documents is not None:
         study = study.model_copy(update={"text": study.text.model_copy(update={"documents": documents})})
-    _run(study, folder, repair, force)
+    _run(study, folder, force)
 
 
 @app.command()
 def run(study: StudyPath, out: Out = None, repair: Repair = False, force: Force = False, quiet: Quiet = False) -> None:
     """Carry out a study. What is done already is not done again; after a kill the same command carries on."""
     _mode(quiet)
-    from unifeat.study import load_study
+    from unifeat.study.read import load_study
 
-    _run(load_study(study), out, repair, force)
+    _run(load_study(study), out, force)
 
 
 @app.command()
 def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
     """Train the SAEs that a study names and that do not exist yet; with --out, all of them anew into a folder."""
     _mode(quiet)
-    from unifeat.study import load_study
-    from unifeat.train_study import train as train_saes
+    from unifeat.pipeline.train import train as train_saes
+    from unifeat.study.read import load_study
 
     trained = train_saes(load_study(study), out)
     if trained:
-        from unifeat.report.trained import print_trained
+        from unifeat.report.terminal_training import print_trained
 
         print_trained(trained)
 
@@ -105,7 +104,7 @@ def show(
 ) -> None:
     """Print a run's results again; with two spaces, the features they share."""
     from unifeat.report.terminal import show as print_run
-    from unifeat.results import open_run
+    from unifeat.runs.folder import open_run
 
     if (space_a is None) != (space_b is None):
         raise UserError("name two spaces, such as smollm2@15 gemma3@9, or none")
@@ -116,7 +115,7 @@ def show(
 def report(run: RunFolder) -> None:
     """Write a run's HTML report anew and print where it is."""
     from unifeat.report.html import write_report
-    from unifeat.results import open_run
+    from unifeat.runs.folder import open_run
 
     print(write_report(open_run(run)))
 
@@ -152,8 +151,8 @@ def check(
 ) -> None:
     """Measure an SAE on real activations and say whether it is read as it should be; exit code 1 if not."""
     _mode(quiet)
-    from unifeat.models.check import check_sae
-    from unifeat.report.checked import show
+    from unifeat.report.terminal_check import show
+    from unifeat.saes.checking.check import check_sae
 
     if bos not in ("auto", "true", "false"):
         raise UserError(f"--bos {bos}: give true, false or auto")
@@ -179,11 +178,11 @@ def check(
         raise typer.Exit(1)
 
 
-def _run(study: object, out: Path | None, repair: bool, force: bool) -> None:
-    from unifeat.pipeline import run as run_study
+def _run(study: object, out: Path | None, force: bool) -> None:
+    from unifeat.pipeline.run import run as run_study
     from unifeat.report.terminal import show as print_run
 
-    print_run(run_study(study, out, repair=repair, force=force))  # type: ignore[arg-type]
+    print_run(run_study(study, out, force=force))  # type: ignore[arg-type]
 
 
 def _mode(quiet: bool) -> None:
@@ -204,13 +203,13 @@ def main() -> None:
     except UserError as error:
         print(f"unifeat: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if is_disk_full(error):
-            print("unifeat: disk full: free some space and run the same command again", file=sys.stderr)
-        elif isinstance(error, PermissionError):
-            print(f"unifeat: {error.filename}: {error.strerror}", file=sys.stderr)
-        else:
+    except Exception as error:
+        from unifeat.store.machine import machine_error
+
+        told = machine_error(error)
+        if told is None:
             raise
+        print(f"unifeat: {' '.join(str(told).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("unifeat: interrupted; the same command carries on where it stopped", file=sys.stderr)

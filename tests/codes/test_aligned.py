@@ -12,7 +12,7 @@ import pytest
 from stores import dense_of, dense_rows, places, random_dense, shard_of, written
 from tiny import tiny_tokenizer
 from unifeat import UserError
-from unifeat.codes.aligned import AlignedCodes, align, shared_places
+from unifeat.codes.align import AlignedCodes, align, shared_places
 from unifeat.codes.shard import Shard
 from unifeat.codes.store import CodeStore
 from unifeat.models.activations import Places

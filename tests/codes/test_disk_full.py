@@ -17,7 +17,7 @@ import safetensors.numpy
 from stores import random_shard, written
 from unifeat import UserError
 from unifeat.codes.shard import write_shard
-from unifeat.storage import is_disk_full, write_json, written_aside
+from unifeat.store import is_disk_full, write_json, written_aside
 
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 

@@ -15,14 +15,14 @@ from stores import dense_of, places
 from tiny import sentences, tiny_sae, write_text
 from unifeat import UserError
 from unifeat.codes import encode
-from unifeat.codes.aligned import align, shared_places
+from unifeat.codes.align import align, shared_places
 from unifeat.codes.encode import Encoder, encode_group, encode_spaces, store_settings
 from unifeat.codes.store import CodeStore
 from unifeat.models import HookPoint, LanguageModel, load_language_model, load_sae
 from unifeat.models.activations import GroupActivations, Masked, pad_token
 from unifeat.models.language import bos_of, model_identity, tokenizer_digest
-from unifeat.models.saes.preactivation import codes_for, encode_as
-from unifeat.study import MaskSpec
+from unifeat.saes.encoding import codes_for, encode_as
+from unifeat.vocabulary.masks import Mask
 from unifeat.text import corpus as corpus_module
 from unifeat.text.corpus import Corpus, build_corpus
 
@@ -316,7 +316,7 @@ def test_everything_that_changes_the_codes_changes_the_key(
     assert len({*keys, settings()}) == len(keys) + 1
 
 
-PUBLISHED = MaskSpec(special=False, first=False, sinks=False, pads=False)
+PUBLISHED = Mask(special=False, first=False, sinks=False, pads=False)
 
 
 class TestOutOfTheOrdinary:
@@ -352,7 +352,7 @@ class TestOutOfTheOrdinary:
     ) -> None:
         model, encoders, bos = prepare(folder, corpus, tmp_path / "plain", tmp_path)
         encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
-        ordinary = {"mask": MaskSpec(), "limit": None, "codes": "output"}
+        ordinary = {"mask": Mask(), "limit": None, "codes": "output"}
         said, _ = self.encoded(folder, corpus, tmp_path / "said", tmp_path, **ordinary)
         assert [e.store.folder.name for e in said] == [e.store.folder.name for e in encoders]
         assert not {"mask", "windows", "codes"} & set(said[0].store.settings)
@@ -361,7 +361,7 @@ class TestOutOfTheOrdinary:
 
     def test_each_option_has_a_key_of_its_own(self, tmp_path: Path, corpus: Corpus, folder: Path) -> None:
         options: list[dict[str, Any]] = [{}, {"limit": 1}, {"limit": 2}, {"codes": "pre_activation"}]
-        options += [{"mask": MaskSpec(**{part: False})} for part in ("special", "first", "sinks", "pads")]
+        options += [{"mask": Mask(**{part: False})} for part in ("special", "first", "sinks", "pads")]
         keys = [
             self.encoded(folder, corpus, tmp_path / "codes", tmp_path, **option)[0][0].store.folder.name
             for option in options
@@ -380,7 +380,7 @@ class TestOutOfTheOrdinary:
         assert 0 < totals["pad"] == (tokens == pad_token(model.tokenizer)).sum()
 
     def test_sinks_are_masked_beside_kept_pads(self, tmp_path: Path, corpus: Corpus, folder: Path) -> None:
-        mask = MaskSpec(pads=False)
+        mask = Mask(pads=False)
         encoders, _ = self.encoded(folder, corpus, tmp_path / "codes", tmp_path, mask=mask)
         for encoder in encoders:
             totals = encoder.store.totals()

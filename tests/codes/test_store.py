@@ -13,7 +13,7 @@ from stores import SETTINGS, dense_of, random_shard, written
 from unifeat import UserError
 from unifeat.codes.shard import write_shard
 from unifeat.codes.store import CodeStore
-from unifeat.storage import key_of
+from unifeat.store import key_of
 
 
 @pytest.fixture

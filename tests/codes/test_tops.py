@@ -10,7 +10,7 @@ import pytest
 
 from stores import dense_of, places, random_dense, shard_of, written
 from unifeat.codes.store import CodeStore
-from unifeat.codes.tops import COLUMNS, top_activations, top_token_texts
+from unifeat.codes.top_activations import COLUMNS, top_activations, top_token_texts
 
 FEATURES = 12
 

@@ -12,9 +12,9 @@ from scipy import sparse
 
 from unifeat.errors import UserError
 from unifeat.matching import pair_correlation
-from unifeat.matching.blocks import BlockSums, block_edges, block_sums, read_blocks, write_blocks
+from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums, read_blocks, write_blocks
 from unifeat.matching.bootstrap import resampled_r
-from unifeat.matching.paired import as_paired
+from unifeat.vocabulary.paired_codes import as_paired
 
 
 def some_pairs(rng: np.random.Generator, features_a: int, features_b: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse, stats
 
 from unifeat.matching import Correlation, correlate, pair_correlation
-from unifeat.matching.blocks import BlockSums, block_edges, block_sums
+from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
 from unifeat.matching.bootstrap import Bootstrap, bootstrap, draw_weights, percentiles, resampled_counts, resampled_r
 from unifeat.matching.match import csls, select
 

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from unifeat.errors import UserError
 from unifeat.matching import correlate, engine
-from unifeat.matching.paired import as_paired
+from unifeat.vocabulary.paired_codes import as_paired
 
 
 @pytest.fixture(autouse=True, params=["sparse", "dense"], scope="module")

@@ -12,7 +12,7 @@ from oracles import awkward, check_both, same
 from scipy import sparse
 
 from unifeat.matching import correlate, dense, engine, pair_correlation
-from unifeat.matching.paired import CsrArrays, as_paired
+from unifeat.vocabulary.paired_codes import CsrArrays, as_paired
 
 
 def preactivations(rng: np.random.Generator, rows: int, features: int, hidden: np.ndarray) -> np.ndarray:

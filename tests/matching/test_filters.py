@@ -11,7 +11,7 @@ import pytest
 
 from unifeat.matching.filters import Filters, decide, keep, token_reasons
 from unifeat.matching.match import METHODS, select
-from unifeat.study import NON_CONCEPT_TOKENS, MatchingSpec
+from unifeat.study.spec import NON_CONCEPT_TOKENS, MatchingSpec
 
 NONE = Filters(min_correlation=-1, min_count=0, exclude_tokens=(), shared_top_token=False)
 

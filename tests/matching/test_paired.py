@@ -13,7 +13,7 @@ from scipy import sparse
 
 from unifeat.errors import UserError
 from unifeat.matching import correlate
-from unifeat.matching.paired import ChunkPair, CsrArrays, PairedCodes, as_paired
+from unifeat.vocabulary.paired_codes import ChunkPair, CsrArrays, PairedCodes, as_paired
 
 
 @dataclass

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from unifeat.errors import UserError
 from unifeat.matching import correlate, pair_correlation
-from unifeat.matching.paired import as_paired
+from unifeat.vocabulary.paired_codes import as_paired
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,8 +14,8 @@ from scipy.sparse import csr_array
 from stores import dense_rows, random_dense
 from unifeat.errors import UserError
 from unifeat.matching import correlate
-from unifeat.matching.paired import ChunkPair, CsrArrays, InMemoryCodes, PairedCodes, as_paired
-from unifeat.matching.rotated import RotatedCodes, rotations
+from unifeat.vocabulary.paired_codes import ChunkPair, CsrArrays, InMemoryCodes, PairedCodes, as_paired
+from unifeat.correlation.shifted import RotatedCodes, rotations
 
 
 def dense(chunks: list[CsrArrays]) -> np.ndarray:

@@ -17,7 +17,7 @@ from unifeat.errors import UserError
 from unifeat.models.activations import GroupActivations, Masked, Places, are_sinks, pad_token, run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, bos_of, load_language_model
-from unifeat.study import MaskSpec
+from unifeat.vocabulary.masks import Mask
 from unifeat.text.corpus import Part
 from unifeat.text.windows import tokenize_part
 
@@ -123,7 +123,7 @@ def test_a_group_without_tokens(model: LanguageModel):
 
 
 MASKS = [
-    MaskSpec(special=special, first=first, sinks=False, pads=pads)
+    Mask(special=special, first=first, sinks=False, pads=pads)
     for special, first, pads in itertools.product([True, False], repeat=3)
 ]
 
@@ -131,7 +131,7 @@ MASKS = [
 @pytest.mark.parametrize("limit", [None, 1])
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("mask", MASKS, ids=lambda mask: "".join("sfp"[n] for n in range(3) if list(mask)[n][1]))
-def test_every_mask_by_its_definition(model: LanguageModel, mask: MaskSpec, bos: bool, limit: int | None):
+def test_every_mask_by_its_definition(model: LanguageModel, mask: Mask, bos: bool, limit: int | None):
     """Window by window, position by position: which give rows, what the others are counted as, and their values."""
     special = model.tokenizer.eos_token
     parts = [*PARTS, Part(20, 0, f"{special}the tide{special} the harbour{special}{special}"), Part(20, 100, "a ship")]

@@ -18,7 +18,7 @@ from unifeat.models.activations import run_group
 from unifeat.models.blocks import find_blocks
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model, read_config, redraw_weights
-from unifeat.models.probe import adds_up
+from unifeat.models.selftest import adds_up
 from unifeat.text.corpus import Part
 
 LAYERS = 3

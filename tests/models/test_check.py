@@ -15,10 +15,10 @@ from fitted import CONTEXT, activations, changed, fitted_sae
 from tiny import sentences, tiny_sae, write_text
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
-from unifeat.models.check import SHIPPED_TEXT, Checked, check_sae, first_parts
+from unifeat.saes.checking.check import SHIPPED_TEXT, Checked, check_sae, first_parts
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
-from unifeat.models.saes import load_sae
+from unifeat.saes import load_sae
 from unifeat.text.corpus import Part, build_corpus
 
 HOOK = "blocks.1.hook_resid_post"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tiny import tiny_sae
-from unifeat.models.claims import Claims, claims_of
+from unifeat.saes.checking.claims import Claims, claims_of
 from unifeat.models.hooks import HookPoint
-from unifeat.models.saes import load_sae, reading_of
+from unifeat.saes import load_sae, reading_of
 
 
 def test_a_bare_folder_says_k(tmp_path: Path):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unifeat.errors import UserError
-from unifeat.models.saes import load_sae, reading_of
+from unifeat.saes import load_sae, reading_of
 
 D, M, K = 18, 40, 4
 

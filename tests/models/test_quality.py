@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tiny import tiny_sae
-from unifeat.models.quality import ENCODE_ROWS, Quality, encode_rows
-from unifeat.models.saes import load_sae
+from unifeat.saes.quality import ENCODE_ROWS, Quality, encode_rows
+from unifeat.saes import load_sae
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from transformers import GPT2Config
 from tiny import saelens, tiny_sae
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
-from unifeat.models.saes import check_fits, decoder_rows, is_local, load_sae, sae_digest
+from unifeat.saes import check_fits, decoder_rows, is_local, load_sae, sae_digest
 
 D_IN, D_SAE, K = 24, 64, 4
 

@@ -11,8 +11,8 @@ import torch
 import checkpoints
 from tiny import tiny_sae
 from unifeat.errors import UserError
-from unifeat.models.saes import decoder_rows, load_sae, reading_of, sae_digest
-from unifeat.models.saes.controls import random_directions
+from unifeat.saes import decoder_rows, load_sae, reading_of, sae_digest
+from unifeat.saes.controls import random_directions
 
 D, M = 24, 64
 

@@ -14,7 +14,7 @@ import torch
 import checkpoints
 from tiny import saelens
 from unifeat.errors import UserError
-from unifeat.models.saes import Reading, decoder_rows, load_sae, reading_of
+from unifeat.saes import Reading, decoder_rows, load_sae, reading_of
 
 D, M, K = 20, 48, 5
 Codes = tuple[np.ndarray, np.ndarray]

@@ -12,7 +12,7 @@ import torch
 import checkpoints
 from hub import Hub
 from unifeat.errors import UserError
-from unifeat.models.saes import load_sae, on_hub, reading_of, registry
+from unifeat.saes import load_sae, on_hub, reading_of, registry
 
 # One name for each of SAELens' loaders, with the format unifeat reads it as and the hook its reading must tell.
 NAMES = {

@@ -12,10 +12,10 @@ import pytest
 import checkpoints
 from homes import make_home, write_study
 from unifeat.errors import UserError
-from unifeat.models.saes import decoder_rows, load_sae
-from unifeat.models.saes.controls import random_directions
-from unifeat.spaces import prepare_spaces
-from unifeat.study import load_study
+from unifeat.saes import decoder_rows, load_sae
+from unifeat.saes.controls import random_directions
+from unifeat.pipeline.spaces import prepare_spaces
+from unifeat.study.read import load_study
 
 
 @pytest.fixture

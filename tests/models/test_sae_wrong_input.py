@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import checkpoints
 from tiny import tiny_model
 from unifeat.errors import UserError
-from unifeat.models.saes import load_sae
-from unifeat.models.saes.formats import FORMATS
+from unifeat.saes import load_sae
+from unifeat.saes.formats import FORMATS
 
 D, M = 18, 40
 

@@ -19,7 +19,7 @@ from transformers import GPT2Config
 from tiny import saelens
 from unifeat.errors import UserError
 from unifeat.models.hooks import HookPoint
-from unifeat.models.saes import check_fits, decoder_rows, load_sae, reading_of, reconstruct, sae_digest
+from unifeat.saes import check_fits, decoder_rows, load_sae, reading_of, reconstruct, sae_digest
 
 D_IN, K = 24, 5
 

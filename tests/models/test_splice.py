@@ -14,8 +14,8 @@ from tiny import sentences, tiny_sae
 from unifeat.models.activations import run_group
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
-from unifeat.models.saes import load_sae
-from unifeat.models.splice import Loss, measure_loss
+from unifeat.saes import load_sae
+from unifeat.saes.checking.loss import Loss, measure_loss
 from unifeat.text.corpus import Part
 
 CONTEXT = 24

@@ -17,14 +17,14 @@ from homes import make_home, write_study
 from tiny import sentences, write_text
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
-from unifeat.models.check import check_sae
+from unifeat.saes.checking.check import check_sae
 from unifeat.models.hooks import HookKind, HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
-from unifeat.models.quality import Quality
-from unifeat.models.saes import is_transcoder, load_sae, reconstruct, writes_at
-from unifeat.models.splice import measure_loss
-from unifeat.spaces import prepare_spaces
-from unifeat.study import load_study
+from unifeat.saes.quality import Quality
+from unifeat.saes import is_transcoder, load_sae, reconstruct, writes_at
+from unifeat.saes.checking.loss import measure_loss
+from unifeat.pipeline.spaces import prepare_spaces
+from unifeat.study.read import load_study
 from unifeat.text.corpus import Part
 
 CONTEXT = 32

@@ -14,10 +14,10 @@ from tiny import sentences, write_text
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
 from unifeat.models.blocks import value_bias
-from unifeat.models.check import check_sae
+from unifeat.saes.checking.check import check_sae
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
-from unifeat.models.saes import fit_to_model, load_sae, reading_of
+from unifeat.saes import fit_to_model, load_sae, reading_of
 from unifeat.text.corpus import Part
 
 POINT = HookPoint(1, "attn_z")

@@ -15,8 +15,9 @@ from papers import DOCUMENTS, MODELS, STUDIES, RunStudy, saes_of, study_data
 import unifeat as uf
 from hub import Hub
 from unifeat.published.beside import beside, differences
-from unifeat.results import Run
-from unifeat.study import NON_CONCEPT_TOKENS, Study, load_study
+from unifeat.runs.folder import Run
+from unifeat.study.read import load_study
+from unifeat.study.spec import NON_CONCEPT_TOKENS, Study
 
 FILES = sorted(path.stem for path in STUDIES.glob("*.yaml"))
 SOUND = [name for name in FILES if not name.endswith("-published")]
@@ -60,7 +61,7 @@ class TestFiles:
         assert departs >= {"spaces.hook", "spaces.codes", "matching.method", "matching.heldout", "geometry"}
 
     def test_the_preset_is_written_out_and_repeats(self) -> None:
-        from unifeat.study import dump_study
+        from unifeat.study.read import dump_study
 
         study = load_study(STUDIES / "pythia-published.yaml")
         assert "method: first-seen" in dump_study(study)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from unifeat.published.beside import beside, differences, published_scores
-from unifeat.results import Run
-from unifeat.study import Study
+from unifeat.runs.folder import Run
+from unifeat.study.spec import Study
 
 ONE, RSA = {"dims": 1}, {"inner": "pearson", "outer": "spearman"}
 NAMES = {"small": "EleutherAI/pythia-70m", "large": "/somewhere/pythia-160m"}

@@ -12,7 +12,7 @@ from stores import dense_of, places, shard_of, written
 from unifeat import UserError
 from unifeat.codes.store import CodeStore
 from unifeat.matching import agreement, candidates
-from unifeat.matching.blocks import BlockSums
+from unifeat.correlation.block_sums import BlockSums
 from unifeat.matching.bootstrap import bootstrap, resampled_r
 from unifeat.matching.candidates import (
     Candidates,

@@ -11,7 +11,7 @@ import pytest
 
 import unifeat as uf
 from homes import STUDY, make_home, write_study
-from unifeat.codes.aligned import align
+from unifeat.codes.align import align
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
 from unifeat.models.language import load_tokenizer

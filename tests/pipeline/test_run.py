@@ -16,12 +16,12 @@ import unifeat as uf
 from homes import GROUP, STUDY, Place, hashes, write_study
 from stores import dense_rows
 from unifeat.codes import encode
-from unifeat.codes.aligned import align
+from unifeat.codes.align import align
 from unifeat.codes.store import CodeStore
 from unifeat.inference import SharedRows
 from unifeat.matching.candidates import fitting_documents
-from unifeat.storage import written_together
-from unifeat.study import load_study
+from unifeat.store import written_together
+from unifeat.study.read import load_study
 from unifeat.text import corpus
 from warm import Warm
 

@@ -15,7 +15,7 @@ import unifeat as uf
 from homes import GROUP, Place, write_study
 from unifeat.codes import encode
 from unifeat.steps import rematch
-from unifeat.steps.score import COLUMNS, with_q
+from unifeat.pipeline.score import COLUMNS, with_q
 from unifeat.text import corpus
 
 CATEGORIES = {

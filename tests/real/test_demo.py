@@ -13,12 +13,13 @@ import checkpoints
 import unifeat as uf
 from unifeat.demo import prepare as demo
 from unifeat.models.activations import run_group
-from unifeat.models.check import check_sae
+from unifeat.saes.checking.check import check_sae
 from unifeat.models.hooks import HOOK_KINDS, HookPoint
 from unifeat.models.language import bos_of, load_language_model, read_config
-from unifeat.models.quality import measure_quality
-from unifeat.models.saes import load_sae
-from unifeat.study import Study, load_study
+from unifeat.saes.quality import measure_quality
+from unifeat.saes import load_sae
+from unifeat.study.read import load_study
+from unifeat.study.spec import Study
 from unifeat.text.corpus import build_corpus
 
 pytestmark = pytest.mark.real
@@ -147,7 +148,7 @@ def test_shipped_saes_are_what_their_cards_say(study: Study, group: str) -> None
 
 def test_check_of_a_shipped_sae(study: Study) -> None:
     """With everything left to its config it fits; at the layers next to its own, the check names its own."""
-    from unifeat.models.check import check_sae
+    from unifeat.saes.checking.check import check_sae
 
     spec = study.models["smollm2"]
     group = next(g for g in study.spaces if g.model == "smollm2")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 MEASURES = [("svcca", {"dims": 32}), ("svcca", {"dims": 1}), ("rsa", {"inner": "cosine", "outer": "spearman"})]
 MEASURES += [("cka", {})]

@@ -13,7 +13,7 @@ from unifeat.report import categories, glance, sure
 from unifeat.report.html import render
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.report.terminal import show
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 
 @pytest.fixture

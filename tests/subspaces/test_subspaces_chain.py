@@ -17,7 +17,7 @@ from texts import corpus_of
 from stores import places, shard_of, written
 from tiny import sentences, tiny_tokenizer
 from unifeat.codes.store import CodeStore
-from unifeat.codes.tops import top_activations
+from unifeat.codes.top_activations import top_activations
 from unifeat.matching.candidates import find_candidates
 from unifeat.matching.filters import Filters, decide
 from unifeat.matching.match import select

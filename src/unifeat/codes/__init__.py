@@ -1,6 +1,6 @@
 """Codes: a space's feature activations over the text, sparse, on disk, with their places."""
 
-from unifeat.codes.aligned import AlignedCodes, align
+from unifeat.codes.align import AlignedCodes, align
 from unifeat.codes.store import CodeStore, Shard
 
 __all__ = ["AlignedCodes", "CodeStore", "Shard", "align"]

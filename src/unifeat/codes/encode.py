@@ -16,16 +16,18 @@ import torch
 from unifeat.codes.shard import FORMAT, Shard, write_shard
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
-from unifeat.models.activations import BATCH_TOKENS, MASK, SINK_RATIO, GroupActivations, run_group
-from unifeat.models.hooks import HookPoint
+from unifeat.models.activations import BATCH_TOKENS, GroupActivations, run_group
 from unifeat.models.language import LanguageModel
-from unifeat.models.opening import Opening
-from unifeat.models.quality import ENCODE_ROWS, encode_rows
-from unifeat.models.saes import reconstruct, sae_digest, writes_at
-from unifeat.models.saes.preactivation import Codes
 from unifeat.progress import track
-from unifeat.study import MaskSpec
-from unifeat.text.corpus import GROUP_CHARACTERS, PART_CHARACTERS, Corpus
+from unifeat.saes.decoding import reconstruct, writes_at
+from unifeat.saes.encoding import ENCODE_ROWS, Codes, encode_rows
+from unifeat.saes.protocol import SAE
+from unifeat.saes.quality import Variance
+from unifeat.saes.weights import sae_digest
+from unifeat.text.corpus import Corpus
+from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.masks import DEFAULT_MASK, SINK_RATIO
+from unifeat.vocabulary.windowing import Windowing
 
 _FVU_EVERY = 4  # reconstructing costs as much as encoding; a quarter of the groups tells the FVU well enough
 
@@ -36,21 +38,12 @@ class Encoder:
 
     space: str
     point: HookPoint
-    sae: Any
+    sae: SAE
     store: CodeStore
     codes: Codes = "output"
 
 
-def encode_spaces(
-    model: LanguageModel,
-    corpus: Corpus,
-    encoders: list[Encoder],
-    *,
-    context: int,
-    bos: Opening,
-    mask: MaskSpec = MASK,
-    limit: int | None = None,
-) -> None:
+def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
     """Encode what is missing from the stores and finish them. Memory does not grow with the text.
 
     Raises:
@@ -63,32 +56,24 @@ def encode_spaces(
     with track(f"encoding {name} ({len(encoders)} spaces)", work, unit="characters") as advance:
         for group, todo in enumerate(missing):
             if todo:
-                tokens += encode_group(model, corpus, group, todo, context=context, bos=bos, mask=mask, limit=limit)
+                tokens += encode_group(model, corpus, group, todo, windowing)
                 rate = tokens / (time.monotonic() - start)
                 advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")
     for encoder in encoders:
         if not encoder.store.finished():
-            _check_long_enough(encoder, corpus, context if limit is None else 2)
+            _check_long_enough(encoder, corpus, windowing.context if windowing.limit is None else 2)
             encoder.store.finish(corpus.groups)
 
 
 def encode_group(
-    model: LanguageModel,
-    corpus: Corpus,
-    group: int,
-    encoders: list[Encoder],
-    *,
-    context: int,
-    bos: Opening,
-    mask: MaskSpec = MASK,
-    limit: int | None = None,
+    model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], windowing: Windowing
 ) -> int:
     """Encode one group of text for some spaces of a model and write their shards; returns the tokens read."""
     points = [encoder.point for encoder in encoders]
     if _tells_fvu(group):
         points += [writes_at(encoder.sae, encoder.point) for encoder in encoders if encoder.codes == "output"]
     points = list(dict.fromkeys(points))
-    activations = run_group(model, corpus.parts(group), points, context=context, bos=bos, mask=mask, limit=limit)
+    activations = run_group(model, corpus.parts(group), points, windowing)
     for encoder in encoders:
         # (Pre-activations are not what an SAE decodes.)
         with_fvu = _tells_fvu(group) and encoder.codes == "output"
@@ -109,10 +94,9 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     """
     x, places, masked = activations.without_sinks(encoder.point)
     counts, features, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
-    error = squared = 0.0
+    unexplained = Variance()
     # Of a transcoder, what the MLP puts out is to be made; of other SAEs, what they read.
     wanted = activations.beside(encoder.point, writes_at(encoder.sae, encoder.point)) if with_fvu else x
-    total = torch.zeros(wanted.shape[1], dtype=torch.float64)
     with torch.inference_mode():
         parts = zip(encode_rows(encoder.sae, x, encoder.codes), wanted.split(ENCODE_ROWS), strict=True)
         for (rows, codes), target in parts:
@@ -123,16 +107,12 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
             features.append(feature.to(torch.int32).cpu().numpy())
             values.append(codes[row, feature].to(torch.float32).cpu().numpy())
             if with_fvu:
-                wide = target.to(torch.float64)
-                made = reconstruct(encoder.sae, rows, codes)
-                error += float((wide - made.to(torch.float64)).pow(2).sum())
-                squared += float(wide.pow(2).sum())
-                total += wide.sum(0).cpu()
+                unexplained.add(target, reconstruct(encoder.sae, rows, codes))
     # (Pads are named where there are any, so that ordinary shards keep their bytes.)
     counted = {reason: count for reason, count in asdict(masked).items() if count or reason != "pad"}
     stats: dict[str, Any] = counted | {"fvu_tokens": len(x) if with_fvu else 0}
     if with_fvu and len(x):
-        stats |= {"fvu_error": error, "fvu_total": squared - float(total.pow(2).sum()) / len(x)}
+        stats |= {"fvu_error": unexplained.error, "fvu_total": unexplained.about_mean}
     return Shard(
         np.cumsum(np.concatenate(counts), dtype=np.int64),
         np.concatenate(features),
@@ -159,12 +139,9 @@ def store_settings(
     model: dict[str, Any],
     tokenizer: str,
     point: HookPoint,
-    sae: Any,
+    sae: SAE,
+    windowing: Windowing,
     *,
-    context: int,
-    bos: Opening,
-    mask: MaskSpec = MASK,
-    limit: int | None = None,
     codes: Codes = "output",
 ) -> dict[str, Any]:
     """Everything that determines a space's codes: the store's key is made from it.
@@ -174,21 +151,22 @@ def store_settings(
         tokenizer: `tokenizer_digest` of its tokenizer.
         sae: a SAELens SAE.
     """
+    bos = windowing.opening
     return {
         "format": FORMAT,
         "text": corpus.digest,
-        "cut": [GROUP_CHARACTERS, PART_CHARACTERS],
+        "cut": list(corpus.cut),
         "model": model,
         "tokenizer": tokenizer,
         "hook": list(point),
         "sae": sae_digest(sae),
         "d_sae": int(sae.cfg.d_sae),
-        "context": context,
+        "context": windowing.context,
         "bos": list(bos) if isinstance(bos, tuple) else bos,
         "sink_ratio": SINK_RATIO,
         "batch_tokens": BATCH_TOKENS,
         # Only what is out of the ordinary is named, so that ordinary codes keep their keys.
-        **({"mask": mask.model_dump()} if mask != MASK else {}),
-        **({"windows": limit} if limit is not None else {}),
+        **({"mask": windowing.mask.model_dump()} if windowing.mask != DEFAULT_MASK else {}),
+        **({"windows": windowing.limit} if windowing.limit is not None else {}),
         **({"codes": codes} if codes != "output" else {}),
     }

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unifeat.errors import UserError
-from unifeat.models.activations import Places
-from unifeat.storage import written_aside
+from unifeat.store import machine_error, written_aside
+from unifeat.store.pieces import DamagedError
+from unifeat.vocabulary.places import Places
 
 FORMAT = "unifeat-codes/1"
 _DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
@@ -56,7 +56,7 @@ def write_shard(path: Path, shard: Shard) -> str:
 
     arrays = {name: np.ascontiguousarray(array) for name, array in shard.arrays().items()}
     digest = _digest(arrays, shard.stats)
-    with written_aside(path) as aside:
+    with written_aside(path, replace=False) as aside:
         save_file(arrays, aside, metadata={_METADATA: _metadata_text(digest, shard.stats)})
     return digest
 
@@ -72,7 +72,9 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
         The shard and the SHA-256 it carries.
 
     Raises:
-        UserError: a truncated or corrupt file, named, with the way to mend it.
+        DamagedError: a truncated or corrupt file; the text says how.
+        FileNotFoundError: no such file.
+        UserError: the machine cannot read it: too many open files, no permission …
     """
     try:
         arrays, text = _map(path)
@@ -84,10 +86,13 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
             raise ValueError("its checksum does not match its content")
         places = Places(*(arrays[field.name] for field in fields(Places)))
         return Shard(arrays["indptr"], arrays["feature"], arrays["value"], places, stats), digest
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise UserError(
-            f"shard {path} is damaged ({error}): run the same command with --repair, which encodes it anew"
-        ) from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        told = machine_error(error, f"reading {path}")
+        raise told or DamagedError(str(error)) from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise DamagedError(str(error)) from error
 
 
 def _metadata_text(digest: str, stats: dict[str, Any]) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 
 from unifeat.codes.shard import FORMAT, Shard, read_shard
 from unifeat.errors import UserError
-from unifeat.progress import track
-from unifeat.storage import key_of, write_json
+from unifeat.progress import say, track
+from unifeat.store import key_of, machine_error, write_json
+from unifeat.store.keys import digest_of
+from unifeat.store.pieces import DamagedError, note_use
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,14 @@ class CodeStore:
             UserError: the folder of that name holds a store made with other settings.
         """
         store = cls(root / key_of(settings), settings)
+        note_use(root.name, store.folder.name)
         recorded = store.folder / "settings.json"
-        if recorded.exists():
-            try:
-                store._check_settings(json.loads(recorded.read_text(encoding="utf-8")))
-            except (ValueError, TypeError, AttributeError) as error:
-                raise UserError(f"{recorded} is damaged ({error}): delete the folder {store.folder}") from error
-        else:
+        try:
+            store._check_settings(json.loads(_read(recorded)))
+        except FileNotFoundError:
+            write_json(recorded, settings)
+        except (ValueError, TypeError, AttributeError) as error:
+            say(f"warning: {recorded} is damaged ({error}): it is made again")
             write_json(recorded, settings)
         return store
 
@@ -53,8 +56,8 @@ class CodeStore:
             UserError: no finished store there.
         """
         try:
-            settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-            json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            settings = json.loads(_read(folder / "settings.json"))
+            json.loads(_read(folder / "manifest.json"))
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is not a finished store of codes: {error}") from error
         return cls(folder, settings)
@@ -63,10 +66,13 @@ class CodeStore:
         if recorded == self.settings:
             return
         differ = sorted(k for k in {*recorded, *self.settings} if recorded.get(k, ...) != self.settings.get(k, ...))
-        raise UserError(
-            f"store {self.folder} was made with other settings ({', '.join(differ)}): "
-            "delete the folder, or set UNIFEAT_CACHE to another place"
-        )
+        # The folder's name is made from the settings, so that these are not what was written.
+        raise ValueError(f"it says other settings: {', '.join(differ)}")
+
+    @property
+    def identity(self) -> list[str]:
+        """What the finished store holds: its name, which its settings give, and a digest of all its shards."""
+        return [self.folder.name, key_of([entry["sha256"] for entry in self.manifest["shards"]])]
 
     def shard_path(self, number: int) -> Path:
         """Where shard `number` is, or will be."""
@@ -80,48 +86,45 @@ class CodeStore:
         """Whether every shard was written and the manifest with them."""
         return self._manifest_path.exists()
 
-    def verify(self, shards: int, *, repair: bool) -> None:
+    def verify(self, shards: int) -> None:
         """Check the shards that are there, byte for byte; a finished store also against its manifest.
+
+        What is damaged is named on stderr and put out of the way, to be made again.
 
         Args:
             shards: how many shards the store has when finished.
-            repair: remove damaged shards, to be encoded anew, instead of raising.
 
         Raises:
-            UserError: a damaged, missing or foreign shard, or a damaged manifest, named.
+            UserError: the machine cannot read a file.
         """
-        try:
-            recorded = self._recorded(shards) if self.finished() else None
-        except UserError:
-            if not repair:
-                raise
-            self._unfinish()
-            recorded = None
+        recorded = self._recorded(shards)
         with track("checking stored codes", shards, unit="shards") as advance:
             for number in range(shards):
                 path = self.shard_path(number)
                 try:
                     if recorded is not None or path.exists():
-                        self._check(number, recorded[number] if recorded is not None else None)
-                except UserError:
-                    if not repair:
-                        raise
-                    path.unlink(missing_ok=True)
-                    self._unfinish()
+                        entry = self._entry(number, verify=True)
+                        if recorded is not None and key_of(recorded[number]) != key_of(entry):
+                            raise DamagedError("it is not the one in the manifest")
+                except FileNotFoundError:
+                    self._again(path, "missing")
+                except DamagedError as damage:
+                    self._again(path, f"damaged ({damage})")
                 advance(1)
 
-    def _check(self, number: int, recorded: dict[str, Any] | None) -> None:
-        entry = self._entry(number, verify=True)
-        if recorded is not None and key_of(recorded) != key_of(entry):
-            raise UserError(
-                f"shard {self.shard_path(number)} is not the one in the manifest: run the same command with --repair, "
-                "which encodes it anew"
-            )
+    def _again(self, path: Path, how: str) -> None:
+        say(f"warning: shard {path} is {how}: it is encoded again")
+        self._unfinish()
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise machine_error(error, f"shard {path} is {how} and cannot be made again") or error from error
 
     def finish(self, shards: int) -> None:
         """Write the manifest: checksums and totals of all shards."""
         entries = [self._entry(number, verify=False) for number in range(shards)]
-        write_json(self._manifest_path, {"format": FORMAT, "settings": self.settings, "shards": entries})
+        content = {"format": FORMAT, "settings": self.settings, "shards": entries}
+        write_json(self._manifest_path, content | {"sha256": digest_of(content)})
 
     def _entry(self, number: int, *, verify: bool) -> dict[str, Any]:
         """What the manifest says of a shard."""
@@ -130,20 +133,28 @@ class CodeStore:
         nonzeros = len(shard.feature)
         return {"file": path.name, "sha256": digest, "rows": shard.rows, "nonzeros": nonzeros, "stats": shard.stats}
 
-    def _recorded(self, shards: int) -> list[dict[str, Any]]:
-        """The manifest's entries, after a look at whether it can be this store's."""
+    def _recorded(self, shards: int) -> list[dict[str, Any]] | None:
+        """The entries of a finished store's manifest; None where there is none, or it was damaged."""
         try:
-            if self.manifest["settings"] != self.settings or len(self.manifest["shards"]) != shards:
+            content = dict(self.manifest)
+            sha256 = content.pop("sha256", None)
+            if content["settings"] != self.settings or len(content["shards"]) != shards:
                 raise ValueError("it is another store's")
-            return self.manifest["shards"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"manifest {self._manifest_path} is damaged ({error}): run the same command with --repair, "
-                "which writes it anew"
-            ) from error
+            if sha256 is not None and sha256 != digest_of(content):
+                raise ValueError("its checksum does not match")
+            return list(content["shards"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            say(f"warning: manifest {self._manifest_path} is damaged ({error}): it is made again")
+            self._unfinish()
+            return None
 
     def _unfinish(self) -> None:
-        self._manifest_path.unlink(missing_ok=True)
+        try:
+            self._manifest_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise machine_error(error, f"manifest {self._manifest_path} cannot be made again") or error from error
         self.__dict__.pop("manifest", None)  # what `manifest` remembers
 
     @property
@@ -153,7 +164,7 @@ class CodeStore:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The finished store's manifest."""
-        return json.loads(self._manifest_path.read_text(encoding="utf-8"))
+        return json.loads(_read(self._manifest_path))
 
     @property
     def n_shards(self) -> int:
@@ -171,8 +182,16 @@ class CodeStore:
         return int(self.settings["d_sae"])
 
     def shard(self, number: int) -> Shard:
-        """Map one shard into memory."""
-        return read_shard(self.shard_path(number), verify=False)[0]
+        """Map one shard into memory.
+
+        Raises:
+            UserError: it was damaged or removed since the store was verified.
+        """
+        path = self.shard_path(number)
+        try:
+            return read_shard(path, verify=False)[0]
+        except (DamagedError, FileNotFoundError) as error:
+            raise UserError(f"shard {path} was whole and is not ({error}): run the same command again") from error
 
     def shards(self) -> Iterator[Shard]:
         """All shards, in text order."""
@@ -185,3 +204,19 @@ class CodeStore:
             for key, value in entry["stats"].items():
                 totals[key] = totals.get(key, 0) + value
         return totals
+
+
+def _read(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: the machine cannot read it.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise machine_error(error, f"reading {path}") or error from error

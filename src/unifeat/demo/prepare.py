@@ -14,7 +14,7 @@ from string import Template
 
 from unifeat.errors import UserError
 from unifeat.progress import say
-from unifeat.storage import cache_root, sha256_of, write_text, written_aside
+from unifeat.store import cache_root, sha256_of, write_text, written_aside
 
 INSTALL = "pip install --no-deps -r requirements/demo.txt"
 SAES = Path(__file__).parent / "saes"

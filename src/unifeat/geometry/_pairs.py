@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.geometry._input import Matrix
 from unifeat.geometry._kernels import bin_starts, gather_dot, replace_by_rank, tied_ranks
+from unifeat.threads import in_threads
 
-T = TypeVar("T")
 ROWS_A_BLOCK = 512
 _CHUNKS = 16
+_WORTH_THREADS = 2_000_000  # row pairs
 # Up to here shuffles run in float64 (134 MB for the square); above, in float32 with float64 sums, half the
 # memory and twice the speed. Rounding errors of single pairs average out: 1e-9 in the sum.
 FLOAT64_UP_TO = 4096
@@ -68,7 +67,11 @@ def ranks_in_place(values: Matrix, scale: float) -> None:
     starts = bin_starts(ordered, per_unit, bins).astype(np.uint32)  # half the cache misses of 64 bits
     edges = np.linspace(0, values.size, _CHUNKS + 1).astype(np.int64)
     parts = [values[a:b] for a, b in pairwise(edges)]
-    in_threads(lambda part: replace_by_rank(part, ordered, ranks, starts, per_unit), parts, values.size)
+    in_threads(
+        lambda part: replace_by_rank(part, ordered, ranks, starts, per_unit),
+        parts,
+        worth_while=values.size >= _WORTH_THREADS,
+    )
 
 
 class PairSum:
@@ -93,19 +96,7 @@ class PairSum:
     def __call__(self, order: NDArray[np.intp]) -> float:
         moved, index = self._square, order.astype(np.uint32)
         spans = list(pairwise(self._edges))
-        parts = in_threads(lambda span: gather_dot(self._a, moved, index, *span), spans, self._a.size)
+        parts = in_threads(
+            lambda span: gather_dot(self._a, moved, index, *span), spans, worth_while=self._a.size >= _WORTH_THREADS
+        )
         return float(sum(parts))
-
-
-def in_threads(work: Callable[[Any], T], items: Iterable[Any], size: int) -> list[T]:
-    """`[work(i) for i in items]`, on as many threads as BLAS would take where `size` makes that worth while.
-
-    A pool a call, not one kept: a kept pool would be dead, and wait for ever, in a forked worker.
-    """
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(cores, int(limit)) if limit.isdigit() and int(limit) > 0 else cores
-    if threads == 1 or size < 2_000_000:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))

@@ -99,6 +99,13 @@ class Measure:
     """Whether it matters which row goes with which. If not, shuffling pairs tests nothing, and a flag
     `pairing-blind` says so in every score."""
 
+    version: int = 1
+    """Raised whenever the measure gives other values than before: part of the key of every stored score."""
+
+    def identity(self, settings: Mapping[str, Any]) -> list[Any]:
+        """What determines a score by it beside the data, as JSON data."""
+        return [self.name, self.version, dict(settings)]
+
     def prepare(self, x: Any, y: Any, **settings: Any) -> Prepared:
         """Do what depends on each side alone. x: (n, d_a), y: (n, d_b). Raises what `function` raises."""
         known = self.defaults()

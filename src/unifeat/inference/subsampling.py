@@ -18,6 +18,7 @@ from unifeat.inference._permutation_test import find_measure
 from unifeat.inference.permuting import permutations, whole
 from unifeat.progress import track
 
+VERSION = 1  # raised whenever intervals come out otherwise than before
 _LEAST = 8  # pairs: halves of four, which every measure here can score
 _FEW = 40  # below this many pairs, halves are so small that the interval is rough
 # Halves are drawn from random words that no permutation test uses: its permutations start at number 0.

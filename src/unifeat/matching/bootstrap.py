@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unifeat.matching import kernels
-from unifeat.matching.blocks import BlockSums, FeatureSums
-from unifeat.matching.match import csls
-from unifeat.matching.paired import Array
+from unifeat.correlation import kernels
+from unifeat.correlation.block_sums import BlockSums, FeatureSums
+from unifeat.correlation.csls import csls
 from unifeat.progress import track
+from unifeat.store import Form
+from unifeat.vocabulary.paired_codes import Array
 
 Keep = Callable[[pd.DataFrame], Array]
+VERSION = 1  # raised whenever intervals come out otherwise than before
 
 _STREAMS = {"fitted": 2, "heldout": 3}  # keep these draws apart from others made with the study's seed
 _CELLS = 4_000_000  # correlations held at once
@@ -42,6 +45,16 @@ class Bootstrap:
 
     pairs: pd.DataFrame
     facts: dict[str, Any]
+
+
+def _write(found: Bootstrap, folder: Path) -> dict[str, Any]:
+    found.pairs.to_parquet(folder / "intervals.parquet", index=False)
+    return found.facts
+
+
+FORM: Form[Bootstrap] = Form(
+    _write, lambda facts, folder: Bootstrap(pd.read_parquet(folder / "intervals.parquet"), facts)
+)
 
 
 def bootstrap(

@@ -1,29 +1,30 @@
-"""The candidate pairs of two spaces: found on half the documents, read again on the other half. Cached by content."""
+"""The candidate pairs of two spaces: found on half the documents, read again on the other half."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unifeat.codes.aligned import AlignedCodes, align
+from unifeat.codes.align import AlignedCodes, align
 from unifeat.codes.store import CodeStore
+from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
+from unifeat.correlation.correlate import Correlation, correlate
+from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.shifted import ShiftedCodes, shifts
+from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.matching.blocks import MOST_BLOCKS, BlockSums, block_edges, block_sums, read_blocks, write_blocks
-from unifeat.matching.correlation import Correlation, correlate
-from unifeat.matching.match import select
-from unifeat.matching.paired import PairedCodes, in_memory
-from unifeat.matching.pairs import pair_correlation
-from unifeat.matching.quality import hubness, reciprocity
-from unifeat.matching.rotated import RotatedCodes, rotations
-from unifeat.storage import cache_root, key_of, write_json, written_aside
+from unifeat.matching.hubs import hubness, reciprocity
+from unifeat.matching.methods import mutual_over
+from unifeat.store import TABLE, Form, Piece
+from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
 
-VERSION = "candidates/3"
+VERSION = 4  # raised whenever candidates come out otherwise than before
 _HELD = (
     50_000_000  # entries of either side together, 400 MB: reading and aligning them anew costs as much as correlating
 )
@@ -37,7 +38,7 @@ class Candidates:
         table: `feature_a`, `feature_b`, `correlation`, `correlation_heldout`, `cofiring`, `csls`, `count_a`, `count_b`.
         other: the same table made on the other half of the documents, where `correlation_heldout` is r on this one;
             None if nothing is held out.
-        facts: tokens aligned and fitted on, best r of each feature here and in rotated text, how many rotations there
+        facts: tokens aligned and fitted on, best r of each feature here and in shifted text, how many shifts there
             are, hubness and reciprocity.
     """
 
@@ -46,41 +47,34 @@ class Candidates:
     facts: dict[str, Any]
 
 
-def find_candidates(a: CodeStore, b: CodeStore, *, top: int, heldout: bool, documents: int, seed: int) -> Candidates:
-    """Correlate two stores and keep each feature's `top` best partners, both ways.
+def _write(found: Candidates, folder: Path) -> dict[str, Any]:
+    found.table.to_parquet(folder / "candidates.parquet", index=False)
+    if found.other is not None:
+        found.other.to_parquet(folder / "other.parquet", index=False)
+    return found.facts
 
-    Args:
-        top: partners kept a feature.
-        heldout: find them on one half of the documents and report their r on the other half too, and find them
-            again on that half alone; otherwise all documents are fitted on and `correlation_heldout` is NaN.
-        documents: how many documents the text has.
-        seed: which documents are held out, and where the text is rotated.
 
-    Raises:
-        UserError: fewer than two documents to split.
-    """
-    folder = cache_root() / "candidates" / key_of(_settings(VERSION, a, b, top, heldout, seed))
-    if not folder.exists():
-        fit = fitting_documents(documents, seed) if heldout else None
-        found = _find(align(a, b), fit, top, seed)
-        found.facts["share_a"], found.facts["share_b"] = (found.facts["tokens_aligned"] / s.rows for s in (a, b))
-        with written_aside(folder) as aside:
-            aside.mkdir()
-            found.table.to_parquet(aside / "candidates.parquet", index=False)
-            if found.other is not None:
-                found.other.to_parquet(aside / "other.parquet", index=False)
-            write_json(aside / "facts.json", found.facts)
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    other = pd.read_parquet(folder / "other.parquet") if heldout else None
-    return Candidates(pd.read_parquet(folder / "candidates.parquet"), other, facts)
+def _read(facts: dict[str, Any], folder: Path) -> Candidates:
+    other = folder / "other.parquet"
+    return Candidates(
+        pd.read_parquet(folder / "candidates.parquet"), pd.read_parquet(other) if other.exists() else None, facts
+    )
+
+
+_FORM: Form[Candidates] = Form(_write, _read)
 
 
 @dataclass(frozen=True)
-class Rematching:
-    """The candidates of chance: B's text rotated by whole documents, then correlated as in `find_candidates`.
+class Comparison:
+    """Two stores of codes over one text, and how they are compared.
 
     Attributes:
-        top, heldout, documents, seed: as for `find_candidates`, whose fitting documents are the ones rotated.
+        a, b: the stores.
+        top: best partners kept a feature, both ways.
+        heldout: find them on one half of the documents and report their r on the other half too, and find them again
+            on that half alone; otherwise all documents are fitted on and `correlation_heldout` is NaN.
+        documents: how many documents the text has.
+        seed: which documents are held out, and how the text is shifted.
     """
 
     a: CodeStore
@@ -90,78 +84,83 @@ class Rematching:
     documents: int
     seed: int
 
-    def find(self, number: int) -> pd.DataFrame:
-        """The candidates of one rotation.
+    def made_from(self) -> dict[str, Any]:
+        """Everything that determines the candidates, as JSON data."""
+        return {
+            "version": VERSION,
+            "a": self.a.identity,
+            "b": self.b.identity,
+            "top": self.top,
+            "heldout": self.heldout,
+            "documents": self.documents,
+            "seed": self.seed,
+        }
+
+    def candidates(self) -> Unit[Candidates]:
+        """Correlate the stores and keep each feature's best partners.
+
+        Raises (when it is carried out):
+            UserError: fewer than two documents to split.
+        """
+        piece = Piece("candidates", self.made_from(), _FORM, "the candidate pairs")
+        return Unit(piece, partial(_candidates, self), fills_machine=True)
+
+    def halves(self) -> list[AlignedCodes]:
+        """The documents fitted on, and those held out if any are."""
+        codes = align(self.a, self.b)
+        if not self.heldout:
+            return [codes]
+        fit = fitting_documents(self.documents, self.seed)
+        return [codes.only(fit), codes.only(~fit)]
+
+    def block_sums(self, table: pd.DataFrame) -> tuple[BlockSums, BlockSums | None]:
+        """Sums of candidates in blocks of documents, for `bootstrap`: over the half fitted on and the one held out.
+
+        Made whenever they are wanted: stored, they were the largest part of a grid's cache.
+        """
+        sums = [
+            block_sums(
+                half, block_edges(half.document_starts()[1], half.n_rows), table["feature_a"], table["feature_b"]
+            )
+            for half in self.halves()
+        ]
+        return sums[0], sums[1] if self.heldout else None
+
+
+@dataclass(frozen=True)
+class ShiftedComparison:
+    """The candidates of chance: B's text shifted by whole documents, then correlated as in `Comparison`."""
+
+    comparison: Comparison
+
+    def candidates(self, number: int) -> Unit[pd.DataFrame]:
+        """The candidates of one shift: `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, and both counts.
 
         Args:
-            number: which, from 0; `facts["rotations"]` of `find_candidates` says how many there are. The same number
-                is the same document in every pair of spaces over the text, unless its rotation is not allowed there.
+            number: which, from 0; `facts["shifts"]` of the candidates says how many there are. The same number is the
+                same document in every pair of spaces over the text, unless its shift is not allowed there.
 
-        Returns:
-            `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, `count_a`, `count_b`.
-
-        Raises:
-            UserError: fewer than two documents to split, or no such rotation.
+        Raises (when it is carried out):
+            UserError: fewer than two documents to split, or no such shift.
         """
-        settings = _settings(VERSION, self.a, self.b, self.top, self.heldout, self.seed) | {"rotation": number}
-        path = cache_root() / "rematched" / f"{key_of(settings)}.parquet"
-        if not path.exists():
-            codes, by_rows = self._rotated
-            if not 0 <= number < len(by_rows):
-                raise UserError(
-                    f"rotation {number} of the text: there are {len(by_rows)}, numbered from 0, that take every token "
-                    "out of its document; ask for fewer rematches or give more documents"
-                )
-            corr = correlate(RotatedCodes(codes, int(by_rows[number])), top=self.top)
-            with written_aside(path) as aside:
-                _table(corr).to_parquet(aside, index=False)
-        return pd.read_parquet(path)
+        made_from = self.comparison.made_from() | {"shift": number}
+        piece = Piece("shifted-candidates", made_from, TABLE, "the candidate pairs of shifted text")
+        return Unit(piece, partial(self._find, number), fills_machine=True)
+
+    def _find(self, number: int) -> pd.DataFrame:
+        codes, by_rows = self._codes
+        if not 0 <= number < len(by_rows):
+            raise UserError(
+                f"shift {number} of the text: there are {len(by_rows)}, numbered from 0, that take every token "
+                "out of its document; ask for fewer rematches or give more documents"
+            )
+        return _table(correlate(ShiftedCodes(codes, int(by_rows[number])), top=self.comparison.top))
 
     @cached_property
-    def _rotated(self) -> tuple[PairedCodes, NDArray[np.int64]]:
-        """The fitting documents' codes, held in memory where they are few, and by how many rows B can be rotated."""
-        codes = align(self.a, self.b)
-        fitted = codes.only(fitting_documents(self.documents, self.seed)) if self.heldout else codes
-        return in_memory(fitted, _HELD), _rotations(fitted, self.seed)
-
-
-def find_blocks(
-    a: CodeStore, b: CodeStore, found: Candidates, *, top: int, heldout: bool, documents: int, seed: int
-) -> tuple[BlockSums, BlockSums | None]:
-    """Sums of the candidates in blocks of documents, for `bootstrap`: over the half fitted on and the one held out.
-
-    Args:
-        found: what `find_candidates` gave for the same arguments.
-
-    Raises:
-        UserError: fewer than two documents to split.
-    """
-    settings = _settings(VERSION, a, b, top, heldout, seed) | {"blocks": MOST_BLOCKS}
-    folder = cache_root() / "blocks" / key_of(settings)
-    if not folder.exists():
-        codes = align(a, b)
-        fit = fitting_documents(documents, seed) if heldout else None
-        halves = [codes] if fit is None else [codes.only(fit), codes.only(~fit)]
-        with written_aside(folder) as aside:
-            aside.mkdir()
-            for name, half in zip(("fitted", "heldout"), halves, strict=False):
-                edges = block_edges(half.document_starts()[1], half.n_rows)
-                sums = block_sums(half, edges, found.table["feature_a"], found.table["feature_b"])
-                write_blocks(aside / f"{name}.npz", sums)
-    return read_blocks(folder / "fitted.npz"), read_blocks(folder / "heldout.npz") if heldout else None
-
-
-def _settings(version: str, a: CodeStore, b: CodeStore, top: int, heldout: bool, seed: int) -> dict[str, Any]:
-    """Everything that determines the candidates of two stores, as JSON data."""
-    return {
-        "what": version,
-        "a": a.folder.name,
-        "b": b.folder.name,
-        "shards": [[e["sha256"] for e in store.manifest["shards"]] for store in (a, b)],
-        "top": top,
-        "heldout": heldout,
-        "seed": seed,
-    }
+    def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
+        """The fitting documents' codes, held in memory where they are few, and by how many rows B can be shifted."""
+        fitted = self.comparison.halves()[0]
+        return in_memory(fitted, _HELD), _shifts(fitted, self.comparison.seed)
 
 
 def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
@@ -173,6 +172,16 @@ def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
     return fit
 
 
+def _candidates(comparison: Comparison) -> Candidates:
+    codes = align(comparison.a, comparison.b)
+    fit = fitting_documents(comparison.documents, comparison.seed) if comparison.heldout else None
+    found = _find(codes, fit, comparison.top, comparison.seed)
+    found.facts["share_a"], found.facts["share_b"] = (
+        found.facts["tokens_aligned"] / store.rows for store in (comparison.a, comparison.b)
+    )
+    return found
+
+
 def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: int) -> Candidates:
     fitted = codes if fit is None else codes.only(fit)
     corr = correlate(fitted, top=top)
@@ -182,12 +191,12 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
         other = _table(correlate(heldout, top=top))
         other.insert(3, "correlation_heldout", _read_again(fitted, other))
     table.insert(3, "correlation_heldout", _read_again(heldout, table) if fit is not None else np.nan)
-    by_rows = _rotations(fitted, seed)
+    by_rows = _shifts(fitted, seed)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
         "tokens_fitted": fitted.n_rows,
         "tokens_heldout": codes.n_rows - fitted.n_rows,
-        "rotations": len(by_rows),
+        "shifts": len(by_rows),
         "best_r": _best(corr),
         "best_r_shifted": {"a_to_b": [], "b_to_a": []},
         "mutual_shifted_over_0.1": None,
@@ -196,10 +205,10 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
     }
     if len(by_rows):
         # What best partners look like where no token meets its own: the yardstick for every r above.
-        shifted = correlate(RotatedCodes(fitted, int(by_rows[0])), top=1)
+        shifted = correlate(ShiftedCodes(fitted, int(by_rows[0])), top=1)
         chance = shifted.candidates()
         facts["best_r_shifted"] = _best(shifted)
-        facts["mutual_shifted_over_0.1"] = int((select(chance, "mutual") & (chance["correlation"] > 0.1)).sum())
+        facts["mutual_shifted_over_0.1"] = mutual_over(chance, 0.1)
     return Candidates(table, other, facts)
 
 
@@ -210,10 +219,10 @@ def _table(corr: Correlation) -> pd.DataFrame:
     )
 
 
-def _rotations(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
-    """By how many rows B can be rotated, in the order drawn by the seed."""
+def _shifts(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
+    """By how many rows B can be shifted, in the order drawn by the seed."""
     document, start = fitted.document_starts()
-    return start[rotations(document, start, fitted.n_rows, None, seed)]
+    return start[shifts(document, start, fitted.n_rows, None, seed)]
 
 
 def _read_again(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ alike, the block's input tells).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,54 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unifeat.errors import UserError
-from unifeat.models.hooks import HookPoint, stream_before
 from unifeat.models.language import LanguageModel
-from unifeat.models.opening import Opening, opening_tokens
-from unifeat.study import MaskSpec
 from unifeat.text.corpus import Part
 from unifeat.text.windows import Window, cut_windows, tokenize_part
+from unifeat.vocabulary.hook_points import HookPoint, stream_before
+from unifeat.vocabulary.masks import SINK_RATIO, Mask, Masked
+from unifeat.vocabulary.openings import opening_tokens
+from unifeat.vocabulary.places import Places
+from unifeat.vocabulary.windowing import Windowing
 
-SINK_RATIO = 5.0
-MASK = MaskSpec()
 BATCH_TOKENS = 2048  # larger batches are slower on a CPU: their intermediate values leave the cache
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where each row of codes comes from; arrays of shape (rows,), int32, in order of document and character.
-
-    Attributes:
-        document: number of the document in the corpus.
-        char_end: the character of the document at which the token ends.
-        order: 0 for the last token ending there (see `TokenizedPart.order`).
-        token: the token's id in the model's vocabulary.
-    """
-
-    document: NDArray[np.int32]
-    char_end: NDArray[np.int32]
-    order: NDArray[np.int32]
-    token: NDArray[np.int32]
-
-    def __getitem__(self, keep: NDArray[np.bool_]) -> Places:
-        return Places(*(getattr(self, field.name)[keep] for field in fields(self)))
-
-    def __len__(self) -> int:
-        return len(self.document)
-
-
-@dataclass
-class Masked:
-    """How many tokens were read, and how many left out for which reason.
-
-    Attributes:
-        pad: how many of those read are padding. Nothing masks them as such: a study that has pads wants them.
-    """
-
-    read: int = 0
-    special: int = 0
-    first: int = 0
-    sink: int = 0
-    pad: int = 0
 
 
 @dataclass
@@ -116,33 +78,20 @@ def are_sinks(norms: Tensor) -> Tensor:
 
 
 def run_group(
-    model: LanguageModel,
-    parts: list[Part],
-    points: list[HookPoint],
-    *,
-    context: int,
-    bos: Opening,
-    mask: MaskSpec = MASK,
-    limit: int | None = None,
+    model: LanguageModel, parts: list[Part], points: list[HookPoint], windowing: Windowing
 ) -> GroupActivations:
     """Tokenize, window and run a group of text; a pure function of its arguments.
-
-    Args:
-        context: window length in tokens, the opening included.
-        bos: what begins every window: a token, a chat template's tokens, or None.
-        mask: which positions give no rows. An opening gives rows only where special tokens are not masked, and there
-            only at the beginning of a document: anywhere else it has no place of its own in the text.
-        limit: at most so many windows of each document, from its start.
 
     Raises:
         UserError: activations with NaN or Inf, naming model and layer; windows longer than the model takes.
     """
+    context, mask = windowing.context, windowing.mask
     longest = getattr(model.decoder.config, "max_position_embeddings", None)
     if longest is not None and context > longest:
         raise UserError(
             f"model {model.name} takes windows of at most {longest} tokens: lower text.context from {context}"
         )
-    prefix = opening_tokens(bos)
+    prefix = opening_tokens(windowing.opening)
     if len(prefix) >= context:
         raise UserError(
             f"model {model.name}: what begins a window takes {len(prefix)} tokens of its {context}; raise text.context"
@@ -155,7 +104,7 @@ def run_group(
             prefix,
             context,
             at_start=part.start == 0,
-            limit=limit,
+            limit=windowing.limit,
             with_opening=not mask.special,
             pad=None if mask.pads else pad_token(model.tokenizer),
         )
@@ -212,7 +161,7 @@ def _check_vocabulary(model: LanguageModel, cut: list[Window]) -> None:
         )
 
 
-def _places(model: LanguageModel, cut: list[Window], mask: MaskSpec) -> tuple[Places, NDArray[np.bool_], Masked]:
+def _places(model: LanguageModel, cut: list[Window], mask: Mask) -> tuple[Places, NDArray[np.bool_], Masked]:
     """Where each row stands, whether it is kept, and how many positions are not."""
 
     def column(name: str) -> NDArray[np.int32]:

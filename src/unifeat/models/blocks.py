@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unifeat.errors import UserError
+from unifeat.vocabulary.hook_points import HookKind
 
 _ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 _MIXER_NAMES = ("mixer",)  # Mamba: one mixer instead of attention and MLP
@@ -58,7 +60,7 @@ def cut_after(decoder: nn.Module, config: Any, n_layers: int, deepest: int) -> n
     return kept
 
 
-def site_of(block: nn.Module, kind: str) -> Site:
+def site_of(block: nn.Module, kind: HookKind) -> Site:
     """Where the value at a kind of hook point passes.
 
     For `ln2_normalized` it is the norm's input, which `normalised` turns into the value.
@@ -66,20 +68,32 @@ def site_of(block: nn.Module, kind: str) -> Site:
     Raises:
         UserError: the block has no such module.
     """
-    if kind in ("resid_post", "resid_pre"):
-        return Site(block, kind == "resid_pre")
-    if kind == "attn_z":
-        return Site(_child(_child(block, _ATTENTION_NAMES, "attention", kind), _PROJECTIONS, "projection", kind), True)
-    if kind in ("resid_mid", "ln2_normalized"):
-        return Site(_child(block, _MLP_NORMS, "norm before the MLP", kind), True)
-    if kind == "mlp_in":
-        return Site(_child(block, _MLP_INPUTS, "MLP", kind), True)
+    return SITES[kind](block)
+
+
+def _after(block: nn.Module, post_norm: str, names: tuple[str, ...], what: str, kind: HookKind) -> Site:
+    """What a module puts out, as it is added to the stream: after its post-norm where the block has one."""
     if has_post_norms(block):
-        name = "post_attention_layernorm" if kind == "attn_out" else "post_feedforward_layernorm"
-        return Site(getattr(block, name), False)
-    if kind == "attn_out":
-        return Site(_child(block, _ATTENTION_NAMES, "attention", kind), False)
-    return Site(_child(block, _MLP_NAMES, "MLP", kind), False)
+        return Site(getattr(block, post_norm), False)
+    return Site(_child(block, names, what, kind), False)
+
+
+def _heads(block: nn.Module) -> Site:
+    attention = _child(block, _ATTENTION_NAMES, "attention", "attn_z")
+    return Site(_child(attention, _PROJECTIONS, "projection", "attn_z"), True)
+
+
+# Where the value of each kind of hook point passes in a block.
+SITES: dict[HookKind, Callable[[nn.Module], Site]] = {
+    "resid_pre": lambda block: Site(block, True),
+    "attn_z": _heads,
+    "attn_out": lambda block: _after(block, "post_attention_layernorm", _ATTENTION_NAMES, "attention", "attn_out"),
+    "resid_mid": lambda block: Site(_child(block, _MLP_NORMS, "norm before the MLP", "resid_mid"), True),
+    "ln2_normalized": lambda block: Site(_child(block, _MLP_NORMS, "norm before the MLP", "ln2_normalized"), True),
+    "mlp_in": lambda block: Site(_child(block, _MLP_INPUTS, "MLP", "mlp_in"), True),
+    "mlp_out": lambda block: _after(block, "post_feedforward_layernorm", _MLP_NAMES, "MLP", "mlp_out"),
+    "resid_post": lambda block: Site(block, False),
+}
 
 
 def _child(module: nn.Module, names: tuple[str, ...], what: str, kind: str) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 from unifeat.errors import UserError
 from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
 from unifeat.progress import say
-from unifeat.storage import cache_root, sha256_of, written_aside
+from unifeat.store import cache_root, sha256_of, written_aside
 
 
 def converted_folder(gguf: Path, dtype: Any) -> Path:

@@ -16,14 +16,13 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.models.allocator import keep_freed_memory
 from unifeat.models.blocks import cut_after, find_blocks
 from unifeat.models.gguf import converted_folder
-from unifeat.models.hooks import HookPoint, capturing, width_at
-from unifeat.models.opening import bos_of as bos_of
-from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with
-from unifeat.models.placement import resolve_device as resolve_device
+from unifeat.models.hooks import capturing
+from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with, resolve_device
 from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
-from unifeat.models.probe import probe
 from unifeat.models.refusals import cannot_load, check_kind
-from unifeat.storage import key_of, sha256_of
+from unifeat.models.selftest import self_test
+from unifeat.store import key_of, sha256_of
+from unifeat.vocabulary.hook_points import HookPoint, width_at
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -72,16 +71,6 @@ class LanguageModel:
     def width(self, point: HookPoint) -> int:
         """How many values a token has at a hook point."""
         return width_at(self.decoder.config, point.kind)
-
-    def has(self, point: HookPoint) -> bool:
-        """Whether the model can be read at a hook point."""
-        if not 0 <= point.layer < len(self.blocks):
-            return False
-        try:
-            probe(self, [point])
-        except UserError:
-            return False
-        return True
 
     def cut(self, deepest: int) -> None:
         """Drop the blocks deeper than `deepest`."""
@@ -214,7 +203,7 @@ def load_language_model(
         dtype=torch_dtype,
         causal=model if whole else None,
     )
-    probe(loaded, points)
+    self_test(loaded, points)
     return loaded
 
 

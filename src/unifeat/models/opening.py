@@ -7,14 +7,10 @@ after the message is left out: attention is causal, so it changes nothing before
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 from unifeat.errors import UserError
-
-Chat = Literal["none", "user", "assistant", "system"]
-CHATS: tuple[Chat, ...] = get_args(Chat)
-Opening = int | tuple[int, ...] | None
-"""One token, several, or none."""
+from unifeat.vocabulary.openings import Chat, Opening, opening_tokens
 
 # Letters only, so that no template trims, splits or escapes them; every BPE joins a space to a "t" that follows.
 _MESSAGE = "themessagestandshere"
@@ -68,13 +64,6 @@ def opening_of(tokenizer: Any, bos: str | bool, chat: Chat = "none") -> Opening:
     elif bos is False and begins:
         tokens = tokens[1:]
     return tokens or None
-
-
-def opening_tokens(opening: Opening) -> list[int]:
-    """The tokens of an opening, in order."""
-    if opening is None:
-        return []
-    return [opening] if isinstance(opening, int) else list(opening)
 
 
 def describe_opening(tokenizer: Any, opening: Opening, chat: Chat = "none") -> dict[str, Any]:

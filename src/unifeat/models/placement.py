@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unifeat.errors import UserError
-from unifeat.storage import cache_root
+from unifeat.store import cache_root
 
 MAP = "map"
 MaxMemory = Mapping[int | str, int | str]

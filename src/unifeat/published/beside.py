@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from unifeat.matching.match import DIRECTED
-from unifeat.published.preset import PRESETS
+from unifeat.matching.methods import METHODS
+from unifeat.study.presets import PRESETS
 
 if TYPE_CHECKING:
-    from unifeat.results import Run
+    from unifeat.runs.folder import Run
 
 SOURCE = "arxiv-2410.06981"
 COLUMNS = [
@@ -102,7 +102,7 @@ def differences(study: dict[str, Any], models: list[str]) -> list[tuple[str, Any
             ]
         else:
             own_part = study[key]
-            undirected = key == "matching" and own_part["method"] not in DIRECTED
+            undirected = key == "matching" and not METHODS[own_part["method"]].directed
             found += [
                 (f"{key}.{name}", v, own_part[name])
                 for name, v in settings.items()

@@ -22,7 +22,7 @@ from unifeat.report.tables import (
     rows_of,
     subspaces,
 )
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 _CONTROL = " · random words"
 _MOST_COLUMNS = 16

@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any
 
 from unifeat.report.tables import rows_of
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 _SIGNS = {"\n": "↵", "\r": "", "\t": " ", "\u2028": "↵", "\u2029": "↵"}
 

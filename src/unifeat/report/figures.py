@@ -26,7 +26,7 @@ from unifeat.report.tables import (
     rows_of,
     scores_of,
 )
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 COLOURS = {
     "ink": "#1b1d21",

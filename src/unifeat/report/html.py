@@ -15,10 +15,10 @@ import pandas as pd
 from unifeat.report import distributions, figures
 from unifeat.report.categories import of_cell, overview
 from unifeat.report.contexts import contexts, listed_pair
-from unifeat.report.glance import at_a_glance
+from unifeat.report.overview import group_overview
 from unifeat.report.published import published
+from unifeat.report.score_table import score_columns
 from unifeat.report.summary import summary
-from unifeat.report.sure import hubs, score_columns, sure
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,
@@ -36,8 +36,10 @@ from unifeat.report.tables import (
     span,
     study_of,
 )
-from unifeat.results import Run
-from unifeat.storage import write_text
+from unifeat.report.uncertainty import hubs, pair_lines
+from unifeat.runs.folder import Run
+from unifeat.store import write_text
+from unifeat.vocabulary.hook_points import HOOKS
 
 _GLOSSES = {
     "svcca": "Mean canonical correlation of the leading principal components of the paired decoder rows.",
@@ -45,16 +47,6 @@ _GLOSSES = {
     "cka": "Linear centred kernel alignment of the paired decoder rows; unless debiased, inflated where pairs are few.",
 }
 _ONE_COMPONENT = "The first principal components only: the setting under which results were first published."
-_HOOKS = {
-    "resid_pre": "block input",
-    "attn_z": "attention heads",
-    "attn_out": "attention",
-    "resid_mid": "before the MLP’s norm",
-    "ln2_normalized": "normed, unweighted",
-    "mlp_in": "MLP input",
-    "mlp_out": "MLP",
-    "resid_post": "block output",
-}
 
 
 def write_report(run: Run) -> Path:
@@ -88,7 +80,7 @@ def render(run: Run) -> str:
         "summary": summary(run),
         "headline": _headline(run),
         "spaces": run.info["spaces"],
-        "hooks": _HOOKS,
+        "hooks": {kind: hook.label for kind, hook in HOOKS.items()},
         "alignment": _alignment(run),
         "grids": [_grid(run, pair, drawn) for pair in group_pairs(run)],
         "cells": _cells(run, drawn),
@@ -102,7 +94,7 @@ def render(run: Run) -> str:
         "used": run.scores["details"].str.contains("dims_a").any(),
         "intervals": bool(run.scores["ci_low"].notna().any()),
         "heldout_scores": bool(run.scores["score_heldout"].notna().any()),
-        "glance": dict(zip(("measures", "lines"), at_a_glance(run), strict=True)),
+        "groups_overview": dict(zip(("measures", "lines"), group_overview(run), strict=True)),
         "rematches": study.get("inference", {}).get("rematches"),
         "level": study.get("inference", {}).get("level", 0.95),
         "permutations": study.get("inference", {}).get("permutations"),
@@ -203,7 +195,7 @@ def _cells(run: Run, drawn: dict[str, Any]) -> list[dict[str, Any]]:
                 "facts": cell,
                 "dropped": sorted(cell.dropped.items(), key=lambda item: -item[1]),
                 "known": known,
-                "sure": sure(cell),
+                "uncertainty": pair_lines(cell),
                 "hubs": hubs(cell),
                 "categories": of_cell(run, cell),
                 "drawn": min(limit, known),

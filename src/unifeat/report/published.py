@@ -22,7 +22,7 @@ from unifeat.report.tables import (
     rows_of,
     study_of,
 )
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 _CELL = ["space_a", "space_b", "subspace"]
 _METRICS = {"svcca": "SVCCA", "rsa": "RSA"}

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from unifeat.matching.methods import mutual_over
 from unifeat.report.tables import SIGNIFICANT, cells, decimal, percent, richest, role, study_of
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 _FOUND = {
     "mutual": "have a mutual best partner in",
@@ -60,13 +61,10 @@ def _control_sentence(run: Run, best: pd.Series) -> str:
     if chance is None or pd.isna(chance):
         return ""
     candidates = run.space_pair(best["space_a"], best["space_b"]).dropna(subset=["correlation"])
-    ordered = candidates.sort_values(
-        ["correlation", "feature_a", "feature_b"], ascending=[False, True, True], kind="stable"
-    )
-    mutual = ~ordered.duplicated("feature_a") & ~ordered.duplicated("feature_b") & (ordered["correlation"] > 0.1)
-    reach = "reaches" if mutual.sum() == 1 else "reach"
+    mutual = mutual_over(candidates, 0.1)
+    reach = "reaches" if mutual == 1 else "reach"
     return (
-        f"Before any filter, {_count(int(mutual.sum()), 'mutual pair')} of these two spaces {reach} r > 0.1; with the "
+        f"Before any filter, {_count(mutual, 'mutual pair')} of these two spaces {reach} r > 0.1; with the "
         f"text of one side shifted, so that no token meets its own counterpart, {int(chance):,} "
         f"{'does' if chance == 1 else 'do'}."
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from unifeat.errors import UserError
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 SIGNIFICANT = 0.05  # q below this is marked
 

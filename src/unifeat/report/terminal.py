@@ -12,8 +12,8 @@ from rich.text import Text
 
 from unifeat.report.categories import of_cell
 from unifeat.report.contexts import visible
-from unifeat.report.glance import at_a_glance
-from unifeat.report.sure import score_columns
+from unifeat.report.overview import group_overview
+from unifeat.report.score_table import score_columns
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,
@@ -32,7 +32,7 @@ from unifeat.report.tables import (
     scores_of,
     span,
 )
-from unifeat.results import Run
+from unifeat.runs.folder import Run
 
 _LISTED = 20  # pairs listed of two spaces
 _LONGEST = 15  # rows of a list that stands for a grid too wide for the terminal
@@ -75,7 +75,7 @@ def _show_run(console: Console, run: Run) -> None:
         heldout = f", {span(own['tokens_heldout'])} held out" if own["tokens_heldout"].any() else ""
         console.print(f"{' × '.join(groups)}: {span(own['tokens_aligned'])} tokens in both ({shares})")
         console.print(f"  pairs found on {span(own['tokens_fitted'])}{heldout}")
-    _glance(console, run)
+    _overview(console, run)
     ordinary = [groups for groups in group_pairs(run) if not role(run, groups)]
     for groups in ordinary or group_pairs(run):
         console.print(Text(f"\n{groups[0]} (down) × {groups[1]} (across)", style="bold"))
@@ -87,9 +87,9 @@ def _show_run(console: Console, run: Run) -> None:
     console.print(Text(f"\n{marked}", style="dim"))
 
 
-def _glance(console: Console, run: Run) -> None:
+def _overview(console: Console, run: Run) -> None:
     """One line for each two groups of spaces, controls and ceilings among them."""
-    ways, lines = at_a_glance(run)
+    ways, lines = group_overview(run)
     if len(lines) == 1 and lines[0].kept_shifted == "–":
         return
     console.print(Text("\nat a glance: ranges over the layers; scores corrected for chance", style="dim"))

@@ -9,20 +9,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.storage import cache_root, key_of, written_aside
+from unifeat.store import Form, Piece
 from unifeat.text.sources import find_source, read_documents, source_stamp
 
-GROUP_CHARACTERS = 65_536  # about 16,000 tokens: a shard is a few megabytes and a few seconds of work
-PART_CHARACTERS = 65_536  # a longer document is cut, so that no unit of work grows with the text
+VERSION = 2  # raised whenever the same source gives other documents than before
 _SCHEMA = pa.schema([("document", pa.int32()), ("start", pa.int32()), ("text", pa.string())])
+
+
+class Cut(NamedTuple):
+    """How text is cut into units of work.
+
+    Attributes:
+        group: characters from which on a group of documents is full: about 16,000 tokens, so that a shard of codes is a
+            few megabytes and a few seconds of work.
+        part: characters above which a document is cut, so that no unit of work grows with the text.
+    """
+
+    group: int = 65_536
+    part: int = 65_536
+
+
+USUAL_CUT = Cut()
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ class Corpus:
         digest: SHA-256 over the documents themselves; two sources with the same text share all later work.
         documents, characters, groups: how many there are.
         budget_tokens: tokens counted by the tokenizer the budget refers to, or None for a document budget.
+        cut: how it is cut into groups and parts.
     """
 
     path: Path
@@ -51,21 +68,7 @@ class Corpus:
     characters: int
     groups: int
     budget_tokens: int | None
-
-    @classmethod
-    def open(cls, path: Path) -> Corpus:
-        """Open a corpus file written by `build_corpus`."""
-        file = pq.ParquetFile(path)
-        meta = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
-        tokens = int(meta["budget_tokens"])
-        return cls(
-            path,
-            meta["digest"],
-            int(meta["documents"]),
-            int(meta["characters"]),
-            file.metadata.num_row_groups,
-            tokens if tokens >= 0 else None,
-        )
+    cut: Cut = USUAL_CUT
 
     def parts(self, group: int) -> list[Part]:
         """The parts of one group, in document order."""
@@ -124,6 +127,7 @@ def build_corpus(
     field: str = "text",
     split: str = "train",
     config: str | None = None,
+    cut: Cut = USUAL_CUT,
 ) -> Corpus:
     """Choose documents from a source up to a budget and store them in the cache; a later call finds them there.
 
@@ -139,8 +143,8 @@ def build_corpus(
         UserError: no source, no text in it, or fewer documents than `skip`.
     """
     found = find_source(source)
-    settings: dict[str, Any] = {
-        "what": "corpus/1",
+    made_from: dict[str, Any] = {
+        "version": VERSION,
         "source": source_stamp(found),
         "field": field,
         "split": split,
@@ -148,13 +152,25 @@ def build_corpus(
         "skip": skip,
         "documents": documents,
         "tokens": [tokens, tokenizer_digest] if tokens is not None else None,
-        "cut": [GROUP_CHARACTERS, PART_CHARACTERS],
+        "cut": list(cut),
     }
-    path = cache_root() / "text" / f"{key_of(settings)}.parquet"
-    if not path.exists():
-        chosen = _choose(read_documents(found, field, split, config), skip, documents, tokens, count_tokens)
-        _write(path, chosen, source, skip)
-    return Corpus.open(path)
+
+    def choose() -> _Chosen:
+        texts = read_documents(found, field, split, config)
+        return _Chosen(_choose(texts, skip, documents, tokens, count_tokens), cut, source, skip)
+
+    form: Form[Any] = Form(_write, partial(_read, cut))
+    corpus: Corpus = Unit(Piece("text", made_from, form, "the text"), choose).result()
+    return corpus
+
+
+class _Chosen(NamedTuple):
+    """Documents on their way to the disk, each with its number of tokens."""
+
+    documents: Iterator[tuple[str, int]]
+    cut: Cut
+    source: str
+    skip: int
 
 
 def _choose(
@@ -177,33 +193,40 @@ def _choose(
         yield text, cost
 
 
-def _write(path: Path, chosen: Iterator[tuple[str, int]], source: str, skip: int) -> None:
+def _read(cut: Cut, facts: dict[str, Any], folder: Path) -> Corpus:
+    return Corpus(folder / "text.parquet", cut=cut, **facts)
+
+
+def _write(chosen: _Chosen, folder: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
-    counts = {"documents": 0, "characters": 0, "budget_tokens": -1}
-    with written_aside(path) as aside:
-        with pq.ParquetWriter(aside, _SCHEMA, compression="zstd") as writer:
-            rows: list[dict[str, Any]] = []
-            size = 0
-            for number, (text, cost) in enumerate(chosen):
-                digest.update(len(text).to_bytes(8, "little") + text.encode("utf-8", "surrogatepass"))
-                counts["documents"] += 1
-                counts["characters"] += len(text)
-                if cost >= 0:
-                    counts["budget_tokens"] = max(counts["budget_tokens"], 0) + cost
-                for start in _cuts(text):
-                    piece = text[start : start + PART_CHARACTERS] if len(text) > PART_CHARACTERS else text
-                    rows.append({"document": number, "start": start, "text": piece})
-                    size += len(piece)
-                    if size >= GROUP_CHARACTERS:
-                        writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-                        rows, size = [], 0
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-            writer.add_key_value_metadata({"digest": digest.hexdigest(), **{k: str(v) for k, v in counts.items()}})
-        if counts["documents"] == 0:
-            after = f" after skipping {skip}" if skip else ""
-            raise UserError(f"text source {source} holds no text{after}: every document is blank or there is none")
-
-
-def _cuts(text: str) -> range:
-    return range(0, max(len(text), 1), PART_CHARACTERS)
+    documents = characters = groups = 0
+    budget: int | None = None
+    with pq.ParquetWriter(folder / "text.parquet", _SCHEMA, compression="zstd") as writer:
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for number, (text, cost) in enumerate(chosen.documents):
+            digest.update(len(text).to_bytes(8, "little") + text.encode("utf-8", "surrogatepass"))
+            documents += 1
+            characters += len(text)
+            if cost >= 0:
+                budget = (budget or 0) + cost
+            for start in range(0, max(len(text), 1), chosen.cut.part):
+                piece = text[start : start + chosen.cut.part] if len(text) > chosen.cut.part else text
+                rows.append({"document": number, "start": start, "text": piece})
+                size += len(piece)
+                if size >= chosen.cut.group:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+                    rows, size, groups = [], 0, groups + 1
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+            groups += 1
+    if not documents:
+        after = f" after skipping {chosen.skip}" if chosen.skip else ""
+        raise UserError(f"text source {chosen.source} holds no text{after}: every document is blank or there is none")
+    return {
+        "digest": digest.hexdigest(),
+        "documents": documents,
+        "characters": characters,
+        "groups": groups,
+        "budget_tokens": budget,
+    }

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from unifeat.errors import UserError
-from unifeat.storage import file_stamp
+from unifeat.store import file_stamp
+from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
-LOCAL_SUFFIXES = (".txt", ".jsonl", ".jsonl.zst", ".parquet")
+SHIPPED_TEXT = Path(__file__).with_name("alice.txt")  # Carroll 1865, chapters I to III; public domain
 
 
 def find_source(source: str) -> list[Path] | str:

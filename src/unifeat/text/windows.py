@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unifeat.text.corpus import Part
+from unifeat.text.corpus import Corpus, Part
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,24 @@ def tokenize_part(tokenizer: Any, part: Part) -> TokenizedPart:
     # Ends never go back: a tokenizer that trims spaces off a token reports an earlier end for it.
     char_end = (np.maximum.accumulate(ends) + part.start).astype(np.int32) if len(ends) else ends.astype(np.int32)
     return TokenizedPart(part.document, token, char_end, _order_from_the_end(char_end))
+
+
+def first_parts(corpus: Corpus, tokenizer: Any, tokens: int, first_document: int = 0) -> list[Part]:
+    """The first parts from a document on, the last of them cut, that hold at most so many tokens."""
+    parts: list[Part] = []
+    for group in range(corpus.groups):
+        if corpus.group_documents[group][1] < first_document:
+            continue
+        for part in corpus.parts(group):
+            if part.document < first_document:
+                continue
+            tokenized = tokenize_part(tokenizer, part)
+            if len(tokenized.token) > tokens:
+                end = int(tokenized.char_end[tokens - 1]) - part.start if tokens else 0
+                return [*parts, Part(part.document, part.start, part.text[:end])] if end else parts
+            parts.append(part)
+            tokens -= len(tokenized.token)
+    return parts
 
 
 def windows(part: TokenizedPart, body: int) -> list[slice]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tiny import saelens
 from unifeat.models.hooks import HookPoint
-from unifeat.models.training.architectures import SparseJumpReLU
-from unifeat.models.training.trainers import Job, made_so_far, make_trainer
-from unifeat.study import TextSpec, TrainSpec
+from unifeat.saes.training.architectures import SparseJumpReLU
+from unifeat.saes.training.trainers import Job, made_so_far, make_trainer
+from unifeat.study.spec import TextSpec, TrainSpec
 
 D_IN, D_SAE, K, TOKENS = 24, 80, 5, 64
 AUXILIARY, L0_COEFFICIENT = 0.7, 3.0

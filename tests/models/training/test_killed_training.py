@@ -19,15 +19,15 @@ import torch
 import yaml
 
 from tiny import sentences, write_text
-from unifeat.models.saes import load_sae
-from unifeat.models.training import Checkpoints
-from unifeat.storage import cache_root
-from unifeat.study import load_study
-from unifeat.train_study import train
+from unifeat.saes import load_sae
+from unifeat.saes.training import Checkpoints
+from unifeat.store import cache_root
+from unifeat.study.read import load_study
+from unifeat.pipeline.train import train
 
 SCRIPT = """
 import sys
-from unifeat.models.training import checkpoints
+from unifeat.saes.training import checkpoints
 checkpoints.INTERVAL_S = 0.05
 from unifeat.text import corpus
 corpus.GROUP_CHARACTERS = 4000
@@ -134,7 +134,7 @@ def test_killed_while_it_writes_a_checkpoint(study: Path, tmp_path: Path, monkey
     class Killed(BaseException):
         pass
 
-    monkeypatch.setattr("unifeat.models.training.checkpoints.INTERVAL_S", 0.0)
+    monkeypatch.setattr("unifeat.saes.training.checkpoints.INTERVAL_S", 0.0)
     spec = load_study(study)
     spec = spec.model_copy(
         update={"spaces": spec.spaces[:1], "train": spec.train.model_copy(update={"tokens": 128 * 12})}
@@ -153,7 +153,7 @@ def test_killed_while_it_writes_a_checkpoint(study: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", save)
-        patch.setattr("unifeat.storage.remove", lambda path: None)  # a killed process tidies nothing up
+        patch.setattr("unifeat.store.remove", lambda path: None)  # a killed process tidies nothing up
         with pytest.raises(Killed):
             train(spec)
     (path,) = checkpoint_files()
@@ -184,7 +184,7 @@ class TestFound:
         assert Checkpoints(tmp_path, ["a", "b"]).load() is None
 
     def test_a_setting_that_matters_begins_anew(self, study: Path, monkeypatch: pytest.MonkeyPatch):
-        from unifeat.train_study import _missing
+        from unifeat.pipeline.train import _missing
 
         spec = load_study(study)
         key = _missing(spec, None)["tiny"][0].key
@@ -197,7 +197,7 @@ class TestFound:
 
 def test_killed_at_the_end_of_a_block(study: Path, monkeypatch: pytest.MonkeyPatch):
     """The last checkpoint then stands where a block has nothing left to give, while the result is measured."""
-    from unifeat.models.training import run
+    from unifeat.saes.training import run
 
     settings = yaml.safe_load(study.read_text())
     settings |= {"spaces": settings["spaces"][:1], "compare": [["topk", "topk"]]}

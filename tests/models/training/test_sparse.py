@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tiny import saelens
 from unifeat.models.hooks import HookPoint
-from unifeat.models.training.architectures import SparseBatchTopK, SparseMatryoshka, SparseTopK
-from unifeat.models.training.sparse import Active
-from unifeat.models.training.trainers import Job, made_so_far, make_trainer
-from unifeat.study import TextSpec, TrainSpec
+from unifeat.saes.training.architectures import SparseBatchTopK, SparseMatryoshka, SparseTopK
+from unifeat.saes.training.sparse import Active
+from unifeat.saes.training.trainers import Job, made_so_far, make_trainer
+from unifeat.study.spec import TextSpec, TrainSpec
 
 D_IN, D_SAE, K, TOKENS = 24, 80, 5, 64
 CASES = ["topk", "batchtopk", "matryoshka"]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tiny import sentences, write_text
-from unifeat.models.training import checkpoints
-from unifeat.report.trained import print_trained, trained_table
-from unifeat.storage import cache_root
-from unifeat.study import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
-from unifeat.train_study import train
+from unifeat.saes.training import checkpoints
+from unifeat.report.terminal_training import print_trained, trained_table
+from unifeat.store import cache_root
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
+from unifeat.pipeline.train import train
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def study(tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The layers of each run of the model over a group."""
-    from unifeat.models.training import activations
+    from unifeat.saes.training import activations
 
     runs: list[list[int]] = []
     inner = activations.run_group
@@ -124,7 +124,7 @@ def test_sinks_are_told_by_the_stream_behind_a_norm_too(tmp_path: Path, model_fo
     from unifeat.models.activations import run_group
     from unifeat.models.hooks import HookPoint
     from unifeat.models.language import load_language_model
-    from unifeat.models.training import ActivationSource
+    from unifeat.saes.training import ActivationSource
     from unifeat.text.corpus import build_corpus
 
     text = str(write_text(tmp_path, sentences(20, seed=4)))

@@ -12,8 +12,8 @@ from tiny import write_text
 from unifeat.errors import UserError
 from unifeat.models.activations import GroupActivations, Masked, Places
 from unifeat.models.hooks import HookPoint
-from unifeat.models.training.activations import ActivationSource
-from unifeat.models.training.stream import ActivationStream, heldout_rows
+from unifeat.saes.training.activations import ActivationSource
+from unifeat.saes.training.stream import ActivationStream, heldout_rows
 from unifeat.text.corpus import Corpus, build_corpus
 
 FIRST, SECOND = POINTS = [HookPoint(0), HookPoint(1)]
@@ -47,7 +47,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         values = {point: rows if point == FIRST else other for point in points}
         return GroupActivations(Places(document, none, none, none), values, Masked())
 
-    monkeypatch.setattr("unifeat.models.training.activations.run_group", run)
+    monkeypatch.setattr("unifeat.saes.training.activations.run_group", run)
     return runs
 
 
@@ -172,7 +172,7 @@ def test_what_is_stored_is_not_run_again(stream: Any, runs: list[list[int]]):
 def test_another_point_runs_the_model_for_itself_only(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[list[HookPoint]] = []
     source(corpus, tmp_path, [FIRST]).group(0)
-    from unifeat.models.training import activations
+    from unifeat.saes.training import activations
 
     inner = activations.run_group
     monkeypatch.setattr(

@@ -14,13 +14,13 @@ from tiny import saelens, sentences, write_text
 from unifeat.models.activations import run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
-from unifeat.models.saes import load_sae
-from unifeat.models.splice import measure_loss
-from unifeat.models.training import Job
-from unifeat.models.training.trainers import made_so_far, make_trainer, restore, state_of
-from unifeat.study import ModelSpec, SpacesSpec, Study, TextSpec, TrainOverride, TrainSpec
+from unifeat.saes import load_sae
+from unifeat.saes.checking.loss import measure_loss
+from unifeat.saes.training import Job
+from unifeat.saes.training.trainers import made_so_far, make_trainer, restore, state_of
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainOverride, TrainSpec
 from unifeat.text.corpus import Part
-from unifeat.train_study import train
+from unifeat.pipeline.train import train
 
 SAVED_AS = {
     "topk": "topk",
@@ -85,7 +85,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[...
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNIFEAT_CACHE", str(folder / "cache"))
         runs: list[int] = []
-        from unifeat.models.training import activations
+        from unifeat.saes.training import activations
 
         inner = activations.run_group
         patch.setattr(activations, "run_group", lambda *args, **kw: runs.append(1) or inner(*args, **kw))

@@ -16,15 +16,15 @@ from unifeat.errors import UserError
 from unifeat.models.activations import GroupActivations, Masked, Places, run_group
 from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model
-from unifeat.models.quality import measure_quality
-from unifeat.models.saes import decoder_rows, load_sae
-from unifeat.models.splice import Loss
-from unifeat.models.training import ActivationSource, Checkpoints, Job, train_saes
-from unifeat.models.training.card import cast
+from unifeat.saes.quality import measure_quality
+from unifeat.saes import decoder_rows, load_sae
+from unifeat.saes.checking.loss import Loss
+from unifeat.saes.training import ActivationSource, Checkpoints, Job, train_saes
+from unifeat.saes.training.card import cast
 from unifeat.progress import set_mode
-from unifeat.study import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
 from unifeat.text.corpus import build_corpus
-from unifeat.train_study import train, training_corpus
+from unifeat.pipeline.train import train, training_corpus
 
 NO_LOSS = Loss(1.0, 1.0, 2.0, 0)
 D_SAE, K, LAYERS = 96, 6, [0, 2]
@@ -227,7 +227,7 @@ class TestQuick:
         def broken(*_: Any) -> None:
             raise UserError("no")
 
-        monkeypatch.setattr("unifeat.models.training.card.model_card", broken)
+        monkeypatch.setattr("unifeat.saes.training.card.model_card", broken)
         with pytest.raises(UserError, match="no"):
             train(study, tmp_path / "out")
         assert list((tmp_path / "out").iterdir()) == []
@@ -247,13 +247,13 @@ def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pyt
         document = torch.tensor([part.document for part in parts], dtype=torch.int32).repeat_interleave(n).numpy()
         return GroupActivations(Places(document, none, none, none), {points[0]: 7 * (codes @ planted + mean)}, Masked())
 
-    monkeypatch.setattr("unifeat.models.training.activations.run_group", run)
+    monkeypatch.setattr("unifeat.saes.training.activations.run_group", run)
     corpus = build_corpus(str(text), documents=None, tokens=None, count_tokens=len, tokenizer_digest="")
     spec = TrainSpec(
         text=TextSpec(source=str(text)), features=64, k=3, tokens=100_000, batch=256, buffer=8000, heldout_documents=4
     )
     point = HookPoint(0)
-    monkeypatch.setattr("unifeat.models.training.run.measure_losses", lambda _, saes, *__: dict.fromkeys(saes, NO_LOSS))
+    monkeypatch.setattr("unifeat.saes.training.run.measure_losses", lambda _, saes, *__: dict.fromkeys(saes, NO_LOSS))
     (trained,) = train_saes(
         ActivationSource(corpus, {}, [point], 128, None, tmp_path / "activations", load=lambda: None),  # type: ignore[arg-type, return-value]
         [Job(point, tmp_path / "sae", spec, seed=0)],

@@ -1,0 +1,79 @@
+"""The tokens that activate each feature most."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.codes.shard import Shard
+from unifeat.codes.store import CodeStore
+from unifeat.engine import Unit
+from unifeat.progress import track
+from unifeat.store import TABLE, Piece
+
+VERSION = 1  # raised whenever the same codes give another table than before
+COLUMNS = ["feature", "rank", "activation", "document", "char_end", "token"]
+
+
+def top_unit(store: CodeStore, n: int) -> Unit[pd.DataFrame]:
+    """`top_activations` as a unit of work."""
+    made_from = {"version": VERSION, "codes": store.identity, "n": n}
+    piece = Piece("top-activations", made_from, TABLE, "the strongest activations")
+    return Unit(piece, partial(top_activations, store, n), fills_machine=True)
+
+
+def top_activations(store: CodeStore, n: int) -> pd.DataFrame:
+    """The `n` strongest activations of each feature, one row each, strongest first; ties to the earlier token.
+
+    Memory is that of the result and one shard.
+
+    Returns:
+        Columns `feature`, `rank` (from 0), `activation`, `document`, `char_end`, `token` (id).
+    """
+    held = pd.DataFrame({column: [] for column in ("feature", "activation", "document", "char_end", "token")})
+    floor = np.full(store.features, -np.inf, np.float32)  # the n-th best so far: weaker ones need no sorting
+    with track("finding the strongest activations", store.n_shards, unit="shards") as advance:
+        for shard in store.shards():
+            new = _above(floor, shard)
+            both = pd.concat([held, new], ignore_index=True) if len(held) else new
+            # A stable sort keeps text order among equals, since shards come in text order.
+            both = both.sort_values(["feature", "activation"], ascending=[True, False], kind="stable")
+            rank = both.groupby("feature", sort=False).cumcount()
+            held = both[rank < n]
+            last = held[rank[rank < n] == n - 1]
+            floor[last["feature"]] = last["activation"]
+            advance(1)
+    held = held.assign(rank=held.groupby("feature", sort=False).cumcount()).reset_index(drop=True)
+    return held[COLUMNS].astype(
+        {"feature": "int32", "rank": "int32", "document": "int32", "char_end": "int32", "token": "int32"}
+    )
+
+
+def _above(floor: NDArray[np.float32], shard: Shard) -> pd.DataFrame:
+    """The activations of a shard that are stronger than their feature's floor, in text order."""
+    strong = np.flatnonzero(np.asarray(shard.value) > floor[shard.feature])
+    row = np.searchsorted(shard.indptr, strong, side="right") - 1
+    return pd.DataFrame(
+        {
+            "feature": shard.feature[strong],
+            "activation": shard.value[strong],
+            "document": shard.places.document[row],
+            "char_end": shard.places.char_end[row],
+            "token": shard.places.token[row],
+        }
+    )
+
+
+def top_token_texts(tops: pd.DataFrame, tokenizer: Any, n: int) -> dict[int, list[str]]:
+    """For each feature the texts of its `n` strongest tokens, each decoded on its own."""
+    strongest = tops[tops["rank"] < n]
+    texts = {token: tokenizer.decode([token]) for token in strongest["token"].unique()}
+    tokens = strongest.groupby("feature", sort=False)["token"].agg(list)
+    return {
+        int(feature): [texts[token] for token in own]
+        for feature, own in zip(tokens.index.to_numpy(), tokens, strict=True)
+    }

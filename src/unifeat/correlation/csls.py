@@ -1,0 +1,42 @@
+"""CSLS: correlations less what hubs give to everyone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+def csls(a: Ids, b: Ids, r: Values, top: int | None = None) -> Values:
+    """Cross-domain similarity local scaling (Lample et al. 2018, arXiv 1710.04087): r less what either side's
+    neighbourhood gives to anyone, so that hubs lose their head start.
+
+        2 r − mean r of a's best partners − mean r of b's best partners
+
+    Args:
+        a, b: (pairs,) feature ids; each pair at most once.
+        r: (pairs,) correlations, NaN where there is none.
+        top: partners in a neighbourhood: the best so many of the pairs given; all of them if None. For candidates of
+            `correlate`, before any filter, its `top` best are just the ones it listed.
+
+    Returns:
+        (pairs,) float64, rounded to 1e-12 as r is, so that what is equal on paper ties.
+    """
+    return np.round(2 * r - _neighbourhood(a, r, top) - _neighbourhood(b, r, top), 12)
+
+
+def _neighbourhood(one: Ids, r: Values, top: int | None) -> Values:
+    """For each pair the mean of the `top` largest r that its `one` has."""
+    order = np.lexsort((-r, one))  # NaN last
+    ids, first, row = np.unique(one[order], return_index=True, return_inverse=True)
+    rank = np.arange(len(order)) - first[row]
+    near = ~np.isnan(r[order]) & (rank < (len(order) if top is None else top))
+    total = np.bincount(row[near], weights=r[order][near], minlength=len(ids))
+    number = np.bincount(row[near], minlength=len(ids))
+    mean = np.full(len(ids), np.nan)
+    np.divide(total, number, out=mean, where=number > 0)
+    back = np.empty(len(r))
+    back[order] = mean[row]
+    return back

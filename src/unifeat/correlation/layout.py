@@ -1,0 +1,168 @@
+"""Codes laid out for the kernels, by all threads at once: rows of B as records, entries of A feature by feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unifeat.correlation import kernels
+from unifeat.correlation.kernels import Columns, Records
+from unifeat.correlation.moments import Profile
+from unifeat.threads import Team
+from unifeat.vocabulary.paired_codes import Array, ChunkPair, PairedCodes, normal_chunks, row_slice
+
+_MOST_LINES = 12  # a longer record is fetched by the processor's own streams once it is being read
+MOST_ENTRIES = 1 << 30  # laid out at once: record addresses are 32-bit word numbers
+
+
+def aligned(shape: int | tuple[int, ...], dtype: Any = np.float64, fill: float | None = None) -> Array:
+    """An array that starts on a cache line: vector instructions over it run a quarter faster."""
+    size, kind = int(np.prod(shape)), np.dtype(dtype)
+    room = np.empty(size * kind.itemsize + 64, np.uint8)
+    skip = -room.ctypes.data % 64
+    array = room[skip : skip + size * kind.itemsize].view(kind).reshape(shape)
+    if fill is not None:
+        array.fill(fill)
+    return array
+
+
+class _Piece(NamedTuple):
+    chunk: int
+    first: int  # row of the chunk
+    last: int
+
+
+def groups(paired: PairedCodes, dtype: Any, a: Profile, b: Profile, limit: int) -> Iterator[list[ChunkPair]]:
+    """Consecutive chunks together, as many as have `limit` entries; a larger chunk alone, cut into pieces."""
+    limit = min(limit, MOST_ENTRIES)
+    group: list[ChunkPair] = []
+    held = 0
+    for pair in normal_chunks(paired, dtype):
+        size = sum(codes.entries for codes in pair) + pair[0].rows * (a.dense + b.dense + 1)
+        if group and held + size > limit:
+            yield group
+            group, held = [], 0
+        if size <= limit:
+            group.append(pair)
+            held += size
+        else:
+            edges = np.linspace(0, pair[0].rows, min(-(-size // limit), pair[0].rows) + 1).astype(int).tolist()
+            for low, high in pairwise(edges):
+                yield [(row_slice(pair[0], low, high), row_slice(pair[1], low, high))]
+    if group:
+        yield group
+
+
+class Outline(NamedTuple):
+    """Where everything of a group of chunks will lie. Blocks share it, so it is measured once."""
+
+    start: Array  # (rows,) uint32, the word at which each row's record starts
+    words: int
+    entries: Array  # (parts, varying features of A) int64, entries that each part of the rows adds to a column
+
+
+def outline(chunks: list[ChunkPair], a: Profile, b: Profile, dtype: Any, team: Team) -> Outline:
+    """Measure a group."""
+    bounds = _row_bounds(chunks)
+    parts = _parts(bounds, team.threads)
+    words = np.empty(bounds[-1], np.int64)
+    count = np.zeros((len(parts), a.varying), np.int64)
+    per_word = _per_word(b, dtype)
+
+    def measure(part: int) -> None:
+        for c, first, last in parts[part]:
+            codes_a, codes_b = chunks[c]
+            out = words[bounds[c] : bounds[c + 1]]
+            kernels.record_words(*codes_b, b.rank, b.dense, per_word, first, last, out)
+            kernels.count_columns(*codes_a, a.rank, a.dense, first, last, count[part])
+
+    team.each(measure, list(range(len(parts))))
+    ends = np.cumsum(words)
+    return Outline((ends - words).astype(np.uint32), int(ends[-1]), count)
+
+
+def records(chunks: list[ChunkPair], plan: Outline, profile: Profile, dtype: Any, team: Team) -> Records:
+    """The rows of B as records."""
+    bounds = _row_bounds(chunks)
+    values = aligned(plan.words, dtype)
+    per_word = _per_word(profile, dtype)
+    ids = values.view(f"u{values.itemsize // per_word}")
+
+    def fill(pieces: list[_Piece]) -> None:
+        for c, first, last in pieces:
+            where = plan.start[bounds[c] : bounds[c + 1]]
+            kernels.fill_records(*chunks[c][1], profile.rank, profile.shift, where, first, last, values, ids)
+
+    team.each(fill, _parts(bounds, team.threads))
+    lines = min(values.nbytes // (64 * bounds[-1]) + 1, _MOST_LINES)
+    return Records(values, ids, (0,) * per_word, profile.dense, lines)
+
+
+def columns(chunks: list[ChunkPair], plan: Outline, profile: Profile, low: int, high: int, team: Team) -> Columns:
+    """The entries of A at ranks low:high, feature by feature, with the addresses of their rows' records."""
+    bounds = _row_bounds(chunks)
+    parts = _parts(bounds, team.threads)
+    count = plan.entries[:, low:high]
+    column = np.zeros(high - low + 1, np.int64)
+    np.cumsum(count.sum(axis=0), out=column[1:])
+    # Each part writes behind the parts before it, so a column is in row order whoever wrote it.
+    cursor = column[:-1] + np.cumsum(count, axis=0) - count
+    dtype = chunks[0][0].value.dtype
+    word, value = np.empty(column[-1], np.uint32), np.empty(column[-1], dtype)
+    low_part = np.empty(column[max(min(profile.dense, high) - low, 0)], dtype)
+
+    def fill(part: int) -> None:
+        for c, first, last in parts[part]:
+            where = plan.start[bounds[c] : bounds[c + 1]]
+            kernels.fill_columns(
+                *chunks[c][0],
+                profile.rank,
+                profile.shift,
+                where,
+                low,
+                high,
+                first,
+                last,
+                cursor[part],
+                word,
+                value,
+                low_part,
+            )
+
+    team.each(fill, list(range(len(parts))))
+    return Columns(column, word, value, low_part)
+
+
+def _per_word(profile: Profile, dtype: Any) -> int:
+    """Ids in a word. Half-width ids where the ranks (and a record's length) fit: less memory to fetch."""
+    return 2 if dtype == np.float64 or profile.varying < 1 << 16 else 1
+
+
+def even_ranges(work: Array, parts: int) -> list[tuple[int, int]]:
+    """Consecutive ranges of about equal work, none empty."""
+    total = np.cumsum(work, dtype=np.float64)
+    edges = np.searchsorted(total, np.linspace(0, total[-1], parts + 1)[1:-1], side="left") + 1
+    edges = np.unique(np.concatenate([[0], np.minimum(edges, len(work)), [len(work)]])).tolist()
+    return list(pairwise(edges))
+
+
+def _row_bounds(chunks: list[ChunkPair]) -> list[int]:
+    return [0, *np.cumsum([a.rows for a, _ in chunks]).tolist()]
+
+
+def _parts(bounds: list[int], parts: int) -> list[list[_Piece]]:
+    """The rows of all chunks dealt into consecutive parts of equal length."""
+    edges = np.linspace(0, bounds[-1], parts + 1).astype(int).tolist()
+    dealt = []
+    for low, high in pairwise(edges):
+        pieces = [
+            _Piece(c, max(low, bounds[c]) - bounds[c], min(high, bounds[c + 1]) - bounds[c])
+            for c in range(len(bounds) - 1)
+            if low < bounds[c + 1] and high > bounds[c]
+        ]
+        if pieces:
+            dealt.append(pieces)
+    return dealt

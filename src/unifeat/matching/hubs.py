@@ -1,0 +1,57 @@
+"""Hubs and reciprocity: how evenly best partners are spread, and how often they choose each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unifeat.correlation.correlate import Correlation
+from unifeat.vocabulary.paired_codes import Array
+
+
+def hubness(corr: Correlation) -> dict[str, dict[str, Any]]:
+    """How unevenly best partners are spread, in both directions, before any filter.
+
+    Returns:
+        For `a_to_b` (partners are features of B) and `b_to_a`:
+        `largest_share`, the share of features whose best partner is one and the same;
+        `distinct`, how many different best partners there are;
+        `skewness` of the k-occurrence N_k, how many features have this one among their k = `top` best, over all
+        features that vary: m₃ / m₂^1.5 (Radovanović et al. 2010). 0 where every feature is as popular.
+        None where there are no partners, or no spread to measure.
+    """
+    return {
+        "a_to_b": _hubs(corr.a_to_b.index, corr.moments_b.sd > 0),
+        "b_to_a": _hubs(corr.b_to_a.index, corr.moments_a.sd > 0),
+    }
+
+
+def _hubs(index: Array, varies: Array) -> dict[str, Any]:
+    best = index[index[:, 0] >= 0, 0]
+    if not len(best):
+        return {"largest_share": None, "distinct": 0, "skewness": None}
+    claims = np.bincount(best)
+    apart = np.bincount(index[index >= 0], minlength=len(varies))[varies].astype(np.float64)
+    apart -= apart.mean()
+    spread = (apart**2).mean()
+    return {
+        "largest_share": float(claims.max() / len(best)),
+        "distinct": int(np.count_nonzero(claims)),
+        "skewness": float((apart**3).mean() / spread**1.5) if spread > 0 else None,
+    }
+
+
+def reciprocity(corr: Correlation) -> dict[str, float | None]:
+    """The share of features whose best partner's best partner is themselves, among those with a partner.
+
+    Returns:
+        For `a_to_b` (features of A) and `b_to_a` (features of B); None where no feature has a partner.
+    """
+    forth, back = corr.a_to_b.index[:, 0], corr.b_to_a.index[:, 0]
+    return {"a_to_b": _returned(forth, back), "b_to_a": _returned(back, forth)}
+
+
+def _returned(forth: Array, back: Array) -> float | None:
+    paired = np.flatnonzero(forth >= 0)
+    return float((back[forth[paired]] == paired).mean()) if len(paired) else None

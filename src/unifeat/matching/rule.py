@@ -1,0 +1,112 @@
+"""From candidates to pairs: filters, then a method. The one recipe, redone for every null and resample.
+
+The table goes in with every candidate and comes out with every candidate; `kept` and `dropped_because` say what
+happened. Filters come first and the method chooses among what is left, so that a feature whose best partner is filtered
+out can still be paired with its next best. (Only `first-seen` has the published order: best partners, token filters,
+claims, and last the least count and r.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.matching.filters import Filters, excluded_features, rare, token_reasons, weak
+from unifeat.matching.methods import find_method, select
+from unifeat.store.keys import digest_of
+
+Words = Mapping[int, list[str]]
+Keep = Callable[[pd.DataFrame], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the candidates of two spaces become pairs.
+
+    Attributes:
+        filters: what a candidate must fulfil.
+        method, direction: as for `methods.select`.
+        words_a, words_b: the top activating tokens of every feature, as text; for the token filters.
+    """
+
+    filters: Filters
+    method: str = "mutual"
+    direction: str = "a_to_b"
+    words_a: Words = field(default_factory=dict, repr=False)
+    words_b: Words = field(default_factory=dict, repr=False)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything of it that determines which pairs are kept, as JSON data."""
+        words = [sorted(words.items()) for words in (self.words_a, self.words_b)]
+        by_tokens = bool(self.filters.exclude_tokens or self.filters.shared_top_token)
+        filters = self.filters
+        return {
+            "filters": [filters.min_correlation, filters.min_count, filters.shared_top_token],
+            "exclude_tokens": list(filters.exclude_tokens),
+            "method": [self.method, find_method(self.method).version, self.direction],
+            "words": digest_of(words) if by_tokens else None,
+        }
+
+    def decide(self, candidates: pd.DataFrame) -> pd.DataFrame:
+        """Add `kept` (bool) and `dropped_because` (text, empty where kept) to a table of candidates.
+
+        Args:
+            candidates: `feature_a`, `feature_b`, `correlation`, `count_a`, `count_b`, one row a candidate pair.
+        """
+        by_tokens = token_reasons(candidates, self.filters, self.words_a, self.words_b)
+        kept = self._keep(candidates, by_tokens == "")
+        reasons = np.full(len(candidates), "", object)
+
+        def drop(bad: NDArray[np.bool_] | pd.Series, why: Any) -> None:
+            bad = np.asarray(bad, bool) & (reasons == "")
+            reasons[bad] = why[bad] if isinstance(why, np.ndarray) else why
+
+        not_chosen = f"not chosen by {self.method} matching"
+        if find_method(self.method).before_filters:
+            drop((by_tokens == "") & ~self._select(candidates.assign(allowed=by_tokens == "")), not_chosen)
+            drop(by_tokens != "", by_tokens)
+        drop(rare(candidates, self.filters), f"fires on fewer than {self.filters.min_count} tokens")
+        drop(weak(candidates, self.filters), f"r at or below {self.filters.min_correlation:g}")
+        drop(by_tokens != "", by_tokens)
+        drop(~kept, not_chosen)
+        return candidates.assign(kept=kept, dropped_because=reasons)
+
+    def keep(self, candidates: pd.DataFrame) -> Keep:
+        """From these candidates with other counts and correlations to which of them are kept: `decide`, many times."""
+        allowed = token_reasons(candidates, self.filters, self.words_a, self.words_b) == ""
+        return lambda table: self._keep(table, allowed)
+
+    def able(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
+        """The features of A or of B that filters leave a chance, one row each: `feature` and its firing `count`."""
+        words = self.words_a if side == "a" else self.words_b
+        own = candidates[[f"feature_{side}", f"count_{side}"]].set_axis(["feature", "count"], axis=1).drop_duplicates()
+        seldom = own["count"] < self.filters.min_count
+        return own[~seldom & ~own["feature"].isin(excluded_features(self.filters, words))]
+
+    def strongest(self, candidates: pd.DataFrame, n: int) -> pd.DataFrame:
+        """The n pairs of highest r that the method makes of the candidates when no r is too small."""
+        free = replace(self, filters=replace(self.filters, min_correlation=-np.inf))
+        chosen = free.decide(candidates).query("kept")
+        return chosen.sort_values("correlation", ascending=False, kind="stable").head(n)
+
+    def _select(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        return select(table, self.method, self.direction)
+
+    def _keep(self, table: pd.DataFrame, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which rows are kept.
+
+        Args:
+            allowed: (rows,) what the token filters let pass.
+        """
+        passed = allowed & ~rare(table, self.filters) & ~weak(table, self.filters)
+        if find_method(self.method).before_filters:
+            return passed & self._select(table.assign(allowed=allowed))
+        left = np.flatnonzero(passed)
+        kept = np.zeros(len(table), bool)
+        kept[left[self._select(table.iloc[left])]] = True
+        return kept

@@ -1,0 +1,74 @@
+"""Which pairs the report shows, and the text around the tokens that fire them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from unifeat.pipeline.spaces import Space
+from unifeat.store import written_aside
+from unifeat.text.corpus import Corpus
+
+STRONGEST = 15
+RANDOM = 15
+MAX_CELLS = 24  # in a larger grid only the cells with most pairs get examples
+EXAMPLES = 5
+_AROUND = 70
+_CELL = ["space_a", "space_b"]
+
+
+def pick_shown(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The pairs that the report lists: of each pair of spaces the strongest, and some drawn at random from the rest.
+
+    Returns:
+        Rows of `pairs` with a column `chosen`: "strongest" or "random".
+    """
+    kept = pairs[pairs["kept"]]
+    cells = kept.groupby(_CELL, sort=False).size().nlargest(MAX_CELLS).index
+    shown = []
+    for a, b in cells:
+        cell = kept[(kept["space_a"] == a) & (kept["space_b"] == b)]
+        strongest = cell.nlargest(STRONGEST, "correlation")
+        rest = cell.drop(strongest.index)
+        drawn = rest.sample(min(RANDOM, len(rest)), random_state=seed)
+        shown += [strongest.assign(chosen="strongest"), drawn.assign(chosen="random")]
+    return pd.concat(shown, ignore_index=True) if shown else kept.assign(chosen="")
+
+
+def write_examples(
+    path: Path, shown: pd.DataFrame, corpus: Corpus, spaces: list[Space], tops: dict[str, pd.DataFrame]
+) -> None:
+    """Write the strongest activations of every shown feature with the text around them.
+
+    Columns: `space`, `feature`, `rank`, `activation`, `document`, `before`, `token`, `after`.
+    """
+    wanted = pd.concat(
+        [shown[[f"space_{side}", f"feature_{side}"]].set_axis(["space", "feature"], axis=1) for side in ("a", "b")]
+    ).drop_duplicates()
+    tables = []
+    for space in spaces:
+        features = wanted.loc[wanted["space"] == space.name, "feature"]
+        top = tops[space.name]
+        tables.append(top[top["feature"].isin(features) & (top["rank"] < EXAMPLES)].assign(space=space.name))
+    rows = pd.concat(tables, ignore_index=True)
+    places = list(zip(rows["document"].astype(int), rows["char_end"].astype(int), strict=True))
+    contexts = corpus.contexts(places, around=_AROUND)
+    decoders = {space.name: space.tokenizer for space in spaces}
+    parts = []
+    for place, space, token in zip(places, rows["space"], rows["token"], strict=True):
+        text, end = contexts[place]
+        written = decoders[space].decode([int(token)])
+        start = end - len(written) if text[:end].endswith(written) else max(end - 1, 0)
+        parts.append((text[:start], text[start:end], text[end:]))
+    rows = rows.assign(before=[p[0] for p in parts], word=[p[1] for p in parts], after=[p[2] for p in parts]).drop(
+        columns=["token", "char_end"]
+    )
+    rows = rows.rename(columns={"word": "token"})[
+        ["space", "feature", "rank", "activation", "document", "before", "token", "after"]
+    ]
+    shown_path = path.with_name("shown.parquet")
+    with written_aside(shown_path) as aside:
+        shown.to_parquet(aside, index=False)
+    with written_aside(path) as aside:
+        rows.to_parquet(aside, index=False)

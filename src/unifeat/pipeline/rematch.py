@@ -1,0 +1,131 @@
+"""Would matching alone give this? Correlation, matching, filters and scores anew with one model's text shifted.
+
+A shifted text has fewer pairs above the least r, and most measures rise as pairs get fewer: on a handful of pairs SVCCA
+is 1 by construction. So two things are counted. How many pairs pass filters and method, as in the run itself, and their
+mean r. And what each measure says of as many pairs as the run kept: the strongest that the same method makes of
+the shifted text.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.engine import Engine, Unit
+from unifeat.errors import UserError
+from unifeat.inference import find_measure
+from unifeat.inference.nulls import NAN, NULLS
+from unifeat.matching.candidates import ShiftedComparison
+from unifeat.pipeline.match import Cell, mean
+from unifeat.pipeline.score import PairSet
+from unifeat.progress import track
+from unifeat.store import JSON, Piece
+from unifeat.study.spec import MetricSpec, Study
+from unifeat.threads import each
+
+Floats = NDArray[np.float64]
+
+
+def rematch_cells(study: Study, cells: list[Cell], engine: Engine) -> list[dict[str, Any]]:
+    """For each cell the facts of its rematches: `kept`, `mean_correlation`, `p_kept`, `p_mean_correlation`, and
+    `scores`: for each measure of the geometry, in order, its values over the rematches."""
+    facts = []
+    # A short text has fewer shifts than may be asked for.
+    counts = [min(study.inference.rematches, cell.found.facts["shifts"]) for cell in cells]
+    with track("matching shifted text", sum(counts), unit="rematches") as advance:
+        for cell, count in zip(cells, counts, strict=True):
+            shifted = ShiftedComparison(cell.comparison)
+            found: list[dict[str, Any]] = []
+            for rematch in engine.map(_unit(cell, shifted, number, study.geometry) for number in range(count)):
+                found.append(rematch)
+                advance(1)
+            facts.append(_summary(cell, found, study.geometry))
+    return facts
+
+
+def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, Any]]) -> pd.DataFrame:
+    """The scores of all kept pairs with `rematch_mean`, `rematch_sd` and `rematch_p`."""
+    scores = scores.copy()
+    for cell, found in zip(cells, facts, strict=True):
+        if not found["observed"]:
+            continue
+        own = (scores["space_a"] == cell.a.name) & (scores["space_b"] == cell.b.name) & (scores["subspace"] == "all")
+        observed = np.array(found["observed"], np.float64)
+        nulls = [np.array(values, np.float64) for values in found["scores"]]
+        against = [_against(float(s), null) for s, null in zip(observed, nulls, strict=True)]
+        scores.loc[own, ["rematch_mean", "rematch_sd", "rematch_p"]] = against
+    return scores
+
+
+def _against(observed: float, null: Floats) -> tuple[float, float, float]:
+    """(mean, sd, p) of a null; a rematch that cannot be scored counts as one that reaches the observed score."""
+    known = null[~np.isnan(null)]
+    if not len(null) or np.isnan(observed):
+        return NAN, NAN, NAN
+    spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
+    centre = float(known.mean()) if len(known) else NAN
+    return centre, spread, float((~(null < observed - 1e-12)).sum() + 1) / (len(null) + 1)
+
+
+def _summary(cell: Cell, found: list[dict[str, Any]], geometry: list[MetricSpec]) -> dict[str, Any]:
+    kept = np.array([rematch["kept"] for rematch in found], np.float64)
+    r = np.array([rematch["mean_correlation"] for rematch in found], np.float64)  # None becomes NaN
+    observed = mean(cell.kept["correlation"])
+    # What the rematches are held against is made in the same way: for most methods that is all pairs kept.
+    pairs = PairSet.of(cell, "all", cell.rule.strongest(cell.found.table, len(cell.kept)))
+    return {
+        "observed": _scores(pairs, geometry) if found else [],
+        "kept": kept.astype(int).tolist(),
+        "mean_correlation": [None if np.isnan(v) else v for v in r.tolist()],
+        "p_kept": _against(float(len(cell.kept)), kept)[2] if found else None,
+        # A rematch that keeps no pair has no mean r to reach anything with.
+        "p_mean_correlation": _against(NAN if observed is None else observed, np.nan_to_num(r, nan=-1.0))[2]
+        if found
+        else None,
+        "pairs_scored": [rematch["pairs_scored"] for rematch in found],
+        "scores": [[rematch["scores"][i] for rematch in found] for i in range(len(geometry))],
+    }
+
+
+def _unit(cell: Cell, shifted: ShiftedComparison, number: int, geometry: list[MetricSpec]) -> Unit[dict[str, Any]]:
+    """One rematch of one cell."""
+    made_from = {
+        "version": NULLS["rematch"].version,
+        "candidates": cell.comparison.made_from(),
+        "saes": [space.store.settings["sae"] for space in (cell.a, cell.b)],
+        "rule": cell.rule.identity(),
+        "pairs": len(cell.kept),
+        "number": number,
+        "geometry": [find_measure(spec.metric).identity(spec.settings) for spec in geometry],
+    }
+    work = partial(_rematch, cell, shifted, number, geometry)
+    return Unit(Piece("rematches", made_from, JSON, "the rematch"), work, fills_machine=True)
+
+
+def _rematch(cell: Cell, shifted: ShiftedComparison, number: int, geometry: list[MetricSpec]) -> dict[str, Any]:
+    table = shifted.candidates(number).result()
+    kept = cell.rule.decide(table).query("kept")
+    pairs = PairSet.of(cell, "all", cell.rule.strongest(table, len(cell.kept)))
+    return {
+        "kept": len(kept),
+        "mean_correlation": mean(kept["correlation"]),
+        "pairs_scored": len(pairs.features_a),
+        "scores": _scores(pairs, geometry),
+    }
+
+
+def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
+    """The values of the measures, side by side where one does not fill the machine."""
+    work = partial(_score, pairs)
+    return [work(spec) for spec in geometry] if pairs.fills_machine else list(each(work, geometry))
+
+
+def _score(pairs: PairSet, spec: MetricSpec) -> float:
+    try:
+        return find_measure(spec.metric).function(*pairs.rows, **spec.settings).value
+    except UserError:
+        return NAN

@@ -1,0 +1,158 @@
+"""Carrying out a study: the one list of the steps, in the order of the data's way.
+
+text → windows → activations → codes (`encode`) → correlation → pairs (`match`) → geometry → scores (`score`) → report
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unifeat.codes.top_activations import top_unit
+from unifeat.engine import Engine, Local
+from unifeat.errors import UserError
+from unifeat.inference import find_measure
+from unifeat.pipeline.encode import prepare_spaces
+from unifeat.pipeline.examples import pick_shown, write_examples
+from unifeat.pipeline.match import match_cells
+from unifeat.pipeline.rematch import add_rematch, rematch_cells
+from unifeat.pipeline.score import PairSet, score_sets, with_q
+from unifeat.pipeline.spaces import Space
+from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
+from unifeat.report.html import write_report
+from unifeat.runs.folder import Run
+from unifeat.runs.writing import INFO, STUDY, check_free, run_written
+from unifeat.store import write_json, write_text
+from unifeat.store.digests import read_sha256
+from unifeat.store.paths import user_path
+from unifeat.store.pieces import recording
+from unifeat.store.usage import note_run
+from unifeat.study.read import dump_study, load_study
+from unifeat.study.spec import MetricSpec, Study
+
+TOP_ACTIVATIONS = 10
+_PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
+
+
+def run(
+    study: str | Path | Study, out: str | Path | None = None, *, force: bool = False, engine: Engine | None = None
+) -> Run:
+    """Carry out a study; what is already done, in this run or another over the same text, is not done again.
+
+    Args:
+        study: a study file, or a `Study`.
+        out: the run's folder; `runs/<name of the study>` if left out.
+        force: go on, with a warning, with SAEs that are evidently read wrongly (FVU above 1, or L0 off 3 ×).
+        engine: what carries out the units of work; this machine's cores if left out.
+
+    Raises:
+        UserError: a mistake in the study, or something it names that does not exist or fit.
+    """
+    if not isinstance(study, Study):
+        study = load_study(study)
+    for spec in study.geometry:
+        _check_metric(spec, "geometry")
+    for spec in _subspace_geometry(study):
+        _check_metric(spec, "subspaces.geometry")
+    folder = user_path(out, "--out") if out is not None else Path("runs") / study.name
+    check_free(folder)
+    with recording() as used:
+        finished = _carry_out(study, folder, force, engine or Local())
+    note_run(finished.folder, study.name, finished.info["created"], used)
+    return finished
+
+
+def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
+    clock = _Clock()
+    with clock.step("encode"):
+        prepared = prepare_spaces(study, force=force)
+    corpus, spaces = prepared.corpus, prepared.spaces
+    with clock.step("top tokens"):
+        found = engine.map(top_unit(space.store, TOP_ACTIVATIONS) for space in spaces)
+        tops = {space.name: table for space, table in zip(spaces, found, strict=True)}
+    compared = [(a, b) for i, a in enumerate(spaces) for b in spaces[i + 1 :] if _compared(study, a, b)]
+    if not compared:
+        raise UserError("the study compares no two spaces: look at its compare key")
+    with clock.step("match"):
+        cells = match_cells(study, compared, tops, corpus.documents)
+    with clock.step("subspaces"):
+        subspaces = find_subspaces(study, cells, corpus, tops)
+    with clock.step("score"):
+        everything = [PairSet.of(cell, "all", cell.kept) for cell in cells]
+        tables = [score_sets(study, everything, study.geometry, engine), score_subspaces(study, subspaces, engine)]
+        scores = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    with clock.step("rematch"):
+        rematched = rematch_cells(study, cells, engine)
+        scores = add_rematch(scores, cells, rematched)
+    scores, rates, rematched = with_q(scores, subspaces.rates, rematched)
+    pairs = pd.concat([cell.pairs() for cell in cells], ignore_index=True)
+    info = {
+        "name": study.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "seed": study.seed,
+        "text": {
+            "source": study.text.source,
+            "documents": corpus.documents,
+            "characters": corpus.characters,
+            "digest": corpus.digest,
+            "context": study.text.context,
+        },
+        "models": prepared.models,
+        "spaces": {space.name: space.info for space in spaces},
+        "pairs": [cell.facts() | {"rematch": found} for cell, found in zip(cells, rematched, strict=True)],
+    }
+    # An earlier run in this folder stays as it is until the new one is complete.
+    with run_written(folder) as new:
+        with clock.step("report"):
+            pairs.to_parquet(new / "pairs.parquet", index=False)
+            scores.to_parquet(new / "scores.parquet", index=False)
+            if study.subspaces:
+                subspaces.members.to_parquet(new / "members.parquet", index=False)
+                rates.to_parquet(new / "rates.parquet", index=False)
+            shown = pick_shown(pairs, seed=study.seed)
+            write_examples(new / "examples.parquet", shown, corpus, spaces, tops)
+            write_text(new / STUDY, dump_study(study))
+            files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}
+            write_json(new / INFO, info | {"files": files, "timings": clock.seconds})
+            write_report(Run(new, goes_to=folder))
+        write_json(new / INFO, info | {"files": files, "timings": clock.seconds})
+    return Run(folder)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 2)
+
+
+def _subspace_geometry(study: Study) -> list[MetricSpec]:
+    return (study.subspaces.geometry or []) if study.subspaces else []
+
+
+def _compared(study: Study, a: Space, b: Space) -> bool:
+    if study.compare is None:
+        return a.group != b.group
+    return (a.group, b.group) in study.compare or (b.group, a.group) in study.compare
+
+
+def _check_metric(spec: MetricSpec, where: str) -> None:
+    """A wrong setting is the user's mistake and shall stop the run before it begins, not blank a column at its end."""
+    x, y = np.random.default_rng(0).normal(size=(2, 64, 8))
+    try:
+        find_measure(spec.metric).prepare(x, y, **spec.settings).score()
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"{where}, {spec.metric}: {error}") from error

@@ -1,0 +1,241 @@
+"""Pairs → scores: each measure of the geometry with its nulls, its interval and its held-out counterpart.
+
+The units of work (one measure on one set of pairs: its shuffles, its interval) are pure functions of decoder rows and
+settings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.engine import Engine, Unit
+from unifeat.errors import UserError
+from unifeat.geometry import heldout_counterpart
+from unifeat.inference import SharedRows, false_discovery_rate, family_wise, find_measure, permutation_test
+from unifeat.inference.nulls import NAN, NULLS
+from unifeat.inference.subsampling import VERSION, subsample_interval
+from unifeat.pipeline.match import Cell
+from unifeat.pipeline.spaces import Space
+from unifeat.progress import track
+from unifeat.store import JSON, Piece
+from unifeat.store.keys import digest_of
+from unifeat.study.spec import MetricSpec, Study
+
+Floats = NDArray[np.float64]
+_OF_PAIRS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
+_LARGE = 4_000  # pairs, from which on one measure keeps all cores busy, and takes too much memory to run twice
+_LATER = {column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()}
+COLUMNS = [
+    *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
+    *("score_heldout", *NULLS["shuffle"].columns, "ci_low", "ci_high", *_LATER, "details", "flags"),
+]
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs of one pair of spaces that are scored together.
+
+    Attributes:
+        subspace: "all", or the name of a category.
+        features_a, features_b: (n,) feature ids.
+    """
+
+    a: Space
+    b: Space
+    subspace: str
+    features_a: NDArray[np.int64]
+    features_b: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, cell: Cell, subspace: str, pairs: pd.DataFrame) -> PairSet:
+        """The pairs of a table with columns `feature_a` and `feature_b`, in the order of their ids."""
+        ordered = pairs.sort_values(["feature_a", "feature_b"])
+        a, b = (ordered[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+        return cls(cell.a, cell.b, subspace, a, b)
+
+    @property
+    def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The decoder rows of either side, (n, d_a) and (n, d_b)."""
+        return self.a.decoder[self.features_a], self.b.decoder[self.features_b]
+
+    @property
+    def shared(self) -> SharedRows:
+        """What makes the shuffles of all cells one permutation: a pair is known by its feature of A, or, where one
+        feature of A has several partners, by that of B."""
+        unique = len(np.unique(self.features_a)) == len(self.features_a)
+        ids = self.features_a if unique else self.features_b
+        # One size for both, or cells of one grid would not share their permutation.
+        return SharedRows(ids, max(len(self.a.decoder), len(self.b.decoder)))
+
+    @property
+    def fills_machine(self) -> bool:
+        """Whether one measure on them keeps all cores busy, and takes too much memory to run twice."""
+        return len(self.features_a) > _LARGE
+
+    def unit(self, what: str, version: int, spec: MetricSpec, compute: Callable[[], Any], **settings: Any) -> Unit[Any]:
+        """A unit of work on these pairs by one measure.
+
+        Args:
+            what, version: what is made, and the version of the code that makes it.
+            settings: what else determines it.
+        """
+        made_from = {
+            "what": [what, version],
+            "saes": [space.store.settings["sae"] for space in (self.a, self.b)],
+            "pairs": digest_of([self.features_a.tolist(), self.features_b.tolist()]),
+            "measure": find_measure(spec.metric).identity(spec.settings),
+            "settings": settings,
+        }
+        return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine)
+
+
+def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec], engine: Engine) -> pd.DataFrame:
+    """Every measure on every set of pairs: one row each, without q (see `with_q`), with a column `null` of arrays."""
+    todo = [(pairs, spec) for pairs in sets for spec in geometry]
+    units: list[Unit[dict[str, Any]]] = []
+    for pairs, spec in todo:
+        units += [_shuffle_unit(study, pairs, spec), _interval_unit(study, pairs, spec)]
+    rows = []
+    with track("scoring", len(todo), unit="scores") as advance:
+        results = engine.map(units)
+        for pairs, spec in todo:
+            rows.append(_row(pairs, spec, next(results), next(results)))
+            advance(1)
+    table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "null"])
+    return table.assign(p_family=_family(table))
+
+
+def _shuffle_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
+    permutations, seed = study.inference.permutations, study.seed
+    work = partial(_shuffles, pairs, spec, permutations, seed)
+    return pairs.unit(
+        "shuffle", NULLS["shuffle"].version, spec, work, permutations=permutations, seed=seed, size=pairs.shared.size
+    )
+
+
+def _interval_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
+    subsamples, level, seed = study.inference.subsamples, study.inference.level, study.seed
+    work = partial(_interval, pairs, spec, subsamples, level, seed)
+    return pairs.unit("interval", VERSION, spec, work, subsamples=subsamples, level=level, seed=seed)
+
+
+def with_q(
+    scores: pd.DataFrame, rates: pd.DataFrame, rematched: list[dict[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
+    """All three with q-values: Benjamini–Hochberg over every test of the run, whichever null it is against.
+
+    rematched: facts of each cell's rematches; `p_kept` and `p_mean_correlation` get `q_kept` and `q_mean_correlation`.
+    """
+    facts = pd.DataFrame({name: [cell[name] for cell in rematched] for name in _OF_PAIRS}, dtype=np.float64)
+    places = [(scores, null.p) for null in NULLS.values()]
+    places += [(rates, "p"), *((facts, name) for name in _OF_PAIRS)]
+    tests = [table[name].to_numpy(np.float64) for table, name in places]
+    q = iter(np.split(false_discovery_rate(np.concatenate(tests)), np.cumsum([len(test) for test in tests])[:-1]))
+    scores = scores.assign(**{null.q: next(q) for null in NULLS.values()})[COLUMNS]
+    rates = rates.assign(q=next(q))
+    of_pairs = {f"q{name[1:]}": next(q) for name in _OF_PAIRS}
+    told = []
+    for place, cell in enumerate(rematched):
+        own = {name: float(values[place]) for name, values in of_pairs.items()}
+        told.append(cell | {name: None if np.isnan(value) else value for name, value in own.items()})
+    return scores, rates, told
+
+
+def _family(table: pd.DataFrame) -> Floats:
+    """Family-wise p over each grid: the cells that one measure scores on one kind of subspace."""
+    p = np.full(len(table), NAN)
+    for _, own in table.groupby(["metric", "settings", "subspace"], sort=False):
+        nulls = list(own["null"])
+        if len(nulls[0]):
+            at = table.index.get_indexer(own.index)
+            p[at] = family_wise(own["score"].to_numpy(np.float64), np.array(nulls, np.float64))
+    return p
+
+
+def _row(pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], interval: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "space_a": pairs.a.name,
+        "layer_a": pairs.a.layer,
+        "space_b": pairs.b.name,
+        "layer_b": pairs.b.layer,
+        "subspace": pairs.subspace,
+        "metric": spec.metric,
+        "settings": json.dumps(spec.settings, sort_keys=True),
+        "n_pairs": len(pairs.features_a),
+        **_LATER,
+        **shuffled,
+        "null": np.array(shuffled["null"], np.float64),
+        "ci_low": interval["low"],
+        "ci_high": interval["high"],
+        "flags": [*shuffled["flags"], *interval["flags"]],
+    }
+
+
+def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) -> dict[str, Any]:
+    """The score, its shuffle null and its held-out counterpart."""
+    x, y = pairs.rows
+    nothing = dict.fromkeys(("null_mean", "null_sd", "corrected", "p"), NAN)
+    try:
+        if permutations and find_measure(spec.metric).sees_pairing:
+            test = permutation_test(
+                spec.metric, x, y, permutations=permutations, seed=seed, rows=pairs.shared, **spec.settings
+            )
+            observed, flags = test.observed, list(test.flags)
+            found = {"null_mean": test.null_mean, "null_sd": test.null_sd, "corrected": test.corrected, "p": test.p}
+            null = test.null.tolist()
+        else:
+            observed = find_measure(spec.metric).function(x, y, **spec.settings)
+            flags, found, null = list(observed.flags), nothing, []
+        used = {k: v for k, v in observed.details.items() if isinstance(v, (int, float))}
+        return {
+            "score": observed.value,
+            "score_heldout": _heldout(x, y, spec, observed.value),
+            **found,
+            "details": json.dumps(used),
+            "flags": flags,
+            "null": null,
+        }
+    except UserError as error:
+        # Too few pairs for a measure is a result, not a mistake: the cell says so, and the others go on.
+        empty = {"score": NAN, "score_heldout": NAN, **nothing, "details": "{}"}
+        return {**empty, "flags": [f"undefined: {error}"], "null": [NAN] * permutations}
+
+
+def _heldout(x: Any, y: Any, spec: MetricSpec, value: float) -> float:
+    """The score's counterpart read on pairs that had no part in any fit; the score itself where nothing is fitted."""
+    counterpart = heldout_counterpart(spec.metric, spec.settings)
+    if counterpart is None:
+        return NAN
+    if counterpart == (spec.metric, spec.settings):
+        return value
+    try:
+        return find_measure(counterpart[0]).function(x, y, **counterpart[1]).value
+    except UserError:
+        return NAN
+
+
+def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, seed: int) -> dict[str, Any]:
+    if not subsamples:
+        return {"low": NAN, "high": NAN, "flags": []}
+    x, y = pairs.rows
+    try:
+        found = subsample_interval(
+            spec.metric,
+            x,
+            y,
+            subsamples=subsamples,
+            level=level,
+            seed=seed,
+            **spec.settings,
+        )
+    except UserError:
+        return {"low": NAN, "high": NAN, "flags": []}
+    return {"low": found.low, "high": found.high, "flags": list(found.flags)}

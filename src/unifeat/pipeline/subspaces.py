@@ -1,0 +1,206 @@
+"""Categories of words → subspaces: who belongs to them, their pairs, their scores, and how often they are matched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.engine import Engine, Unit
+from unifeat.errors import UserError
+from unifeat.inference.nulls import NULLS
+from unifeat.pipeline.match import Cell
+from unifeat.pipeline.score import PairSet, score_sets
+from unifeat.pipeline.spaces import Space
+from unifeat.progress import track
+from unifeat.store.keys import digest_of
+from unifeat.study.spec import MetricSpec, Study, SubspacesSpec
+from unifeat.subspaces import (
+    control_lists,
+    load_categories,
+    members,
+    pair_frequency,
+    rate_test,
+    subset_test,
+    within,
+    word_counts,
+    words_at,
+)
+from unifeat.text.corpus import Corpus
+
+RATES = [
+    *("space_a", "layer_a", "space_b", "layer_b", "subspace", "side", "features", "matched", "rate", "rate_expected"),
+    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "flags"),
+]
+_NO_SUBSETS = {name: value for name, value in NULLS["subset"].columns.items() if name != NULLS["subset"].q}
+_NO_SUBSETS |= {"subset_flags": []}
+_PAIR, _COUNTS = ["feature_a", "feature_b"], ["count_a", "count_b"]
+Lists = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Subspaces:
+    """What the categories of a study are in its spaces.
+
+    Attributes:
+        members: `space`, `subspace`, `feature`, `hits`.
+        sets: the pairs of each cell and category, matched within the category.
+        pools: for each of `sets` all kept pairs of its cell, their firing counts, and which of them lie `inside` the
+            category: what random subsets are drawn from, and stand beside; None for control lists.
+        rates: one row for each cell, category and side (see `RATES`).
+    """
+
+    members: pd.DataFrame
+    sets: list[PairSet]
+    pools: list[pd.DataFrame | None]
+    rates: pd.DataFrame
+
+
+def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[str, pd.DataFrame]) -> Subspaces:
+    """Categories, their control lists, members and pairs; nothing of it where the study asks for none."""
+    spec = study.subspaces
+    if spec is None:
+        empty = pd.DataFrame({"space": [], "subspace": [], "feature": [], "hits": []})
+        return Subspaces(empty, [], [], pd.DataFrame(columns=RATES))
+    lists = load_categories(spec.categories, spec.only)
+    controls = _controls(spec, corpus, lists, study.seed)
+    spaces = {space.name: space for cell in cells for space in (cell.a, cell.b)}
+    belongs: dict[str, pd.DataFrame] = {}
+    with track("finding subspaces", len(spaces), unit="spaces") as advance:
+        for name, space in spaces.items():
+            belongs[name] = _members(spec, space, corpus, tops[name], {**lists, **controls})
+            advance(1)
+    sets: list[PairSet] = []
+    pools: list[pd.DataFrame | None] = []
+    rates: list[dict[str, Any]] = []
+    for cell in cells:
+        for category in [*lists, *controls]:
+            ids = {side: _ids(belongs[space.name], category) for side, space in (("a", cell.a), ("b", cell.b))}
+            own = cell.rule.decide(cell.found.table[within(cell.found.table, ids["a"], ids["b"])]).query("kept")
+            sets.append(PairSet.of(cell, category, own))
+            # Pairs matched anew inside the category are runners-up in part, weaker than those matched among all: next
+            # to these, p would be far too small. So subsets stand beside the category's share of the pairs kept.
+            inside = within(cell.kept, ids["a"], ids["b"])
+            pools.append(cell.kept.assign(inside=inside) if category in lists else None)
+            rates += [_rate(cell, category, side, ids[side]) for side in "ab"]
+    table = pd.concat([frame.assign(space=name) for name, frame in belongs.items()], ignore_index=True)
+    return Subspaces(table[["space", "subspace", "feature", "hits"]], sets, pools, pd.DataFrame(rates)[RATES])
+
+
+def score_subspaces(study: Study, subspaces: Subspaces, engine: Engine) -> pd.DataFrame:
+    """Every measure on every category's pairs, beside random subsets of all pairs."""
+    if study.subspaces is None:
+        return score_sets(study, [], [], engine)
+    geometry = study.subspaces.geometry or study.geometry
+    scores = score_sets(study, subspaces.sets, geometry, engine)
+    if not study.subspaces.subsets or scores.empty:
+        return scores
+    units = [
+        _subset_unit(study, pairs, pool, spec)
+        for pairs, pool in zip(subspaces.sets, subspaces.pools, strict=True)
+        for spec in geometry
+    ]
+    found = []
+    with track("random subsets", len(units), unit="scores") as advance:
+        results = engine.map([unit for unit in units if unit is not None])
+        for unit in units:
+            found.append(dict(_NO_SUBSETS) if unit is None else next(results))
+            advance(1)
+    table = pd.DataFrame(found, index=scores.index)
+    flags = [[*own, *more] for own, more in zip(scores["flags"], table.pop("subset_flags"), strict=True)]
+    return scores.assign(**table, flags=pd.Series(flags, index=scores.index, dtype=object))
+
+
+def _controls(spec: SubspacesSpec, corpus: Corpus, lists: Lists, seed: int) -> Lists:
+    """The control lists under names of their own: `Time · random words`, and with several `Time · random words 2`."""
+    if not spec.control_lists:
+        return {}
+    drawn = control_lists(word_counts(corpus), lists, spec.control_lists, seed)
+    return {
+        f"{name} · random words{f' {number}' if number > 1 else ''}": words
+        for name, several in drawn.items()
+        for number, words in enumerate(several, start=1)
+    }
+
+
+def _members(spec: SubspacesSpec, space: Space, corpus: Corpus, tops: pd.DataFrame, lists: Lists) -> pd.DataFrame:
+    words = words_at(tops, corpus, space.tokenizer, top_tokens=spec.top_tokens, window=spec.window)
+    found = members(words, lists, top_tokens=spec.top_tokens, at_least=spec.at_least)
+    return found.rename(columns={"category": "subspace"}).astype({"subspace": str})
+
+
+def _ids(belongs: pd.DataFrame, category: str) -> NDArray[np.int64]:
+    return belongs.loc[belongs["subspace"] == category, "feature"].to_numpy(np.int64)
+
+
+def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[str, Any]:
+    """Are the category's features of one side matched more often than others that fire as often?
+
+    Only features that could be matched and could belong are asked: those that fire often enough, and whose top tokens
+    the filters do not exclude (else a filter on full stops would make every category of words look matched).
+    """
+    able = cell.rule.able(cell.table, side)
+    inside = able["feature"].isin(ids).to_numpy(bool)
+    matched = able["feature"].isin(cell.kept[f"feature_{side}"]).to_numpy(bool)
+    found = rate_test(matched, inside, able["count"].to_numpy())
+    return {
+        "space_a": cell.a.name,
+        "layer_a": cell.a.layer,
+        "space_b": cell.b.name,
+        "layer_b": cell.b.layer,
+        "subspace": category,
+        "side": side,
+        "features": found.n_inside,
+        "matched": int((inside & matched).sum()),
+        "rate": found.rate_inside,
+        "rate_expected": found.expected_inside,
+        "odds_ratio": found.odds_ratio,
+        "odds_ratio_low": found.ci_low,
+        "odds_ratio_high": found.ci_high,
+        "p": found.p,
+        "flags": list(found.flags),
+    }
+
+
+def _subset_unit(
+    study: Study, pairs: PairSet, pool: pd.DataFrame | None, spec: MetricSpec
+) -> Unit[dict[str, Any]] | None:
+    """The category's share of all kept pairs beside as many that fire as often; two-sided, it may be less alike too."""
+    assert study.subspaces is not None
+    if pool is None or not pool["inside"].any():
+        return None
+    everything = pool[[*_PAIR, *_COUNTS, "inside"]].sort_values(_PAIR, ignore_index=True)
+    draws, seed = study.subspaces.subsets, study.seed
+    work = partial(_subsets, pairs, everything, spec, draws, seed)
+    pool_digest = digest_of(everything.to_numpy().tolist())
+    return pairs.unit("subset", NULLS["subset"].version, spec, work, draws=draws, seed=seed, pool=pool_digest)
+
+
+def _subsets(pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec, draws: int, seed: int) -> dict[str, Any]:
+    chosen = np.flatnonzero(everything["inside"])
+    try:
+        test = subset_test(
+            spec.metric,
+            pairs.a.decoder[everything["feature_a"]],
+            pairs.b.decoder[everything["feature_b"]],
+            chosen,
+            pair_frequency(everything["count_a"], everything["count_b"]),
+            draws=draws,
+            seed=seed,
+            **spec.settings,
+        )
+    except UserError:
+        return dict(_NO_SUBSETS)  # too few pairs for the measure: its own row says so
+    p = min(1.0, 2 * min(test.p_low, test.p_high))
+    return {
+        "subset_n": len(chosen),
+        "subset_score": test.score,
+        "subset_mean": test.null_mean,
+        "subset_sd": test.null_sd,
+        "subset_p": p,
+        "subset_flags": [f"subsets, {flag}" for flag in test.flags if flag not in test.observed.flags],
+    }

@@ -1,0 +1,146 @@
+"""`unifeat train`: the SAEs that a study names and that do not exist yet."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from unifeat.errors import UserError
+from unifeat.models.language import (
+    check_layers,
+    load_language_model,
+    load_tokenizer,
+    model_identity,
+    read_config,
+    tokenizer_digest,
+)
+from unifeat.models.opening import describe_opening, opening_of
+from unifeat.models.placement import resolve_device
+from unifeat.pipeline.spaces import study_corpus
+from unifeat.progress import say
+from unifeat.saes.load import is_local, on_hub
+from unifeat.saes.registry import known_releases
+from unifeat.saes.training.activations import ActivationSource
+from unifeat.saes.training.checkpoints import Checkpoints
+from unifeat.saes.training.run import Trained, train_saes, training_folder
+from unifeat.saes.training.trainers import Job
+from unifeat.store import cache_root
+from unifeat.study.spec import Study
+from unifeat.text.corpus import Corpus
+from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
+
+
+def train(study: Study, out: Path | None = None) -> list[Trained]:
+    """Train the study's missing SAEs, all of a model from one stream of activations.
+
+    Args:
+        study: must have a `train` section.
+        out: train every SAE of the study anew into this folder instead, under the same folder names.
+
+    Returns:
+        One entry for each SAE trained; empty when none is missing.
+
+    Raises:
+        UserError: no `train` section, no text, a layer the model does not have, two SAEs with one folder.
+    """
+    if study.train is None:
+        raise UserError("the study has no train section: say on which text and how wide its SAEs shall be trained")
+    trained: list[Trained] = []
+    for model_name, jobs in _missing(study, out).items():
+        trained += _train_model(study, model_name, jobs)
+    if not trained:
+        say("every SAE of the study is there already: nothing to train")
+    return trained
+
+
+def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained]:
+    spec, model = study.train, study.models[model_name]
+    assert spec is not None
+    points = list(dict.fromkeys(job.point for job in jobs))
+    tokenizer = load_tokenizer(model.name, model.dtype, model.revision)
+    opening = opening_of(tokenizer, model.bos, model.chat)
+    source = ActivationSource(
+        corpus=training_corpus(study, model_name),
+        identity={
+            "model": model_identity(model.name, model.dtype, model.randomise, model.revision),
+            "tokenizer": tokenizer_digest(tokenizer),
+        },
+        points=points,
+        windowing=Windowing(spec.text.context, opening, limit=spec.text.windows),
+        folder=cache_root() / "activations",
+        load=partial(
+            load_language_model,
+            model.name,
+            points,
+            dtype=model.dtype,
+            device=model.device,
+            randomise=model.randomise,
+            revision=model.revision,
+            max_memory=model.max_memory,
+        ),
+    )
+    folder = training_folder([source.settings(point) for point in points], spec, study.seed)
+    if not spec.store:
+        source.folder = folder / "activations"
+    return train_saes(
+        source,
+        jobs,
+        spec,
+        model,
+        seed=study.seed,
+        prepend_bos=describe_opening(tokenizer, opening, model.chat)["bos"],
+        device=resolve_device(model.device),
+        checkpoints=Checkpoints(folder, [job.key for job in jobs]),
+    )
+
+
+def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
+    """For each model with SAEs to train, which; all that can be known at once is checked first."""
+    assert study.train is not None
+    missing: dict[str, list[Job]] = {}
+    targets: set[Path] = set()
+    for spaces in study.spaces:
+        model = study.models[spaces.model]
+        points = [HookPoint(layer, spaces.hook) for layer in spaces.layers]
+        check_layers(model.name, points, read_config(model.name, model.dtype, model.revision).num_hidden_layers)
+        spec = study.train.overridden(spaces.train)
+        seed = study.seed if spec.seed is None else spec.seed
+        for point in points:
+            name = spaces.sae.format(layer=point.layer)
+            folder = Path(name).expanduser()
+            target = out / folder.name if out else folder
+            if target.exists() or (not out and _is_released(name)):
+                continue
+            if target in targets:
+                raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
+            targets.add(target)
+            job = Job(point, target, spec, seed)
+            of_model = missing.setdefault(spaces.model, [])
+            for other in of_model:
+                if other.key == job.key:
+                    raise UserError(
+                        f"{other.folder} and {target} would be the same SAE twice: model {spaces.model}, layer "
+                        f"{point.layer}, {point.kind}; give one group of spaces another train.seed or train.features"
+                    )
+            of_model.append(job)
+    return missing
+
+
+def _is_released(name: str) -> bool:
+    """Whether an SAE's name says one of SAELens' registry or of the hub; the others are folders."""
+    if is_local(name) or "/" not in name:
+        return False
+    if name.split("/")[0] not in known_releases() and not on_hub(name):
+        raise UserError(
+            f"SAE {name}: no such folder, and no release of SAELens' registry; "
+            f"to have it trained there, call the folder ./{name}"
+        )
+    return True
+
+
+def training_corpus(study: Study, model_name: str) -> Corpus:
+    """The training text; a token budget is counted by the tokenizer of the model that is trained on."""
+    assert study.train is not None
+    model = study.models[model_name]
+    return study_corpus(study.train.text, load_tokenizer(model.name, model.dtype, model.revision))

@@ -1,0 +1,78 @@
+"""The overview of a run: one row for each two groups of spaces, controls and ceilings among them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from unifeat.report.tables import (
+    SIGNIFICANT,
+    Measure,
+    cells,
+    decimal,
+    group_pairs,
+    measures,
+    number,
+    percent,
+    role,
+    scores_of,
+    span,
+)
+from unifeat.runs.folder import Run
+
+
+class Line(NamedTuple):
+    """What two groups of spaces share, as ranges over their layers; everything as text."""
+
+    groups: tuple[str, str]
+    role: str
+    cells: int
+    kept: str
+    kept_shifted: str
+    heldout: str
+    found_again: str
+    scores: list[str]
+    """For each measure the chance-corrected score and, where not all, how many cells have q < 0.05."""
+
+
+def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
+    """The measures, and a line for each pair of groups, in the run's order."""
+    table, ways = cells(run), measures(run)
+    scores = {measure: scores_of(run, measure) for measure in ways}
+    lines = []
+    for groups in group_pairs(run):
+        own = _own(table, groups)
+        lines.append(
+            Line(
+                groups,
+                role(run, groups),
+                len(own),
+                span(own["kept"]),
+                span([_mean_kept(facts) for facts in own.get("rematch", [])]),
+                span(own["mean_correlation_heldout"], decimal),
+                span([(facts or {}).get("share") for facts in own.get("stability", [])], percent),
+                [_scores(_own(scores[measure], groups)) for measure in ways],
+            )
+        )
+    return ways, lines
+
+
+def _own(table: pd.DataFrame, groups: tuple[str, str]) -> pd.DataFrame:
+    return table[(table["group_a"] == groups[0]) & (table["group_b"] == groups[1])]
+
+
+def _mean_kept(facts: Any) -> float | None:
+    """Pairs kept in shifted text, on average over the rematches."""
+    kept = facts["kept"] if isinstance(facts, dict) else []
+    return float(np.mean(kept)) if kept else None
+
+
+def _scores(table: pd.DataFrame) -> str:
+    if table.empty or table["score"].isna().all():
+        return "–"
+    if table["corrected"].isna().all():
+        return f"{span(table['score'], decimal)} raw"
+    found = int((table["q"] < SIGNIFICANT).sum())
+    return f"{span(table['corrected'], decimal)} ({number(found)} of {len(table)})"

@@ -1,0 +1,49 @@
+"""The table of scores: which figures it shows of each score, and how they are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from unifeat.inference.nulls import NULLS
+from unifeat.report.tables import decimal, is_missing, number, probability
+from unifeat.runs.folder import Run
+
+Show = Callable[[dict[str, Any]], str]
+
+
+def score_columns(run: Run) -> list[tuple[str, str, Show]]:
+    """The figures shown of each score: (heading, column that sorts it, how to write it); only what the run has."""
+
+    def plain(name: str, digits: int = 3) -> Show:
+        return lambda row: decimal(row[name], digits)
+
+    def odds(name: str) -> Show:
+        return lambda row: probability(row[name])
+
+    columns: list[tuple[str, str, Show]] = [
+        ("pairs", "n_pairs", lambda row: number(row["n_pairs"])),
+        ("score", "score", plain("score")),
+        ("interval", "ci_low", _interval),
+        ("held out", "score_heldout", plain("score_heldout")),
+    ]
+    for null in NULLS.values():
+        for heading, name in null.headings:
+            is_probability = name in (null.p, null.q) or name.startswith(("p_", "q_"))
+            columns.append((heading, name, odds(name) if is_probability else plain(name)))
+    own = run.scores[run.scores["subspace"] == "all"]
+    always = {"n_pairs", "score", "null_mean", "null_sd", "corrected", "p", "q"}
+    shown = [column for column in columns if column[1] in always or own[column[1]].notna().any()]
+    if own["details"].str.contains("dims_a").any():
+        shown.append(("components", "dims_a", _components))
+    return shown
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "–" if is_missing(row["ci_low"]) else f"{decimal(row['ci_low'])} to {decimal(row['ci_high'])}"
+
+
+def _components(row: dict[str, Any]) -> str:
+    details = json.loads(row["details"])
+    return f"{details['dims_a']}, {details['dims_b']}" if "dims_a" in details else ""

@@ -1,0 +1,36 @@
+"""The table at the end of `unifeat train`."""
+
+from __future__ import annotations
+
+from unifeat.saes.training.run import Trained
+
+
+def trained_table(trained: list[Trained]) -> list[list[str]]:
+    """A head and a row for each SAE: what it reached on held-out documents."""
+    rows = [["SAE", "features", "FVU", "L0", "dead", "loss recovered", "held-out tokens"]]
+    for one in trained:
+        quality, recovered = one.quality, one.loss.recovered
+        rows.append(
+            [
+                one.folder.name,
+                f"{one.about['settings']['features']:,}",
+                f"{quality.fvu:.3f}",
+                f"{quality.l0:.1f}",
+                f"{quality.dead_share:.1%}",
+                f"{recovered:.3f}" if recovered == recovered else "–",
+                f"{quality.tokens:,}",
+            ]
+        )
+    return rows
+
+
+def print_trained(trained: list[Trained]) -> None:
+    """Print the table and where the SAEs are, on stdout."""
+    rows = trained_table(trained)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        first, *others = zip(row, widths, strict=True)
+        print(first[0].ljust(first[1]), *(text.rjust(width) for text, width in others), sep="  ")
+    print()
+    for folder in sorted({str(one.folder.parent) for one in trained}):
+        print(f"in {folder}; README.md beside each says how it was trained, training.json has the curve")

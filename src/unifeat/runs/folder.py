@@ -1,0 +1,135 @@
+"""A finished run: its folder, its tables, and the short version for a terminal or a notebook."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.runs.writing import INFO, REPORT, complete
+from unifeat.store.digests import read_sha256
+from unifeat.store.machine import machine_error
+from unifeat.store.paths import user_path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study carried out, read from its folder.
+
+    Attributes:
+        folder: where its files are.
+        goes_to: the folder they go to when all of them are written, if that is another one.
+    """
+
+    folder: Path
+    goes_to: Path | None = None
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """`run.json`: versions, seeds, timings, and counts of tokens read, masked and aligned."""
+        path = self.folder / INFO
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}): run the study again") from error
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Every candidate pair with its correlation, held-out correlation, and why it was dropped."""
+        return self._table("pairs")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row for each pair of spaces and measure, with its null, p and q."""
+        return self._table("scores")
+
+    @cached_property
+    def members(self) -> pd.DataFrame | None:
+        """Which features belong to which category: `space`, `subspace`, `feature`, `hits`; None without subspaces."""
+        return self._optional("members")
+
+    @cached_property
+    def rates(self) -> pd.DataFrame | None:
+        """Whether a category's features are matched more often than others; None without subspaces."""
+        return self._optional("rates")
+
+    def _optional(self, name: str) -> pd.DataFrame | None:
+        file = f"{name}.parquet"
+        # (A run that had them, in the same folder before this one, may have left some.)
+        belongs = file in self.info["files"] if "files" in self.info else (self.folder / file).is_file()
+        return self._table(name) if belongs else None
+
+    def _table(self, name: str) -> pd.DataFrame:
+        """A table of the run.
+
+        Raises:
+            UserError: it is not the one that `run.json` was written with.
+        """
+        path = self.folder / f"{name}.parquet"
+        expected = self.info.get("files", {}).get(path.name)  # (older runs have none)
+        if expected is not None and read_sha256(path) != expected:
+            raise UserError(f"{path} is not the one that {INFO} was written with: run the study again")
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise machine_error(error, f"reading {path}") or UserError(
+                f"{path} is damaged ({str(error).splitlines()[0]}): run the study again"
+            ) from error
+
+    @cached_property
+    def examples(self) -> pd.DataFrame:
+        """Text around the strongest activations of the features the report shows."""
+        return self._table("examples")
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The pairs the report lists, with a column `chosen`: "strongest" or "random"."""
+        return self._table("shown")
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / REPORT
+
+    def space_pair(self, space_a: str, space_b: str) -> pd.DataFrame:
+        """Candidates of one pair of spaces.
+
+        Raises:
+            UserError: spaces that the run did not compare.
+        """
+        names = sorted({*self.pairs["space_a"], *self.pairs["space_b"]})
+        for name in (space_a, space_b):
+            if name not in names:
+                near = did_you_mean(name, names)
+                raise UserError(f"run {self.folder} has no space {name!r}{near}: it has {', '.join(names)}")
+        table = self.pairs[(self.pairs["space_a"] == space_a) & (self.pairs["space_b"] == space_b)]
+        if table.empty:
+            raise UserError(f"run {self.folder} did not compare {space_a} with {space_b} in this order")
+        return table
+
+    def __repr__(self) -> str:
+        pairs = self.info["pairs"]
+        kept = sum(pair["kept"] for pair in pairs)
+        return f"Run({str(self.folder)!r}: {len(pairs)} pairs of spaces, {kept:,} shared features)"
+
+    def _repr_html_(self) -> str:
+        return self.scores.drop(columns="settings").to_html(index=False, float_format=lambda v: f"{v:.3f}")
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run's folder.
+
+    Raises:
+        UserError: the folder holds no finished run.
+    """
+    folder = user_path(folder, "the run")
+    complete(folder)
+    missing = [n for n in (INFO, "pairs.parquet", "scores.parquet") if not (folder / n).is_file()]
+    if missing:
+        raise UserError(f"{folder} holds no finished run ({missing[0]} is missing): `unifeat run STUDY.yaml` makes one")
+    return Run(folder)

@@ -1,0 +1,202 @@
+"""`unifeat check`: what an SAE does on real activations, against what it says of itself and against other readings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.models.activations import run_group
+from unifeat.models.language import check_layers, load_language_model, read_config, tokenizer_digest
+from unifeat.models.opening import describe_opening, opening_of
+from unifeat.saes.checking.claims import Claims, claims_of
+from unifeat.saes.checking.examine import examine
+from unifeat.saes.checking.loss import Loss, measure_loss
+from unifeat.saes.checking.misreadings import Tried, neighbours, with_outputs
+from unifeat.saes.checking.verdict import Finding
+from unifeat.saes.fit import check_fits, fit_to_model
+from unifeat.saes.load import load_sae
+from unifeat.saes.protocol import SAE
+from unifeat.saes.provenance import Provenance, provenance_of
+from unifeat.saes.quality import Quality
+from unifeat.text.corpus import build_corpus
+from unifeat.text.sources import SHIPPED_TEXT
+from unifeat.text.windows import first_parts
+from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
+from unifeat.vocabulary.masks import Masked
+from unifeat.vocabulary.openings import CHATS, Chat
+from unifeat.vocabulary.windowing import Windowing
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check_sae` found.
+
+    Attributes:
+        sae, model, text: names.
+        point: where the activations are from.
+        bos, chat: whether windows begin with BOS, and whose message of a chat template they are.
+        quality: FVU, L0, dead share.
+        decoder_norms: least, median and largest norm of the decoder's rows.
+        masked: tokens read and left out.
+        provenance: how the checkpoint was read: format, normalisation, gate, folds.
+        claims: what the SAE says of itself.
+        own, others: the SAE as loaded and its likely misreadings, on the same, fewer tokens.
+        loss: cross-entropies with the reconstruction spliced in, or None if not asked for.
+        findings: the verdict; none when the SAE fits.
+    """
+
+    sae: str
+    model: str
+    text: str
+    point: HookPoint
+    bos: bool
+    chat: Chat
+    quality: Quality
+    decoder_norms: tuple[float, float, float]
+    masked: Masked
+    provenance: Provenance
+    claims: Claims
+    own: Tried
+    others: list[Tried]
+    loss: Loss | None
+    findings: list[Finding]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is wrong enough to stop a study."""
+        return not any(f.level == "fault" for f in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "sae": self.sae,
+            "model": self.model,
+            "text": self.text,
+            "hook": self.point.saelens_name,
+            "bos": self.bos,
+            "chat": self.chat,
+            **self.quality.as_dict(),
+            "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
+            "masked": asdict(self.masked),
+            "loss": None if self.loss is None else self.loss.as_dict(),
+            "read_as": asdict(self.provenance),
+            "claims": asdict(self.claims),
+            "readings": [asdict(a) for a in (self.own, *self.others)],
+            "fits": self.fits,
+            "findings": [asdict(f) for f in self.findings],
+        }
+
+
+def check_sae(
+    sae: str,
+    model: str,
+    layer: int | None = None,
+    text: str | None = None,
+    *,
+    hook: str | None = None,
+    documents: int | None = None,
+    tokens: int = 8192,
+    context: int = 128,
+    dtype: str = "auto",
+    device: str = "auto",
+    bos: str | bool = "auto",
+    chat: Chat = "none",
+    revision: str | None = None,
+    format: str = "auto",
+    loss: bool = True,
+) -> Checked:
+    """Measure an SAE on a model's activations over some text, and judge whether it is read as it should be.
+
+    Args:
+        sae: `release/sae_id` from SAELens' registry, or a folder.
+        model: hub name, folder or GGUF file.
+        layer, hook: where to read; what the SAE says of itself if left out.
+        text: file, glob or dataset; if left out, chapters of *Alice in Wonderland* that ship with unifeat.
+        documents: at most so many documents.
+        tokens: at most so many tokens of the model, BOS not counted.
+        context: window length in tokens, BOS included.
+        device: auto, cpu, cuda …, or map for a model larger than one device.
+        bos, chat: what windows begin with, as in a study's `models`.
+        revision: branch, tag or commit of a hub model.
+        format: of the SAE's files; auto looks at them.
+        loss: also measure the loss recovered, which takes the whole model and three more forward passes.
+
+    Raises:
+        UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known.
+    """
+    if hook is not None and hook not in HOOK_KINDS:
+        raise UserError(f"unknown hook point {hook!r}{did_you_mean(hook, HOOK_KINDS)}: use {', '.join(HOOK_KINDS)}")
+    if chat not in CHATS:
+        raise UserError(f"unknown chat {chat!r}{did_you_mean(chat, CHATS)}: use {', '.join(CHATS)}")
+    loaded = load_sae(sae, format=format)
+    claims = claims_of(loaded, sae)
+    point = _point(claims, sae, layer, hook)
+    config = read_config(model, dtype, revision)
+    check_layers(model, [point], config.num_hidden_layers)
+    check_fits(loaded, sae, model, config, point)
+    stated = claims.point.layer if claims.point is not None else 0
+    deeper = HookPoint(min(max(point.layer + 1, stated), config.num_hidden_layers - 1))
+    language_model = load_language_model(
+        model, [*with_outputs(loaded, [point]), deeper], dtype=dtype, device=device, whole=loss, revision=revision
+    )
+    fit_to_model(loaded, sae, language_model.blocks, point)
+    near = neighbours(point, language_model, claims.point)
+    points = with_outputs(loaded, [point, *near])
+    loaded.to(str(language_model.device))
+    tokenizer = language_model.tokenizer
+    source = text if text is not None else str(SHIPPED_TEXT)
+    corpus = build_corpus(
+        source,
+        documents=documents,
+        tokens=tokens,
+        count_tokens=lambda t: len(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]),
+        tokenizer_digest=tokenizer_digest(tokenizer),
+    )
+    parts = first_parts(corpus, tokenizer, tokens)
+    windowing = Windowing(context, opening_of(tokenizer, bos, chat))
+    activations = run_group(language_model, parts, points, windowing)
+    found = examine(language_model, parts, activations, loaded, claims, point, near, windowing, everything=True)
+    lost = None
+    if loss:
+        largest = activations.sink_norm(point)
+        lost = measure_loss(language_model, parts, point, loaded, windowing, sink_norm=largest)
+    return Checked(
+        sae=sae,
+        model=model,
+        text=source,
+        point=point,
+        bos=describe_opening(tokenizer, windowing.opening, chat)["bos"],
+        chat=chat,
+        quality=found.quality,
+        decoder_norms=decoder_norms(loaded),
+        masked=activations.without_sinks(point)[2],
+        provenance=provenance_of(loaded),
+        claims=claims,
+        own=found.own,
+        others=found.others,
+        loss=lost,
+        findings=found.findings,
+    )
+
+
+def decoder_norms(sae: SAE) -> tuple[float, float, float]:
+    """Least, median and largest norm of the decoder's rows."""
+    norms = sae.W_dec.detach().to(torch.float32).norm(dim=-1)
+    return float(norms.min()), float(norms.median()), float(norms.max())
+
+
+def _point(claims: Claims, sae: str, layer: int | None, hook: str | None) -> HookPoint:
+    kind = hook if hook is not None else claims.hook or "resid_post"
+    layer = layer if layer is not None else claims.layer
+    for known in HOOK_KINDS:
+        if kind == known and layer is not None:
+            return HookPoint(layer, known)
+    if kind not in HOOK_KINDS:
+        raise UserError(
+            f"SAE {sae} says it reads {kind}, which is none of {', '.join(HOOK_KINDS)}: give --hook and --layer if it "
+            "reads one of these after all"
+        )
+    raise UserError(f"SAE {sae} does not say which layer it reads: give --layer")

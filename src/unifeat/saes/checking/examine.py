@@ -1,0 +1,75 @@
+"""The one recipe of checking an SAE on activations: its quality, its likely misreadings, the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unifeat.models.activations import GroupActivations
+from unifeat.models.language import LanguageModel
+from unifeat.saes.checking.claims import Claims
+from unifeat.saes.checking.misreadings import (
+    Tried,
+    as_read,
+    at_points,
+    with_other_bos,
+    with_other_input,
+    with_other_layout,
+)
+from unifeat.saes.checking.sample import quality_on, sample_at
+from unifeat.saes.checking.verdict import Finding, judge
+from unifeat.saes.protocol import SAE
+from unifeat.saes.quality import Quality
+from unifeat.text.corpus import Part
+from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What an SAE does at a hook point.
+
+    Attributes:
+        quality: FVU, L0 and dead share on all tokens given.
+        own, others: the SAE as loaded and its likely misreadings, on the same, fewer tokens.
+        findings: the verdict.
+    """
+
+    quality: Quality
+    own: Tried
+    others: list[Tried]
+    findings: list[Finding]
+
+
+def examine(
+    model: LanguageModel,
+    parts: list[Part],
+    activations: GroupActivations,
+    sae: SAE,
+    claims: Claims,
+    point: HookPoint,
+    near: list[HookPoint],
+    windowing: Windowing,
+    *,
+    everything: bool,
+) -> Examined:
+    """Measure an SAE and judge it.
+
+    Args:
+        parts: the text that the activations are of; windows that begin otherwise are run on it anew.
+        activations: at `point`, at `near`, and where an SAE reading there writes to (`misreadings.with_outputs`).
+        claims: what the SAE says of itself.
+        point: where it reads.
+        near: other hook points to try (`misreadings.neighbours`).
+        everything: try other inputs, layouts and BOS too where nothing is wrong; else only where there is a fault.
+    """
+    sample = sample_at(sae, activations, point)
+    quality, some = quality_on(sae, sample), sample.spread()
+    own, others = as_read(sae, some), at_points(sae, activations, near)
+
+    def verdict() -> list[Finding]:
+        return judge(quality.fvu, quality.l0, claims, point=point, model=model.name, own=own, others=others)
+
+    if everything or any(finding.level == "fault" for finding in verdict()):
+        others += with_other_input(sae, some) + with_other_layout(sae, some)
+        others += with_other_bos(model, parts, point, sae, windowing)
+    return Examined(quality, own, others, verdict())

@@ -1,0 +1,134 @@
+"""From figures to words: whether an SAE is read as it should be, and what is likely wrong if not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unifeat.saes.checking.claims import Claims
+from unifeat.saes.checking.misreadings import Tried
+from unifeat.vocabulary.hook_points import HookPoint
+
+L0_FACTOR = 3.0  # an L0 off by more is not another text's: the codes are not the SAE's
+# Another reading is clearly better when it leaves less than this share of the unexplained variance, and when that is
+# more than so much of all variance. The demo's six SAEs explain most at their own layer, on two texts; at the layers
+# next to it their FVU is 1.16 to 92 times as large.
+_MUCH = 0.9
+_SEEN = 0.01
+_SHORT = 0.15  # variance explained may fall short of what is stated by so much on another text
+_MUCH_LEFT = 0.5  # an FVU that few SAEs in use are above
+_NEAR_ONE = 1.3  # a best scale nearer to 1 than this is the SAE's shrinkage, not a missing factor
+
+_CAUSES = {
+    "hook": "the layer or hook point is another one (off by one?)",
+    "scale": "a scale on the activations is missing (normalisation)",
+    "token norm": "each token's activation has to be normalised first",
+    "layer norm": "a layer norm on the activations is missing",
+    "layout": "weights are read transposed",
+    "bos": "the windows' beginning (BOS) is another than in training",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the verdict.
+
+    Attributes:
+        level: `fault` stops a study, `warning` is worth a look, `cause` says what is likely behind either.
+        text: the line.
+    """
+
+    level: Literal["fault", "warning", "cause"]
+    text: str
+
+
+def judge(
+    fvu: float,
+    l0: float,
+    claims: Claims,
+    *,
+    point: HookPoint,
+    model: str,
+    own: Tried | None = None,
+    others: Sequence[Tried] = (),
+) -> list[Finding]:
+    """Faults, warnings, and what is likely behind them, in this order.
+
+    Args:
+        fvu, l0: of the SAE at `point` of the model.
+        own: the reading as loaded, on the rows that `others` were measured on.
+        others: other readings.
+    """
+    found = _faults(fvu, l0, claims)
+    faulty = bool(found)
+    if claims.point is not None and claims.point != point:
+        found.append(
+            Finding("warning", f"the SAE says it reads {claims.point.saelens_name}, and is given {point.saelens_name}")
+        )
+    short = _shortfall(fvu, claims)
+    found += short
+    better = clearly_better(own, others) if own is not None else []
+    if own is not None and better:
+        best = better[0]
+        text = f"{_CAUSES[best.kind]}: FVU {best.fvu:.3f} with {best.what}, {own.fvu:.3f} as loaded"
+        found.append(Finding("cause" if faulty else "warning", text))
+    elif faulty or short:
+        text = _unexplained(claims, model, bool(others))
+        found.append(
+            Finding("cause", text if faulty else f"another kind of text than it was trained on; if not that, {text}")
+        )
+    return found
+
+
+def clearly_better(own: Tried, others: Sequence[Tried]) -> list[Tried]:
+    """The other readings that explain clearly more variance, best first."""
+    kept = [o for o in others if o.fvu < _MUCH * own.fvu and own.fvu - o.fvu > _SEEN and not _near_one(o.factor)]
+    return sorted(kept, key=lambda o: o.fvu)
+
+
+def _near_one(factor: float | None) -> bool:
+    return factor is not None and 1 / _NEAR_ONE < factor < _NEAR_ONE
+
+
+def _faults(fvu: float, l0: float, claims: Claims) -> list[Finding]:
+    found = []
+    if not fvu <= 1:  # NaN too
+        found.append(Finding("fault", f"FVU is {fvu:.3g}: the mean activation would be a better reconstruction"))
+    expected = claims.expected_l0
+    if expected and not expected / L0_FACTOR <= l0 <= expected * L0_FACTOR:
+        said = claims.source if claims.l0 is not None else "its k"
+        found.append(Finding("fault", f"L0 is {l0:.1f}, but {said} says {expected:.4g}"))
+    return found
+
+
+def _shortfall(fvu: float, claims: Claims) -> list[Finding]:
+    if not fvu <= 1:
+        return []
+    stated = claims.variance_explained
+    if stated is not None and 1 - fvu < stated - _SHORT:
+        return [Finding("warning", f"variance explained is {1 - fvu:.2f}, but {claims.source} says {stated:.2f}")]
+    if stated is None and fvu > _MUCH_LEFT:
+        return [Finding("warning", f"FVU is {fvu:.2f}: most of the variance is left unexplained")]
+    return []
+
+
+def _unexplained(claims: Claims, model: str, tried: bool) -> str:
+    said = f", and the SAE names {claims.model!r}" if claims.model and not same_model(claims.model, model) else ""
+    if not tried:
+        return f"layer off by one, missing normalisation, BOS, or another model of the same width{said}"
+    return (
+        "no neighbouring hook point, scale, layout or BOS mends it: another model of the same width"
+        f"{said}, a layer further off, or damaged weights"
+    )
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names may well mean one model: by the last part of a path, without case and file ending."""
+
+    def short(name: str) -> str:
+        return Path(name).name.casefold().removesuffix(".gguf").replace("gpt2-small", "gpt2").replace("_", "-")
+
+    a, b = short(one), short(other)
+    return a.startswith(b) or b.startswith(a)

@@ -1,0 +1,94 @@
+"""Whether an SAE fits a model's hook point, and what can be done only once the model is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unifeat.errors import UserError
+from unifeat.models.blocks import has_post_norms, value_bias
+from unifeat.saes.decoding import is_transcoder, writes_at
+from unifeat.vocabulary.hook_points import HookPoint, parse_hook, width_at
+
+_BEFORE_MLP = ("mlp_in", "ln2_normalized", "resid_mid")
+
+
+def check_fits(sae: Any, name: str | Path, model: str, config: Any, point: HookPoint) -> None:
+    """Raise a UserError if an SAE cannot read at a hook point of a model, or writes where nothing can be compared.
+
+    Args:
+        model: what to call the model.
+        config: its text configuration.
+    """
+    provenance: Any = getattr(sae, "unifeat_provenance", None)
+    kind = parse_hook(provenance.hook)[0] if provenance is not None else None
+    if is_transcoder(sae):
+        if parse_hook(provenance.hook_out)[0] != "mlp_out":
+            raise UserError(
+                f"SAE {name} is a transcoder from {provenance.hook or 'one point'} to {provenance.hook_out}: "
+                "of transcoders, only those that write an MLP's output make a space"
+            )
+        if point.kind not in _BEFORE_MLP:
+            known = kind if kind in _BEFORE_MLP else "mlp_in"
+            raise UserError(
+                f"SAE {name} is a transcoder and reads {provenance.hook or 'what an MLP is given'}, not {point.kind}: "
+                f"set hook to {known}"
+            )
+    width = width_at(config, point.kind)
+    d_out = int(sae.W_dec.shape[1])
+    for what, has, wants in (
+        ("takes", sae.cfg.d_in, width),
+        ("writes", d_out, width_at(config, "mlp_out") if is_transcoder(sae) else width),
+    ):
+        if has != wants:
+            named = f" (it says it reads {provenance.hook})" if provenance is not None and provenance.hook else ""
+            raise UserError(
+                f"SAE {name} {what} vectors of width {has}, but {model} has width {wants} there: "
+                f"it was trained on another model or hook point{named}"
+            )
+
+
+def fit_to_model(sae: Any, name: str | Path, blocks: nn.ModuleList, point: HookPoint) -> None:
+    """Do, in place and once, what can be done only when the model is there.
+
+    * An SAE of heads whose value biases were folded away (TransformerLens' default) gets them back: attention's weights
+      sum to 1, so that its values are ours less the biases, b. With ours, (x − b)W = xW − bW.
+
+    Args:
+        blocks: the model's.
+        point: where the SAE reads.
+
+    Raises:
+        UserError: an SAE of a module's own output in a model that normalises it before it is added: no hook point
+            is that place.
+    """
+    provenance: Any = getattr(sae, "unifeat_provenance", None)
+    if provenance is None:
+        return
+    block = blocks[point.layer]
+    of_module = provenance.of_module or (
+        "mlp" if str(provenance.hook_out or provenance.hook).endswith("mlp.hook_out") else None
+    )
+    if of_module and has_post_norms(block) and writes_at(sae, point).kind in ("attn_out", "mlp_out"):
+        raise UserError(
+            f"SAE {name} is of what {of_module} puts out, and {type(block).__name__} normalises that before it "
+            "adds it to the stream; no hook point is there"
+        )
+    if provenance.less_value_biases and point.kind == "attn_z":
+        bias = value_bias(block, int(sae.cfg.d_in))
+        if bias is not None:
+            _shift(sae, bias.to(sae.W_enc.device, sae.W_enc.dtype))
+        told = "the model's value biases, which its training had folded away"
+        sae.unifeat_provenance = replace(provenance, less_value_biases=False, folds=(*provenance.folds, told))
+
+
+@torch.no_grad()
+def _shift(sae: Any, by_D: Tensor) -> None:
+    """Make encode(x) what it was for x − by, and decode's output longer by it."""
+    if not sae.cfg.apply_b_dec_to_input:  # else b_dec, which is subtracted first, takes both on itself
+        sae.b_enc -= by_D @ sae.W_enc
+    sae.b_dec += by_D

@@ -1,0 +1,108 @@
+"""What an SAE does on real activations: FVU, L0 and dead share, the check that a load or a training went right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Variance:
+    """Running sums of what a reconstruction leaves unexplained, all in float64.
+
+    Attributes:
+        rows: rows seen.
+        error: Σ‖x − x̂‖².
+        squares: Σ‖x‖².
+        total: Σx, (width,).
+    """
+
+    rows: int = 0
+    error: float = 0.0
+    squares: float = 0.0
+    total: Tensor | None = None
+
+    def add(self, x: Tensor, reconstruction: Tensor) -> None:
+        """Take in (rows, width) activations and what was made of them."""
+        wide = x.to(torch.float64)
+        self.rows += len(x)
+        self.error += float((wide - reconstruction.to(torch.float64)).pow(2).sum())
+        self.squares += float(wide.pow(2).sum())
+        rows = wide.sum(0).cpu()
+        self.total = rows if self.total is None else self.total + rows
+
+    @property
+    def about_mean(self) -> float:
+        """Σ‖x − mean(x)‖²; NaN without rows."""
+        if self.total is None or not self.rows:
+            return float("nan")
+        return self.squares - float(self.total.pow(2).sum()) / self.rows
+
+    @property
+    def fvu(self) -> float:
+        """Fraction of variance unexplained: Σ‖x − x̂‖² / Σ‖x − mean(x)‖²; NaN where nothing varies."""
+        return fvu(self.error, self.about_mean)
+
+
+def fvu(error: float, about_mean: float) -> float:
+    """Fraction of variance unexplained, from its two sums; NaN where nothing varies."""
+    return error / about_mean if about_mean > 0 else float("nan")
+
+
+@dataclass
+class Quality:
+    """Running sums over tokens; the properties are what they amount to.
+
+    Attributes:
+        variance: of what is to be reconstructed.
+        active: Σ of features active a token.
+        fired: (d_sae,) whether each feature ever fired.
+    """
+
+    variance: Variance = field(default_factory=Variance)
+    active: int = 0
+    fired: Tensor | None = field(default=None, repr=False)
+
+    def add(self, x: Tensor, codes: Tensor, reconstruction: Tensor) -> None:
+        """Take in what is to be reconstructed, (rows, d_out), its (rows, d_sae) codes and (rows, d_out) what they make.
+
+        For all but transcoders, what is reconstructed is what was encoded.
+        """
+        self.variance.add(x, reconstruction)
+        on = codes != 0
+        self.active += int(on.sum())
+        self.fired = on.any(0) if self.fired is None else self.fired | on.any(0)
+
+    @property
+    def tokens(self) -> int:
+        """Rows seen."""
+        return self.variance.rows
+
+    @property
+    def fvu(self) -> float:
+        """Fraction of variance unexplained."""
+        return self.variance.fvu
+
+    @property
+    def l0(self) -> float:
+        """Features active a token, on average."""
+        return self.active / self.tokens if self.tokens else float("nan")
+
+    @property
+    def dead_share(self) -> float:
+        """Share of features that never fired on these tokens."""
+        return float((~self.fired).float().mean()) if self.fired is not None else float("nan")
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The figures, for JSON."""
+        return {
+            "fvu": round(self.fvu, 5),
+            "l0": round(self.l0, 3),
+            "dead_share": round(self.dead_share, 5),
+            "tokens": self.tokens,
+        }
+
+    def __str__(self) -> str:
+        return f"FVU {self.fvu:.3f}, L0 {self.l0:.1f}, dead {self.dead_share:.1%} over {self.tokens:,} tokens"

@@ -1,0 +1,126 @@
+"""An SAE's folder: weights and settings as SAELens reads them, how it was trained, and a model card to upload."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unifeat import __version__
+from unifeat.errors import UserError
+from unifeat.store import written_aside
+
+_ARCHITECTURES = {
+    "topk": "TopK: the {k} largest features of each token",
+    "batchtopk": "BatchTopK: {k} features a token on average; one threshold for all when saved (JumpReLU)",
+    "matryoshka": "Matryoshka BatchTopK: nested dictionaries; one threshold for all when saved (JumpReLU)",
+    "jumprelu": "JumpReLU: a threshold a feature, begun as BatchTopK's and trained towards {k} features a token",
+    "relu": "ReLU with an L1 penalty",
+}
+
+
+def cast(sae: Any, dtype: str) -> dict[str, Tensor]:
+    """The SAE's tensors in the type they are saved in; the SAE itself then holds what that type keeps of them.
+
+    Raises:
+        UserError: a value is too large for the type.
+    """
+    tensors = {key: value.detach().to("cpu", getattr(torch, dtype)) for key, value in sae.state_dict().items()}
+    overflown = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if overflown:
+        raise UserError(f"train.save_dtype {dtype} cannot hold {', '.join(overflown)}: use float32 or bfloat16")
+    sae.load_state_dict(tensors)
+    return tensors
+
+
+def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, about: dict[str, Any]) -> None:
+    """Write `cfg.json`, `sae_weights.safetensors`, `training.json` and `README.md`, all or nothing.
+
+    Args:
+        sae: whose settings go into `cfg.json`.
+        tensors: what `cast` gave.
+        about: how it was trained and what it reached: the contents of `training.json`.
+    """
+    from safetensors.torch import save_file
+
+    cfg = sae.cfg.to_dict() | {"dtype": dtype, "device": "cpu"}
+    with written_aside(folder) as aside:
+        aside.mkdir(parents=True)
+        weights = aside / "sae_weights.safetensors"
+        save_file({key: value.contiguous() for key, value in tensors.items()}, weights)
+        (aside / "cfg.json").write_text(json.dumps(cfg, indent=1) + "\n", encoding="utf-8")
+        (aside / "training.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (aside / "README.md").write_text(model_card(folder.name, about), encoding="utf-8")
+        weights.chmod((aside / "cfg.json").stat().st_mode & 0o777)  # safetensors makes files for the owner alone
+
+
+def model_card(name: str, about: dict[str, Any]) -> str:
+    """The card in Markdown, with the front matter a hub reads."""
+    settings, reached = about["settings"], about["heldout"]
+    what = _ARCHITECTURES[settings["architecture"]].format(k=settings["k"])
+    of_model = f"`{about['model']}`" + (
+        f", all weights redrawn at random with seed {about['randomised']} (a control)"
+        if about["randomised"] is not None
+        else ""
+    )
+    rows = [
+        ("fraction of variance unexplained (FVU)", f"{reached['fvu']:.4f}"),
+        ("features active a token (L0)", f"{reached['l0']:.2f}"),
+        (f"features that never fire on these {reached['tokens']:,} tokens", f"{reached['dead_share']:.2%}"),
+    ]
+    loss = about["loss"]
+    if loss["recovered"] is not None:
+        rows.append(
+            (f"loss recovered when spliced into the model ({loss['tokens']:,} tokens)", f"{loss['recovered']:.4f}")
+        )
+    table = "\n".join(f"| {left} | {right} |" for left, right in rows)
+    curve = "\n".join(
+        f"| {point['tokens']:,} | {point['fvu']:.4f} | {point['l0']:.2f} | {point['dead']:.2%} |"
+        for point in about["curve"][::-1][:: max(1, len(about["curve"]) // 8)][::-1]  # the last one among them
+    )
+    return f"""---
+library_name: saelens
+tags: [sparse-autoencoder, saelens, mechanistic-interpretability]
+---
+# {name}
+
+A sparse autoencoder of the activations at `{about["hook"]}` of {of_model}.
+
+* {what}.
+* {settings["features"]:,} features; saved as {settings["save_dtype"]}; takes activations as they are.
+* Trained on {about["tokens"]:,} activations ({about["training_documents"]:,} documents of `{about["text"]}`, in
+  windows of {about["context"]} tokens), seed {about["seed"]}, by unifeat {about["version"]} with SAELens' trainer.
+  Special tokens, first positions and attention sinks (norm above 5 × the median) were left out.
+
+```python
+from sae_lens import SAE
+
+sae = SAE.load_from_disk("{name}", dtype="float32")
+codes = sae.encode(activations)  # (tokens, {settings["features"]})
+```
+
+## What it reaches
+
+On {reached["documents"]:,} documents of the same source, held out of the training:
+
+| | |
+| --- | --- |
+{table}
+
+## How it got there
+
+Held-out FVU and L0 on a sample, and the share of features that have not fired for a while in training; all of it in
+`training.json`.
+
+| activations | FVU | L0 | dead |
+| --- | --- | --- | --- |
+{curve}
+"""
+
+
+def version() -> str:
+    """unifeat's version, for `training.json`."""
+    return __version__

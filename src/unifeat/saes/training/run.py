@@ -1,0 +1,225 @@
+"""All SAEs of one model from one stream of activations, each with its own SAELens trainer, in lockstep."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unifeat.errors import UserError
+from unifeat.progress import say, track
+from unifeat.saes.checking.loss import Loss
+from unifeat.saes.quality import Quality, Variance
+from unifeat.saes.training.activations import ActivationSource
+from unifeat.saes.training.card import cast, version, write_sae
+from unifeat.saes.training.checkpoints import FORMAT, Checkpoints
+from unifeat.saes.training.measure import CURVE_POINTS, curve_point, curve_sample, measure_heldout, measure_losses
+from unifeat.saes.training.stream import ActivationStream
+from unifeat.saes.training.trainers import Job, autocast_pays, made_so_far, make_trainer, restore, state_of
+from unifeat.store import cache_root, key_of
+from unifeat.study.spec import ModelSpec, TrainSpec
+
+_SCALE_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One SAE that was trained: where it is saved, what it reached on held-out documents, and its `training.json`."""
+
+    folder: Path
+    quality: Quality
+    loss: Loss
+    about: dict[str, Any]
+
+
+def training_folder(source_settings: list[Any], spec: TrainSpec, seed: int) -> Path:
+    """Where a training keeps its checkpoint and what it must not compute twice: named by its stream's settings."""
+    stream = [spec.batch, spec.buffer, spec.heldout_documents, seed]
+    return cache_root() / "training" / key_of([FORMAT, source_settings, stream])
+
+
+def train_saes(
+    source: ActivationSource,
+    jobs: list[Job],
+    spec: TrainSpec,
+    model_spec: ModelSpec,
+    *,
+    seed: int,
+    prepend_bos: bool,
+    device: torch.device,
+    checkpoints: Checkpoints,
+) -> list[Trained]:
+    """Train SAEs and save them in SAELens' format; a training that was killed goes on where its checkpoint is.
+
+    Args:
+        source: activations of the training text; the last `spec.heldout_documents` documents are kept back.
+        jobs: the SAEs. No folder may exist yet.
+        spec: batch, buffer and held-out documents of the stream they share.
+        seed: of the order of the activations.
+        prepend_bos: whether windows begin with a BOS, for the SAEs' metadata.
+        device: where the SAEs are trained.
+
+    Raises:
+        UserError: too few documents to keep some back, or fewer activations than a batch.
+    """
+    last = source.corpus.documents - spec.heldout_documents
+    if last <= 0:
+        raise UserError(
+            f"train.text has {source.corpus.documents} documents and {spec.heldout_documents} are to be held out: "
+            "give more text or lower train.heldout_documents"
+        )
+    saved = checkpoints.load()
+    stream = ActivationStream(
+        source,
+        batch=spec.batch,
+        buffer=spec.buffer,
+        last_document=last,
+        seed=seed,
+        position=saved["position"] if saved else None,
+    )
+    training = _Training(jobs, source, stream, last, device, saved, keep=spec.store)
+    what = f"training {len(jobs)} SAE{'s' if len(jobs) > 1 else ''} of {_short(model_spec.name)}"
+    # What an earlier process did is not counted again: the rate and the time left are this one's.
+    with track(what, training.total - training.step * spec.batch) as advance:
+        for note in training.run(checkpoints):
+            advance(spec.batch, note=note)
+    made = {job: made_so_far(training.trainers[job]) for job in jobs}
+    tensors = {job: cast(sae, job.spec.save_dtype) for job, sae in made.items()}
+    qualities = measure_heldout(source, made, last)
+    losses = measure_losses(source, made, last)
+    results = []
+    for job, sae in made.items():
+        about = _about(job, source, spec, model_spec, training) | {
+            "heldout": qualities[job].as_dict() | {"documents": spec.heldout_documents},
+            "loss": losses[job].as_dict(),
+            "curve": training.curves[job],
+        }
+        sae.cfg.metadata.model_name = about["model"]
+        sae.cfg.metadata.hook_name = about["hook"]
+        sae.cfg.metadata.context_size = source.windowing.context
+        sae.cfg.metadata.prepend_bos = prepend_bos
+        write_sae(job.folder, sae, tensors[job], job.spec.save_dtype, about)
+        say(f"{job.folder}: held-out {qualities[job]}")
+        results.append(Trained(job.folder, qualities[job], losses[job], about))
+    checkpoints.clear()
+    return results
+
+
+class _Training:
+    """The loop and its state."""
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        source: ActivationSource,
+        stream: ActivationStream,
+        last_document: int,
+        device: torch.device,
+        saved: dict[str, Any] | None,
+        *,
+        keep: bool,
+    ) -> None:
+        self.jobs, self.source, self.stream = jobs, source, stream
+        self.last_document, self.keep = last_document, keep
+        self.steps = max(job.steps for job in jobs)
+        self.total = self.steps * stream.batch
+        self.sample = curve_sample(source, last_document)
+        # A checkpoint brings scale and first bias itself, and may stand at a block's end, with nothing left to peek at.
+        first = [{job.point: torch.ones(1, _width_of(saved, job)) for job in jobs}] if saved else None
+        first = first or stream.peek(_SCALE_BATCHES)
+        self.trainers = {job: make_trainer(job, device, [batch[job.point] for batch in first]) for job in jobs}
+        self.curves: dict[Job, list[dict[str, Any]]] = {job: [] for job in jobs}
+        self.step, self.seconds = 0, 0.0
+        if saved:
+            self.step, self.seconds = saved["step"], saved["seconds"]
+            for job in jobs:
+                restore(self.trainers[job], saved["jobs"][job.key]["trainer"])
+                self.curves[job] = saved["jobs"][job.key]["curve"]
+            say(f"going on at {self.step * stream.batch:,} activations, where the last checkpoint is")
+
+    def run(self, checkpoints: Checkpoints) -> Any:
+        """Take the steps that are left; yields a note after each."""
+        start, before = time.monotonic(), self.seconds
+        while self.step < self.steps:
+            batch = self.stream.take()
+            notes = []
+            for job, trainer in self.trainers.items():
+                if self.step >= job.steps:
+                    continue
+                output = trainer.step(batch[job.point])
+                trainer.n_training_steps += 1
+                if self.step % 20 == 0:
+                    notes.append(f"{job.folder.name} {_describe(trainer, output)}")
+                if trainer.n_training_steps in curve_steps(job):
+                    self.curves[job].append(curve_point(trainer, job, self.sample, float(output.loss.detach())))
+            self.step += 1
+            self.seconds = before + time.monotonic() - start
+            if checkpoints.due():
+                self.save(checkpoints)
+            yield "  ".join(notes)
+        self.save(checkpoints)
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint, then let go of the text that no step after it reads."""
+        checkpoints.save(
+            {
+                "position": self.stream.state(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "jobs": {
+                    job.key: {"trainer": state_of(trainer), "curve": self.curves[job]}
+                    for job, trainer in self.trainers.items()
+                },
+            }
+        )
+        for group in self.stream.spent():
+            if not self.keep and self.source.corpus.group_documents[group][1] < self.last_document:
+                self.source.discard(group)
+
+
+def _width_of(saved: dict[str, Any], job: Job) -> int:
+    return int(saved["jobs"][job.key]["trainer"]["sae"]["W_dec"].shape[1])
+
+
+def curve_steps(job: Job) -> set[int]:
+    """After which steps a point of the curve is measured; the last step is one."""
+    return {round(job.steps * n / CURVE_POINTS) for n in range(1, CURVE_POINTS + 1)}
+
+
+@torch.no_grad()
+def _describe(trainer: Any, output: Any) -> str:
+    x = output.sae_in
+    unexplained = Variance()
+    unexplained.add(x, output.sae_out)
+    codes = output.feature_acts
+    active = codes._nnz() if codes.is_sparse else int((codes != 0).sum())
+    dead = float(trainer.dead_neurons.float().mean())
+    return f"loss {float(output.loss.detach()):.1f} FVU {unexplained.fvu:.3f} L0 {active / len(x):.0f} dead {dead:.1%}"
+
+
+def _about(
+    job: Job, source: ActivationSource, spec: TrainSpec, model_spec: ModelSpec, training: _Training
+) -> dict[str, Any]:
+    trainer = training.trainers[job]
+    return {
+        "trained_by": "unifeat",
+        "version": version(),
+        "model": _short(model_spec.name),
+        "randomised": model_spec.randomise,
+        "hook": job.point.saelens_name,
+        "settings": job.spec.model_dump(mode="json", exclude={"text", "seed", "store"}),
+        "seed": job.seed,
+        "text": Path(spec.text.source).name,
+        "context": source.windowing.context,
+        "training_documents": training.last_document,
+        "tokens": trainer.n_training_samples,
+        "bfloat16_products": autocast_pays(trainer.sae.cfg.d_in, trainer.sae.device),
+        "activations_per_second": round(training.step * spec.batch / max(training.seconds, 1e-9)),
+    }
+
+
+def _short(name: str) -> str:
+    return name.rsplit("/", 1)[-1]

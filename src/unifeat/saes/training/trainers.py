@@ -1,0 +1,206 @@
+"""One SAELens trainer for each SAE: its settings, its state as tensors, and the SAE it has made so far."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unifeat.saes.training.architectures import SparseBatchTopK, SparseJumpReLU, SparseMatryoshka, SparseTopK
+from unifeat.store import key_of
+from unifeat.study.spec import TrainSpec
+from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
+
+AUTOCAST_MIN_WIDTH = 256  # bfloat16 pays for wide matrices only, and small tests stay exact
+_WARM_UP_STEPS = 100
+# Activations have a mean norm of √d, so that squared errors grow with d and codes with √d.
+_L1 = 1 / 16  # times √d: about 30 features a token of SmolLM2's layer 15, where SAELens' own 5.0 leaves 6
+_L0_PENALTY = 0.02  # times d
+_BANDWIDTH = 0.0125  # times √d
+_SELECTING = 2 / 3  # of a JumpReLU training; thresholds are trained while the learning rate falls
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One SAE to train.
+
+    Attributes:
+        point: whose activations.
+        folder: where it goes.
+        spec: its settings; text, batch, buffer and held-out documents are those of its stream.
+        seed: of its first weights.
+    """
+
+    point: HookPoint
+    folder: Path
+    spec: TrainSpec
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches it sees."""
+        return max(1, self.spec.tokens // self.spec.batch)
+
+    @property
+    def key(self) -> str:
+        """Name of everything that determines it, beside its stream."""
+        settings = self.spec.model_dump(mode="json", exclude={"text", "store", "save_dtype", "seed"})
+        return key_of([list(self.point), settings, self.seed])
+
+
+def make_trainer(job: Job, device: torch.device, first: list[Tensor]) -> Any:
+    """A SAELens trainer at its first step.
+
+    Args:
+        first: some (batch, d_in) activations: their mean norm gives the scale, their mean the first decoder bias.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sae_lens.config import LoggingConfig, SAETrainerConfig
+        from sae_lens.training.sae_trainer import SAETrainer
+
+    spec, d_in = job.spec, first[0].shape[1]
+    with torch.random.fork_rng(devices=[]):
+        seed = np.random.SeedSequence([job.seed, job.point.layer, HOOK_KINDS.index(job.point.kind)])
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        sae = _untrained(spec, d_in, job.steps, device)
+    trainer = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=job.steps * spec.batch,
+            train_batch_size_samples=spec.batch,
+            lr=spec.lr,
+            lr_end=spec.lr,
+            lr_warm_up_steps=min(_WARM_UP_STEPS, job.steps // 10),
+            lr_decay_steps=job.steps // 3,
+            device=str(device),
+            autocast=autocast_pays(d_in, device),
+            dead_feature_window=max(1, min(spec.dead_after // spec.batch, job.steps // 4)),
+            feature_sampling_window=10 * job.steps,  # never reset: SAELens builds a wandb histogram at each reset
+            logger=LoggingConfig(log_to_wandb=False),
+        ),
+        sae=sae,
+        data_provider=iter(()),
+    )
+    sample = torch.cat(first).to(device)
+    trainer.activation_scaler.scaling_factor = d_in**0.5 / float(sample.norm(dim=-1).mean())
+    # The mean is the bulk of a residual stream: starting there saves the first third of the training.
+    sae.b_dec.data.copy_(trainer.activation_scaler(sample).mean(0))
+    return trainer
+
+
+def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sae_lens import (
+            BatchTopKTrainingSAEConfig,
+            JumpReLUTrainingSAEConfig,
+            MatryoshkaBatchTopKTrainingSAEConfig,
+            StandardTrainingSAE,
+            StandardTrainingSAEConfig,
+            TopKTrainingSAEConfig,
+        )
+
+    common: dict[str, Any] = {
+        "d_in": d_in,
+        "d_sae": spec.features,
+        "dtype": "float32",
+        "device": str(device),
+        "normalize_activations": "expected_average_only_in",
+        "apply_b_dec_to_input": True,
+    }
+    top: dict[str, Any] = common | {"k": spec.k, "aux_loss_coefficient": spec.auxiliary}
+    if spec.architecture == "topk":
+        sae: Any = SparseTopK(TopKTrainingSAEConfig(**top))
+    elif spec.architecture == "batchtopk":
+        sae = SparseBatchTopK(BatchTopKTrainingSAEConfig(**top))
+    elif spec.architecture == "matryoshka":
+        levels = spec.levels or [spec.features // 16, spec.features // 4]
+        widths = sorted({max(1, width) for width in levels} | {spec.features})
+        sae = SparseMatryoshka(MatryoshkaBatchTopKTrainingSAEConfig(**top, matryoshka_widths=widths))
+    elif spec.architecture == "jumprelu":
+        sae = SparseJumpReLU(
+            JumpReLUTrainingSAEConfig(
+                **common,
+                jumprelu_sparsity_loss_mode="quadratic",
+                target_l0=float(spec.k),
+                l0_coefficient=(spec.sparsity or _L0_PENALTY) * d_in,
+                jumprelu_bandwidth=_BANDWIDTH * d_in**0.5,
+                jumprelu_ste_to_input=True,
+            )
+        )
+        sae.selection_steps = int(_SELECTING * steps)
+        sae.auxiliary = spec.auxiliary
+    else:
+        sae = StandardTrainingSAE(
+            StandardTrainingSAEConfig(
+                **common, l1_coefficient=spec.sparsity or _L1 * d_in**0.5, l1_warm_up_steps=steps // 5
+            )
+        )
+    if spec.architecture != "relu":
+        # The encoder's gradient comes a row a feature; stored that way round, nothing is ever transposed.
+        sae.W_enc.data = sae.W_enc.data.T.contiguous().T
+    return sae
+
+
+def autocast_pays(width: int, device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster: on CUDA, and on CPUs with instructions for them."""
+    if width < AUTOCAST_MIN_WIDTH:
+        return False
+    cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cuda" or bool(cpu)
+
+
+def state_of(trainer: Any) -> dict[str, Any]:
+    """All that a trainer changes while it trains: weights, moments, schedules, counters and scale."""
+    return {
+        "sae": trainer.sae.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "lr_scheduler": trainer.lr_scheduler.state_dict(),
+        "coefficients": {name: s.state_dict() for name, s in trainer.coefficient_schedulers.items()},
+        "scaling_factor": trainer.activation_scaler.scaling_factor,
+        **{name: getattr(trainer, name) for name in _COUNTERS},
+    }
+
+
+_COUNTERS = (
+    "n_training_samples",
+    "n_training_steps",
+    "act_freq_scores",
+    "n_forward_passes_since_fired",
+    "n_frac_active_samples",
+)
+
+
+def restore(trainer: Any, state: dict[str, Any]) -> None:
+    """Put a trainer where `state_of` found it."""
+    trainer.sae.load_state_dict(state["sae"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.lr_scheduler.load_state_dict(state["lr_scheduler"])
+    for name, scheduler in trainer.coefficient_schedulers.items():
+        scheduler.load_state_dict(state["coefficients"][name])
+    trainer.activation_scaler.scaling_factor = state["scaling_factor"]
+    for name in _COUNTERS:
+        value = state[name]
+        setattr(trainer, name, value.to(trainer.cfg.device) if isinstance(value, Tensor) else value)
+
+
+@torch.no_grad()
+def made_so_far(trainer: Any) -> Any:
+    """The SAE as it would be saved now, a `sae_lens.SAE` that takes activations unscaled; the trainer goes on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sae_lens import SAE
+
+        twin = copy.deepcopy(trainer.sae)
+        twin.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
+        tensors = twin.state_dict()
+        twin.process_state_dict_for_saving_inference(tensors)
+        sae = SAE.from_dict(twin.cfg.get_inference_sae_cfg_dict())
+        sae.load_state_dict(tensors)
+    return sae.eval().requires_grad_(False)

@@ -1,0 +1,215 @@
+"""A piece: something finished, stored under a key made from all that determines it, with a checksum.
+
+A piece without files is one JSON file, `<cache>/<kind>/<key>.json`; one with files is a folder,
+`<cache>/<kind>/<key>/`, with `piece.json` beside them. Either says what it was made from and carries SHA-256 sums of
+everything in it, which are checked whenever it is read. Specified in docs/cache.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from unifeat.progress import say
+from unifeat.store.cache import cache_root
+from unifeat.store.digests import read_sha256
+from unifeat.store.keys import digest_of, key_of
+from unifeat.store.machine import machine_error
+from unifeat.store.writing import DAMAGED, aside_name, remove, written_aside
+
+FORMAT = "unifeat-piece/1"
+_ABOUT = "piece.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Form(Generic[T]):
+    """How a value is kept: JSON data, and files beside it.
+
+    Attributes:
+        write: puts a value's files into a folder and returns the rest of it as JSON data.
+        read: the value again, from that data and the folder.
+        files: whether there are files; without, the folder is never made.
+    """
+
+    write: Callable[[Any, Path], Any]
+    read: Callable[[Any, Path], T]
+    files: bool = True
+
+
+JSON: Form[Any] = Form(lambda value, folder: value, lambda value, folder: value, files=False)
+"""JSON data."""
+
+
+def _write_table(table: Any, folder: Path) -> None:
+    table.to_parquet(folder / "table.parquet", index=False)
+
+
+def _read_table(value: Any, folder: Path) -> Any:
+    import pandas as pd
+
+    return pd.read_parquet(folder / "table.parquet")
+
+
+TABLE: Form[Any] = Form(_write_table, _read_table)
+"""A pandas DataFrame without an index."""
+
+
+class DamagedError(Exception):
+    """A piece is not as it was written; the text says how."""
+
+
+@dataclass(frozen=True)
+class Piece(Generic[T]):
+    """The place of a piece, made or not.
+
+    Attributes:
+        kind: the folder of the cache it lies in: "scores", "candidates" …
+        made_from: everything that determines it, as JSON data; versions of the code among it.
+        form: how its value is kept.
+        what: what it is, for messages.
+    """
+
+    kind: str
+    made_from: Mapping[str, Any]
+    form: Form[T] = field(default=JSON, repr=False)
+    what: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """Its name: 16 hex digits."""
+        return key_of({"kind": self.kind, "made_from": self.made_from})
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or will be: a JSON file or a folder."""
+        name = self.key if self.form.files else f"{self.key}.json"
+        return cache_root() / self.kind / name
+
+    def read(self) -> T | None:
+        """Its value, if it is there and whole. What is damaged is named on stderr and put out of the way.
+
+        Raises:
+            UserError: the machine cannot read it.
+        """
+        note_use(self.kind, self.path.name)
+        try:
+            return self._value()
+        except FileNotFoundError:
+            if not self.form.files or not (self.path.is_dir() and self._about_path.exists()):
+                return None
+            self._put_away("a file of it is missing")
+        except DamagedError as damage:
+            self._put_away(str(damage))
+        except OSError as error:
+            told = machine_error(error, f"reading {self.path}")
+            if told is not None:
+                raise told from error
+            self._put_away(f"{type(error).__name__}: {error}")
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            self._put_away(f"{type(error).__name__}: {error}")
+        return None
+
+    def exists(self) -> bool:
+        """Whether something is there under its name."""
+        return self._about_path.exists()
+
+    def write(self, value: Any) -> None:
+        """Store its value; if another process was first, what that one made stays.
+
+        Raises:
+            UserError: an error of the machine: no space, no permission …
+        """
+        with written_aside(self.path, replace=False) as aside:
+            if self.form.files:
+                aside.mkdir()
+            data = self.form.write(value, aside)
+            names = (
+                sorted(p.relative_to(aside).as_posix() for p in aside.rglob("*") if p.is_file())
+                if self.form.files
+                else []
+            )
+            content = {
+                "format": FORMAT,
+                "kind": self.kind,
+                "made_from": self.made_from,
+                "value": data,
+                "files": {name: read_sha256(aside / name) for name in names},
+            }
+            text = json.dumps({"sha256": digest_of(content), "content": content}, ensure_ascii=False)
+            (aside / _ABOUT if self.form.files else aside).write_text(
+                text + "\n", encoding="utf-8", errors="surrogatepass"
+            )
+
+    @property
+    def _about_path(self) -> Path:
+        return self.path / _ABOUT if self.form.files else self.path
+
+    def _value(self) -> T:
+        content = read_about(self._about_path)
+        if digest_of(content["made_from"]) != digest_of(self.made_from):
+            raise DamagedError("it is another piece")
+        for name, expected in content["files"].items():
+            if read_sha256(self.path / name) != expected:
+                raise DamagedError(f"the checksum of {name} does not match")
+        return self.form.read(content["value"], self.path)
+
+    def _put_away(self, how: str) -> None:
+        """Rename what is damaged, so that a good one can take its place, and say so."""
+        away = aside_name(self.path, DAMAGED)
+        try:
+            os.replace(self.path, away)
+        except FileNotFoundError:
+            return  # another process did
+        except OSError as error:
+            told = machine_error(error, f"{self.path} is damaged ({how}) and cannot be made again")
+            if told is None:
+                raise
+            raise told from error
+        say(f"warning: {self.what or self.kind} {self.path} is damaged ({how}): it is made again")
+        remove(away)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a piece's JSON file says, its checksum compared.
+
+    Raises:
+        DamagedError: it is not as it was written.
+        OSError: it is not there or cannot be read.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+        content = held["content"]
+        if held["sha256"] != digest_of(content):
+            raise DamagedError("its checksum does not match")
+        if content["format"] != FORMAT:
+            raise DamagedError(f"its format is {content['format']!r}, not {FORMAT}")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DamagedError(f"it cannot be read: {error}") from error
+    return content
+
+
+_recorders: list[set[tuple[str, str]]] = []
+
+
+@contextmanager
+def recording() -> Iterator[set[tuple[str, str]]]:
+    """While open, notes every piece that is read or made in this process: (kind, name of its file or folder)."""
+    used: set[tuple[str, str]] = set()
+    _recorders.append(used)
+    try:
+        yield used
+    finally:
+        _recorders.remove(used)
+
+
+def note_use(kind: str, name: str) -> None:
+    """Tell the open recorders that something of the cache is used."""
+    for used in _recorders:
+        used.add((kind, name))

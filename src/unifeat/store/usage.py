@@ -1,0 +1,188 @@
+"""What is in the cache, which runs use it, and what may be removed: everything can be made again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unifeat.errors import UserError
+from unifeat.store.cache import cache_root
+from unifeat.store.keys import key_of
+from unifeat.store.writing import ASIDE, DAMAGED, remove, write_json
+
+RUNS = "runs"
+KINDS = {
+    "text": "texts, chosen and cut",
+    "models": "GGUF files unpacked",
+    "demo": "the demo's ingredients",
+    "checks": "checks of SAEs",
+    "codes": "codes of spaces",
+    "top-activations": "strongest activations",
+    "candidates": "candidate pairs",
+    "intervals": "intervals of r",
+    "shifted-candidates": "candidate pairs of shifted text",
+    "rematches": "rematches",
+    "scores": "scores and their nulls",
+    "activations": "activations kept for trainings",
+    "training": "trainings not finished",
+    "digests": "digests of files",
+}
+_NOT_PIECES = (RUNS, "digests", "demo")  # small, or not made by a study
+_LIVELY_S = 3600.0  # what is written to by a process that lives is younger
+
+
+@dataclass
+class Entry:
+    """One thing in the cache: a piece, a store of codes, a training, a leftover.
+
+    Attributes:
+        kind: the folder it lies in.
+        studies: names of the studies of kept runs that use it.
+        changed: when anything of it last changed, in seconds since 1970.
+    """
+
+    path: Path
+    kind: str
+    size: int
+    changed: float
+    leftover: bool = False
+    studies: set[str] = field(default_factory=set)
+
+
+def note_run(folder: Path, study: str, created: str, used: Iterable[tuple[str, str]]) -> None:
+    """Note which pieces a run uses, for `unifeat cache`; nothing happens where the cache cannot be written."""
+    path = folder.resolve()
+    pieces: dict[str, list[str]] = {}
+    for kind, name in sorted(used):
+        pieces.setdefault(kind, []).append(name)
+    try:
+        write_json(
+            cache_root() / RUNS / f"{key_of(str(path))}.json",
+            {"run": str(path), "study": study, "created": created, "pieces": pieces},
+        )
+    except UserError:
+        return
+
+
+def kept_runs(root: Path) -> list[dict[str, Any]]:
+    """The noted runs whose folders still hold them."""
+    kept = []
+    for note in sorted((root / RUNS).glob("[!.]*.json")):
+        try:
+            run = json.loads(note.read_text(encoding="utf-8"))
+            info = json.loads((Path(run["run"]) / "run.json").read_text(encoding="utf-8"))
+            if info["created"] == run["created"]:
+                kept.append(run)
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return kept
+
+
+def contents(root: Path) -> list[Entry]:
+    """Everything in the cache, with the studies of kept runs that use it.
+
+    Raises:
+        UserError: the cache is a file.
+    """
+    if root.exists() and not root.is_dir():
+        raise UserError(f"the cache {root} is a file: set UNIFEAT_CACHE to a folder")
+    users: dict[tuple[str, str], set[str]] = {}
+    for run in kept_runs(root):
+        for kind, names in run["pieces"].items():
+            for name in names:
+                users.setdefault((kind, name), set()).add(run["study"])
+    entries = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if _is_leftover(folder):
+            entries.append(_entry(folder, folder.name, leftover=True))
+        elif folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                leftover = _is_leftover(path)
+                entry = _entry(path, folder.name, leftover=leftover)
+                entry.studies = users.get((folder.name, path.name), set())
+                entries.append(entry)
+                if not leftover and path.is_dir():
+                    entries += [
+                        _entry(inner, folder.name, leftover=True) for inner in path.rglob("*") if _is_leftover(inner)
+                    ]
+    return entries
+
+
+def prunable(
+    entries: list[Entry], *, unused: bool = False, older_s: float | None = None, to_size: int | None = None
+) -> list[tuple[Entry, str]]:
+    """What may be removed, each with the reason.
+
+    Always: what kills left behind (`.partial-…`, libraries' own `.tmp…`), once no living process can be writing it.
+
+    Args:
+        unused: also whatever no kept run uses, unfinished trainings among it.
+        older_s: of that, only what has not changed for so many seconds.
+        to_size: also the pieces changed longest ago, used or not, until the cache has at most so many bytes.
+    """
+    now = time.time()
+    chosen: dict[Path, tuple[Entry, str]] = {}
+    for entry in entries:
+        if entry.leftover and now - entry.changed > _LIVELY_S:
+            chosen[entry.path] = (entry, "left behind by a kill")
+    whole = [entry for entry in entries if not entry.leftover and entry.kind not in _NOT_PIECES]
+    if unused or older_s is not None:
+        for entry in whole:
+            age = now - entry.changed
+            if not entry.studies and age > max(older_s or 0.0, _LIVELY_S if entry.kind == "training" else 0.0):
+                chosen[entry.path] = (entry, "no kept run uses it")
+    if to_size is not None:
+        left = sum(e.size for e in entries if not e.leftover) - sum(
+            e.size for e, _ in chosen.values() if not e.leftover
+        )
+        for entry in sorted(whole, key=lambda e: (bool(e.studies), e.changed)):
+            if left <= to_size:
+                break
+            if entry.path not in chosen:
+                chosen[entry.path] = (entry, "to make room")
+                left -= entry.size
+    return list(chosen.values())
+
+
+def prune(chosen: Iterable[tuple[Entry, str]]) -> int:
+    """Remove entries; returns how many bytes they had."""
+    freed = 0
+    for entry, _ in chosen:
+        remove(entry.path)
+        freed += entry.size
+    return freed
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.name.startswith((ASIDE, DAMAGED, ".tmp", ".offload-", "tmp")) or path.name.endswith(".tmp")
+
+
+def _entry(path: Path, kind: str, *, leftover: bool) -> Entry:
+    size, changed = 0, 0.0
+    for file in _files(path):
+        try:
+            stat = file.lstat()
+        except FileNotFoundError:
+            continue
+        size, changed = size + stat.st_size, max(changed, stat.st_mtime)
+    with suppress(FileNotFoundError):
+        changed = changed or path.lstat().st_mtime
+    return Entry(path, kind, size, changed, leftover)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir() and not path.is_symlink():
+        yield from (inner for inner in path.rglob("*") if not inner.is_dir())
+    else:
+        yield path
+
+
+def when(seconds: float) -> str:
+    """A time as a date, `2026-11-28`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,1 @@
+"""The study: what a user asks for, typed, and the YAML file it is written in."""
