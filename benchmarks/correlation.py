@@ -24,10 +24,10 @@ from scipy import sparse
 from unifeat.codes.align import align
 from unifeat.codes.shard import Shard, write_shard
 from unifeat.codes.store import CodeStore
-from unifeat.matching import Correlation, correlate
-from unifeat.vocabulary.paired_codes import as_paired
-from unifeat.models.activations import Places
+from unifeat.correlation.correlate import Correlation, correlate
 from unifeat.progress import set_mode
+from unifeat.vocabulary.paired_codes import as_paired
+from unifeat.vocabulary.places import Places
 
 SHARD_ROWS = 16_384
 

@@ -19,7 +19,9 @@ from unittest.mock import patch
 import numpy as np
 from scipy import sparse
 
-from unifeat.matching import Correlation, correlate, engine, pair_correlation
+from unifeat.correlation import best_partners as engine
+from unifeat.correlation.correlate import Correlation, correlate
+from unifeat.correlation.pair_sums import pair_correlation
 from unifeat.progress import set_mode
 
 

@@ -21,15 +21,17 @@ from typing import Any
 import torch
 
 from unifeat.demo.prepare import prepare
-from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity, tokenizer_digest
 from unifeat.models.opening import opening_of
-from unifeat.saes.training import ActivationSource, Checkpoints, Job, train_saes
-from unifeat.saes.training.trainers import autocast_pays, make_trainer
-from unifeat.progress import set_mode
 from unifeat.pipeline.spaces import study_corpus
+from unifeat.progress import set_mode
+from unifeat.saes.training.activations import ActivationSource
+from unifeat.saes.training.checkpoints import Checkpoints
+from unifeat.saes.training.run import train_saes
+from unifeat.saes.training.trainers import Job, autocast_pays, make_trainer
 from unifeat.study.read import load_study
 from unifeat.study.spec import TrainOverride
+from unifeat.vocabulary.hook_points import HookPoint
 
 warnings.simplefilter("ignore")
 CPU = torch.device("cpu")

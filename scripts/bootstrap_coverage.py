@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from unifeat.matching import correlate, pair_correlation
 from unifeat.correlation.block_sums import block_edges, block_sums
+from unifeat.correlation.correlate import correlate
+from unifeat.correlation.pair_sums import pair_correlation
 from unifeat.matching.bootstrap import bootstrap, draw_weights, percentiles, resampled_r
-from unifeat.matching.match import select
+from unifeat.matching.methods import select
 from unifeat.progress import set_mode
 
 FEATURES, SHARED, TOPICS, TOKENS, TOP = 60, 40, 6, 60, 3

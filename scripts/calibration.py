@@ -20,12 +20,12 @@ from scipy.stats import binom, kstest
 
 import unifeat as uf
 from drawing import table
+from unifeat.correlation.shifted import ShiftedCodes, shifts
 from unifeat.geometry import MEASURES, Prepared
 from unifeat.inference import calibrate, null_scores
-from unifeat.vocabulary.paired_codes import PairedCodes, as_paired
-from unifeat.correlation.shifted import RotatedCodes, rotations
 from unifeat.progress import set_mode
 from unifeat.store import written_aside
+from unifeat.vocabulary.paired_codes import PairedCodes, as_paired
 
 D_A, D_B = 16, 24
 SIZES = {"below d": 12, "near d": 24, "far above d": 80}
@@ -99,8 +99,8 @@ def rematch_study(n: int, seed: int) -> dict[str, list[float]]:
     """One study of spaces that share nothing, under the null that moves B along the text and matches anew."""
     world = world_of(n, seed, shared=0.0)
     paired = as_paired(world.codes_a, world.codes_b)
-    at = rotations(np.arange(world.starts.size), world.starts, paired.n_rows, REMATCHES, seed)
-    rows = [matched(world, codes, n) for codes in (paired, *(RotatedCodes(paired, int(world.starts[d])) for d in at))]
+    at = shifts(np.arange(world.starts.size), world.starts, paired.n_rows, REMATCHES, seed)
+    rows = [matched(world, codes, n) for codes in (paired, *(ShiftedCodes(paired, int(world.starts[d])) for d in at))]
     rng, out = np.random.default_rng([seed, 2]), {}
     for case, (name, settings) in CASES.items():
         scores = [MEASURES[name].function(*pair, **settings).value for pair in rows]

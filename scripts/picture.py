@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 import unifeat as uf
 from drawing import save, save_page, style, table
 from unifeat.report.figures import COLOURS, count_bounds, count_panel, panel_figure, score_bounds, score_panel
-from unifeat.report.overview import at_a_glance
+from unifeat.report.overview import group_overview
 from unifeat.report.tables import cells, group_pairs, measures, role, rows_of, scores_of
 
 
@@ -73,7 +73,7 @@ def controls(run: uf.Run, picture: str) -> None:
 
 def glance(run: uf.Run) -> str:
     """The comparisons at a glance, as a markdown table."""
-    ways, lines = at_a_glance(run)
+    ways, lines = group_overview(run)
     header = ["", "pairs kept", "in shifted text", "held-out r", "found again", *(way.short for way in ways)]
     rows = []
     for line in lines:

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 import unifeat as uf
 from drawing import LINES, save, style
-from unifeat.matching.match import METHODS
+from unifeat.matching.methods import METHODS
 
 BASE: dict[str, Any] = {"features_a": 200, "features_b": 400, "noise": 0.5, "dropout": 0.3}
 MIN_CORRELATION = 0.1  # the demo's

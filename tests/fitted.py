@@ -11,9 +11,9 @@ import torch
 
 from tiny import saelens, sentences
 from unifeat.models.activations import run_group
-from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
 from unifeat.text.corpus import Part
+from unifeat.vocabulary.hook_points import HookPoint
 
 CONTEXT = 32
 

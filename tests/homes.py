@@ -21,7 +21,7 @@ from warm import Done, Warm
 GROUP = 1500  # characters in a unit of work: a small text has eight of them
 STUDY: dict[str, Any] = {
     "name": "tiny",
-    "text": {"source": "text.jsonl", "context": 32},
+    "text": {"source": "text.jsonl", "context": 32, "group": GROUP},
     "models": {"one": {"name": "model-one", "dtype": "float32"}, "two": {"name": "model-two", "dtype": "float32"}},
     "spaces": [
         {"model": "one", "layers": [0, 2], "sae": "saes/one_{layer}"},
@@ -131,7 +131,7 @@ def shared_place(factory: pytest.TempPathFactory, model_folder: Callable[..., Pa
     """One place for all tests of a session where the study has been run. Read only: copy it to change it."""
     if "place" not in _shared:
         place = make_place(factory.mktemp("place") / "finished", model_folder)
-        done = place.unifeat(shared_warm(), "run", place.study, "--quiet", group=GROUP)
+        done = place.unifeat(shared_warm(), "run", place.study, "--quiet")
         assert done.code == 0, done.err
         _shared["place"] = place
         _shared["out"] = done

@@ -65,10 +65,9 @@ class Hub:
             width: of the model's residual stream.
             k: features that fire a token, in the formats where that is a number.
         """
-        from unifeat.saes import registry
 
         release, _, sae_id = name.partition("/")
-        known = registry().get(release)
+        known = known_releases().get(release)
         if known is None:
             org, repo, folder = name.split("/", 2)
             at = self.snapshot(f"{org}/{repo}") / folder

@@ -9,8 +9,8 @@ import numpy as np
 
 from unifeat.codes.shard import FORMAT, Shard, write_shard
 from unifeat.codes.store import CodeStore
-from unifeat.models.activations import Places
 from unifeat.text.windows import _order_from_the_end
+from unifeat.vocabulary.places import Places
 
 SETTINGS: dict[str, Any] = {
     "format": FORMAT,

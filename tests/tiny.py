@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from unifeat.models.hooks import HOOK_KINDS, HookPoint
+from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
 
 ARCHITECTURES = (
     *("gpt2", "gpt_neox", "opt", "llama", "mistral", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "phi", "phi3"),

@@ -21,7 +21,13 @@ _HEAVY = (
     *("jinja2", "narwhals", "numba", "plotly.express", "plotly.offline", "plotly.graph_objects", "rich.table"),
     *("pyarrow.parquet", "sae_lens", "scipy.sparse.csgraph", "scipy.stats", "typer._adapters"),
     *("transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"),
-    *("unifeat.cli", "unifeat.saes.checking.check", "unifeat.pipeline.run", "unifeat.report.terminal", "unifeat.pipeline.train"),
+    *(
+        "unifeat.cli",
+        "unifeat.saes.checking.check",
+        "unifeat.pipeline.run",
+        "unifeat.report.terminal",
+        "unifeat.pipeline.train",
+    ),
 )
 KILLED = -signal.SIGKILL
 
@@ -73,7 +79,6 @@ class Warm:
         *args: object,
         cache: Path,
         cwd: Path,
-        group: int = 0,
         die_before_rename: int = 0,
         die_in_write: int = 0,
         full_disk: int = 0,
@@ -83,7 +88,6 @@ class Warm:
 
         Args:
             cache: its UNIFEAT_CACHE.
-            group: characters in a unit of work, if not as many as usual.
             die_before_rename: it kills itself with SIGKILL when about to rename its n-th file into place.
             die_in_write: it kills itself when it has written one half of its n-th file.
             full_disk: from its n-th file on, renaming it into place fails for want of space.
@@ -96,7 +100,6 @@ class Warm:
             "env": {"UNIFEAT_CACHE": str(cache), **env},
             "cwd": str(cwd),
             "folder": str(folder),
-            "group": group,
             "die_before_rename": die_before_rename,
             "die_in_write": die_in_write,
             "full_disk": full_disk,
@@ -143,8 +146,6 @@ def _serve() -> None:
 def _command(request: dict[str, Any]) -> None:
     """In the forked process: become `unifeat ARGS`."""
     import unifeat.cli
-    from unifeat.codes import encode
-    from unifeat.text import corpus
 
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
@@ -152,9 +153,6 @@ def _command(request: dict[str, Any]) -> None:
         file = os.open(f"{request['folder']}/{name}", os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    if request["group"]:
-        for module in (corpus, encode):
-            module.GROUP_CHARACTERS = module.PART_CHARACTERS = request["group"]  # type: ignore[attr-defined]
     rename, count = os.replace, itertools.count(1)
 
     def replace(*args: Any, **kwargs: Any) -> None:

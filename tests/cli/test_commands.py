@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import unifeat
-from homes import GROUP, Place, hashes, shared_output
+from homes import Place, hashes, shared_output
 from tiny import tiny_sae
 from warm import Warm
 
@@ -86,7 +86,7 @@ def test_report_is_written_anew(warm: Warm, place: Place) -> None:
 
 def test_out_names_the_folder(warm: Warm, place: Place) -> None:
     before = hashes(place.run)
-    done = place.unifeat(warm, "run", place.study, "--quiet", "--out", "somewhere/else", group=GROUP)
+    done = place.unifeat(warm, "run", place.study, "--quiet", "--out", "somewhere/else")
     assert done.code == 0, done.err
     assert done.out.endswith("report: somewhere/else/report.html\n")
     assert hashes(place.work / "somewhere/else", but=("run.json", "report.html", "study.yaml")) == {
@@ -97,7 +97,7 @@ def test_out_names_the_folder(warm: Warm, place: Place) -> None:
 
 def test_quiet_and_plain_log(warm: Warm, place: Place) -> None:
     """Without a terminal news are plain lines on stderr, and with --quiet there are none."""
-    loud, quiet = place.unifeat(warm, "run", place.study, group=GROUP), shared_output()
+    loud, quiet = place.unifeat(warm, "run", place.study), shared_output()
     assert loud.code == 0
     assert loud.err.startswith("text: 40 documents, ")
     assert "\x1b" not in loud.err + loud.out
@@ -141,8 +141,8 @@ def test_a_damaged_shard_is_repaired(warm: Warm, place: Place) -> None:
     shards[3].write_bytes(shards[3].read_bytes()[:-8])
     shards[10].unlink()
     shards[20].write_bytes(shards[19].read_bytes())
-    assert place.unifeat(warm, "run", place.study, "--quiet", group=GROUP).code == 2
-    done = place.unifeat(warm, "run", place.study, "--quiet", "--repair", group=GROUP)
+    assert place.unifeat(warm, "run", place.study, "--quiet").code == 2
+    done = place.unifeat(warm, "run", place.study, "--quiet", "--repair")
     assert (done.code, done.err) == (0, "")
     again = hashes(place.run, but=("run.json", "report.html")), hashes(place.cache / "codes")
     assert again[0].keys() == before[0].keys()

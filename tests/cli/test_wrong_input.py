@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from homes import GROUP, STUDY, Place, hashes, write_study
+from homes import STUDY, Place, hashes, write_study
 from tiny import tiny_sae
 from unifeat.codes.shard import read_shard
 from warm import Done, Warm
@@ -42,7 +42,7 @@ def refused(warm: Warm, place: Place, *args: object, names: str, **settings: Any
     """Run a command that must end as a user's mistake, and look at what it leaves."""
     before = hashes(place.home.parent)
     runs = sorted(path.name for path in (place.work / "runs").iterdir())
-    done = place.unifeat(warm, *args, group=GROUP, **settings)
+    done = place.unifeat(warm, *args, **settings)
     assert done.code == 2, done
     assert done.out == ""
     assert re.fullmatch(r"unifeat: [^\n]+\n", done.err), done.err
@@ -248,7 +248,7 @@ def test_a_study_with_a_mistake(warm: Warm, common: Place, name: str) -> None:
 def test_the_same_without_quiet(warm: Warm, common: Place) -> None:
     """News may come before, the mistake is the last line."""
     write_study(common.home, "mistaken.yaml", name="mistaken", **spaces(layers=7))
-    done = common.unifeat(warm, "run", common.home / "mistaken.yaml", group=GROUP)
+    done = common.unifeat(warm, "run", common.home / "mistaken.yaml")
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith("unifeat: model ")
     assert "Traceback" not in done.err
@@ -358,11 +358,11 @@ def test_a_full_disk(warm: Warm, place: Place, at: int) -> None:
     refused(warm, place, "run", place.study, "--quiet", names="disk full while writing .*same command", full_disk=at)
     assert hashes(place.run) == before
     if at == 15:
-        assert place.unifeat(warm, "run", place.study, "--quiet", group=GROUP).code == 0
+        assert place.unifeat(warm, "run", place.study, "--quiet").code == 0
 
 
 def test_a_folder_that_cannot_be_written(warm: Warm, place: Place) -> None:
     """In a place where files cannot be: below a file."""
-    done = place.unifeat(warm, "run", place.study, "--quiet", "--out", place.study / "run", group=GROUP)
+    done = place.unifeat(warm, "run", place.study, "--quiet", "--out", place.study / "run")
     assert done.code == 2
     assert re.fullmatch(r"unifeat: [^\n]*study\.yaml[^\n]*\n", done.err)

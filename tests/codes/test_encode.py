@@ -18,13 +18,15 @@ from unifeat.codes import encode
 from unifeat.codes.align import align, shared_places
 from unifeat.codes.encode import Encoder, encode_group, encode_spaces, store_settings
 from unifeat.codes.store import CodeStore
-from unifeat.models import HookPoint, LanguageModel, load_language_model, load_sae
-from unifeat.models.activations import GroupActivations, Masked, pad_token
-from unifeat.models.language import bos_of, model_identity, tokenizer_digest
+from unifeat.models import LanguageModel, load_language_model, load_sae
+from unifeat.models.activations import GroupActivations, pad_token
+from unifeat.models.language import model_identity, tokenizer_digest
+from unifeat.models.opening import bos_of
 from unifeat.saes.encoding import codes_for, encode_as
-from unifeat.vocabulary.masks import Mask
 from unifeat.text import corpus as corpus_module
 from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.masks import Mask, Masked
 
 CONTEXT = 24
 GROUP = 700

@@ -13,7 +13,7 @@ import pytest
 from stores import dense_of, places, random_dense, random_shard, shard_of
 from unifeat import UserError
 from unifeat.codes.shard import Shard, read_shard, write_shard
-from unifeat.models.activations import Places
+from unifeat.vocabulary.places import Places
 
 
 @pytest.fixture

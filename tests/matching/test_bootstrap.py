@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from unifeat.matching import Correlation, correlate, pair_correlation
 from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
+from unifeat.correlation.correlate import Correlation, correlate
+from unifeat.correlation.csls import csls
+from unifeat.correlation.pair_sums import pair_correlation
 from unifeat.matching.bootstrap import Bootstrap, bootstrap, draw_weights, percentiles, resampled_counts, resampled_r
-from unifeat.matching.match import csls, select
+from unifeat.matching.methods import select
 
 DOCUMENTS, TOKENS, FEATURES = 40, 25, 12
 

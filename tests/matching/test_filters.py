@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from unifeat.matching.filters import Filters, decide, keep, token_reasons
-from unifeat.matching.match import METHODS, select
+from unifeat.matching.methods import METHODS, select
 from unifeat.study.spec import NON_CONCEPT_TOKENS, MatchingSpec
 
 NONE = Filters(min_correlation=-1, min_count=0, exclude_tokens=(), shared_top_token=False)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
+from unifeat.correlation.correlate import Correlation, correlate
+from unifeat.correlation.csls import csls
 from unifeat.errors import UserError
-from unifeat.matching import Correlation, correlate, match
-from unifeat.matching.match import METHODS, csls, select
+from unifeat.matching.match import match
+from unifeat.matching.methods import METHODS, select
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unifeat.matching import correlate, match
-from unifeat.matching.match import METHODS
+from unifeat.correlation.correlate import correlate
+from unifeat.matching.match import match
+from unifeat.matching.methods import METHODS
 from unifeat.synthetic import plant
 
 BASE: dict[str, Any] = {"features_a": 100, "features_b": 200, "n_tokens": 10_000, "noise": 0.5, "dropout": 0.3}

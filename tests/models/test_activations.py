@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from tiny import sentences
 from unifeat.errors import UserError
-from unifeat.models.activations import GroupActivations, Masked, Places, are_sinks, pad_token, run_group
-from unifeat.models.hooks import HookPoint
-from unifeat.models.language import LanguageModel, bos_of, load_language_model
-from unifeat.vocabulary.masks import Mask
+from unifeat.models.activations import GroupActivations, are_sinks, pad_token, run_group
+from unifeat.models.language import LanguageModel, load_language_model
+from unifeat.models.opening import bos_of
 from unifeat.text.corpus import Part
 from unifeat.text.windows import tokenize_part
+from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.masks import Mask, Masked
+from unifeat.vocabulary.places import Places
 
 POINTS = [HookPoint(0), HookPoint(2), HookPoint(1, "mlp_out")]
 PARTS = [Part(n + 3, 0, text) for n, text in enumerate([*sentences(6, seed=2), "😀 one", "x", " The sailor"])]

@@ -16,10 +16,10 @@ from tiny import ARCHITECTURES, CONTEXT, tiny_config, tiny_tokenizer
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
 from unifeat.models.blocks import find_blocks
-from unifeat.models.hooks import HookPoint
 from unifeat.models.language import LanguageModel, load_language_model, read_config, redraw_weights
 from unifeat.models.selftest import adds_up
 from unifeat.text.corpus import Part
+from unifeat.vocabulary.hook_points import HookPoint
 
 LAYERS = 3
 PARALLEL = ("gpt_neox", "phi")  # attention and MLP read the same input

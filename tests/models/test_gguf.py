@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from tiny import sentences
 from unifeat.errors import UserError
 from unifeat.models import gguf as gguf_module
-from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity
+from unifeat.vocabulary.hook_points import HookPoint
 
 _BLOCK = {
     "input_layernorm": "attn_norm",

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from tiny import ARCHITECTURES, points_of
 from unifeat.errors import UserError
 from unifeat.models.blocks import find_blocks, normalised, reweighted
-from unifeat.models.hooks import HOOK_KINDS, HookPoint, capturing, parse_hook, width_at
+from unifeat.models.hooks import capturing
 from unifeat.models.language import LanguageModel, load_language_model
+from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint, parse_hook, width_at
 
 LAYERS = 3
 FINAL_NORM = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "opt": "final_layer_norm", "phi": "final_layernorm"}

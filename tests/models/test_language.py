@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from tiny import tiny_model, tiny_tokenizer
 from unifeat.errors import UserError
-from unifeat.models.hooks import HookPoint
 from unifeat.models.language import (
-    bos_of,
     check_layers,
     load_language_model,
     load_tokenizer,
     model_identity,
     read_config,
-    resolve_device,
     resolve_dtype,
     tokenizer_digest,
 )
+from unifeat.models.opening import bos_of
+from unifeat.models.placement import resolve_device
+from unifeat.vocabulary.hook_points import HookPoint
 
 POINT = HookPoint(1)
 

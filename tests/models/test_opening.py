@@ -13,12 +13,14 @@ import torch
 
 from tiny import sentences, tiny_tokenizer
 from unifeat.errors import UserError
-from unifeat.models.activations import Masked, run_group
-from unifeat.models.hooks import HookPoint
+from unifeat.models.activations import run_group
 from unifeat.models.language import LanguageModel, load_language_model
-from unifeat.models.opening import CHATS, describe_opening, opening_of, opening_tokens
+from unifeat.models.opening import describe_opening, opening_of
 from unifeat.text.corpus import Part
 from unifeat.text.windows import tokenize_part
+from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.masks import Masked
+from unifeat.vocabulary.openings import CHATS, opening_tokens
 
 # The ways published templates are written: ChatML (Qwen, SmolLM), with a BOS (Gemma, Llama 3), strict and trimming
 # (Gemma), a space before the message (Mistral), the day of the year (Llama 3.2).

@@ -14,10 +14,10 @@ from torch import Tensor
 from tiny import ARCHITECTURES, points_of
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
-from unifeat.models.hooks import HookPoint
 from unifeat.models.language import load_language_model
 from unifeat.models.placement import map_settings, resolve_device
 from unifeat.text.corpus import Part
+from unifeat.vocabulary.hook_points import HookPoint
 
 POINTS = points_of("llama", 3)
 

@@ -16,16 +16,10 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_model, tiny_tokenizer
 from unifeat.errors import UserError
 from unifeat.models.activations import run_group
-from unifeat.models.hooks import HookPoint
-from unifeat.models.language import (
-    load_language_model,
-    load_tokenizer,
-    model_folder,
-    model_identity,
-    read_config,
-)
+from unifeat.models.language import load_language_model, load_tokenizer, model_folder, model_identity, read_config
 from unifeat.models.refusals import cached_models, cannot_load
 from unifeat.text.corpus import Part
+from unifeat.vocabulary.hook_points import HookPoint
 
 POINT = HookPoint(1)
 PYTHIA = "EleutherAI/pythia-70m"

@@ -16,8 +16,8 @@ from fitted import CONTEXT, activations, changed, fitted_sae
 from homes import STUDY, Place, hashes, write_study
 from tiny import sentences, tiny_sae, write_text
 from unifeat import space_check, spaces
-from unifeat.models.hooks import HookPoint
 from unifeat.store import cache_root
+from unifeat.vocabulary.hook_points import HookPoint
 from warm import Warm
 
 NAMES = {"hook_name": "blocks.1.hook_resid_post", "model_name": "tiny-llama"}

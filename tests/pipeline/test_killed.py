@@ -56,7 +56,7 @@ def test_killed_in_one_file_after_another(warm: Warm, fresh: Place, finished: Pl
     shards = []
     for number in range(3, 40):
         moment = {"die_in_write" if number % 2 else "die_before_rename": number}
-        done = fresh.unifeat(warm, "run", fresh.study, "--quiet", group=GROUP, **moment)
+        done = fresh.unifeat(warm, "run", fresh.study, "--quiet", **moment)
         for folder in (fresh.cache, fresh.work):
             assert_whole(folder)
         shards.append(len(list(fresh.cache.glob("codes/*/shard-*"))))
@@ -75,7 +75,7 @@ def test_killed_at_random_moments(warm: Warm, fresh: Place, finished: Place) -> 
     rng = np.random.default_rng()
     killed = 0
     for longest in (0.3, 0.6, 0.9, 1.2, 1.5):
-        started = warm.start("run", fresh.study, "--quiet", cache=fresh.cache, cwd=fresh.work, group=GROUP)
+        started = warm.start("run", fresh.study, "--quiet", cache=fresh.cache, cwd=fresh.work)
         time.sleep(rng.uniform(0.05, longest))
         started.kill()
         done = started.wait()
@@ -83,7 +83,7 @@ def test_killed_at_random_moments(warm: Warm, fresh: Place, finished: Place) -> 
         killed += done.code == KILLED
         assert_whole(fresh.cache)
     assert killed
-    done = fresh.unifeat(warm, "run", fresh.study, "--quiet", group=GROUP)
+    done = fresh.unifeat(warm, "run", fresh.study, "--quiet")
     assert done.code == 0, done.err
     assert_as_undisturbed(fresh, finished)
 
@@ -118,7 +118,7 @@ def test_a_process_of_its_own_killed_while_it_encodes(warm: Warm, fresh: Place, 
         assert process.returncode == -signal.SIGKILL
     assert not fresh.run.exists()
     assert_whole(fresh.cache)
-    assert fresh.unifeat(warm, "run", fresh.study, "--quiet", group=GROUP).code == 0
+    assert fresh.unifeat(warm, "run", fresh.study, "--quiet").code == 0
     assert_as_undisturbed(fresh, finished)
 
 
@@ -126,15 +126,15 @@ def test_killed_while_an_earlier_run_is_replaced(warm: Warm, place: Place) -> No
     """The earlier run stays as it was until the new one is complete."""
     before = hashes(place.run)
     write_study(place.home, seed=4)
-    assert place.unifeat(warm, "run", place.study, "--quiet", "--out", "elsewhere", group=GROUP).code == 0
+    assert place.unifeat(warm, "run", place.study, "--quiet", "--out", "elsewhere").code == 0
     for number in (1, 4, 6):
-        done = place.unifeat(warm, "run", place.study, "--quiet", group=GROUP, die_before_rename=number)
+        done = place.unifeat(warm, "run", place.study, "--quiet", die_before_rename=number)
         assert done.code == KILLED
         assert list(place.run.glob(".partial-*"))  # parts of the new run were written
         assert hashes(place.run) == before
-    place.unifeat(warm, "run", place.study, "--quiet", group=GROUP, die_before_rename=9)  # amid the last renames
+    place.unifeat(warm, "run", place.study, "--quiet", die_before_rename=9)  # amid the last renames
     assert_whole(place.run)
-    assert place.unifeat(warm, "run", place.study, "--quiet", group=GROUP).code == 0
+    assert place.unifeat(warm, "run", place.study, "--quiet").code == 0
     assert hashes(place.run, but=CHANGING) == hashes(place.work / "elsewhere", but=CHANGING)
     after = hashes(place.run)
     assert after.keys() == before.keys()

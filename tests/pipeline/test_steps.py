@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 from scipy.stats import false_discovery_control
+from unifeat.steps import rematch
 
 import unifeat as uf
 from homes import GROUP, Place, write_study
 from unifeat.codes import encode
-from unifeat.steps import rematch
 from unifeat.pipeline.score import COLUMNS, with_q
 from unifeat.text import corpus
 

@@ -13,14 +13,15 @@ import checkpoints
 import unifeat as uf
 from unifeat.demo import prepare as demo
 from unifeat.models.activations import run_group
-from unifeat.saes.checking.check import check_sae
-from unifeat.models.hooks import HOOK_KINDS, HookPoint
-from unifeat.models.language import bos_of, load_language_model, read_config
-from unifeat.saes.quality import measure_quality
+from unifeat.models.language import load_language_model, read_config
+from unifeat.models.opening import bos_of
 from unifeat.saes import load_sae
+from unifeat.saes.checking.check import check_sae
+from unifeat.saes.checking.sample import measure_quality
 from unifeat.study.read import load_study
 from unifeat.study.spec import Study
 from unifeat.text.corpus import build_corpus
+from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
 
 pytestmark = pytest.mark.real
 

@@ -20,7 +20,7 @@ from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import top_activations
 from unifeat.matching.candidates import find_candidates
 from unifeat.matching.filters import Filters, decide
-from unifeat.matching.match import select
+from unifeat.matching.methods import select
 from unifeat.subspaces import (
     control_lists,
     load_categories,

@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 import unifeat as uf
 from unifeat.errors import UserError
-from unifeat.matching.match import METHODS
+from unifeat.matching.methods import METHODS
 
 plant, plant_rows = uf.synthetic.plant, uf.synthetic.plant_rows
 

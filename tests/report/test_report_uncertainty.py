@@ -1,0 +1,138 @@
+"""What the report and the terminal say of how sure a run is: intervals, rematches, controls, categories."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import MakeRun
+from unifeat.report import categories, glance, sure
+from unifeat.report.html import render
+from unifeat.report.tables import cells, role, rows_of
+from unifeat.report.terminal import show
+from unifeat.runs.folder import Run
+
+
+@pytest.fixture
+def run(make_run: MakeRun) -> Run:
+    """Two ordinary layers, a ceiling, a control, and two categories with lists of random words."""
+    made = make_run(groups={"one": [3, 5], "two": [2], "one-seed1": [5], "noise": [5]}, kept=40)
+    info = json.loads((made.folder / "run.json").read_text())
+    for name, space in info["spaces"].items():
+        space["model"] = "one" if name.startswith("one") else space["model"]
+    info["spaces"]["noise@5"]["control"] = "random weights"
+    for facts in info["pairs"]:
+        kept = float(facts["kept"])
+        facts["rematch"] = {
+            "kept": [3, 5],
+            "mean_correlation": [0.12, None],
+            "p_kept": 1 / 3,
+            "p_mean_correlation": 1 / 3,
+        }
+        facts["intervals"] = {"kept": {"estimate": kept, "low": kept - 2, "high": kept + 3}}
+        facts["intervals"]["share_a"] = {"estimate": 0.25, "low": 0.2, "high": None}
+        facts["stability"] = {"share": 0.75, "chance": 0.01}
+        ways = {"a_to_b": {"largest_share": 0.021}, "b_to_a": {"largest_share": 0.034}}
+        facts |= {"hubness": ways, "reciprocity": {"a_to_b": 0.4, "b_to_a": 0.5}}
+    (made.folder / "run.json").write_text(json.dumps(info))
+    scores = made.scores
+    extra = []
+    for place, (name, n, score) in enumerate(
+        [("Time", 12, 0.31), ("Time · random words", 7, 0.11), ("Odd", 2, 1.0), ("Odd · random words", 0, np.nan)]
+    ):
+        own = scores[(scores["metric"] == "rsa")].assign(
+            subspace=name, n_pairs=n, score=score, subset_mean=0.2, subset_score=0.25, subset_n=n
+        )
+        extra.append(own.assign(subset_q=0.01 if place == 0 else 0.9))
+    table = pd.concat([scores, *extra], ignore_index=True)
+    table.to_parquet(made.folder / "scores.parquet", index=False)
+    rates = [
+        {"space_a": f["space_a"], "space_b": f["space_b"], "subspace": name, "side": side, "features": features}
+        | {
+            "rate": 0.6,
+            "rate_expected": 0.4,
+            "odds_ratio": 2.3,
+            "odds_ratio_low": 1.1,
+            "odds_ratio_high": 4.7,
+            "q": 0.03,
+        }
+        for f in info["pairs"]
+        for name, features in (("Time", 21), ("Odd", 0))
+        for side in "ab"
+    ]
+    pd.DataFrame(rates).to_parquet(made.folder / "rates.parquet", index=False)
+    with (made.folder / "study.yaml").open("a") as study:
+        study.write("subspaces: {categories: paper, top_tokens: 5, at_least: 2, window: 0}\n")
+    return Run(made.folder)
+
+
+def test_every_comparison_has_its_line_and_its_role(run: Run) -> None:
+    _, lines = glance.group_overview(run)
+    roles = {line.groups: line.role for line in lines}
+    assert roles["one", "two"] == ""
+    assert roles["one", "one-seed1"] == "ceiling: two SAEs of one model"
+    assert roles["two", "noise"] == "control: random weights"
+    ordinary = next(line for line in lines if line.groups == ("one", "two"))
+    kept = cells(run).query("group_a == 'one' and group_b == 'two'")["kept"]
+    assert ordinary.kept == f"{kept.min()}–{kept.max()}"
+    assert (ordinary.kept_shifted, ordinary.found_again, ordinary.cells) == ("4", "75 %", 2)
+
+
+def test_the_pairs_of_a_cell_with_intervals_and_the_null(run: Run) -> None:
+    cell = rows_of(cells(run))[0]
+    lines = {line["what"]: line for line in sure.sure(cell)}
+    kept = lines["pairs kept"]
+    assert (kept["value"], kept["interval"]) == (str(cell.kept), f"{cell.kept - 2} to {cell.kept + 3}")
+    assert (kept["shifted"], kept["p"]) == ("4", 1 / 3)
+    assert lines["mean r where found"]["shifted"] == "0.120", "rematches without a pair have no mean"
+    assert lines["share found again on the other half of the documents"]["value"] == "75 %"
+    assert "2.1 % and 3.4 %" in sure.hubs(cell)
+
+
+def test_categories_stand_beside_their_nulls(run: Run) -> None:
+    assert categories.categories(run) == ["Time", "Odd"]
+    found = categories.of_cell(run, rows_of(cells(run))[0])
+    assert found is not None
+    time, odd = found["lines"]
+    assert time["rates"][0] == {"features": "21", "rate": "60 % / 40 %", "odds": "2.3 (1.1–4.7)*"}
+    assert odd["rates"][0]["features"] == "0"
+    assert time["scores"][0]["score"].startswith("0.31")
+    assert (time["scores"][0]["subsets"], time["scores"][0]["control"]) == ("0.25 / 0.20*", "0.11 (7)")
+    assert odd["scores"][0]["control"] == "–"
+    panel = categories.overview(run)[0]
+    z = dict(zip(panel["figure"]["data"][0]["y"], panel["figure"]["data"][0]["z"], strict=True))
+    assert z["Time"][0] == pytest.approx(0.31)
+    assert z["Odd"][0] is None, "two pairs have no score worth a colour"
+    assert any(a["text"] == "n=2" for a in panel["figure"]["layout"]["annotations"])
+
+
+def test_page_and_terminal_say_it(run: Run, capsys, monkeypatch) -> None:
+    page = render(run)
+    for words in (
+        "control: random weights",
+        "ceiling: two SAEs of one model",
+        "Found again",
+        "Subspaces",
+        "random words",
+    ):
+        assert words in page
+    for columns in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        show(run)
+        text = capsys.readouterr().out
+        assert "control: random weights" in text
+        assert "Time" in text
+        assert "0.31" in text
+        assert max(map(len, text.splitlines()[:-1])) <= int(columns)
+
+
+def test_an_ordinary_run_has_nothing_of_it(make_run: MakeRun) -> None:
+    plain = make_run()
+    assert categories.overview(plain) == []
+    assert categories.of_cell(plain, rows_of(cells(plain))[0]) is None
+    assert sure.sure(rows_of(cells(plain))[0]) == []
+    assert sure.hubs(rows_of(cells(plain))[0]) == ""
+    assert role(plain, ("smollm2", "gemma3")) == ""

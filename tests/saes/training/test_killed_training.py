@@ -1,0 +1,249 @@
+"""`kill -9` in the middle of a training: the same command goes on at its checkpoint and ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tiny import sentences, write_text
+from unifeat.pipeline.train import train
+from unifeat.saes import load_sae
+from unifeat.saes.training.checkpoints import Checkpoints
+from unifeat.store import cache_root
+from unifeat.study.read import load_study
+
+SCRIPT = """
+import sys
+from unifeat.saes.training import checkpoints
+checkpoints.INTERVAL_S = 0.05
+from unifeat.text import corpus
+corpus.GROUP_CHARACTERS = 4000
+from unifeat.cli import main
+main()
+"""
+NAMES = ("topk-1", "matryoshka-1", "jumprelu-1")
+TOKENS = 80_000
+
+
+@pytest.fixture
+def study(tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three SAEs of one model, of different architectures and lengths; more text than the buffer holds."""
+    monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 4000)
+    text = str(write_text(tmp_path, sentences(150, seed=4)))
+    spaces = [
+        {"model": "tiny", "layers": 1, "sae": f"{tmp_path}/saes/{a}-{{layer}}", "name": a, "train": {"architecture": a}}
+        for a in ("topk", "matryoshka", "jumprelu")
+    ]
+    spaces[1]["train"] |= {"tokens": TOKENS // 2, "seed": 5}
+    made = {
+        "text": {"source": text, "context": 32},
+        "models": {"tiny": {"name": str(model_folder("llama", tokenizer="wordish")), "dtype": "float32"}},
+        "spaces": spaces,
+        "train": {
+            "text": {"source": text, "context": 32},
+            "features": 96, "k": 6, "tokens": TOKENS, "batch": 128, "buffer": 2048, "heldout_documents": 20,
+        },
+    }  # fmt: skip
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(made, sort_keys=False))
+    return path
+
+
+def start(study: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, "train", str(study)],
+        env=os.environ | {"UNIFEAT_CACHE": str(cache_root())},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def checkpoint_files() -> list[Path]:
+    return list((cache_root() / "training").glob("*/[!.]*.pt"))
+
+
+def assert_whole() -> None:
+    """Whatever has its final name can be read to its end, and only the newest checkpoint is there."""
+    (path,) = checkpoint_files()
+    state = torch.load(path, weights_only=True)
+    assert len(state["jobs"]) == 3
+    from safetensors.torch import load_file
+
+    groups = [p for p in path.parent.rglob("*.safetensors") if not p.name.startswith(".partial-")]
+    assert groups
+    for group in groups:
+        load_file(group)
+
+
+def test_killed_again_and_again(study: Path, tmp_path: Path):
+    rng = np.random.default_rng()
+    went_on = []
+    for _ in range(2):
+        with start(study) as process:
+            known = {p: p.stat().st_mtime_ns for p in checkpoint_files()}
+            deadline = time.monotonic() + 240
+            while process.poll() is None and known == {p: p.stat().st_mtime_ns for p in checkpoint_files()}:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.7))
+            process.kill()
+            err = process.communicate()[1]
+        assert process.returncode == -signal.SIGKILL, err
+        went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
+        assert not (tmp_path / "saes").exists()
+        assert_whole()
+    with start(study) as process:
+        err = process.communicate()[1]
+    assert process.returncode == 0, err
+    went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
+    assert len(went_on) == 2
+    assert 0 < went_on[0] < went_on[1] < TOKENS
+    assert not list((cache_root() / "training").iterdir())  # nothing is left of it
+
+    undisturbed = tmp_path / "undisturbed"
+    train(load_study(study), undisturbed)
+    for name in NAMES:
+        ours, theirs = ((folder / name) for folder in (tmp_path / "saes", undisturbed))
+        for file in ("sae_weights.safetensors", "cfg.json"):
+            assert (ours / file).read_bytes() == (theirs / file).read_bytes(), (name, file)
+        one, other = (json.loads((folder / "training.json").read_text()) for folder in (ours, theirs))
+        assert one["curve"] == other["curve"]
+        assert one["heldout"] == other["heldout"]
+        assert one["tokens"] == (TOKENS // 128 // (2 if name == "matryoshka-1" else 1)) * 128
+        assert load_sae(ours).cfg.d_sae == 96
+
+
+@pytest.mark.parametrize("moment", ["before its rename", "half written"])
+def test_killed_while_it_writes_a_checkpoint(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str):
+    """Stopped in the third checkpoint, the second stands; going on from it ends with the same bits."""
+
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setattr("unifeat.saes.training.checkpoints.INTERVAL_S", 0.0)
+    spec = load_study(study)
+    spec = spec.model_copy(
+        update={"spaces": spec.spaces[:1], "train": spec.train.model_copy(update={"tokens": 128 * 12})}
+    )
+    train(spec, tmp_path / "undisturbed")
+    calls: list[Any] = []
+    whole = torch.save
+
+    def save(state: Any, path: Path) -> None:
+        whole(state, path)
+        calls.append(path)
+        if len(calls) == 3:
+            if moment == "half written":
+                os.truncate(path, path.stat().st_size // 2)
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        patch.setattr("unifeat.store.remove", lambda path: None)  # a killed process tidies nothing up
+        with pytest.raises(Killed):
+            train(spec)
+    (path,) = checkpoint_files()
+    assert torch.load(path, weights_only=True)["step"] == 2
+    assert list(path.parent.glob(".partial-*.pt"))
+    train(spec)
+    weights = [
+        folder / "topk-1" / "sae_weights.safetensors" for folder in (tmp_path / "saes", tmp_path / "undisturbed")
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+class TestFound:
+    """Which checkpoint is gone on from."""
+
+    def test_none(self, tmp_path: Path):
+        assert Checkpoints(tmp_path / "none", ["a"]).load() is None
+
+    def test_one_that_holds_more(self, tmp_path: Path):
+        """One of two SAEs was saved before the kill; the other still finds its state."""
+        Checkpoints(tmp_path, ["a", "b"]).save({"jobs": {"a": 1, "b": 2}, "step": 7})
+        found = Checkpoints(tmp_path, ["b"]).load()
+        assert found is not None
+        assert found["step"] == 7
+
+    def test_not_one_that_lacks_a_job(self, tmp_path: Path):
+        Checkpoints(tmp_path, ["a"]).save({"jobs": {"a": 1}, "step": 7})
+        assert Checkpoints(tmp_path, ["a", "b"]).load() is None
+
+    def test_a_setting_that_matters_begins_anew(self, study: Path, monkeypatch: pytest.MonkeyPatch):
+        from unifeat.pipeline.train import _missing
+
+        spec = load_study(study)
+        key = _missing(spec, None)["tiny"][0].key
+        for change in ({"lr": 1e-4}, {"features": 90}, {"k": 5}, {"dead_after": 5000}, {"tokens": 10_000}):
+            other = spec.model_copy(update={"train": spec.train.model_copy(update=change)})
+            assert _missing(other, None)["tiny"][0].key != key, change
+        same = spec.model_copy(update={"train": spec.train.model_copy(update={"save_dtype": "bfloat16"})})
+        assert _missing(same, None)["tiny"][0].key == key
+
+
+def test_killed_at_the_end_of_a_block(study: Path, monkeypatch: pytest.MonkeyPatch):
+    """The last checkpoint then stands where a block has nothing left to give, while the result is measured."""
+    from unifeat.saes.training import run
+
+    settings = yaml.safe_load(study.read_text())
+    settings |= {"spaces": settings["spaces"][:1], "compare": [["topk", "topk"]]}
+    settings["train"] |= {"tokens": 4096, "buffer": 2048}
+    study.write_text(yaml.safe_dump(settings))
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "measure_heldout", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(load_study(study))
+    steps = []
+    inner = run.make_trainer
+    monkeypatch.setattr(run, "make_trainer", lambda *args: steps.append(1) or inner(*args))
+    (result,) = train(load_study(study))
+    assert steps == [1]
+    assert result.about["tokens"] == 4096
+
+
+def test_saes_of_two_widths_from_one_stream(study: Path, tmp_path: Path, model_folder: Callable[..., Path]):
+    """Heads that are wider together than the stream, as Qwen 3's and Gemma's are."""
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    from tiny import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer("wordish")
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=64,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    settings = yaml.safe_load(study.read_text())
+    settings["models"]["tiny"]["name"] = str(tmp_path / "wide")
+    settings["spaces"] = [
+        {"model": "tiny", "layers": 1, "sae": f"{tmp_path}/saes/{hook}", "name": hook, "hook": hook}
+        for hook in ("resid_post", "attn_z", "mlp_in")
+    ]
+    settings["train"] |= {"tokens": 8192, "store": True}
+    study.write_text(yaml.safe_dump(settings))
+    results = {one.folder.name: one for one in train(load_study(study))}
+    assert {name: load_sae(one.folder).cfg.d_in for name, one in results.items()} == {
+        "resid_post": 32,
+        "attn_z": 64,
+        "mlp_in": 32,
+    }
+    assert all(one.quality.fvu < 1 and one.loss.tokens > 100 for one in results.values())
