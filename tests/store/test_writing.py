@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from unifeat.errors import UserError
-from unifeat.store import cache_root, key_of, remove, sha256_of, write_json, write_text, written_aside
+from unifeat.store import (
+    cache_root,
+    digests,
+    key_of,
+    machine_error,
+    remove,
+    sha256_of,
+    write_json,
+    write_text,
+    written_aside,
+)
+from unifeat.store.paths import user_path
+from unifeat.store.writing import _UMASK, aside_name
 
 
 class TestCacheRoot:
@@ -38,7 +51,54 @@ class TestKeys:
         assert key_of({"what": "corpus/1", "skip": 0}) == "1b6e60704090a919"
 
 
+def settled(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that was changed long ago, by the clock that its digest is remembered by."""
+    path.write_bytes(content)
+    monkeypatch.setattr(digests, "_SETTLED_S", -1.0)
+    return path
+
+
 class TestSha256:
+    def test_a_change_that_keeps_size_and_times_is_noticed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """Container images set all times to 0; what no program can set gives the change away."""
+        path = settled(tmp_path / "weights", b"one", monkeypatch)
+        os.utime(path, ns=(0, 0))
+        before = sha256_of(path)
+        path.write_bytes(b"two")
+        os.utime(path, ns=(0, 0))
+        assert sha256_of(path) == hashlib.sha256(b"two").hexdigest() != before
+
+    def test_another_file_in_its_place_is_noticed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path, other = (settled(tmp_path / name, name.encode(), monkeypatch) for name in ("a", "b"))
+        for one in (path, other):
+            os.utime(one, ns=(0, 0))
+        assert sha256_of(path) == hashlib.sha256(b"a").hexdigest()
+        os.replace(other, path)
+        assert sha256_of(path) == hashlib.sha256(b"b").hexdigest()
+
+    def test_a_file_changed_just_now_is_not_remembered(self, tmp_path: Path):
+        """It may change again within the tick of the clock that its times are read off."""
+        path = tmp_path / "a"
+        path.write_bytes(b"abc")
+        sha256_of(path)
+        assert not list((cache_root() / "digests").glob("*"))
+
+    def test_a_damaged_memory_is_not_believed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path = settled(tmp_path / "a", b"abc", monkeypatch)
+        digest = sha256_of(path)
+        (memo,) = (cache_root() / "digests").iterdir()
+        held = memo.read_text()
+        memo.write_text(("0" if held[0] != "0" else "1") + held[1:])
+        assert sha256_of(path) == digest
+        memo.write_bytes(b"\xff")
+        assert sha256_of(path) == digest
+
+    def test_a_cache_that_cannot_be_written_serves(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path = settled(tmp_path / "a", b"abc", monkeypatch)
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("UNIFEAT_CACHE", str(tmp_path / "file"))
+        assert sha256_of(path) == hashlib.sha256(b"abc").hexdigest()
+
     def test_follows_the_content(self, tmp_path: Path):
         path = tmp_path / "a"
         path.write_bytes(b"abc")
@@ -48,8 +108,7 @@ class TestSha256:
         assert sha256_of(path).startswith("a52d159f")
 
     def test_is_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        path = tmp_path / "a"
-        path.write_bytes(b"abc")
+        path = settled(tmp_path / "a", b"abc", monkeypatch)
         digest = sha256_of(path)
         real, opened = Path.open, []
         monkeypatch.setattr(Path, "open", lambda self, *args, **kw: opened.append(self) or real(self, *args, **kw))
@@ -83,7 +142,7 @@ class TestWrittenAside:
                 (aside / text).write_text(text)
         assert [p.name for p in (tmp_path / "folder").iterdir()] == ["new"]
 
-    @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.EACCES, "no")])
+    @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOENT, "no")])
     def test_an_error_leaves_what_was_there(self, tmp_path: Path, error: BaseException):
         path = tmp_path / "file"
         write_text(path, "old")
@@ -92,13 +151,48 @@ class TestWrittenAside:
         assert path.read_text() == "old"
         assert list(tmp_path.glob("*")) + list(tmp_path.glob(".p*")) == [path]
 
+    def test_names_aside_are_never_the_same(self, tmp_path: Path):
+        """Process ids are no names: two containers both have a process 1."""
+        names = {aside_name(tmp_path / "out") for _ in range(1000)}
+        assert len(names) == 1000
+        assert all(str(os.getpid()) not in name.name.split("-")[1] or len(name.name) > 20 for name in names)
+
+    def test_a_long_name_has_room_for_the_one_aside(self, tmp_path: Path):
+        write_text(tmp_path / ("x" * 250), "new")
+        assert [len(p.name) for p in tmp_path.iterdir()] == [250]
+
     @pytest.mark.parametrize("kind", ["file", "folder"])
-    def test_what_a_kill_left_is_cleared_away(self, tmp_path: Path, kind: str):
-        left = tmp_path / f".partial-{os.getpid()}-out"
-        left.mkdir() if kind == "file" else left.write_text("half")
-        with written_aside(tmp_path / "out") as aside:
-            aside.write_text("new") if kind == "file" else aside.mkdir()
+    def test_the_first_in_place_stays_where_asked(self, tmp_path: Path, kind: str):
+        for text in ("first", "second"):
+            with written_aside(tmp_path / "out", replace=False) as aside:
+                if kind == "folder":
+                    aside.mkdir()
+                    (aside / "file").write_text(text)
+                else:
+                    aside.write_text(text)
+        held = tmp_path / "out" / "file" if kind == "folder" else tmp_path / "out"
+        assert held.read_text() == "first"
         assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+    def test_files_are_readable_for_whom_the_mask_lets_read(self, tmp_path: Path):
+        """safetensors makes files for the owner alone: a colleague on a shared cache could not read them."""
+        with written_aside(tmp_path / "folder") as aside:
+            aside.mkdir()
+            (aside / "file").touch(mode=0o600)
+        write_text(tmp_path / "plain", "")
+        modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("folder/file", "plain")]
+        assert modes[0] == modes[1] == 0o666 & ~_UMASK
+
+    def test_everything_is_flushed_before_it_is_renamed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """A power cut after the rename must not find an empty file under the final name."""
+        done: list[str] = []
+        fsync, replace = os.fsync, os.replace
+        monkeypatch.setattr(os, "fsync", lambda fd: done.append(os.readlink(f"/proc/self/fd/{fd}")) or fsync(fd))
+        monkeypatch.setattr(os, "replace", lambda a, b: done.append("renamed") or replace(a, b))
+        with written_aside(tmp_path / "folder") as aside:
+            aside.mkdir()
+            (aside / "file").write_text("content")
+        assert done == [str(aside / "file"), str(aside), "renamed", str(tmp_path)]
 
     @pytest.mark.parametrize(
         "error",
@@ -116,8 +210,54 @@ class TestWrittenAside:
         assert list(tmp_path.iterdir()) == []
 
     def test_other_errors_are_not(self, tmp_path: Path):
-        with pytest.raises(PermissionError), written_aside(tmp_path / "file"):
-            raise PermissionError(errno.EACCES, "no")
+        with pytest.raises(FileNotFoundError), written_aside(tmp_path / "file"):
+            raise FileNotFoundError(errno.ENOENT, "no")
+
+    @pytest.mark.parametrize(
+        ("number", "says"),
+        [
+            (errno.EROFS, "read-only"),
+            (errno.EFBIG, "ulimit -f"),
+            (errno.EMFILE, "ulimit -n"),
+            (errno.EACCES, "permission denied"),
+            (errno.ENOTDIR, "a file is where a folder should be"),
+            (errno.ENAMETOOLONG, "longer than a file name"),
+            (errno.EIO, "input/output error"),
+        ],
+    )
+    def test_errors_of_the_machine_say_what_to_do(self, tmp_path: Path, number: int, says: str):
+        with pytest.raises(UserError, match=f"writing .*file.*{says}"):
+            fail_halfway(tmp_path / "file", OSError(number, os.strerror(number)))
+        told = machine_error(RuntimeError(f"I/O error (os error {number})"), "reading x")
+        assert told is not None
+        assert says in str(told)
+
+    def test_a_file_in_the_place_of_a_folder(self, tmp_path: Path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="a file is where a folder should be"):
+            write_text(tmp_path / "file" / "deep" / "out", "")
+
+
+class TestUserPath:
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ("a\0b", "NUL byte"),
+            ("x" * 300, "longer than a file name"),
+            ("/".join(["deep"] * 2000), "longer than a file name"),
+            ("~nobody-of-that-name/x", "stands for no home"),
+            ("a\ud800b", "half a character"),
+        ],
+    )
+    def test_what_cannot_be_a_path(self, given: str, says: str):
+        with pytest.raises(UserError, match=f"--out .*{says}") as caught:
+            user_path(given, "--out")
+        assert len(str(caught.value)) < 200
+        str(caught.value).encode()
+
+    def test_others_stay(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("HOME", "/home/me")
+        assert user_path("~/ü x", "--out") == Path("/home/me/ü x")
 
 
 def test_json_is_readable(tmp_path: Path):

@@ -29,6 +29,7 @@ from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import DEFAULT_MASK, SINK_RATIO
 from unifeat.vocabulary.windowing import Windowing
 
+_TRIES = 5
 _FVU_EVERY = 4  # reconstructing costs as much as encoding; a quarter of the groups tells the FVU well enough
 
 
@@ -49,6 +50,20 @@ def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder],
     Raises:
         UserError: activations or codes with NaN or Inf, a text shorter than a window, a full disk.
     """
+    for _ in range(_TRIES):
+        _encode_missing(model, corpus, encoders, windowing)
+        try:
+            for encoder in encoders:
+                if not encoder.store.finished():
+                    _check_long_enough(encoder, corpus, windowing.context if windowing.limit is None else 2)
+                    encoder.store.finish(corpus.groups)
+            return
+        except FileNotFoundError:
+            continue  # another process found a shard damaged and took it out to encode it again
+    raise UserError("shards of codes vanish as soon as they are written: is another process removing them?")
+
+
+def _encode_missing(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
     missing = [[e for e in encoders if not e.store.has(group)] for group in range(corpus.groups)]
     work = sum(size for size, todo in zip(corpus.group_characters, missing, strict=True) if todo)
     name = model.name.rsplit("/", 1)[-1]
@@ -59,10 +74,6 @@ def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder],
                 tokens += encode_group(model, corpus, group, todo, windowing)
                 rate = tokens / (time.monotonic() - start)
                 advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")
-    for encoder in encoders:
-        if not encoder.store.finished():
-            _check_long_enough(encoder, corpus, windowing.context if windowing.limit is None else 2)
-            encoder.store.finish(corpus.groups)
 
 
 def encode_group(
@@ -125,7 +136,7 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
 def _check_long_enough(encoder: Encoder, corpus: Corpus, context: int) -> None:
     read = 0
     for group in range(corpus.groups):
-        read += encoder.store.shard(group).stats["read"]
+        read += encoder.store.stats(group)["read"]
         if read >= context:
             return
     raise UserError(

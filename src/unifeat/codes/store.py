@@ -120,6 +120,14 @@ class CodeStore:
         except OSError as error:
             raise machine_error(error, f"shard {path} is {how} and cannot be made again") or error from error
 
+    def stats(self, number: int) -> dict[str, Any]:
+        """The statistics of a shard of a store that need not be finished.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        return dict(self._entry(number, verify=False)["stats"])
+
     def finish(self, shards: int) -> None:
         """Write the manifest: checksums and totals of all shards."""
         entries = [self._entry(number, verify=False) for number in range(shards)]

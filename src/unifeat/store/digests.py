@@ -36,8 +36,8 @@ def sha256_of(path: Path) -> str:
     stamp = file_stamp(path)
     memo = cache_root() / "digests" / key_of(stamp)
     try:
-        known = memo.read_text(encoding="ascii")
-        if len(known) == 64 and set(known) <= set("0123456789abcdef"):
+        known, _, checksum = memo.read_text(encoding="ascii").partition(" ")
+        if checksum == key_of([stamp, known]):
             return known
     except (OSError, UnicodeDecodeError):
         pass
@@ -45,7 +45,7 @@ def sha256_of(path: Path) -> str:
     # Remembered only if it was the same file throughout, and long enough ago that a change would show in its times.
     if file_stamp(path) == stamp and time.time() - stamp[3] / 1e9 > _SETTLED_S:
         with suppress(UserError):  # a cache that cannot be written serves to read
-            write_text(memo, digest)
+            write_text(memo, f"{digest} {key_of([stamp, digest])}")
     return digest
 
 

@@ -10,7 +10,7 @@ from unifeat.errors import UserError
 
 _ADVICE = {
     errno.ENOSPC: "disk full: free some space and run the same command again, it carries on where it stopped",
-    errno.EDQUOT: "disk full (quota): free some space and run the same command again, it carries on where it stopped",
+    errno.EDQUOT: "disk full: free some space of your quota and run the same command again, it carries on from there",
     errno.EFBIG: "a file may not grow so large here: raise the limit (ulimit -f) and run the same command again",
     errno.EROFS: "the file system is read-only: name another folder, or set UNIFEAT_CACHE to one that can be written",
     errno.EACCES: "permission denied: name another folder, or ask its owner",
@@ -55,6 +55,8 @@ def machine_error(error: BaseException, what: str | Path = "") -> UserError | No
         return None
     named = getattr(error, "filename", None)
     subject = str(what) or (str(named) if named else "")
+    if what and named and ".partial-" not in str(named) and str(named) not in subject:
+        subject = f"{subject} ({named})"
     if advice.startswith("disk full"):
         head, _, rest = advice.partition(": ")
         return UserError(f"{head} while {subject}: {rest}" if what else f"{advice}")

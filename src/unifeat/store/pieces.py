@@ -102,7 +102,7 @@ class Piece(Generic[T]):
         try:
             return self._value()
         except FileNotFoundError:
-            if not self.form.files or not (self.path.is_dir() and self._about_path.exists()):
+            if not (self.form.files and self.path.is_dir()):
                 return None
             self._put_away("a file of it is missing")
         except DamagedError as damage:
