@@ -75,7 +75,8 @@ def hashes(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         aside = any(part.startswith(".partial-") for part in relative.parts)
-        if path.is_file() and not aside and not relative.match("digests/*") and path.name not in but:
+        noted = relative.parts[0] in ("digests", "runs")  # what the cache remembers of files and of runs
+        if path.is_file() and not aside and not noted and path.name not in but:
             found[str(relative)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

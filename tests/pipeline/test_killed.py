@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from homes import GROUP, Place, hashes, write_study
+from homes import Place, hashes, write_study
 from unifeat.codes.shard import read_shard
 from warm import KILLED, Warm
 
@@ -89,21 +89,15 @@ def test_killed_at_random_moments(warm: Warm, fresh: Place, finished: Place) -> 
 
 
 SCRIPT = """
-import sys
-from unifeat.codes import encode
-from unifeat.text import corpus
-group = int(sys.argv.pop(1))
-for module in (corpus, encode):
-    module.GROUP_CHARACTERS = module.PART_CHARACTERS = group
 from unifeat.cli import main
 main()
 """
 
 
 def test_a_process_of_its_own_killed_while_it_encodes(warm: Warm, fresh: Place, finished: Place) -> None:
-    """From the start of the interpreter; only the units of work are made small."""
+    """From the start of the interpreter."""
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(GROUP), "run", str(fresh.study), "--quiet"],
+        [sys.executable, "-c", SCRIPT, "run", str(fresh.study), "--quiet"],
         cwd=fresh.work,
         env=os.environ | {"UNIFEAT_CACHE": str(fresh.cache)},
         stdout=subprocess.DEVNULL,

@@ -13,16 +13,14 @@ import pytest
 import torch
 
 import unifeat as uf
-from homes import GROUP, STUDY, Place, hashes, write_study
+from homes import STUDY, Place, hashes, write_study
 from stores import dense_rows
 from unifeat.codes import encode
 from unifeat.codes.align import align
 from unifeat.codes.store import CodeStore
 from unifeat.inference import SharedRows
 from unifeat.matching.candidates import fitting_documents
-from unifeat.store import written_together
 from unifeat.study.read import load_study
-from unifeat.text import corpus
 from warm import Warm
 
 PAIRS = (
@@ -39,14 +37,7 @@ FILES = {"study.yaml", *CHANGING, *TABLES}
 
 
 @pytest.fixture
-def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (corpus, encode):
-        monkeypatch.setattr(module, "GROUP_CHARACTERS", GROUP)
-        monkeypatch.setattr(module, "PART_CHARACTERS", GROUP)
-
-
-@pytest.fixture
-def here(place: Place, small_groups: None, monkeypatch: pytest.MonkeyPatch) -> Place:
+def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     """This process runs studies in the place, with its cache."""
     monkeypatch.setenv("UNIFEAT_CACHE", str(place.cache))
     monkeypatch.chdir(place.work)
@@ -148,10 +139,10 @@ def test_examples_are_text_of_the_study(run: uf.Run, finished: Place) -> None:
 
 
 def test_again_nothing_is_computed_and_the_tables_are_the_same(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unifeat.steps import score
-
-    from unifeat import pipeline, spaces
+    from unifeat.codes import top_activations
     from unifeat.matching import candidates
+    from unifeat.pipeline import encode as encoding
+    from unifeat.pipeline import match, score
 
     write_text_again(here)
     uf.run(here.study)  # the copied text has another path
@@ -160,10 +151,11 @@ def test_again_nothing_is_computed_and_the_tables_are_the_same(here: Place, monk
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(spaces, "load_language_model", never)
+    monkeypatch.setattr(encoding, "load_language_model", never)
     monkeypatch.setattr(encode, "encode_group", never)
     monkeypatch.setattr(candidates, "correlate", never)
-    monkeypatch.setattr(pipeline, "top_activations", never)
+    monkeypatch.setattr(match, "bootstrap", never)
+    monkeypatch.setattr(top_activations, "top_activations", never)
     monkeypatch.setattr(score, "permutation_test", never)
     monkeypatch.setattr(score, "subsample_interval", never)
     again = uf.run(here.study)
@@ -179,9 +171,9 @@ def write_text_again(place: Place) -> None:
 
 
 def test_codes_are_shared_with_another_study_over_the_same_text(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unifeat import spaces
+    from unifeat.pipeline import encode as encoding
 
-    monkeypatch.setattr(spaces, "load_language_model", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr(encoding, "load_language_model", lambda *_, **__: pytest.fail("encoded again"))
     write_text_again(here)
     write_study(here.home, "other.yaml", name="other", spaces=STUDY["spaces"][::-1], matching={"method": "one-to-one"})
     other = uf.run(here.home / "other.yaml")
@@ -276,13 +268,13 @@ def test_every_public_name() -> None:
 
 @pytest.fixture
 def failing_report(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    from unifeat import pipeline
+    from unifeat.pipeline import run as carrying_out
 
     def set_error(error: BaseException) -> None:
         def write_report(_: object) -> None:
             raise error
 
-        monkeypatch.setattr(pipeline, "write_report", write_report)
+        monkeypatch.setattr(carrying_out, "write_report", write_report)
 
     return set_error
 
@@ -301,18 +293,6 @@ def test_an_error_at_the_very_end_leaves_the_earlier_run(
         assert hashes(here.run) == before
         assert {path.name for path in here.run.iterdir()} == FILES
         assert not (tmp_path / "new").exists()
-
-
-def test_files_that_take_their_places_together(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "mine").write_text("stays")
-    (folder / "old").write_text("old")
-    with written_together(folder) as new:
-        (new / "old").write_text("new")
-        (new / "more").write_text("more")
-        assert (folder / "old").read_text() == "old"
-    assert {p.name: p.read_text() for p in folder.iterdir()} == {"mine": "stays", "old": "new", "more": "more"}
 
 
 def test_the_cache_can_be_deleted_between_runs(warm: Warm, place: Place) -> None:

@@ -10,13 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 from scipy.stats import false_discovery_control
-from unifeat.steps import rematch
 
 import unifeat as uf
-from homes import GROUP, Place, write_study
-from unifeat.codes import encode
+from homes import Place, write_study
+from unifeat.pipeline import rematch
 from unifeat.pipeline.score import COLUMNS, with_q
-from unifeat.text import corpus
 
 CATEGORIES = {
     "Animals": ["dog", "cat", "bee", "bird", "horse"],
@@ -37,9 +35,6 @@ ASKED: dict[str, Any] = {
 
 @pytest.fixture
 def asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
-    for module in (corpus, encode):
-        monkeypatch.setattr(module, "GROUP_CHARACTERS", GROUP)
-        monkeypatch.setattr(module, "PART_CHARACTERS", GROUP)
     monkeypatch.setenv("UNIFEAT_CACHE", str(place.cache))
     monkeypatch.chdir(place.work)
     (place.home / "words.yaml").write_text(yaml.safe_dump(CATEGORIES))
@@ -79,7 +74,7 @@ def test_everything_at_once(asked: Place) -> None:
     everything = scores[scores["subspace"] == "all"]
     for facts in run.info["pairs"]:
         again = facts["rematch"]
-        assert len(again["kept"]) == min(4, facts["rotations"])
+        assert len(again["kept"]) == min(4, facts["shifts"])
         assert all(n <= facts["kept"] for n in again["pairs_scored"])
     assert everything["rematch_p"].notna().all()
     assert everything["rematch_p"].min() >= 1 / 5

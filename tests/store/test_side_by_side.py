@@ -71,7 +71,7 @@ def test_many_processes_make_the_same_pieces(tmp_path: Path, ids: str):
 
 
 def test_many_processes_find_the_same_damage(tmp_path: Path):
-    """Each may be the one that makes it again; none takes out what another has just mended, or reads half of it."""
+    """Each may be the one that makes it again, perhaps twice; none fails, and none reads half of it."""
     run_workers(tmp_path, 1, "one id")
     for turn in range(4):
         for piece in (tmp_path / "folders").iterdir():
