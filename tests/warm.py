@@ -55,14 +55,14 @@ class Started:
 
     def wait(self) -> Done:
         """Wait for its end."""
-        self.warm._write({})
+        self.warm._write({"wait": self.pid})
         code = self.warm._read()["code"]
         out, err = ((self.folder / name).read_text(encoding="utf-8") for name in ("out", "err"))
         return Done(code, out, err)
 
 
 class Warm:
-    """The server. One command at a time."""
+    """The server. Several commands may run at the same time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,6 +82,7 @@ class Warm:
         die_before_rename: int = 0,
         die_in_write: int = 0,
         full_disk: int = 0,
+        pid: int = 0,
         **env: str,
     ) -> Started:
         """Begin `unifeat ARGS`.
@@ -91,6 +92,7 @@ class Warm:
             die_before_rename: it kills itself with SIGKILL when about to rename its n-th file into place.
             die_in_write: it kills itself when it has written one half of its n-th file.
             full_disk: from its n-th file on, renaming it into place fails for want of space.
+            pid: the process id that it takes itself to have: two containers both have a process 1.
             env: more environment variables.
         """
         folder = self.folder / str(len(list(self.folder.iterdir())))
@@ -103,6 +105,7 @@ class Warm:
             "die_before_rename": die_before_rename,
             "die_in_write": die_in_write,
             "full_disk": full_disk,
+            "pid": pid,
         }
         self._write(request)
         return Started(self, self._read()["pid"], folder)
@@ -134,13 +137,15 @@ def _serve() -> None:
         importlib.import_module(name)
     importlib.import_module("sae_lens.loading.pretrained_saes_directory").get_pretrained_saes_directory()
     while line := sys.stdin.readline():
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
-            _command(json.loads(line))
+            _command(request)
         print(json.dumps({"pid": pid}), flush=True)
-        sys.stdin.readline()
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
 
 
 def _command(request: dict[str, Any]) -> None:
@@ -153,17 +158,19 @@ def _command(request: dict[str, Any]) -> None:
         file = os.open(f"{request['folder']}/{name}", os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    rename, count = os.replace, itertools.count(1)
+    own, rename, count = os.getpid(), os.replace, itertools.count(1)
 
     def replace(*args: Any, **kwargs: Any) -> None:
         number = next(count)
         if number == request["die_before_rename"]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(own, signal.SIGKILL)
         if 0 < request["full_disk"] <= number:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rename(*args, **kwargs)
 
     os.replace = replace  # type: ignore[assignment]
+    if request["pid"]:
+        os.getpid = lambda: request["pid"]
     if request["die_in_write"]:
         _die_in_write(request["die_in_write"])
     sys.argv = ["unifeat", *request["args"]]
