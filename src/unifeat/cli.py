@@ -178,6 +178,61 @@ def check(
         raise typer.Exit(1)
 
 
+cache_app = typer.Typer(
+    help="What is in the cache, and how large; with prune, remove what is not needed.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.callback()
+def cache(context: typer.Context) -> None:
+    """What is in the cache, how large, and which studies of kept runs use it."""
+    if context.invoked_subcommand is not None:
+        return
+    from unifeat.report.terminal_cache import show_cache
+    from unifeat.store.cache import cache_root
+    from unifeat.store.usage import contents
+
+    show_cache(cache_root(), contents(cache_root()))
+
+
+@cache_app.command()
+def prune(
+    unused: Annotated[
+        bool, typer.Option("--unused", help="Also what no kept run uses, old trainings among it.")
+    ] = False,
+    older: Annotated[
+        str | None, typer.Option(metavar="30d", help="Of what no kept run uses, only what is older: 12h, 30d, 8w.")
+    ] = None,
+    to_size: Annotated[
+        str | None, typer.Option(metavar="20GB", help="Also the oldest pieces, until the cache is so small.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Say what can be removed, ask, and remove it. Everything in the cache can be made again."""
+    from unifeat.report.terminal_cache import show_prunable, size
+    from unifeat.store.amounts import bytes_of, seconds_of
+    from unifeat.store.cache import cache_root
+    from unifeat.store.usage import contents, prunable
+    from unifeat.store.usage import prune as remove
+
+    chosen = prunable(
+        contents(cache_root()),
+        unused=unused,
+        older_s=None if older is None else seconds_of(older, "--older"),
+        to_size=None if to_size is None else bytes_of(to_size, "--to-size"),
+    )
+    show_prunable(chosen)
+    if not chosen:
+        return
+    if not yes and not sys.stdin.isatty():
+        raise UserError("nothing was removed: say --yes where nobody can be asked")
+    if yes or typer.confirm("Remove it?"):
+        print(f"removed {size(remove(chosen))}")
+
+
 def _run(study: object, out: Path | None, force: bool) -> None:
     from unifeat.pipeline.run import run as run_study
     from unifeat.report.terminal import show as print_run

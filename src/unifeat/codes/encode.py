@@ -71,6 +71,8 @@ def _encode_missing(model: LanguageModel, corpus: Corpus, encoders: list[Encoder
     with track(f"encoding {name} ({len(encoders)} spaces)", work, unit="characters") as advance:
         for group, todo in enumerate(missing):
             if todo:
+                for encoder in todo:
+                    encoder.store.note_use()
                 tokens += encode_group(model, corpus, group, todo, windowing)
                 rate = tokens / (time.monotonic() - start)
                 advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")

@@ -37,7 +37,7 @@ class CodeStore:
             UserError: the folder of that name holds a store made with other settings.
         """
         store = cls(root / key_of(settings), settings)
-        note_use(root.name, store.folder.name)
+        store.note_use()
         recorded = store.folder / "settings.json"
         try:
             store._check_settings(json.loads(_read(recorded)))
@@ -61,6 +61,10 @@ class CodeStore:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is not a finished store of codes: {error}") from error
         return cls(folder, settings)
+
+    def note_use(self) -> None:
+        """Note that a run uses this store."""
+        note_use(self.folder.parent.name, self.folder.name)
 
     def _check_settings(self, recorded: dict[str, Any]) -> None:
         if recorded == self.settings:

@@ -34,7 +34,7 @@ from unifeat.store import write_json, write_text
 from unifeat.store.digests import read_sha256
 from unifeat.store.paths import user_path
 from unifeat.store.pieces import recording
-from unifeat.store.usage import note_run
+from unifeat.store.usage import RunNote
 from unifeat.study.read import dump_study, load_study
 from unifeat.study.spec import MetricSpec, Study
 
@@ -64,9 +64,10 @@ def run(
         _check_metric(spec, "subspaces.geometry")
     folder = user_path(out, "--out") if out is not None else Path("runs") / study.name
     check_free(folder)
-    with recording() as used:
+    note = RunNote(folder, study.name)
+    with recording(note.tell) as used:
         finished = _carry_out(study, folder, force, engine or Local())
-    note_run(finished.folder, study.name, finished.info["created"], used)
+    note.finish(used, finished.info["created"])
     return finished
 
 

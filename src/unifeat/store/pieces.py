@@ -195,21 +195,27 @@ def read_about(path: Path) -> dict[str, Any]:
     return content
 
 
-_recorders: list[set[tuple[str, str]]] = []
+Used = set[tuple[str, str]]
+_recorders: list[tuple[Used, Callable[[Used], None]]] = []
 
 
 @contextmanager
-def recording() -> Iterator[set[tuple[str, str]]]:
-    """While open, notes every piece that is read or made in this process: (kind, name of its file or folder)."""
-    used: set[tuple[str, str]] = set()
-    _recorders.append(used)
+def recording(tell: Callable[[Used], None] = lambda used: None) -> Iterator[Used]:
+    """While open, notes every piece that is read or made in this process: (kind, name of its file or folder).
+
+    Args:
+        tell: called with all that was noted so far, at every use.
+    """
+    recorder: tuple[Used, Callable[[Used], None]] = (set(), tell)
+    _recorders.append(recorder)
     try:
-        yield used
+        yield recorder[0]
     finally:
-        _recorders.remove(used)
+        _recorders.remove(recorder)
 
 
 def note_use(kind: str, name: str) -> None:
     """Tell the open recorders that something of the cache is used."""
-    for used in _recorders:
+    for used, tell in _recorders:
         used.add((kind, name))
+        tell(used)

@@ -33,7 +33,10 @@ KINDS = {
     "training": "trainings not finished",
     "digests": "digests of files",
 }
+Reason = str
 _NOT_PIECES = (RUNS, "digests", "demo")  # small, or not made by a study
+_TELL_EVERY_S = 30.0
+_UNDER_WAY_S = 24 * 3600.0  # a run that has told nothing for so long is not under way
 _LIVELY_S = 3600.0  # what is written to by a process that lives is younger
 
 
@@ -55,30 +58,52 @@ class Entry:
     studies: set[str] = field(default_factory=set)
 
 
-def note_run(folder: Path, study: str, created: str, used: Iterable[tuple[str, str]]) -> None:
-    """Note which pieces a run uses, for `unifeat cache`; nothing happens where the cache cannot be written."""
-    path = folder.resolve()
-    pieces: dict[str, list[str]] = {}
-    for kind, name in sorted(used):
-        pieces.setdefault(kind, []).append(name)
-    try:
-        write_json(
-            cache_root() / RUNS / f"{key_of(str(path))}.json",
-            {"run": str(path), "study": study, "created": created, "pieces": pieces},
-        )
-    except UserError:
-        return
+class RunNote:
+    """The cache's note of a run: which pieces it uses, so that `unifeat cache` neither takes a kept run's nor those of
+    a run under way for unused.
+
+    Args:
+        folder: the run's.
+        study: its name.
+    """
+
+    def __init__(self, folder: Path, study: str) -> None:
+        self._run, self._study = str(folder.resolve()), study
+        self._path = cache_root() / RUNS / f"{key_of(self._run)}.json"
+        self._told = float("-inf")
+
+    def tell(self, used: Iterable[tuple[str, str]]) -> None:
+        """Note what a run under way uses, twice a minute at most."""
+        if time.monotonic() - self._told > _TELL_EVERY_S:
+            self._told = time.monotonic()
+            self._write(used, None)
+
+    def finish(self, used: Iterable[tuple[str, str]], created: str) -> None:
+        """Note what the finished run uses; `created` stands in its `run.json`."""
+        self._write(used, created)
+
+    def _write(self, used: Iterable[tuple[str, str]], created: str | None) -> None:
+        pieces: dict[str, list[str]] = {}
+        for kind, name in sorted(used):
+            pieces.setdefault(kind, []).append(name)
+        note = {"run": self._run, "study": self._study, "created": created, "pieces": pieces}
+        with suppress(UserError):  # a cache that cannot be written serves to read
+            write_json(self._path, note)
 
 
-def kept_runs(root: Path) -> list[dict[str, Any]]:
-    """The noted runs whose folders still hold them."""
-    kept = []
-    for note in sorted((root / RUNS).glob("[!.]*.json")):
+def kept_runs(root: Path) -> dict[Path, dict[str, Any]]:
+    """By the paths of their notes, the runs whose folders still hold them, and those under way."""
+    kept = {}
+    for path in sorted((root / RUNS).glob("[!.]*.json")):
         try:
-            run = json.loads(note.read_text(encoding="utf-8"))
-            info = json.loads((Path(run["run"]) / "run.json").read_text(encoding="utf-8"))
-            if info["created"] == run["created"]:
-                kept.append(run)
+            note = json.loads(path.read_text(encoding="utf-8"))
+            if note["created"] is None:
+                if time.time() - path.stat().st_mtime < _UNDER_WAY_S:
+                    kept[path] = note
+                continue
+            info = json.loads((Path(note["run"]) / "run.json").read_text(encoding="utf-8"))
+            if info["created"] == note["created"]:
+                kept[path] = note
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return kept
@@ -93,7 +118,8 @@ def contents(root: Path) -> list[Entry]:
     if root.exists() and not root.is_dir():
         raise UserError(f"the cache {root} is a file: set UNIFEAT_CACHE to a folder")
     users: dict[tuple[str, str], set[str]] = {}
-    for run in kept_runs(root):
+    kept = kept_runs(root)
+    for run in kept.values():
         for kind, names in run["pieces"].items():
             for name in names:
                 users.setdefault((kind, name), set()).add(run["study"])
@@ -103,7 +129,7 @@ def contents(root: Path) -> list[Entry]:
             entries.append(_entry(folder, folder.name, leftover=True))
         elif folder.is_dir():
             for path in sorted(folder.iterdir()):
-                leftover = _is_leftover(path)
+                leftover = _is_leftover(path) or (folder.name == RUNS and path not in kept)
                 entry = _entry(path, folder.name, leftover=leftover)
                 entry.studies = users.get((folder.name, path.name), set())
                 entries.append(entry)
@@ -116,7 +142,7 @@ def contents(root: Path) -> list[Entry]:
 
 def prunable(
     entries: list[Entry], *, unused: bool = False, older_s: float | None = None, to_size: int | None = None
-) -> list[tuple[Entry, str]]:
+) -> list[tuple[Entry, Reason]]:
     """What may be removed, each with the reason.
 
     Always: what kills left behind (`.partial-…`, libraries' own `.tmp…`), once no living process can be writing it.
@@ -127,7 +153,7 @@ def prunable(
         to_size: also the pieces changed longest ago, used or not, until the cache has at most so many bytes.
     """
     now = time.time()
-    chosen: dict[Path, tuple[Entry, str]] = {}
+    chosen: dict[Path, tuple[Entry, Reason]] = {}
     for entry in entries:
         if entry.leftover and now - entry.changed > _LIVELY_S:
             chosen[entry.path] = (entry, "left behind by a kill")
@@ -150,7 +176,7 @@ def prunable(
     return list(chosen.values())
 
 
-def prune(chosen: Iterable[tuple[Entry, str]]) -> int:
+def prune(chosen: Iterable[tuple[Entry, Reason]]) -> int:
     """Remove entries; returns how many bytes they had."""
     freed = 0
     for entry, _ in chosen:
