@@ -107,7 +107,7 @@ def test_the_least_used_goes_first_to_make_room(cache: dict[str, Path]):
     assert made_room[-2:] == [f"scores/{cache[name].name}" for name in "ab"]  # used ones last, the older of them first
     assert f"scores/{cache['c'].name}" in made_room[:-2]
     assert not any(key.startswith(("runs/", "digests/")) for key in made_room)
-    assert [why for why in reasons(to_size=whole - 1).values()].count("to make room") in (1, 2)
+    assert list(reasons(to_size=whole - 1).values()).count("to make room") in (1, 2)
     assert "to make room" not in reasons(to_size=whole).values()
 
 
