@@ -266,7 +266,7 @@ class TestSemantic:
 
 
 def test_a_study_that_does_not_ask_has_no_section(run_study: RunStudy, pythia: Run, monkeypatch: Any) -> None:
-    from unifeat.report import published
+    from unifeat.report.sections import published
 
     asked = published.study_of(pythia)
     monkeypatch.setattr(published, "study_of", lambda run: asked | {"published": None})

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from unifeat.inference.nulls import NULLS
-from unifeat.report.tables import decimal, is_missing, number, probability
+from unifeat.report.drawing import Drawn
+from unifeat.report.tables import decimal, is_missing, measures, number, probability, rows_of, scores_of
 from unifeat.runs.folder import Run
 
 Show = Callable[[dict[str, Any]], str]
@@ -47,3 +48,35 @@ def _interval(row: dict[str, Any]) -> str:
 def _components(row: dict[str, Any]) -> str:
     details = json.loads(row["details"])
     return f"{details['dims_a']}, {details['dims_b']}" if "dims_a" in details else ""
+
+
+def score_rows(run: Run) -> list[dict[str, Any]]:
+    """Every score on all kept pairs, with its settings and details taken apart."""
+    rows = []
+    for measure in measures(run):
+        for row in rows_of(scores_of(run, measure)):
+            row = row._asdict()
+            shown = [{"value": row.get(name), "text": show(row)} for _, name, show in score_columns(run)]
+            rows.append(row | {"label": measure.label, "flags": list(row["flags"]), "cells": shown})
+    return rows
+
+
+def _flags(run: Run) -> dict[str, dict[str, Any]]:
+    """For each kind of flag (the word before its colon) and metric, the first score that has it."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in score_rows(run):
+        for flag in row["flags"]:
+            first.setdefault(f"{flag.split(':')[0]} {row['metric']}", row | {"flag": flag})
+    return first
+
+
+def score_table(run: Run, drawn: Drawn) -> dict[str, Any]:
+    """Every score, and the first case of each kind of flag."""
+    return {
+        "scores": score_rows(run),
+        "flags": _flags(run),
+        "columns": [("A", ""), ("B", ""), ("measure", ""), *((label, "n") for label, _, _ in score_columns(run))],
+        "used": run.scores["details"].str.contains("dims_a").any(),
+        "intervals": bool(run.scores["ci_low"].notna().any()),
+        "heldout_scores": bool(run.scores["score_heldout"].notna().any()),
+    }

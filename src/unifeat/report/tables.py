@@ -100,7 +100,7 @@ def measures(run: Run, subspace: str | None = "all") -> list[Measure]:
     return [measure for measure in found if subspace in (None, measure.subspace)]
 
 
-def subspaces(run: Run) -> list[str]:
+def subspaces_of(run: Run) -> list[str]:
     """The categories that the run scored, control lists among them, in its order."""
     return [name for name in run.scores["subspace"].drop_duplicates() if name != "all"]
 

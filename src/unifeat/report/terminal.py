@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unifeat.report.categories import of_cell
 from unifeat.report.contexts import visible
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_columns
+from unifeat.report.sections.categories import of_cell
 from unifeat.report.tables import (
     SIGNIFICANT,
     Measure,

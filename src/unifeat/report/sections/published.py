@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from unifeat.published.beside import SOURCE, beside, differences, model_name
+from unifeat.report.drawing import Drawn
 from unifeat.report.figures import COLOURS, TITLE_FONT, Panel, layout, panel_figure
 from unifeat.report.tables import (
     Measure,
@@ -58,14 +59,14 @@ _WORDS = {
 }
 
 
-def published(run: Run, drawn: dict[str, Any]) -> dict[str, Any] | None:
+def published(run: Run, drawn: Drawn) -> dict[str, Any] | None:
     """What the section shows; None where the study does not ask for it. Figures are added to `drawn`."""
     study = study_of(run)
     if study.get("published") != SOURCE:
         return None
     table = beside(run)
     names = [model_name(model["name"]) for model in run.info["models"].values()]
-    return {
+    found = {
         "source": SOURCE,
         "cells": len(table[_CELL].drop_duplicates()),
         "matching": next(iter(table["matching"]), None),
@@ -79,6 +80,7 @@ def published(run: Run, drawn: dict[str, Any]) -> dict[str, Any] | None:
         "rows": _rows(table),
         "categories": bool((table["subspace"] != "all").any()),
     }
+    return {"published": found}
 
 
 def _said(value: Any, key: str) -> str:
@@ -126,7 +128,7 @@ def _span(values: pd.Series, show: Any = decimal) -> str:
     return "–" if known.empty else f"{show(known.min())} to {show(known.max())}"
 
 
-def _grids(table: pd.DataFrame, drawn: dict[str, Any]) -> list[dict[str, Any]]:
+def _grids(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
     """For whole spaces two heatmaps on one colour scale and a scatter, a row for each metric."""
     whole = table[table["subspace"] == "all"]
     whole = whole.assign(group_a=whole["space_a"].map(group_of), group_b=whole["space_b"].map(group_of), cell=0)
@@ -205,7 +207,7 @@ def _scatter(own: pd.DataFrame, height: int) -> dict[str, Any]:
     return {"data": [diagonal | line, points], "layout": layout(height) | axes | {"showlegend": False}}
 
 
-def _strips(table: pd.DataFrame, drawn: dict[str, Any]) -> list[dict[str, Any]]:
+def _strips(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
     """For categories a strip chart for each metric: a dot for each pair of layers, published above measured."""
     own = table[table["subspace"] != "all"]
     shown: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from unifeat.report.drawing import Drawn
 from unifeat.report.figures import Panel, panel_figure
 from unifeat.report.tables import (
     SIGNIFICANT,
@@ -20,7 +21,8 @@ from unifeat.report.tables import (
     probability,
     role,
     rows_of,
-    subspaces,
+    study_of,
+    subspaces_of,
 )
 from unifeat.runs.folder import Run
 
@@ -31,11 +33,20 @@ _FEW = 5
 
 def categories(run: Run) -> list[str]:
     """The categories of a run, without their control lists."""
-    return [name for name in subspaces(run) if _CONTROL not in name]
+    return [name for name in subspaces_of(run) if _CONTROL not in name]
 
 
-def overview(run: Run) -> list[dict[str, Any]]:
-    """For each measure a heatmap, categories down and pairs of spaces across: its figure and words."""
+def subspaces(run: Run, drawn: Drawn) -> dict[str, Any] | None:
+    """For each measure a heatmap, categories down and pairs of spaces across; None where the run has no categories."""
+    panels = _overview(run)
+    for place, panel in enumerate(panels):
+        panel["key"] = f"categories-{place}"
+        drawn[panel["key"]] = panel.pop("figure")
+    return {"overview": panels, "asked": study_of(run)["subspaces"]} if panels else None
+
+
+def _overview(run: Run) -> list[dict[str, Any]]:
+    """For each measure a heatmap: its figure and words."""
     if not categories(run):
         return []
     table = cells(run)
