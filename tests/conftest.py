@@ -7,6 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes in the signatures of these modules are checked at every call.
+CHECKED = [
+    *(f"unifeat.geometry.{name}" for name in ("_components", "_folds", "_input", "_pairs")),
+    *("unifeat.inference.multiplicity", "unifeat.correlation.csls", "unifeat.matching.methods"),
+    *("unifeat.vocabulary.places", "unifeat.saes.quality"),
+]
+install_import_hook(CHECKED, "beartype.beartype")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"

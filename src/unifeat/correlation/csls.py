@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-
-Ids = NDArray[np.int64]
-Values = NDArray[np.float64]
+from jaxtyping import Float, Float64, Integer
 
 
-def csls(a: Ids, b: Ids, r: Values, top: int | None = None) -> Values:
+def csls(
+    a: Integer[np.ndarray, " pairs"],
+    b: Integer[np.ndarray, " pairs"],
+    r: Float[np.ndarray, " pairs"],
+    top: int | None = None,
+) -> Float64[np.ndarray, " pairs"]:
     """Cross-domain similarity local scaling (Lample et al. 2018, arXiv 1710.04087): r less what either side's
     neighbourhood gives to anyone, so that hubs lose their head start.
 
@@ -27,7 +29,9 @@ def csls(a: Ids, b: Ids, r: Values, top: int | None = None) -> Values:
     return np.round(2 * r - _neighbourhood(a, r, top) - _neighbourhood(b, r, top), 12)
 
 
-def _neighbourhood(one: Ids, r: Values, top: int | None) -> Values:
+def _neighbourhood(
+    one: Integer[np.ndarray, " pairs"], r: Float[np.ndarray, " pairs"], top: int | None
+) -> Float64[np.ndarray, " pairs"]:
     """For each pair the mean of the `top` largest r that its `one` has."""
     order = np.lexsort((-r, one))  # NaN last
     ids, first, row = np.unique(one[order], return_index=True, return_inverse=True)

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
@@ -142,13 +143,13 @@ class PreparedCKA:
         return min(1.0, max(low, hsic / self._norm))
 
 
-def _unit_scale(rows: Matrix) -> Matrix:
+def _unit_scale(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
     """Scaled by a power of two, so that fourth powers of what centring left do not vanish."""
     _, exponent = np.frexp(np.abs(rows).max())
     return np.ldexp(rows, -exponent)
 
 
-def _unbiased(off_diagonal: float, k: Matrix, l: Matrix) -> float:
+def _unbiased(off_diagonal: float, k: Float64[np.ndarray, " n"], l: Float64[np.ndarray, " n"]) -> float:
     """HSIC₁ from tr(K̃L̃) and the diagonals of K and L.
 
     Rows of a centred Gram matrix sum to zero, so those of K̃ sum to −K_ii: 1ᵀK̃1 = −tr K and

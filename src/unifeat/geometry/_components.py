@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 from scipy import linalg
 
 from unifeat.errors import UserError
@@ -17,9 +18,9 @@ TIED = 1e-10
 class Components(NamedTuple):
     """The components kept: centred rows ≈ basis · diag(scale) · (directions)ᵀ."""
 
-    basis: Matrix
+    basis: Float64[np.ndarray, "n k"]
     """Left singular vectors, (n, k), orthonormal columns."""
-    scale: Matrix
+    scale: Float64[np.ndarray, " k"]
     """Singular values, (k,), descending."""
     rank: int
     """Numerical rank of the centred rows (the rule of numpy's matrix_rank), k or more."""
@@ -39,7 +40,9 @@ def component_settings(measure: str, dims: Any, variance: Any, *, default: float
     return {"variance": float(share)}
 
 
-def leading_components(matrix: Matrix, dims: int | None = None, variance: float = 1.0) -> Components:
+def leading_components(
+    matrix: Float64[np.ndarray, "n d"], dims: int | None = None, variance: float = 1.0
+) -> Components:
     """`dims` components, or the fewest that reach this share of the variance; at most the rank, at least 1."""
     left, scale, _ = svd(centred(matrix))
     rank = max(1, int((scale > scale[0] * max(matrix.shape) * EPS).sum()))
@@ -80,7 +83,11 @@ def found(a: Components, b: Components) -> dict[str, Any]:
     return {"dims_a": a.scale.size, "dims_b": b.scale.size, "rank_a": a.rank, "rank_b": b.rank}
 
 
-def canonical_directions(product: Matrix, load_a: Matrix, load_b: Matrix | None) -> tuple[Matrix, Matrix, Matrix]:
+def canonical_directions(
+    product: Float64[np.ndarray, "k_a k_b"],
+    load_a: Float64[np.ndarray, "any_a k_a"],
+    load_b: Float64[np.ndarray, "any_b k_b"] | None,
+) -> tuple[Float64[np.ndarray, "k_a m"], Float64[np.ndarray, " m"], Float64[np.ndarray, "k_b m"]]:
     """Left and right singular vectors (k_a, m) and (k_b, m) of the product (k_a, k_b), and the values between.
 
     Where values are tied, any rotation of their vectors is as good; rounding would then choose them, and with
@@ -104,7 +111,9 @@ def canonical_directions(product: Matrix, load_a: Matrix, load_b: Matrix | None)
     return left, values, right
 
 
-def svd(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+def svd(
+    matrix: Float64[np.ndarray, "n d"],
+) -> tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, " k"], Float64[np.ndarray, "k d"]]:
     """The thin singular value decomposition: U, s, Vᵀ."""
     try:
         left, scale, right = linalg.svd(matrix, full_matrices=False, check_finite=False)
@@ -113,7 +122,7 @@ def svd(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     return left, scale, right
 
 
-def singular_values(product: Matrix) -> Matrix:
+def singular_values(product: Float64[np.ndarray, "k_a k_b"]) -> Float64[np.ndarray, " k"]:
     """In no set order: by the eigenvalues of the smaller Gram matrix where that is exact enough."""
     short = product if product.shape[0] <= product.shape[1] else product.T
     if short.shape[0] > 32:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
@@ -45,20 +46,22 @@ def held_out(n: int, folds: int, seed: int) -> tuple[tuple[Rows, ...], tuple[str
 class Part:
     """One side of one fold, from rows whose overall mean is zero."""
 
-    rows: Matrix
+    rows: Float64[np.ndarray, "n_test k"]
     """The held-out rows, (n_test, k)."""
-    mean: Matrix
+    mean: Float64[np.ndarray, " k"]
     """Mean of the held-out rows, (k,)."""
-    train_mean: Matrix
+    train_mean: Float64[np.ndarray, " k"]
     """Mean of the training rows, (k,)."""
     n_train: int
-    gram: Matrix | None
+    gram: Float64[np.ndarray, "k k"] | None
     """Held-out rowsᵀ rows, (k, k)."""
-    scatter: Matrix | None
+    scatter: Float64[np.ndarray, "k k"] | None
     """Σ over the training rows of (row − train_mean)(row − train_mean)ᵀ, (k, k)."""
 
 
-def cut(rows: Matrix, tests: tuple[Rows, ...], total: Matrix | None = None) -> list[Part]:
+def cut(
+    rows: Float64[np.ndarray, "n k"], tests: tuple[Rows, ...], total: Float64[np.ndarray, "k k"] | None = None
+) -> list[Part]:
     """The parts of centred rows (n, k). total = rowsᵀ rows, which no order of the rows changes: with it, the
     scatter of the training rows follows by taking the held-out ones away."""
     parts = []
@@ -87,7 +90,7 @@ def cross(a: list[Part], b: list[Part]) -> list[tuple[Matrix, Matrix]]:
     return pairs
 
 
-def slim(rows: Matrix) -> Matrix:
+def slim(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n k"]:
     """Centred rows, turned into as few columns as they span where there are more columns than rows.
 
     A rotation: every inner product between rows stays.

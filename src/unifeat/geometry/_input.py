@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Integer
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError, did_you_mean
@@ -13,7 +14,9 @@ Matrix = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
 
 
-def as_pair(x: Any, y: Any, *, at_least: int, why: str) -> tuple[Matrix, Matrix]:
+def as_pair(
+    x: Any, y: Any, *, at_least: int, why: str
+) -> tuple[Float64[np.ndarray, "n d_a"], Float64[np.ndarray, "n d_b"]]:
     """Two checked matrices with equally many rows, at least `at_least` (`why` completes the message)."""
     a, b = as_matrix(x, "x"), as_matrix(y, "y")
     if len(a) != len(b):
@@ -23,7 +26,7 @@ def as_pair(x: Any, y: Any, *, at_least: int, why: str) -> tuple[Matrix, Matrix]
     return a, b
 
 
-def as_matrix(values: Any, name: str) -> Matrix:
+def as_matrix(values: Any, name: str) -> Float64[np.ndarray, "n d"]:
     """A fresh C-ordered float64 copy, scaled by a power of two so that its largest entry lies in [0.5, 1).
 
     Every measure here ignores an isotropic scale, and the scaling is exact: it only keeps squares of very
@@ -49,7 +52,7 @@ def as_matrix(values: Any, name: str) -> Matrix:
     return matrix
 
 
-def centred(matrix: Matrix) -> Matrix:
+def centred(matrix: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
     """The matrix less its column means (a copy).
 
     Twice, because the first mean carries a rounding error in proportion to itself: after the second pass a
@@ -60,7 +63,7 @@ def centred(matrix: Matrix) -> Matrix:
     return out
 
 
-def unit_rows(matrix: Matrix, *, centre: bool = False) -> tuple[Matrix, int]:
+def unit_rows(matrix: Float64[np.ndarray, "n d"], *, centre: bool = False) -> tuple[Float64[np.ndarray, "n d"], int]:
     """Rows of length 1, and how many rows have no direction."""
     largest = np.abs(matrix).max(axis=1, keepdims=True)
     rows = matrix / np.where(largest > 0, largest, 1.0)  # so that the squares of tiny rows do not vanish
@@ -71,19 +74,19 @@ def unit_rows(matrix: Matrix, *, centre: bool = False) -> tuple[Matrix, int]:
     return rows / np.where(undefined, 1.0, length), int(undefined.sum())
 
 
-def is_constant(matrix: Matrix) -> bool:
+def is_constant(matrix: Float64[np.ndarray, "n d"]) -> bool:
     """Whether all rows are the same, up to the last bits of each column."""
     spread = np.ptp(matrix, axis=0)
     return bool((spread <= 4 * EPS * np.abs(matrix).max(axis=0)).all())
 
 
-def constant_flags(a: Matrix, b: Matrix) -> tuple[str, ...]:
+def constant_flags(a: Float64[np.ndarray, "n d_a"], b: Float64[np.ndarray, "n d_b"]) -> tuple[str, ...]:
     """One flag for each side whose rows are all the same: nothing can be compared there."""
     sides = (("x", a), ("y", b))
     return tuple(f"constant {name}: all rows are the same" for name, side in sides if is_constant(side))
 
 
-def as_permutation(permutation: Any, n: int) -> NDArray[np.intp]:
+def as_permutation(permutation: Any, n: int) -> Integer[np.ndarray, " {n}"]:
     """A checked permutation of range(n); compiled code reads memory by it unchecked."""
     order = np.asarray(permutation)
     if order.shape != (n,) or order.dtype.kind not in "iu":

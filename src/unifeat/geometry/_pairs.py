@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float64, Integer
 from numpy.typing import NDArray
 
 from unifeat.geometry._input import Matrix
@@ -25,7 +26,7 @@ FLOAT64_UP_TO = 4096
 TIE = 32 * float(np.finfo(np.float64).eps)
 
 
-def condensed(n: int, block: Callable[[int, int], Matrix]) -> Matrix:
+def condensed(n: int, block: Callable[[int, int], Matrix]) -> Float64[np.ndarray, " {n*(n-1)//2}"]:
     """Condensed values from `block(start, stop)`, which gives rows start … stop against columns start … n."""
     out = np.empty(n * (n - 1) // 2)
     at = 0
@@ -39,7 +40,7 @@ def condensed(n: int, block: Callable[[int, int], Matrix]) -> Matrix:
     return out
 
 
-def square(values: NDArray[Any], n: int, dtype: Any) -> NDArray[Any]:
+def square(values: Float[np.ndarray, " {n*(n-1)//2}"], n: int, dtype: Any) -> Float[np.ndarray, "{n} {n}"]:
     """The symmetric (n, n) matrix of condensed values, with a zero diagonal."""
     out = np.zeros((n, n), dtype=dtype)
     at = 0
@@ -54,7 +55,7 @@ def square(values: NDArray[Any], n: int, dtype: Any) -> NDArray[Any]:
     return out
 
 
-def ranks_in_place(values: Matrix, scale: float) -> None:
+def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
     """Average ranks over ties, written over the values (non-negative); `scale` sets what counts as a tie.
 
     Sorting plain values and looking each one up in a table beats an argsort of 50 million, in time and memory.
@@ -93,7 +94,7 @@ class PairSum:
     def _square(self) -> NDArray[Any]:
         return square(self._b, self.n, self._a.dtype)
 
-    def __call__(self, order: NDArray[np.intp]) -> float:
+    def __call__(self, order: Integer[np.ndarray, " n"]) -> float:
         moved, index = self._square, order.astype(np.uint32)
         spans = list(pairwise(self._edges))
         parts = in_threads(

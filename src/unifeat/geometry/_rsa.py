@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float64
 
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
 from unifeat.geometry._pairs import TIE, PairSum, condensed, ranks_in_place
@@ -105,7 +106,7 @@ def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Ma
     return values, ()
 
 
-def _one_minus_cosine(unit: Matrix) -> Matrix:
+def _one_minus_cosine(unit: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " pairs"]:
     def block(start: int, stop: int) -> Matrix:
         values: Matrix = 1.0 - unit[start:stop] @ unit[start:].T
         values[values < TIE] = 0.0
@@ -114,7 +115,7 @@ def _one_minus_cosine(unit: Matrix) -> Matrix:
     return condensed(len(unit), block)
 
 
-def _squared_distances(matrix: Matrix) -> tuple[Matrix, float]:
+def _squared_distances(matrix: Float64[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, " pairs"], float]:
     """|x_i − x_j|² and the size of a typical one, to which rounding is in proportion."""
     rows = centred(matrix)  # distances do not change, and a common offset would cost digits
     squares = np.einsum("ij,ij->i", rows, rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry.score import Score
@@ -25,6 +25,7 @@ Invariance = Literal["orthogonal", "isotropic_scaling", "translation", "invertib
 """
 
 
+@runtime_checkable
 class Prepared(Protocol):
     """Two sides made ready: the score of their pairing, and of any other pairing of the same rows."""
 

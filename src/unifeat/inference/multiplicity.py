@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 
-def false_discovery_rate(p: NDArray[np.float64]) -> NDArray[np.float64]:
+def false_discovery_rate(p: Float64[np.ndarray, " tests"]) -> Float64[np.ndarray, " tests"]:
     """Benjamini–Hochberg q-values of (m,) p-values; NaN stays NaN and is not counted as a test."""
     from scipy.stats import false_discovery_control
 
@@ -17,7 +17,9 @@ def false_discovery_rate(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return q
 
 
-def family_wise(observed: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
+def family_wise(
+    observed: Float64[np.ndarray, " cells"], null: Float64[np.ndarray, "cells permutations"]
+) -> Float64[np.ndarray, " cells"]:
     """Family-wise p-values of c scores from one shared set of m permutations: the step-down max-T of Westfall & Young.
 
     Scores on different numbers of pairs have different nulls, so each cell's values are first standardised by the

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Integer
 
 from unifeat.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Ids = NDArray[np.int64]
-Values = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+Ids = Integer[np.ndarray, " pairs"]
+Values = Float[np.ndarray, " pairs"]
+Mask = Bool[np.ndarray, " pairs"]
 Direction = Literal["a_to_b", "b_to_a"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from unifeat.saes.protocol import SAE
@@ -21,7 +22,9 @@ def writes_at(sae: SAE, point: HookPoint) -> HookPoint:
     return HookPoint(point.layer, "mlp_out") if is_transcoder(sae) else point
 
 
-def reconstruct(sae: SAE, x: Tensor, codes: Tensor) -> Tensor:
+def reconstruct(
+    sae: SAE, x: Float[Tensor, "rows d_in"], codes: Float[Tensor, "rows d_sae"]
+) -> Float[Tensor, "rows d_out"]:
     """What an SAE makes of its codes, (rows, d_out): decoded, and for a skip transcoder W_skip · x added.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -24,7 +25,7 @@ class Variance:
     squares: float = 0.0
     total: Tensor | None = None
 
-    def add(self, x: Tensor, reconstruction: Tensor) -> None:
+    def add(self, x: Float[Tensor, "rows width"], reconstruction: Float[Tensor, "rows width"]) -> None:
         """Take in (rows, width) activations and what was made of them."""
         wide = x.to(torch.float64)
         self.rows += len(x)
@@ -65,7 +66,12 @@ class Quality:
     active: int = 0
     fired: Tensor | None = field(default=None, repr=False)
 
-    def add(self, x: Tensor, codes: Tensor, reconstruction: Tensor) -> None:
+    def add(
+        self,
+        x: Float[Tensor, "rows d_out"],
+        codes: Float[Tensor, "rows d_sae"],
+        reconstruction: Float[Tensor, "rows d_out"],
+    ) -> None:
         """Take in what is to be reconstructed, (rows, d_out), its (rows, d_sae) codes and (rows, d_out) what they make.
 
         For all but transcoders, what is reconstructed is what was encoded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Int32
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Places:
         token: the token's id in the model's vocabulary.
     """
 
-    document: NDArray[np.int32]
-    char_end: NDArray[np.int32]
-    order: NDArray[np.int32]
-    token: NDArray[np.int32]
+    document: Int32[np.ndarray, " rows"]
+    char_end: Int32[np.ndarray, " rows"]
+    order: Int32[np.ndarray, " rows"]
+    token: Int32[np.ndarray, " rows"]
 
-    def __getitem__(self, keep: NDArray[np.bool_]) -> Places:
+    def __getitem__(self, keep: Bool[np.ndarray, " rows"]) -> Places:
         return Places(*(getattr(self, field.name)[keep] for field in fields(self)))
 
     def __len__(self) -> int:
