@@ -13,7 +13,7 @@ from texts import corpus_of, firing, tokens_of, words_by_rank
 from tiny import sentences, tiny_tokenizer
 from unifeat.errors import UserError
 from unifeat.subspaces.words import COLUMNS, words_at
-from unifeat.text import corpus as corpus_module
+from unifeat.text.corpus import Corpus, Cut
 from unifeat.text.windows import tokenize_part
 
 
@@ -110,22 +110,19 @@ def test_one_group_at_a_time_gives_the_same(tmp_path: Path, monkeypatch: pytest.
     rng = np.random.default_rng(0)
     tops = firing(tokens, {f: list(rng.choice(len(tokens), 5, replace=False)) for f in range(200)})
     expected = words_by_rank(words_at(tops, whole, tokenizer, top_tokens=5, window=2))
-    monkeypatch.setattr(corpus_module, "GROUP_CHARACTERS", 700)
     (tmp_path / "other").mkdir()
-    many = corpus_of(tmp_path / "other", documents)
+    many = corpus_of(tmp_path / "other", documents, Cut(group=700))
     assert many.groups > 5
     read: list[int] = []
-    parts = corpus_module.Corpus.parts
-    monkeypatch.setattr(corpus_module.Corpus, "parts", lambda self, group: read.append(group) or parts(self, group))
+    parts = Corpus.parts
+    monkeypatch.setattr(Corpus, "parts", lambda self, group: read.append(group) or parts(self, group))
     assert words_by_rank(words_at(tops, many, tokenizer, top_tokens=5, window=2)) == expected
     assert read == list(range(many.groups))
 
 
-def test_a_long_document_is_cut_where_its_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "GROUP_CHARACTERS", 11)
-    monkeypatch.setattr(corpus_module, "PART_CHARACTERS", 11)
+def test_a_long_document_is_cut_where_its_parts_are(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer("bpe")
-    corpus = corpus_of(tmp_path, ["the lighthouse and the old ship"])
+    corpus = corpus_of(tmp_path, ["the lighthouse and the old ship"], Cut(group=11, part=11))
     tokens = tokens_of(corpus, tokenizer)
     rows = list(range(len(tokens)))
     words = words_at(firing(tokens, {0: rows}), corpus, tokenizer, top_tokens=len(rows))
