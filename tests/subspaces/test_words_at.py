@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from texts import corpus_of, firing, tokens_of, words_by_rank
+from tokenizers.normalizers import NFC
 
 from tiny import sentences, tiny_tokenizer
 from unifeat.errors import UserError
@@ -72,6 +74,42 @@ def test_blanks_signs_and_special_tokens_have_no_word(tmp_path: Path) -> None:
         got = words_at(bos, corpus, tokenizer, top_tokens=2, window=window)
         assert list(got.columns) == COLUMNS
         assert got.empty
+
+
+def test_special_tokens_without_a_role_have_no_word(tmp_path: Path) -> None:
+    """Llama 3's layout: `<|start_header_id|>` and its like are only marked as special among the added tokens."""
+    tokenizer = tiny_tokenizer("bpe")
+    tokenizer.backend_tokenizer.add_special_tokens(["<|eot_id|>"])
+    tokenizer.backend_tokenizer.add_tokens(["ship"])
+    (special,) = tokenizer("<|eot_id|>")["input_ids"]
+    assert special not in tokenizer.all_special_ids
+    corpus = corpus_of(tmp_path, ["the old ship<|eot_id|> again"])
+    tokens = tokens_of(corpus, tokenizer)
+    rows = list(range(len(tokens)))
+    assert special in set(tokens["token"])
+    words = words_at(firing(tokens, {1: rows}), corpus, tokenizer, top_tokens=len(rows))
+    assert set(words["word"]) == {"the", "old", "ship", "again"}
+    # The token ends on a sign; wherever it stands it has no word.
+    moved = firing(tokens, {1: [0]}).assign(token=special)
+    assert words_at(moved, corpus, tokenizer, top_tokens=1).empty
+
+
+def test_words_of_a_decomposed_text(tmp_path: Path) -> None:
+    """Under a normaliser that composes it, as under none."""
+    text = unicodedata.normalize("NFD", "Việt Tiếng café 한국어")
+    expected = {"việt", "tiếng", "café", "한국어"}
+    for normalizer in (None, NFC()):
+        tokenizer = tiny_tokenizer("bpe")
+        if normalizer is not None:
+            tokenizer.backend_tokenizer.normalizer = normalizer
+        corpus = corpus_of(tmp_path, [text])
+        tokens = tokens_of(corpus, tokenizer)
+        ends = {match.end() for match in re.finditer(r"\S+", text)}
+        assert ends <= set(tokens["char_end"])
+        rows = [i for i, end in enumerate(tokens["char_end"]) if end in ends]
+        for window in (0, 1):
+            words = words_at(firing(tokens, {1: rows}), corpus, tokenizer, top_tokens=99, window=window)
+            assert set(words["word"]) == expected
 
 
 def test_characters_of_several_tokens(tmp_path: Path) -> None:

@@ -141,6 +141,66 @@ def test_the_digest_tells_texts_apart_and_nothing_else(tmp_path: Path):
     assert len(digests) == len(others) + 1
 
 
+class TestDuplicates:
+    DOCUMENTS = ("a b", "c", "a b", "d e", "c", "a b ", "a b", "f")
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        return write_text(tmp_path, list(self.DOCUMENTS))
+
+    def test_are_counted_and_told_once(self, source: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        corpus = build(source)
+        assert texts(corpus) == list(self.DOCUMENTS)
+        assert corpus.duplicates == 3
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{source}: 3 of 8 documents repeat an earlier one" in said
+        assert "text.drop_duplicates: true" in said
+        assert build(source) == corpus
+        assert capsys.readouterr().err == ""
+
+    def test_only_the_chosen_ones_count(self, source: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        assert build(source, skip=1, documents=3).duplicates == 0
+        assert capsys.readouterr().err == ""
+
+    def test_are_left_out_if_asked(self, source: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        corpus = build(source, drop_duplicates=True)
+        assert texts(corpus) == ["a b", "c", "d e", "a b ", "f"]
+        assert (corpus.documents, corpus.duplicates) == (5, 3)
+        assert "3 documents that repeat an earlier one are left out" in capsys.readouterr().err
+        kept = write_text(source.parent, ["a b", "c", "d e", "a b ", "f"], "kept.jsonl")
+        assert build(kept).digest == corpus.digest
+        assert build(source).digest != corpus.digest
+
+    def test_budgets_and_skipping_count_what_is_left(self, source: Path):
+        assert texts(build(source, drop_duplicates=True, documents=3)) == ["a b", "c", "d e"]
+        assert texts(build(source, drop_duplicates=True, tokens=6)) == ["a b", "c", "d e", "a b "]
+        taken, rest = (build(source, drop_duplicates=True, **own) for own in ({"documents": 2}, {"skip": 2}))
+        assert texts(taken) + texts(rest) == ["a b", "c", "d e", "a b ", "f"]
+
+    def test_none(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        source = write_text(tmp_path, sentences(5))
+        assert build(source).duplicates == build(source, drop_duplicates=True).duplicates == 0
+        assert capsys.readouterr().err == ""
+
+
+def test_tokens_of_a_very_long_document_are_counted_in_stretches(tmp_path: Path):
+    longest: list[int] = []
+
+    def count(text: str) -> int:
+        longest.append(len(text))
+        return len(text)
+
+    size = 10_000_000
+    (tmp_path / "a.txt").write_text("x" * size)
+    assert build(tmp_path / "a.txt", tokens=5, count_tokens=count).budget_tokens == size
+    assert max(longest) < size / 2
+
+
 class TestGroups:
     def test_a_long_document_is_cut_in_bounded_parts(self, tmp_path: Path):
         documents = ["x" * 40, "0123456789" * 33 + "end", "y" * 40]

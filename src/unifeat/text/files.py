@@ -33,6 +33,11 @@ def read_file(path: Path, field: str) -> Iterator[str]:
     Raises:
         UserError: the file cannot be read, is damaged, is not what its name says, or holds something too long.
     """
+    try:
+        with path.open("rb"):  # here an error is the machine's; what Arrow cannot read later on is damaged
+            pass
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if path.name.endswith(".txt"):
         yield _from_txt(path)
     elif path.name.endswith(".parquet"):
