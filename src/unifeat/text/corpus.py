@@ -20,10 +20,10 @@ from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.progress import say
 from unifeat.store import Form, Piece
+from unifeat.text.choosing import Seen, within_budget
 from unifeat.text.sources import find_source, read_documents, source_stamp
 
 VERSION = 3  # raised whenever the same source gives other documents than before
-_COUNTED_AT_ONCE = 4 << 20  # characters whose tokens are counted at once: a tokenizer takes a hundred bytes for each
 _SCHEMA = pa.schema([("document", pa.int32()), ("start", pa.int32()), ("text", pa.string())])
 
 
@@ -169,34 +169,17 @@ def build_corpus(
     }
 
     def choose() -> _Chosen:
-        seen = _Seen()
+        seen = Seen()
         texts = read_documents(found, field, split, config)
         if drop_duplicates:
             texts = seen.first_ones(texts)
-        return _Chosen(_choose(texts, skip, documents, tokens, count_tokens), cut, source, skip, seen, drop_duplicates)
+        return _Chosen(
+            within_budget(texts, skip, documents, tokens, count_tokens), cut, source, skip, seen, drop_duplicates
+        )
 
     form: Form[Any] = Form(_write, partial(_read, cut))
     corpus: Corpus = Unit(Piece("text", made_from, form, "the text"), choose).result()
     return corpus
-
-
-class _Seen:
-    """Which documents there were, by digests of 16 bytes, and how many were there before."""
-
-    def __init__(self) -> None:
-        self.again = 0
-        self._digests: set[bytes] = set()
-
-    def is_new(self, text: str) -> bool:
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if digest in self._digests:
-            self.again += 1
-            return False
-        self._digests.add(digest)
-        return True
-
-    def first_ones(self, texts: Iterator[str]) -> Iterator[str]:
-        return (text for text in texts if self.is_new(text))
 
 
 class _Chosen(NamedTuple):
@@ -206,34 +189,8 @@ class _Chosen(NamedTuple):
     cut: Cut
     source: str
     skip: int
-    seen: _Seen
+    seen: Seen
     dropping: bool
-
-
-def _choose(
-    texts: Iterator[str],
-    skip: int,
-    documents: int | None,
-    tokens: int | None,
-    count_tokens: Callable[[str], int],
-) -> Iterator[tuple[str, int]]:
-    """Documents within the budget, each with its number of tokens (−1 when the budget does not count them)."""
-    taken = spent = 0
-    for number, text in enumerate(texts):
-        if number < skip:
-            continue
-        if (documents is not None and taken >= documents) or (tokens is not None and spent >= tokens):
-            return
-        cost = _cost(text, count_tokens) if tokens is not None else -1
-        taken += 1
-        spent += max(cost, 0)
-        yield text, cost
-
-
-def _cost(text: str, count_tokens: Callable[[str], int]) -> int:
-    if len(text) <= _COUNTED_AT_ONCE:
-        return count_tokens(text)
-    return sum(count_tokens(text[start : start + _COUNTED_AT_ONCE]) for start in range(0, len(text), _COUNTED_AT_ONCE))
 
 
 def _read(cut: Cut, facts: dict[str, Any], folder: Path) -> Corpus:
