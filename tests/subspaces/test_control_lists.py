@@ -12,7 +12,7 @@ from texts import corpus_of
 from tiny import sentences
 from unifeat.errors import UserError
 from unifeat.subspaces.control import NEAREST, control_lists, word_counts
-from unifeat.text import corpus as corpus_module
+from unifeat.text.corpus import Cut
 
 
 def zipf(words: int = 5000, top: int = 20_000) -> dict[str, int]:
@@ -22,13 +22,12 @@ def zipf(words: int = 5000, top: int = 20_000) -> dict[str, int]:
     return {name: max(top // rank, 1) for rank, name in enumerate(names, start=1)}
 
 
-def test_counts_are_of_whole_folded_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_of_whole_folded_words(tmp_path: Path) -> None:
     documents = [*sentences(20, seed=4), "The ship's SHIP, ship; shipment don’t DON'T 3rd"]
     expected = Counter(
         word.strip(".,;").lower().replace("’", "'") for text in documents for word in text.split() if word.strip(".,;")
     )
-    monkeypatch.setattr(corpus_module, "GROUP_CHARACTERS", 900)
-    corpus = corpus_of(tmp_path, documents)
+    corpus = corpus_of(tmp_path, documents, Cut(group=900))
     assert corpus.groups > 3
     got = word_counts(corpus)
     assert got == expected

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from texts import corpus_of, firing, tokens_of, words_by_rank
+from tokenizers.normalizers import NFC
 
 from tiny import sentences, tiny_tokenizer
 from unifeat.errors import UserError
 from unifeat.subspaces.words import COLUMNS, words_at
-from unifeat.text import corpus as corpus_module
+from unifeat.text.corpus import Corpus, Cut
 from unifeat.text.windows import tokenize_part
 
 
@@ -74,6 +76,42 @@ def test_blanks_signs_and_special_tokens_have_no_word(tmp_path: Path) -> None:
         assert got.empty
 
 
+def test_special_tokens_without_a_role_have_no_word(tmp_path: Path) -> None:
+    """Llama 3's layout: `<|start_header_id|>` and its like are only marked as special among the added tokens."""
+    tokenizer = tiny_tokenizer("bpe")
+    tokenizer.backend_tokenizer.add_special_tokens(["<|eot_id|>"])
+    tokenizer.backend_tokenizer.add_tokens(["ship"])
+    (special,) = tokenizer("<|eot_id|>")["input_ids"]
+    assert special not in tokenizer.all_special_ids
+    corpus = corpus_of(tmp_path, ["the old ship<|eot_id|> again"])
+    tokens = tokens_of(corpus, tokenizer)
+    rows = list(range(len(tokens)))
+    assert special in set(tokens["token"])
+    words = words_at(firing(tokens, {1: rows}), corpus, tokenizer, top_tokens=len(rows))
+    assert set(words["word"]) == {"the", "old", "ship", "again"}
+    # The token ends on a sign; wherever it stands it has no word.
+    moved = firing(tokens, {1: [0]}).assign(token=special)
+    assert words_at(moved, corpus, tokenizer, top_tokens=1).empty
+
+
+def test_words_of_a_decomposed_text(tmp_path: Path) -> None:
+    """Under a normaliser that composes it, as under none."""
+    text = unicodedata.normalize("NFD", "Việt Tiếng café 한국어")
+    expected = {"việt", "tiếng", "café", "한국어"}
+    for normalizer in (None, NFC()):
+        tokenizer = tiny_tokenizer("bpe")
+        if normalizer is not None:
+            tokenizer.backend_tokenizer.normalizer = normalizer
+        corpus = corpus_of(tmp_path, [text])
+        tokens = tokens_of(corpus, tokenizer)
+        ends = {match.end() for match in re.finditer(r"\S+", text)}
+        assert ends <= set(tokens["char_end"])
+        rows = [i for i, end in enumerate(tokens["char_end"]) if end in ends]
+        for window in (0, 1):
+            words = words_at(firing(tokens, {1: rows}), corpus, tokenizer, top_tokens=99, window=window)
+            assert set(words["word"]) == expected
+
+
 def test_characters_of_several_tokens(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer("bpe")
     corpus = corpus_of(tmp_path, ["the 鯨魚 ship 😀 tide"])
@@ -110,22 +148,19 @@ def test_one_group_at_a_time_gives_the_same(tmp_path: Path, monkeypatch: pytest.
     rng = np.random.default_rng(0)
     tops = firing(tokens, {f: list(rng.choice(len(tokens), 5, replace=False)) for f in range(200)})
     expected = words_by_rank(words_at(tops, whole, tokenizer, top_tokens=5, window=2))
-    monkeypatch.setattr(corpus_module, "GROUP_CHARACTERS", 700)
     (tmp_path / "other").mkdir()
-    many = corpus_of(tmp_path / "other", documents)
+    many = corpus_of(tmp_path / "other", documents, Cut(group=700))
     assert many.groups > 5
     read: list[int] = []
-    parts = corpus_module.Corpus.parts
-    monkeypatch.setattr(corpus_module.Corpus, "parts", lambda self, group: read.append(group) or parts(self, group))
+    parts = Corpus.parts
+    monkeypatch.setattr(Corpus, "parts", lambda self, group: read.append(group) or parts(self, group))
     assert words_by_rank(words_at(tops, many, tokenizer, top_tokens=5, window=2)) == expected
     assert read == list(range(many.groups))
 
 
-def test_a_long_document_is_cut_where_its_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "GROUP_CHARACTERS", 11)
-    monkeypatch.setattr(corpus_module, "PART_CHARACTERS", 11)
+def test_a_long_document_is_cut_where_its_parts_are(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer("bpe")
-    corpus = corpus_of(tmp_path, ["the lighthouse and the old ship"])
+    corpus = corpus_of(tmp_path, ["the lighthouse and the old ship"], Cut(group=11, part=11))
     tokens = tokens_of(corpus, tokenizer)
     rows = list(range(len(tokens)))
     words = words_at(firing(tokens, {0: rows}), corpus, tokenizer, top_tokens=len(rows))

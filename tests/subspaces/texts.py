@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 
 from tiny import write_text
-from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.text.corpus import USUAL_CUT, Corpus, Cut, build_corpus
 from unifeat.text.windows import tokenize_part
 
 
-def corpus_of(folder: Path, documents: list[str]) -> Corpus:
+def corpus_of(folder: Path, documents: list[str], cut: Cut = USUAL_CUT) -> Corpus:
     return build_corpus(
-        str(write_text(folder, documents)), documents=None, tokens=None, count_tokens=len, tokenizer_digest="characters"
+        str(write_text(folder, documents)),
+        documents=None,
+        tokens=None,
+        count_tokens=len,
+        tokenizer_digest="characters",
+        cut=cut,
     )
 
 

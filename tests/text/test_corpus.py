@@ -10,8 +10,9 @@ import pytest
 
 from tiny import sentences, tiny_tokenizer, write_text
 from unifeat.errors import UserError
+from unifeat.progress import set_mode
 from unifeat.text import corpus as corpus_module
-from unifeat.text.corpus import Corpus, Part, build_corpus
+from unifeat.text.corpus import USUAL_CUT, Corpus, Cut, Part, build_corpus
 
 
 def words(text: str) -> int:
@@ -34,12 +35,8 @@ def texts(corpus: Corpus) -> list[str]:
     return list(whole.values())
 
 
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Groups and parts of 100 characters, so that small texts have several."""
-    monkeypatch.setattr(corpus_module, "GROUP_CHARACTERS", 100)
-    monkeypatch.setattr(corpus_module, "PART_CHARACTERS", 100)
-    return 100
+SMALL = 100
+SMALL_CUT = Cut(group=SMALL, part=SMALL)  # so that small texts have several groups and parts
 
 
 def test_holds_all_documents_apart(tmp_path: Path):
@@ -107,6 +104,17 @@ def test_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             build(source, **({"tokens": 50} | changed))
 
 
+def test_a_damaged_corpus_is_made_again(tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]):
+    source = write_text(tmp_path, sentences(5))
+    first = build(source)
+    whole = first.path.read_bytes()
+    first.path.write_bytes(whole[:-40] + b"?" * 40)
+    set_mode("log")
+    assert build(source) == first
+    assert first.path.read_bytes() == whole
+    assert "is damaged" in capsys.readouterr().err
+
+
 def test_a_changed_file_is_read_again(tmp_path: Path):
     source = write_text(tmp_path, ["one"])
     before = build(source)
@@ -133,29 +141,89 @@ def test_the_digest_tells_texts_apart_and_nothing_else(tmp_path: Path):
     assert len(digests) == len(others) + 1
 
 
+class TestDuplicates:
+    DOCUMENTS = ("a b", "c", "a b", "d e", "c", "a b ", "a b", "f")
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        return write_text(tmp_path, list(self.DOCUMENTS))
+
+    def test_are_counted_and_told_once(self, source: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        corpus = build(source)
+        assert texts(corpus) == list(self.DOCUMENTS)
+        assert corpus.duplicates == 3
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{source}: 3 of 8 documents repeat an earlier one" in said
+        assert "text.drop_duplicates: true" in said
+        assert build(source) == corpus
+        assert capsys.readouterr().err == ""
+
+    def test_only_the_chosen_ones_count(self, source: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        assert build(source, skip=1, documents=3).duplicates == 0
+        assert capsys.readouterr().err == ""
+
+    def test_are_left_out_if_asked(self, source: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        corpus = build(source, drop_duplicates=True)
+        assert texts(corpus) == ["a b", "c", "d e", "a b ", "f"]
+        assert (corpus.documents, corpus.duplicates) == (5, 3)
+        assert "3 documents that repeat an earlier one are left out" in capsys.readouterr().err
+        kept = write_text(source.parent, ["a b", "c", "d e", "a b ", "f"], "kept.jsonl")
+        assert build(kept).digest == corpus.digest
+        assert build(source).digest != corpus.digest
+
+    def test_budgets_and_skipping_count_what_is_left(self, source: Path):
+        assert texts(build(source, drop_duplicates=True, documents=3)) == ["a b", "c", "d e"]
+        assert texts(build(source, drop_duplicates=True, tokens=6)) == ["a b", "c", "d e", "a b "]
+        taken, rest = (build(source, drop_duplicates=True, **own) for own in ({"documents": 2}, {"skip": 2}))
+        assert texts(taken) + texts(rest) == ["a b", "c", "d e", "a b ", "f"]
+
+    def test_none(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        set_mode("log")
+        source = write_text(tmp_path, sentences(5))
+        assert build(source).duplicates == build(source, drop_duplicates=True).duplicates == 0
+        assert capsys.readouterr().err == ""
+
+
+def test_tokens_of_a_very_long_document_are_counted_in_stretches(tmp_path: Path):
+    longest: list[int] = []
+
+    def count(text: str) -> int:
+        longest.append(len(text))
+        return len(text)
+
+    size = 10_000_000
+    (tmp_path / "a.txt").write_text("x" * size)
+    assert build(tmp_path / "a.txt", tokens=5, count_tokens=count).budget_tokens == size
+    assert max(longest) < size / 2
+
+
 class TestGroups:
-    def test_a_long_document_is_cut_in_bounded_parts(self, tmp_path: Path, small_parts: int):
+    def test_a_long_document_is_cut_in_bounded_parts(self, tmp_path: Path):
         documents = ["x" * 40, "0123456789" * 33 + "end", "y" * 40]
-        corpus = build(write_text(tmp_path, documents))
+        corpus = build(write_text(tmp_path, documents), cut=SMALL_CUT)
         assert texts(corpus) == documents
         assert corpus.documents == 3
         assert corpus.groups > 3
         sizes = [sum(len(part.text) for part in corpus.parts(group)) for group in range(corpus.groups)]
         assert corpus.group_characters == sizes
-        assert max(sizes) < 2 * small_parts
-        assert max(len(part.text) for group in range(corpus.groups) for part in corpus.parts(group)) == small_parts
+        assert max(sizes) < 2 * SMALL
+        assert max(len(part.text) for group in range(corpus.groups) for part in corpus.parts(group)) == SMALL
 
-    def test_many_short_documents_share_groups(self, tmp_path: Path, small_parts: int):
+    def test_many_short_documents_share_groups(self, tmp_path: Path):
         documents = [f"document {n}" for n in range(100)]
-        corpus = build(write_text(tmp_path, documents))
+        corpus = build(write_text(tmp_path, documents), cut=SMALL_CUT)
         assert texts(corpus) == documents
         sizes = corpus.group_characters
-        assert all(small_parts <= size < small_parts + 20 for size in sizes[:-1])
+        assert all(SMALL <= size < SMALL + 20 for size in sizes[:-1])
 
     def test_real_sizes_bound_a_group(self, tmp_path: Path):
         corpus = build(write_text(tmp_path, ["word " * 60_000, "short"]))
         assert corpus.groups > 3
-        assert max(corpus.group_characters) < corpus_module.GROUP_CHARACTERS + corpus_module.PART_CHARACTERS
+        assert max(corpus.group_characters) < USUAL_CUT.group + USUAL_CUT.part
 
 
 class TestContexts:
@@ -169,17 +237,17 @@ class TestContexts:
             (0, 19): ("t it.", 5),
         }
 
-    def test_reads_only_the_groups_it_needs(self, tmp_path: Path, small_parts: int, monkeypatch: pytest.MonkeyPatch):
-        corpus = build(write_text(tmp_path, [f"document {n:06d}" for n in range(100)]))
+    def test_reads_only_the_groups_it_needs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        corpus = build(write_text(tmp_path, [f"document {n:06d}" for n in range(100)]), cut=SMALL_CUT)
         read: list[int] = []
         real: Callable[[Corpus, int], list[Part]] = Corpus.parts
         monkeypatch.setattr(Corpus, "parts", lambda self, group: read.append(group) or real(self, group))
         assert corpus.contexts([(50, 15)]) == {(50, 15): ("document 000050", 15)}
         assert len(read) == 1
 
-    def test_a_place_at_the_cut_belongs_to_the_part_before(self, tmp_path: Path, small_parts: int):
+    def test_a_place_at_the_cut_belongs_to_the_part_before(self, tmp_path: Path):
         text = "".join(f"{n:05d}" for n in range(60))
-        corpus = build(write_text(tmp_path, [text]))
+        corpus = build(write_text(tmp_path, [text]), cut=SMALL_CUT)
         found = corpus.contexts([(0, 100), (0, 101), (0, 300)], around=10)
         assert found[0, 100] == (text[90:100], 10)
         assert found[0, 101] == (text[100:111], 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,58 @@ def test_parquet_columns_of_other_string_types(tmp_path: Path):
         assert read(path) == DOCUMENTS
 
 
+class TestHiddenNames:
+    """Copies and notes that other programs leave beside a text."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        top = tmp_path / ".data" / "text"  # names above the folder given may begin with a dot
+        for name in (
+            ".ipynb_checkpoints/a-checkpoint.jsonl",
+            "._a.jsonl",
+            ".git/x/b.txt",
+            "sub/.c.txt",
+            "sub/._d.parquet",
+        ):
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"\x00\x05\x16\x07Mac OS X")
+        (top / "a.jsonl").write_bytes(jsonl(["a"]))
+        (top / "sub" / "c.txt").write_text("c")
+        return top
+
+    @pytest.mark.parametrize("below", ["", "**/*.*", "*", "*.jsonl"])
+    def test_are_not_found_below_a_folder_or_by_a_pattern(self, folder: Path, below: str):
+        assert read(folder / below) == (["a"] if below in ("*", "*.jsonl") else ["a", "c"])
+
+    def test_are_read_where_they_are_meant(self, folder: Path):
+        (folder / ".git" / "x" / "b.txt").write_text("b")
+        assert (
+            read(folder / ".git" / "x" / "b.txt") == read(folder / ".git") == read(folder / ".git" / "*" / "*") == ["b"]
+        )
+
+    def test_a_folder_of_nothing_else(self, folder: Path):
+        (folder / "a.jsonl").unlink()
+        (folder / "sub" / "c.txt").unlink()
+        with pytest.raises(UserError, match=r"holds none of .* \(names that begin with a dot are not read\)"):
+            read(folder)
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl.zst"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, kind: str):
+    mark = b"\xef\xbb\xbf"
+    path = tmp_path / f"a.{kind}"
+    if kind == "txt":
+        path.write_bytes(mark + "Straße\r\nzwei\ufeff".encode())
+        assert read(path) == ["Straße\nzwei\ufeff"]
+        path.write_bytes(mark)
+        assert read(path) == []
+        return
+    raw = (mark + jsonl(["eins"]) + mark + jsonl(["\ufeffzwei"]).replace(b"\n", b"\r\n")) + mark
+    path.write_bytes(zstandard.ZstdCompressor().compress(raw) if kind.endswith("zst") else raw)
+    assert read(path) == ["eins", "\ufeffzwei"]
+
+
 class TestDataset:
     """Hugging Face datasets: no network here, so `load_dataset` is replaced, where it matters by a local one."""
 
@@ -127,6 +180,37 @@ class TestDataset:
         assert [next(texts) for _ in range(3)] == ["document 1", "document 3", "document 4"]
         assert given <= 5
 
+    @pytest.mark.parametrize("name", ["text", "csv", "json", "parquet", "imagefolder", "webdataset", "arrow", "pandas"])
+    def test_a_reader_of_datasets_is_no_dataset(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        (tmp_path / "secret.env").write_text("TOKEN=1")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=f"'{name}': that is a reader of the datasets library, not a text"):
+            read(name)
+        with pytest.raises(UserError, match="a reader of the datasets library"):
+            next(read_documents(name, "text", "train", None))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("a folder of that name is a folder")
+        assert read(name) == ["a folder of that name is a folder"]
+
+    @pytest.mark.parametrize("name", ["some/news", "news"])
+    def test_nothing_on_the_disk_is_opened_in_its_place(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        found = find_source(name)
+        (tmp_path / name).mkdir(parents=True)  # between finding and reading, or where another machine reads
+        (tmp_path / name / "a.txt").write_text("local")
+        with pytest.raises(UserError, match="there is a file or folder of that name too"):
+            list(read_documents(found, "text", "train", None))
+
+    @pytest.mark.parametrize(
+        "name", ["hf://datasets/text", "a/b/c", "buckets/a/b/c", "some/script.py", "https://x.y/z", "a b"]
+    )
+    def test_a_name_that_none_can_have(self, name: str):
+        with pytest.raises(UserError, match="a dataset on the hub is called ORG/NAME") as caught:
+            read(name)
+        assert "\n" not in str(caught.value)
+
     def test_an_unknown_dataset_is_a_users_error(self):
         with pytest.raises(UserError, match="'no-such/dataset' is neither a local file nor a dataset") as caught:
             read("no-such/dataset")
@@ -152,6 +236,49 @@ class TestWrongInput:
     def test_a_missing_file(self, name: str):
         with pytest.raises(UserError, match=f"{name}: no such file"):
             read(name)
+
+    @pytest.mark.parametrize("name", ["", " ", "\n"])
+    def test_an_empty_source(self, name: str):
+        with pytest.raises(UserError, match="it is empty"):
+            read(name)
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("~nobody-at-all/a.txt", "stands for no home here"),
+            ("a\0b.txt", "cannot hold a NUL byte"),
+            ("x" * 300 + ".txt", "longer than a file name may be"),
+            ("x/" * 3000 + "a.txt", "longer than a file name may be"),
+            ("half\ud800.txt", "half a character"),
+            ("loop", "links lead round in a circle"),
+            ("loop/a.txt", "links lead round in a circle"),
+            ("file.txt/a.txt", "a file is where a folder should be"),
+            ("pipe.txt", "neither a file nor a folder"),
+        ],
+    )
+    def test_what_is_no_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str):
+        (tmp_path / "loop").symlink_to("loop")
+        (tmp_path / "file.txt").write_text("a")
+        os.mkfifo(tmp_path / "pipe.txt")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=says) as caught:
+            read(name)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+    def test_a_dataset_beside_a_file_of_its_organisation(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        (tmp_path / "some").write_text("a file")
+        monkeypatch.chdir(tmp_path)
+        assert find_source("some/news") == "some/news"
+
+    def test_links_in_a_folder(self, tmp_path: Path):
+        (tmp_path / "a.txt").write_text("a")
+        (tmp_path / "b.txt").symlink_to("a.txt")
+        (tmp_path / "gone.txt").symlink_to("nowhere.txt")
+        assert read(tmp_path) == ["a", "a"]
+        (tmp_path / "loop.txt").symlink_to("loop.txt")
+        with pytest.raises(UserError, match="links lead round in a circle"):
+            read(tmp_path)
 
     def test_a_pattern_without_files(self, tmp_path: Path):
         with pytest.raises(UserError, match="no file matches this pattern"):

@@ -45,4 +45,5 @@ def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
         split=text.split,
         config=text.config,
         cut=Cut(text.group, text.group),
+        drop_duplicates=text.drop_duplicates,
     )

@@ -26,7 +26,9 @@ class _Part(BaseModel):
 class TextSpec(_Part):
     """Which text every model reads."""
 
-    source: str = Field(description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name")
+    source: str = Field(
+        min_length=1, description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name"
+    )
     field: str = Field("text", description="field of .jsonl and .parquet rows that holds the text")
     split: str = Field("train", description="split of a Hugging Face dataset")
     config: str | None = Field(None, description="configuration of a Hugging Face dataset")
@@ -34,6 +36,9 @@ class TextSpec(_Part):
     documents: int | None = Field(None, gt=0, description="at most so many documents")
     tokens: int | None = Field(
         None, gt=0, description="stop after the document that reaches so many tokens of the first model"
+    )
+    drop_duplicates: bool = Field(
+        False, description="leave out documents that repeat an earlier one, before skip and budgets count"
     )
     context: int = Field(128, ge=2, description="window length in tokens, BOS included")
     windows: int | None = Field(None, gt=0, description="at most so many windows of each document, from its start")

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
+from unifeat.models.tokens import special_ids
 from unifeat.progress import track
 from unifeat.subspaces.wholewords import fold, word_spans
 from unifeat.text.corpus import Corpus, Part
@@ -46,7 +47,7 @@ def words_at(tops: pd.DataFrame, corpus: Corpus, tokenizer: Any, *, top_tokens: 
     if window < 0:
         raise UserError(f"window={window}: give a whole number of tokens, 0 or more")
     strongest = tops.loc[tops["rank"] < top_tokens, ["feature", "rank", "document", "char_end", "token"]]
-    strongest = strongest[~strongest["token"].isin(getattr(tokenizer, "all_special_ids", ()))]
+    strongest = strongest[~strongest["token"].isin(special_ids(tokenizer))]
     # Many features share a place: each is looked up once.
     place = strongest[["document", "char_end", "token"]].drop_duplicates().sort_values(["document", "char_end"])
     found = _Found()

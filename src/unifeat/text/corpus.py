@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 
 from unifeat.engine import Unit
 from unifeat.errors import UserError
+from unifeat.progress import say
 from unifeat.store import Form, Piece
+from unifeat.text.choosing import Seen, within_budget
 from unifeat.text.sources import find_source, read_documents, source_stamp
 
-VERSION = 2  # raised whenever the same source gives other documents than before
+VERSION = 3  # raised whenever the same source gives other documents than before
 _SCHEMA = pa.schema([("document", pa.int32()), ("start", pa.int32()), ("text", pa.string())])
 
 
@@ -60,6 +62,8 @@ class Corpus:
         documents, characters, groups: how many there are.
         budget_tokens: tokens counted by the tokenizer the budget refers to, or None for a document budget.
         cut: how it is cut into groups and parts.
+        duplicates: documents that are the same as an earlier one: so many are in it, or, if they were to be dropped, so
+            many were met and left out.
     """
 
     path: Path
@@ -69,6 +73,7 @@ class Corpus:
     groups: int
     budget_tokens: int | None
     cut: Cut = USUAL_CUT
+    duplicates: int = 0
 
     def parts(self, group: int) -> list[Part]:
         """The parts of one group, in document order."""
@@ -128,8 +133,11 @@ def build_corpus(
     split: str = "train",
     config: str | None = None,
     cut: Cut = USUAL_CUT,
+    drop_duplicates: bool = False,
 ) -> Corpus:
     """Choose documents from a source up to a budget and store them in the cache; a later call finds them there.
+
+    Documents that repeat are counted, and told once on stderr.
 
     Args:
         source: file, folder, glob or dataset name (see `sources.find_source`).
@@ -138,9 +146,13 @@ def build_corpus(
         count_tokens: tokens in a text, by the tokenizer the token budget refers to.
         tokenizer_digest: identity of that tokenizer.
         skip: documents to leave out at the start.
+        field, split, config: see `sources.read_documents`.
+        cut: see `Cut`.
+        drop_duplicates: leave out documents that are the same, character by character, as one before, before anything
+            is skipped or counted.
 
     Raises:
-        UserError: no source, no text in it, or fewer documents than `skip`.
+        UserError: no source, no text in it, fewer documents than `skip`, or whatever keeps it from being read.
     """
     found = find_source(source)
     made_from: dict[str, Any] = {
@@ -153,11 +165,17 @@ def build_corpus(
         "documents": documents,
         "tokens": [tokens, tokenizer_digest] if tokens is not None else None,
         "cut": list(cut),
+        "drop_duplicates": drop_duplicates,
     }
 
     def choose() -> _Chosen:
+        seen = Seen()
         texts = read_documents(found, field, split, config)
-        return _Chosen(_choose(texts, skip, documents, tokens, count_tokens), cut, source, skip)
+        if drop_duplicates:
+            texts = seen.first_ones(texts)
+        return _Chosen(
+            within_budget(texts, skip, documents, tokens, count_tokens), cut, source, skip, seen, drop_duplicates
+        )
 
     form: Form[Any] = Form(_write, partial(_read, cut))
     corpus: Corpus = Unit(Piece("text", made_from, form, "the text"), choose).result()
@@ -171,26 +189,8 @@ class _Chosen(NamedTuple):
     cut: Cut
     source: str
     skip: int
-
-
-def _choose(
-    texts: Iterator[str],
-    skip: int,
-    documents: int | None,
-    tokens: int | None,
-    count_tokens: Callable[[str], int],
-) -> Iterator[tuple[str, int]]:
-    """Documents within the budget, each with its number of tokens (−1 when the budget does not count them)."""
-    taken = spent = 0
-    for number, text in enumerate(texts):
-        if number < skip:
-            continue
-        if (documents is not None and taken >= documents) or (tokens is not None and spent >= tokens):
-            return
-        cost = count_tokens(text) if tokens is not None else -1
-        taken += 1
-        spent += max(cost, 0)
-        yield text, cost
+    seen: Seen
+    dropping: bool
 
 
 def _read(cut: Cut, facts: dict[str, Any], folder: Path) -> Corpus:
@@ -205,7 +205,10 @@ def _write(chosen: _Chosen, folder: Path) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
         size = 0
         for number, (text, cost) in enumerate(chosen.documents):
-            digest.update(len(text).to_bytes(8, "little") + text.encode("utf-8", "surrogatepass"))
+            digest.update(len(text).to_bytes(8, "little"))
+            digest.update(text.encode("utf-8", "surrogatepass"))
+            if not chosen.dropping:
+                chosen.seen.is_new(text)
             documents += 1
             characters += len(text)
             if cost >= 0:
@@ -223,10 +226,24 @@ def _write(chosen: _Chosen, folder: Path) -> dict[str, Any]:
     if not documents:
         after = f" after skipping {chosen.skip}" if chosen.skip else ""
         raise UserError(f"text source {chosen.source} holds no text{after}: every document is blank or there is none")
+    if chosen.seen.again:
+        _tell_duplicates(chosen, documents)
     return {
         "digest": digest.hexdigest(),
         "documents": documents,
         "characters": characters,
         "groups": groups,
         "budget_tokens": budget,
+        "duplicates": chosen.seen.again,
     }
+
+
+def _tell_duplicates(chosen: _Chosen, documents: int) -> None:
+    again = chosen.seen.again
+    if chosen.dropping:
+        say(f"text source {chosen.source}: {again:,} documents that repeat an earlier one are left out")
+    else:
+        say(
+            f"warning: text source {chosen.source}: {again:,} of {documents:,} documents repeat an earlier one, so "
+            "that held-out documents may not be new; text.drop_duplicates: true leaves them out"
+        )

@@ -1,52 +1,80 @@
-"""Documents from local files or a Hugging Face dataset, one at a time, in a fixed order."""
+"""Where documents come from: local files, or a Hugging Face dataset, one document at a time, in a fixed order."""
 
 from __future__ import annotations
 
 import glob
-import io
-import json
+import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unifeat.errors import UserError
 from unifeat.store import file_stamp
+from unifeat.store.machine import machine_error
+from unifeat.store.paths import user_path
+from unifeat.text.files import read_file, text_of
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 SHIPPED_TEXT = Path(__file__).with_name("alice.txt")  # Carroll 1865, chapters I to III; public domain
+_WHAT = "text source"
+_READS = ", ".join(LOCAL_SUFFIXES)
+_PART_OF_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
+_HUB_NAME = re.compile(rf"(?:{_PART_OF_NAME}/)?{_PART_OF_NAME}")
 
 
 def find_source(source: str) -> list[Path] | str:
     """The sorted local files that `source` (a path or glob) names, or the dataset's name as it is.
 
+    Below a folder, and by a glob that does not write the dot, names that begin with a dot are not found: they are
+    copies and notes of other programs (`.ipynb_checkpoints/`, `._text.jsonl`).
+
     Raises:
-        UserError: a path that is not there, a glob that matches nothing, or a file of another kind.
+        UserError: a path that is not there, is no path or cannot be read; a glob that matches nothing; a file of
+            another kind; a name that no dataset on the hub can have, or that of one of datasets' own readers.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(LOCAL_SUFFIXES))
-        if not files:
-            raise UserError(f"text source {source}: the folder holds none of {', '.join(LOCAL_SUFFIXES)}")
-        return files
-    if path.is_file():
+    if not source.strip():
+        raise UserError("text source: it is empty; give a file, a folder, a glob or a dataset's name")
+    path = user_path(source, _WHAT)
+    looks_local = source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~"))
+    mode = _mode(path, source, looks_local)
+    if mode is not None and stat.S_ISDIR(mode):
+        return _files_below(path, source)
+    if mode is not None and stat.S_ISREG(mode):
         files = [path]
+    elif mode is not None:
+        raise UserError(f"text source {source} is neither a file nor a folder: unifeat reads {_READS}")
     elif glob.has_magic(str(path)):
-        files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if _is_file(p, source))
         if not files:
             raise UserError(f"text source {source}: no file matches this pattern")
-    elif source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~")):
+    elif looks_local:
         raise UserError(f"text source {source}: no such file")
     else:
-        return source
+        return _hub_name(source)
     wrong = [p for p in files if not p.name.endswith(LOCAL_SUFFIXES)]
     if wrong:
-        raise UserError(f"text source {wrong[0]}: unifeat reads {', '.join(LOCAL_SUFFIXES)}")
+        raise UserError(f"text source {wrong[0]}: unifeat reads {_READS}")
     return files
 
 
 def source_stamp(found: list[Path] | str) -> Any:
-    """What identifies the source's content without reading it."""
-    return found if isinstance(found, str) else [file_stamp(p) for p in found]
+    """What identifies the source's content without reading it.
+
+    Raises:
+        UserError: a file is gone, or may not be looked at.
+    """
+    if isinstance(found, str):
+        return found
+    stamps = []
+    for path in found:
+        try:
+            stamps.append(file_stamp(path))
+        except OSError as error:
+            told = machine_error(error, path) or UserError(f"text file {path} cannot be read: {error.strerror}")
+            raise told from error
+    return stamps
 
 
 def read_documents(found: list[Path] | str, field: str, split: str, config: str | None) -> Iterator[str]:
@@ -57,89 +85,95 @@ def read_documents(found: list[Path] | str, field: str, split: str, config: str 
         field: the text field of .jsonl and .parquet rows and of dataset rows.
         split: the dataset's split; local files ignore it.
         config: the dataset's configuration name, if it has several.
+
+    Raises:
+        UserError: whatever keeps the text from being read, in one line.
     """
     if isinstance(found, str):
         documents = _from_dataset(found, field, split, config)
     else:
-        documents = (text for path in found for text in _from_file(path, field))
-    return (text for text in documents if text.strip())
+        documents = (text for path in found for text in read_file(path, field))
+    return (text for text in documents if text and not text.isspace())
 
 
-def _from_file(path: Path, field: str) -> Iterator[str]:
-    if path.name.endswith(".txt"):
-        try:
-            yield path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"text file {path} is not UTF-8 (byte {error.start}): convert it first") from error
-    elif path.name.endswith(".parquet"):
-        yield from _from_parquet(path, field)
-    else:
-        yield from _from_jsonl(path, field)
-
-
-def _from_jsonl(path: Path, field: str) -> Iterator[str]:
-    import pyarrow as pa
-
-    # Arrow notices a truncated .zst; the zstandard package takes it for the end of the file.
-    compression = "zstd" if path.name.endswith(".zst") else None
-    number = 0
+def _mode(path: Path, source: str, looks_local: bool) -> int | None:
+    """What kind of thing is there; None for nothing."""
     try:
-        with pa.input_stream(str(path), compression=compression) as raw:
-            for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8"), start=1):
-                if line.strip():
-                    yield _text_of(json.loads(line), field, f"text file {path}, line {number}")
-    except json.JSONDecodeError as error:
-        raise UserError(f"text file {path}, line {number}: not JSON ({error.msg})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"text file {path} is not UTF-8 (soon after line {number}): convert it first") from error
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        if not looks_local:  # `ORG/NAME` beside a file called ORG
+            return None
+        raise _refused(error, source) from error
     except OSError as error:
-        raise UserError(f"text file {path} is damaged (soon after line {number}): {error}") from error
+        raise _refused(error, source) from error
 
 
-def _from_parquet(path: Path, field: str) -> Iterator[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _files_below(folder: Path, source: str) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise _refused(error, source) from error
 
+    files = []
+    for here, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found = (Path(here, name) for name in names if name.endswith(LOCAL_SUFFIXES) and not name.startswith("."))
+        files += [path for path in found if _is_file(path, source)]
+    if not files:
+        raise UserError(
+            f"text source {source}: the folder holds none of {_READS} (names that begin with a dot are not read)"
+        )
+    return sorted(files)
+
+
+def _is_file(path: Path, source: str) -> bool:
     try:
-        file = pq.ParquetFile(path)
-        if field not in file.schema_arrow.names:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:  # a link to nothing
+        return False
+    except OSError as error:
+        raise _refused(error, source) from error
+
+
+def _refused(error: OSError, source: str) -> UserError:
+    return machine_error(error, f"{_WHAT} {source}") or UserError(
+        f"{_WHAT} {source} cannot be read: {error.strerror or error}"
+    )
+
+
+def _hub_name(source: str) -> str:
+    """The name, if it can be that of a dataset on the hub, and of nothing else that `datasets` would open for it."""
+    if not _HUB_NAME.fullmatch(source) or source.endswith(".py"):
+        raise UserError(
+            f"text source {source!r}: there is no such file or folder, and a dataset on the hub is called ORG/NAME"
+        )
+    if "/" not in source:
+        from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as READERS
+
+        # Given such a name and nothing else, datasets reads whatever lies in the working directory.
+        if source in READERS:
             raise UserError(
-                f"text file {path} has no column {field!r}: set text.field to one of {file.schema_arrow.names}"
+                f"text source {source!r}: that is a reader of the datasets library, not a text; give a file, a folder "
+                "(./NAME), a glob, or a dataset on the hub (ORG/NAME)"
             )
-        for batch in file.iter_batches(batch_size=256, columns=[field]):
-            for value in batch.column(0).to_pylist():
-                yield _text_of({field: value}, field, f"text file {path}")
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"text file {path} is not a parquet file, or is damaged: {error}") from error
+    return source
 
 
 def _from_dataset(name: str, field: str, split: str, config: str | None) -> Iterator[str]:
     import datasets
 
+    if os.path.lexists(_hub_name(name)):  # datasets would take it for the dataset
+        raise UserError(f"text source {name!r}: there is a file or folder of that name too; write ./{name} for it")
     try:
         for row in datasets.load_dataset(name, config, split=split, streaming=True):
-            yield _text_of(row, field, f"dataset {name}")
+            yield text_of(row, field, f"dataset {name}")
     except UserError:
         raise
     except Exception as error:  # datasets raises a different type for every way a name can be wrong
+        told = machine_error(error) if isinstance(error, OSError) else None
+        if told is not None:
+            raise UserError(f"text source {name!r}: {told}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"text source {name!r} is neither a local file nor a dataset that can be read now: {reason}"
         ) from error
-
-
-def _text_of(row: Any, field: str, where: str) -> str:
-    if not isinstance(row, dict) or field not in row:
-        fields = sorted(row) if isinstance(row, dict) else type(row).__name__
-        raise UserError(f"{where} has no field {field!r}: set text.field to one of {fields}")
-    text = row[field]
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise UserError(f"{where}: field {field!r} holds {type(text).__name__}, not text")
-    return text if text.isascii() else _whole_characters(text)
-
-
-def _whole_characters(text: str) -> str:
-    """JSON can hold half a character (a lone surrogate), which no tokenizer takes: it becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

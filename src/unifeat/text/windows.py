@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.text.corpus import Corpus, Part
+from unifeat.text.ends import ends_in, untrimmed
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class TokenizedPart:
     Attributes:
         document: the document's number.
         token: token ids, int32.
-        char_end: the character of the document at which each token ends, int32.
+        char_end: the character of the document, as it was given, at which each token ends, int32.
         order: int32; 0 for the last token ending at a character, 1 for the one before it, and so on. Byte-level
             tokenizers cut one character into several tokens; only the last of them completes it.
     """
@@ -31,11 +32,10 @@ class TokenizedPart:
 
 def tokenize_part(tokenizer: Any, part: Part) -> TokenizedPart:
     """Tokenize a part with a fast transformers tokenizer, adding no special tokens."""
-    encoded = tokenizer(part.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = untrimmed(tokenizer)(part.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     token = np.asarray(encoded["input_ids"], np.int32)
-    ends = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)[:, 1]
-    # Ends never go back: a tokenizer that trims spaces off a token reports an earlier end for it.
-    char_end = (np.maximum.accumulate(ends) + part.start).astype(np.int32) if len(ends) else ends.astype(np.int32)
+    spans = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)
+    char_end = (ends_in(part.text, spans, tokenizer) + part.start).astype(np.int32)
     return TokenizedPart(part.document, token, char_end, _order_from_the_end(char_end))
 
 

@@ -1,0 +1,55 @@
+"""Which documents of a source are taken: those within the budget, and, if asked, none twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+_COUNTED_AT_ONCE = 4 << 20  # characters whose tokens are counted at once: a tokenizer takes a hundred bytes for each
+
+
+class Seen:
+    """Which documents there were, by digests of 16 bytes, and how many were there before."""
+
+    def __init__(self) -> None:
+        self.again = 0
+        self._digests: set[bytes] = set()
+
+    def is_new(self, text: str) -> bool:
+        """Note a document; whether there was none like it."""
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if digest in self._digests:
+            self.again += 1
+            return False
+        self._digests.add(digest)
+        return True
+
+    def first_ones(self, texts: Iterator[str]) -> Iterator[str]:
+        """The documents that there was none like before."""
+        return (text for text in texts if self.is_new(text))
+
+
+def within_budget(
+    texts: Iterator[str],
+    skip: int,
+    documents: int | None,
+    tokens: int | None,
+    count_tokens: Callable[[str], int],
+) -> Iterator[tuple[str, int]]:
+    """Documents within the budget, each with its number of tokens (−1 when the budget does not count them)."""
+    taken = spent = 0
+    for number, text in enumerate(texts):
+        if number < skip:
+            continue
+        if (documents is not None and taken >= documents) or (tokens is not None and spent >= tokens):
+            return
+        cost = _cost(text, count_tokens) if tokens is not None else -1
+        taken += 1
+        spent += max(cost, 0)
+        yield text, cost
+
+
+def _cost(text: str, count_tokens: Callable[[str], int]) -> int:
+    if len(text) <= _COUNTED_AT_ONCE:
+        return count_tokens(text)
+    return sum(count_tokens(text[start : start + _COUNTED_AT_ONCE]) for start in range(0, len(text), _COUNTED_AT_ONCE))
