@@ -29,8 +29,6 @@ SCRIPT = """
 import sys
 from unifeat.saes.training import checkpoints
 checkpoints.INTERVAL_S = 0.05
-from unifeat.text import corpus
-corpus.GROUP_CHARACTERS = 4000
 from unifeat.cli import main
 main()
 """
@@ -39,9 +37,8 @@ TOKENS = 80_000
 
 
 @pytest.fixture
-def study(tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def study(tmp_path: Path, model_folder: Callable[..., Path]) -> Path:
     """Three SAEs of one model, of different architectures and lengths; more text than the buffer holds."""
-    monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 4000)
     text = str(write_text(tmp_path, sentences(150, seed=4)))
     spaces = [
         {"model": "tiny", "layers": 1, "sae": f"{tmp_path}/saes/{a}-{{layer}}", "name": a, "train": {"architecture": a}}
@@ -53,7 +50,7 @@ def study(tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest
         "models": {"tiny": {"name": str(model_folder("llama", tokenizer="wordish")), "dtype": "float32"}},
         "spaces": spaces,
         "train": {
-            "text": {"source": text, "context": 32},
+            "text": {"source": text, "context": 32, "group": 4000},
             "features": 96, "k": 6, "tokens": TOKENS, "batch": 128, "buffer": 2048, "heldout_documents": 20,
         },
     }  # fmt: skip
@@ -153,7 +150,7 @@ def test_killed_while_it_writes_a_checkpoint(study: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", save)
-        patch.setattr("unifeat.store.remove", lambda path: None)  # a killed process tidies nothing up
+        patch.setattr("unifeat.store.writing.remove", lambda path: None)  # a killed process tidies nothing up
         with pytest.raises(Killed):
             train(spec)
     (path,) = checkpoint_files()

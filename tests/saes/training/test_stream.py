@@ -13,21 +13,22 @@ from unifeat.errors import UserError
 from unifeat.models.activations import GroupActivations
 from unifeat.saes.training.activations import ActivationSource
 from unifeat.saes.training.stream import ActivationStream, heldout_rows
-from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.text.corpus import Corpus, Cut, build_corpus
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Masked
 from unifeat.vocabulary.places import Places
+from unifeat.vocabulary.windowing import Windowing
 
 FIRST, SECOND = POINTS = [HookPoint(0), HookPoint(1)]
 KEPT = 49  # rows of a document that are no sink at any point
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
+def corpus(tmp_path: Path) -> Corpus:
     """20 documents in 5 groups."""
-    monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 400)
+    text = str(write_text(tmp_path, ["x" * 100] * 20))
     return build_corpus(
-        str(write_text(tmp_path, ["x" * 100] * 20)), documents=None, tokens=None, count_tokens=len, tokenizer_digest=""
+        text, documents=None, tokens=None, count_tokens=len, tokenizer_digest="", cut=Cut(group=400, part=400)
     )
 
 
@@ -39,7 +40,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """
     runs: list[list[int]] = []
 
-    def run(_: Any, parts: list[Any], points: list[HookPoint], **__: Any) -> GroupActivations:
+    def run(_: Any, parts: list[Any], points: list[HookPoint], _windowing: Any) -> GroupActivations:
         runs.append([part.document for part in parts])
         rows = torch.tensor([[part.document + 1.0, n, 100.0] for part in parts for n in range(50)])
         other = -rows
@@ -54,7 +55,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def source(corpus: Corpus, folder: Path, points: list[HookPoint] = POINTS, **identity: Any) -> ActivationSource:
-    return ActivationSource(corpus, identity, points, 8, None, folder, load=lambda: None)  # type: ignore[arg-type, return-value]
+    return ActivationSource(corpus, identity, points, Windowing(8), folder, load=lambda: None)  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_another_point_runs_the_model_for_itself_only(corpus: Corpus, tmp_path: 
 
     inner = activations.run_group
     monkeypatch.setattr(
-        activations, "run_group", lambda m, parts, points, **kw: asked.append(points) or inner(m, parts, points, **kw)
+        activations, "run_group", lambda m, parts, points, cut: asked.append(points) or inner(m, parts, points, cut)
     )
     both = source(corpus, tmp_path).group(0)
     assert asked == [[SECOND]]
