@@ -51,7 +51,7 @@ def changed(study: Study, **train_settings: Any) -> Study:
 
 
 def groups_on_disk() -> list[Path]:
-    return [p for p in cache_root().glob("*/**/group-*.safetensors") if not p.name.startswith(".")]
+    return [p for p in cache_root().glob("*/**/rows.safetensors") if ".partial-" not in str(p)]
 
 
 def test_kept_activations_serve_later_passes_and_trainings(study: Study, tmp_path: Path, runs: list[list[int]]):
@@ -85,15 +85,15 @@ def test_what_is_not_kept_stays_as_small_as_the_buffer(
     held = []
     inner = checkpoints.Checkpoints.save
 
-    def save(self: Any, state: Any) -> None:
+    def save(self: Any, state: Any, **about: Any) -> None:
         held.append(len(groups_on_disk()))
-        inner(self, state)
+        inner(self, state, **about)
 
     monkeypatch.setattr(checkpoints.Checkpoints, "save", save)
     train(study, tmp_path / "out")
     groups = len(runs)
     assert groups > 25  # each pass runs the model anew
-    assert max(held) <= 2 * (4 + 2 + 4)  # two points: a block, the one before it until the checkpoint, held-out groups
+    assert max(held) <= 2 * (4 + 2 + 4)  # two points: a buffer, the one before it until the checkpoint, held-out groups
     assert groups_on_disk() == []
     assert not (cache_root() / "activations").exists()
 

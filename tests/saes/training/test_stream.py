@@ -1,4 +1,4 @@
-"""The stream of activations: shuffled in bounded blocks, found again by its position, read from files if there are."""
+"""The stream of activations: shuffled in bounded buffers, found again by its position, read from files if there are."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_held_out_rows_are_the_others(corpus: Corpus, tmp_path: Path, stream: An
 
 @pytest.mark.parametrize(("batch", "buffer"), [(32, 200), (32, 32), (50, 1000), (7, 7)])
 def test_a_pass_gives_each_row_at_most_once(stream: Any, batch: int, buffer: int):
-    """Of every block less than a batch is left over."""
+    """Of every buffer less than a batch is left over."""
     made = stream(batch=batch, buffer=buffer)
     seen: list[tuple[int, int]] = []
     while made.state()["epoch"] == 0:
@@ -112,7 +112,7 @@ def test_a_pass_gives_each_row_at_most_once(stream: Any, batch: int, buffer: int
 
 @pytest.mark.parametrize("buffer", [64, 200, 600])
 def test_memory_is_bounded_however_long_a_group(stream: Any, buffer: int):
-    """A group has 196 rows: with a smaller buffer it is given out in several blocks."""
+    """A group has 196 rows: with a smaller buffer it is given out in several buffers."""
     made = stream(buffer=buffer)
     for _ in range(30):
         made.take()
@@ -125,7 +125,7 @@ def test_neighbours_do_not_fill_a_batch(stream: Any):
         assert len({document for document, _ in places(made.take())}) > 6
 
 
-def test_blocks_and_passes_differ_in_order(stream: Any):
+def test_buffers_and_passes_differ_in_order(stream: Any):
     made = stream(batch=196, buffer=196 * 4)
     first = [places(made.take()) for _ in range(4)]
     second = [places(made.take()) for _ in range(4)]
@@ -141,7 +141,7 @@ def test_are_the_same_for_the_same_seed(stream: Any):
 
 @pytest.mark.parametrize("buffer", [40, 200, 500])
 def test_goes_on_from_any_position(stream: Any, buffer: int):
-    """In the middle of a block, of a group and of a later pass: what follows is what would have followed."""
+    """In the middle of a buffer, of a group and of a later pass: what follows is what would have followed."""
     undisturbed = stream(buffer=buffer)
     expected = [places(undisturbed.take()) for _ in range(80)]
     made = stream(buffer=buffer)
@@ -149,7 +149,7 @@ def test_goes_on_from_any_position(stream: Any, buffer: int):
         made.take()
         if n % 7 == 6:
             made = stream(buffer=buffer, position=made.state())
-            # At a block's end there is nothing to peek at; what is taken next is right all the same.
+            # At a buffer's end there is nothing to peek at; what is taken next is right all the same.
             assert [places(batch) for batch in made.peek(1)] in ([expected[n + 1]], [])
     assert [places(made.take()) for _ in range(10)] == expected[70:]
 
@@ -195,12 +195,12 @@ def test_another_model_has_other_files(corpus: Corpus, tmp_path: Path, runs: lis
     assert len(runs) == 2
 
 
-def test_groups_are_spent_when_their_block_is(stream: Any):
+def test_groups_are_spent_when_their_buffer_is(stream: Any):
     made = stream(buffer=196, batch=49)
     assert made.spent() == []
     for _ in range(4):
         made.take()
-    assert made.spent() == []  # the block is given out, but a resumed training would read it again
+    assert made.spent() == []  # the buffer is given out, but a resumed training would read it again
     made.take()
     first = made.spent()
     assert len(first) == 1

@@ -268,7 +268,7 @@ def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pyt
         seed=0,
         prepend_bos=False,
         device=torch.device("cpu"),
-        checkpoints=Checkpoints(tmp_path / "training", ["one"]),
+        checkpoints=Checkpoints(tmp_path / "training", {"one": tmp_path / "sae"}, [point]),
     )
     nearest = (planted @ torch.from_numpy(decoder_rows(load_sae(trained.folder))).T).max(dim=1).values
     assert (nearest > 0.95).float().mean() > 0.9
