@@ -174,7 +174,7 @@ def _stored(piece: Piece[dict[str, Tensor]], tensors: dict[str, Tensor]) -> dict
     They are used all the same if they are not there: taken away by another process, or damaged as soon as written.
     """
     for _ in range(2):
-        written_again_if_gone(partial(piece.write, tensors))
+        written_again_if_gone(piece.path, partial(piece.write, tensors))
         stored = piece.read()
         if stored is not None:
             return stored

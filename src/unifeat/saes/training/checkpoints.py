@@ -107,7 +107,7 @@ class Checkpoints:
                 text = json.dumps({"sha256": digest_of(content), "content": content})
                 (aside / _ABOUT).write_text(text + "\n", encoding="utf-8")
 
-        written_again_if_gone(write)
+        written_again_if_gone(path, write)
         for other in names_in(self.folder, "checkpoint-*"):
             if other.name < path.name:
                 take_away(other)

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from unifeat.errors import UserError
+from unifeat.progress import say
 from unifeat.store.machine import error_number, machine_error
 from unifeat.store.writing import aside_name, remove
 
-_TRIES = 3
+_TRIES = 5
 
 
 def take_away(path: Path) -> None:
@@ -39,21 +39,22 @@ def take_away(path: Path) -> None:
             time.sleep(0.01)
 
 
-def written_again_if_gone(write: Callable[[], None]) -> None:
-    """Write into a folder that another process may take away meanwhile; a second time, if it did.
+def written_again_if_gone(path: Path, write: Callable[[], None]) -> None:
+    """Write into a folder that another process may take away meanwhile; once more, if it did.
+
+    If it does so every time, nothing is written: what lies there can be made again.
 
     Raises:
-        UserError: an error of the machine; the folder goes again and again.
+        UserError: an error of the machine.
     """
-    for last in (False,) * (_TRIES - 1) + (True,):
+    for _ in range(_TRIES):
         try:
             write()
             return
         except Exception as error:
             if error_number(error) != errno.ENOENT:
                 raise
-            if last:
-                raise UserError(f"{error}: it is taken away again and again; look for what removes it") from error
+    say(f"warning: {path} is left out: another process takes away what is written there")
 
 
 def names_in(folder: Path, pattern: str) -> list[Path]:
