@@ -179,9 +179,7 @@ def test_a_checkpoint_of_another_format_is_left_alone(
 
 class TestTheMachine:
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG])
-    def test_an_error_in_the_middle_of_a_checkpoint(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-    ):
+    def test_an_error_in_the_middle_of_a_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
         """Torch hides it behind an error of its own."""
         inner = checkpoints._Summed.write
 
@@ -239,7 +237,7 @@ class TestNumbersThatAreNone:
     @pytest.mark.parametrize("lr", [float("inf"), 1e30])
     def test_a_learning_rate_out_of_all_reason(self, study: Study, tmp_path: Path, architecture: str, lr: float):
         with pytest.raises(
-            UserError, match=r"training .*/saes/1 came apart at step [1-5] of 31: .*; lower train\.lr from (inf|1e\+30)"
+            UserError, match=r"training .*/saes/1 failed at step [1-5] of 31: .*; lower train\.lr from (inf|1e\+30)"
         ):
             train(changed(study, lr=lr, architecture=architecture))
         assert not (tmp_path / "saes").exists()
@@ -257,7 +255,7 @@ class TestNumbersThatAreNone:
             return trainer
 
         monkeypatch.setattr(run, "make_trainer", make)
-        with pytest.raises(UserError, match=r"came apart at step 1 of 31: .*b_enc"):
+        with pytest.raises(UserError, match=r"failed at step 1 of 31: .*b_enc"):
             train(changed(study, architecture="batchtopk", auxiliary=0.0))
 
 

@@ -182,7 +182,7 @@ def check_finite(trainer: Any, job: Job, loss: Tensor) -> None:
         return
     what = f"{', '.join(broken)} hold NaN or Inf" if bool(loss.isfinite()) else f"the loss is {float(loss)}"
     raise UserError(
-        f"training {job.folder} came apart at step {trainer.n_training_steps:,} of {job.steps:,}: {what}; "
+        f"training {job.folder} failed at step {trainer.n_training_steps:,} of {job.steps:,}: {what}; "
         f"lower train.lr from {job.spec.lr:g}"
     )
 
