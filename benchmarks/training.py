@@ -32,6 +32,7 @@ from unifeat.saes.training.trainers import Job, autocast_pays, make_trainer
 from unifeat.study.read import load_study
 from unifeat.study.spec import TrainOverride
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 warnings.simplefilter("ignore")
 CPU = torch.device("cpu")
@@ -116,8 +117,7 @@ def main() -> None:
             study_corpus(text, tokenizer),
             {"model": model_identity(model.name, model.dtype), "tokenizer": tokenizer_digest(tokenizer)},
             [point],
-            text.context,
-            opening_of(tokenizer, model.bos),
+            Windowing(text.context, opening_of(tokenizer, model.bos)),
             folder / "activations",
             lambda **kw: load_language_model(model.name, [point], dtype=model.dtype, **kw),
         )
@@ -153,7 +153,7 @@ def main() -> None:
                 seed=0,
                 prepend_bos=False,
                 device=CPU,
-                checkpoints=Checkpoints(folder / "training", [job.key]),
+                checkpoints=Checkpoints(folder / "training", {job.key: job.folder}, [point]),
             )
         about = trained.about
         line("unifeat, a whole training, all in", about["tokens"], clock, base)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from unifeat.errors import UserError
 from unifeat.models.language import (
+    LanguageModel,
     check_layers,
     load_language_model,
     load_tokenizer,
@@ -20,9 +21,9 @@ from unifeat.pipeline.spaces import study_corpus
 from unifeat.progress import say
 from unifeat.saes.load import is_local, on_hub
 from unifeat.saes.registry import known_releases
-from unifeat.saes.training.activations import ActivationSource
+from unifeat.saes.training.activations import KIND, ActivationSource
 from unifeat.saes.training.checkpoints import Checkpoints
-from unifeat.saes.training.run import Trained, train_saes, training_folder
+from unifeat.saes.training.run import Trained, stream_folder, train_saes
 from unifeat.saes.training.trainers import Job
 from unifeat.store import cache_root
 from unifeat.study.spec import Study
@@ -60,6 +61,19 @@ def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained
     points = list(dict.fromkeys(job.point for job in jobs))
     tokenizer = load_tokenizer(model.name, model.dtype, model.revision)
     opening = opening_of(tokenizer, model.bos, model.chat)
+
+    def load(**how: Any) -> LanguageModel:
+        return load_language_model(
+            model.name,
+            source.points,  # more than the jobs' where a training goes on that had more
+            dtype=model.dtype,
+            device=model.device,
+            randomise=model.randomise,
+            revision=model.revision,
+            max_memory=model.max_memory,
+            **how,
+        )
+
     source = ActivationSource(
         corpus=training_corpus(study, model_name),
         identity={
@@ -68,21 +82,12 @@ def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained
         },
         points=points,
         windowing=Windowing(spec.text.context, opening, limit=spec.text.windows),
-        folder=cache_root() / "activations",
-        load=partial(
-            load_language_model,
-            model.name,
-            points,
-            dtype=model.dtype,
-            device=model.device,
-            randomise=model.randomise,
-            revision=model.revision,
-            max_memory=model.max_memory,
-        ),
+        folder=cache_root() / KIND,
+        load=load,
     )
-    folder = training_folder([source.settings(point) for point in points], spec, study.seed)
+    checkpoints = Checkpoints(stream_folder(source, spec, study.seed), {job.key: job.folder for job in jobs}, points)
     if not spec.store:
-        source.folder = folder / "activations"
+        source.folder = checkpoints.folder / KIND
     return train_saes(
         source,
         jobs,
@@ -91,7 +96,7 @@ def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained
         seed=study.seed,
         prepend_bos=describe_opening(tokenizer, opening, model.chat)["bos"],
         device=resolve_device(model.device),
-        checkpoints=Checkpoints(folder, [job.key for job in jobs]),
+        checkpoints=checkpoints,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,28 +10,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from tiny import sentences, write_text
 from unifeat.pipeline.train import train
 from unifeat.saes import load_sae
+from unifeat.saes.training import checkpoints
 from unifeat.saes.training.checkpoints import Checkpoints
 from unifeat.store import cache_root
+from unifeat.store.pieces import read_about
 from unifeat.study.read import load_study
+from unifeat.vocabulary.hook_points import HookPoint
 
 SCRIPT = """
 import sys
 from unifeat.saes.training import checkpoints
 checkpoints.INTERVAL_S = 0.05
-from unifeat.text import corpus
-corpus.GROUP_CHARACTERS = 4000
 from unifeat.cli import main
 main()
 """
@@ -39,9 +40,8 @@ TOKENS = 80_000
 
 
 @pytest.fixture
-def study(tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def study(tmp_path: Path, model_folder: Callable[..., Path]) -> Path:
     """Three SAEs of one model, of different architectures and lengths; more text than the buffer holds."""
-    monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 4000)
     text = str(write_text(tmp_path, sentences(150, seed=4)))
     spaces = [
         {"model": "tiny", "layers": 1, "sae": f"{tmp_path}/saes/{a}-{{layer}}", "name": a, "train": {"architecture": a}}
@@ -53,7 +53,7 @@ def study(tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest
         "models": {"tiny": {"name": str(model_folder("llama", tokenizer="wordish")), "dtype": "float32"}},
         "spaces": spaces,
         "train": {
-            "text": {"source": text, "context": 32},
+            "text": {"source": text, "context": 32, "group": 4000},
             "features": 96, "k": 6, "tokens": TOKENS, "batch": 128, "buffer": 2048, "heldout_documents": 20,
         },
     }  # fmt: skip
@@ -73,20 +73,26 @@ def start(study: Path) -> subprocess.Popen[str]:
 
 
 def checkpoint_files() -> list[Path]:
-    return list((cache_root() / "training").glob("*/[!.]*.pt"))
+    """The checkpoints that have their final names, the newest last."""
+    return sorted((cache_root() / "training").glob("*/[!.]*/checkpoint-*"))
+
+
+def about(path: Path) -> dict[str, Any]:
+    return json.loads((path / "about.json").read_text())["content"]
 
 
 def assert_whole() -> None:
-    """Whatever has its final name can be read to its end, and only the newest checkpoint is there."""
-    (path,) = checkpoint_files()
-    state = torch.load(path, weights_only=True)
-    assert len(state["jobs"]) == 3
-    from safetensors.torch import load_file
-
-    groups = [p for p in path.parent.rglob("*.safetensors") if not p.name.startswith(".partial-")]
+    """Whatever has its final name can be read to its end: the newest checkpoint, perhaps the one before it, groups."""
+    files = checkpoint_files()
+    assert 1 <= len(files) <= 2
+    for path in files:
+        assert hashlib.sha256((path / "state.pt").read_bytes()).hexdigest() == about(path)["state"]
+        assert len(about(path)["jobs"]) == 3
+    groups = list(files[0].parent.glob("activations/[!.]*/piece.json"))
     assert groups
     for group in groups:
-        load_file(group)
+        for name, expected in read_about(group)["files"].items():
+            assert hashlib.sha256((group.parent / name).read_bytes()).hexdigest() == expected
 
 
 def test_killed_again_and_again(study: Path, tmp_path: Path):
@@ -94,9 +100,9 @@ def test_killed_again_and_again(study: Path, tmp_path: Path):
     went_on = []
     for _ in range(2):
         with start(study) as process:
-            known = {p: p.stat().st_mtime_ns for p in checkpoint_files()}
+            known = checkpoint_files()
             deadline = time.monotonic() + 240
-            while process.poll() is None and known == {p: p.stat().st_mtime_ns for p in checkpoint_files()}:
+            while process.poll() is None and set(checkpoint_files()) <= set(known):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.7))
@@ -141,24 +147,25 @@ def test_killed_while_it_writes_a_checkpoint(study: Path, tmp_path: Path, monkey
     )
     train(spec, tmp_path / "undisturbed")
     calls: list[Any] = []
-    whole = torch.save
+    whole = checkpoints._write_state
 
-    def save(state: Any, path: Path) -> None:
-        whole(state, path)
+    def save(state: Any, path: Path) -> str:
+        digest = whole(state, path)
         calls.append(path)
         if len(calls) == 3:
             if moment == "half written":
                 os.truncate(path, path.stat().st_size // 2)
             raise Killed
+        return digest
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", save)
-        patch.setattr("unifeat.store.remove", lambda path: None)  # a killed process tidies nothing up
+        patch.setattr(checkpoints, "_write_state", save)
+        patch.setattr("unifeat.store.writing.remove", lambda path: None)  # a killed process tidies nothing up
         with pytest.raises(Killed):
             train(spec)
     (path,) = checkpoint_files()
-    assert torch.load(path, weights_only=True)["step"] == 2
-    assert list(path.parent.glob(".partial-*.pt"))
+    assert about(path)["step"] == 2
+    assert list(path.parent.glob(".partial-*/state.pt"))
     train(spec)
     weights = [
         folder / "topk-1" / "sae_weights.safetensors" for folder in (tmp_path / "saes", tmp_path / "undisturbed")
@@ -166,22 +173,52 @@ def test_killed_while_it_writes_a_checkpoint(study: Path, tmp_path: Path, monkey
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+FIRST, SECOND = HookPoint(0), HookPoint(1)
+
+
+def saved(
+    stream: Path, keys: list[str], *, step: int, points: Sequence[HookPoint] = (FIRST,), over: bool = False
+) -> Checkpoints:
+    """A training's checkpoint, its SAEs to go beside the stream's folders under their keys."""
+    made = Checkpoints(stream, {key: stream / key for key in keys}, list(points))
+    made.save({"jobs": dict.fromkeys(keys, step)}, step=step, over=over, points=list(points))
+    return made
+
+
 class TestFound:
     """Which checkpoint is gone on from."""
 
     def test_none(self, tmp_path: Path):
-        assert Checkpoints(tmp_path / "none", ["a"]).load() is None
+        assert Checkpoints(tmp_path / "none", {"a": tmp_path / "a"}, [FIRST]).load() is None
 
     def test_one_that_holds_more(self, tmp_path: Path):
         """One of two SAEs was saved before the kill; the other still finds its state."""
-        Checkpoints(tmp_path, ["a", "b"]).save({"jobs": {"a": 1, "b": 2}, "step": 7})
-        found = Checkpoints(tmp_path, ["b"]).load()
-        assert found is not None
-        assert found["step"] == 7
+        saved(tmp_path, ["a", "b"], step=7)
+        found, state = Checkpoints(tmp_path, {"b": tmp_path / "b"}, [FIRST]).load()
+        assert found.step == 7
+        assert state == {"jobs": {"a": 7, "b": 7}}
 
     def test_not_one_that_lacks_a_job(self, tmp_path: Path):
-        Checkpoints(tmp_path, ["a"]).save({"jobs": {"a": 1}, "step": 7})
-        assert Checkpoints(tmp_path, ["a", "b"]).load() is None
+        saved(tmp_path, ["a"], step=7)
+        assert Checkpoints(tmp_path, {key: tmp_path / key for key in "ab"}, [FIRST]).load() is None
+
+    def test_the_one_that_is_furthest_along(self, tmp_path: Path):
+        for keys, step in ((["a"], 3), (["a", "b"], 10), (["a", "c"], 9)):
+            saved(tmp_path, keys, step=step)
+        found, _ = Checkpoints(tmp_path, {"a": tmp_path / "a"}, [FIRST]).load()
+        assert found.step == 10
+
+    def test_other_points_are_another_training(self, tmp_path: Path):
+        """Sinks of any point are left out at all; but at the end of a training its saved SAEs are not asked for."""
+        ours = Checkpoints(tmp_path, {"b": tmp_path / "b"}, [FIRST])
+        saved(tmp_path, ["a", "b"], step=7, points=[FIRST, SECOND])
+        assert ours.load() is None
+        saved(tmp_path, ["a", "b"], step=8, points=[FIRST, SECOND], over=True)
+        assert ours.load() is None
+        (tmp_path / "a").mkdir()
+        found, _ = ours.load()
+        assert found.points == [FIRST, SECOND]
+        assert Checkpoints(tmp_path, {"b": tmp_path / "elsewhere"}, [FIRST]).load() is None
 
     def test_a_setting_that_matters_begins_anew(self, study: Path, monkeypatch: pytest.MonkeyPatch):
         from unifeat.pipeline.train import _missing
@@ -195,8 +232,8 @@ class TestFound:
         assert _missing(same, None)["tiny"][0].key == key
 
 
-def test_killed_at_the_end_of_a_block(study: Path, monkeypatch: pytest.MonkeyPatch):
-    """The last checkpoint then stands where a block has nothing left to give, while the result is measured."""
+def test_killed_at_the_end_of_a_buffer(study: Path, monkeypatch: pytest.MonkeyPatch):
+    """The last checkpoint then stands where a buffer has nothing left to give, while the result is measured."""
     from unifeat.saes.training import run
 
     settings = yaml.safe_load(study.read_text())

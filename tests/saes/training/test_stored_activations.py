@@ -17,10 +17,9 @@ from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
 
 
 @pytest.fixture
-def study(tmp_path: Path, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Study:
+def study(tmp_path: Path, model_folder: Callable[..., Path]) -> Study:
     """About 16 groups of text, of which the last three hold the held-out documents; the buffer holds two or three."""
-    monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 3000)
-    text = TextSpec(source=str(write_text(tmp_path, sentences(160, seed=4))), context=32)
+    text = TextSpec(source=str(write_text(tmp_path, sentences(160, seed=4))), context=32, group=3000)
     return Study(
         text=text,
         models={"tiny": ModelSpec(name=str(model_folder("llama", tokenizer="wordish")), dtype="float32", device="cpu")},
@@ -38,9 +37,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     runs: list[list[int]] = []
     inner = activations.run_group
 
-    def run(model: Any, parts: Any, points: Any, **settings: Any) -> Any:
+    def run(model: Any, parts: Any, points: Any, windowing: Any) -> Any:
         runs.append([point.layer for point in points])
-        return inner(model, parts, points, **settings)
+        return inner(model, parts, points, windowing)
 
     monkeypatch.setattr(activations, "run_group", run)
     return runs
@@ -52,7 +51,7 @@ def changed(study: Study, **train_settings: Any) -> Study:
 
 
 def groups_on_disk() -> list[Path]:
-    return [p for p in cache_root().glob("*/**/group-*.safetensors") if not p.name.startswith(".")]
+    return [p for p in cache_root().glob("*/**/rows.safetensors") if ".partial-" not in str(p)]
 
 
 def test_kept_activations_serve_later_passes_and_trainings(study: Study, tmp_path: Path, runs: list[list[int]]):
@@ -86,15 +85,15 @@ def test_what_is_not_kept_stays_as_small_as_the_buffer(
     held = []
     inner = checkpoints.Checkpoints.save
 
-    def save(self: Any, state: Any) -> None:
+    def save(self: Any, state: Any, **about: Any) -> None:
         held.append(len(groups_on_disk()))
-        inner(self, state)
+        inner(self, state, **about)
 
     monkeypatch.setattr(checkpoints.Checkpoints, "save", save)
     train(study, tmp_path / "out")
     groups = len(runs)
     assert groups > 25  # each pass runs the model anew
-    assert max(held) <= 2 * (4 + 2 + 4)  # two points: a block, the one before it until the checkpoint, held-out groups
+    assert max(held) <= 2 * (4 + 2 + 4)  # two points: a buffer, the one before it until the checkpoint, held-out groups
     assert groups_on_disk() == []
     assert not (cache_root() / "activations").exists()
 
@@ -126,16 +125,17 @@ def test_sinks_are_told_by_the_stream_behind_a_norm_too(tmp_path: Path, model_fo
     from unifeat.saes.training.activations import ActivationSource
     from unifeat.text.corpus import build_corpus
     from unifeat.vocabulary.hook_points import HookPoint
+    from unifeat.vocabulary.windowing import Windowing
 
     text = str(write_text(tmp_path, sentences(20, seed=4)))
     corpus = build_corpus(text, documents=None, tokens=None, count_tokens=len, tokenizer_digest="")
     point = HookPoint(1, "mlp_in")
     model = load_language_model(str(model_folder("llama", tokenizer="wordish")), [point], dtype="float32")
-    tokens = run_group(model, corpus.parts(0), [point], context=32, bos=2).places.token
+    tokens = run_group(model, corpus.parts(0), [point], Windowing(32, 2)).places.token
     common = int(np.bincount(tokens).argmax())
     model.decoder.get_input_embeddings().weight[common] *= 100
-    source = ActivationSource(corpus, {}, [point], 32, 2, tmp_path / "activations", load=lambda: model)
+    source = ActivationSource(corpus, {}, [point], Windowing(32, 2), tmp_path / "activations", load=lambda: model)
     rows = source.group(0)
     assert 0 < int((tokens == common).sum()) == len(tokens) - len(rows)
-    again = ActivationSource(corpus, {}, [point], 32, 2, tmp_path / "activations", load=lambda: None)  # type: ignore[arg-type, return-value]
+    again = ActivationSource(corpus, {}, [point], Windowing(32, 2), tmp_path / "activations", load=lambda: None)  # type: ignore[arg-type, return-value]
     assert len(again.group(0)) == len(rows)  # from the file

@@ -1,4 +1,4 @@
-"""The stream of activations: shuffled in bounded blocks, found again by its position, read from files if there are."""
+"""The stream of activations: shuffled in bounded buffers, found again by its position, read from files if there are."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from unifeat.errors import UserError
 from unifeat.models.activations import GroupActivations
 from unifeat.saes.training.activations import ActivationSource
 from unifeat.saes.training.stream import ActivationStream, heldout_rows
-from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.text.corpus import Corpus, Cut, build_corpus
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Masked
 from unifeat.vocabulary.places import Places
+from unifeat.vocabulary.windowing import Windowing
 
 FIRST, SECOND = POINTS = [HookPoint(0), HookPoint(1)]
 KEPT = 49  # rows of a document that are no sink at any point
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
+def corpus(tmp_path: Path) -> Corpus:
     """20 documents in 5 groups."""
-    monkeypatch.setattr("unifeat.text.corpus.GROUP_CHARACTERS", 400)
+    text = str(write_text(tmp_path, ["x" * 100] * 20))
     return build_corpus(
-        str(write_text(tmp_path, ["x" * 100] * 20)), documents=None, tokens=None, count_tokens=len, tokenizer_digest=""
+        text, documents=None, tokens=None, count_tokens=len, tokenizer_digest="", cut=Cut(group=400, part=400)
     )
 
 
@@ -39,7 +40,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """
     runs: list[list[int]] = []
 
-    def run(_: Any, parts: list[Any], points: list[HookPoint], **__: Any) -> GroupActivations:
+    def run(_: Any, parts: list[Any], points: list[HookPoint], _windowing: Any) -> GroupActivations:
         runs.append([part.document for part in parts])
         rows = torch.tensor([[part.document + 1.0, n, 100.0] for part in parts for n in range(50)])
         other = -rows
@@ -54,7 +55,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def source(corpus: Corpus, folder: Path, points: list[HookPoint] = POINTS, **identity: Any) -> ActivationSource:
-    return ActivationSource(corpus, identity, points, 8, None, folder, load=lambda: None)  # type: ignore[arg-type, return-value]
+    return ActivationSource(corpus, identity, points, Windowing(8), folder, load=lambda: None)  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_held_out_rows_are_the_others(corpus: Corpus, tmp_path: Path, stream: An
 
 @pytest.mark.parametrize(("batch", "buffer"), [(32, 200), (32, 32), (50, 1000), (7, 7)])
 def test_a_pass_gives_each_row_at_most_once(stream: Any, batch: int, buffer: int):
-    """Of every block less than a batch is left over."""
+    """Of every buffer less than a batch is left over."""
     made = stream(batch=batch, buffer=buffer)
     seen: list[tuple[int, int]] = []
     while made.state()["epoch"] == 0:
@@ -111,7 +112,7 @@ def test_a_pass_gives_each_row_at_most_once(stream: Any, batch: int, buffer: int
 
 @pytest.mark.parametrize("buffer", [64, 200, 600])
 def test_memory_is_bounded_however_long_a_group(stream: Any, buffer: int):
-    """A group has 196 rows: with a smaller buffer it is given out in several blocks."""
+    """A group has 196 rows: with a smaller buffer it is given out in several buffers."""
     made = stream(buffer=buffer)
     for _ in range(30):
         made.take()
@@ -124,7 +125,7 @@ def test_neighbours_do_not_fill_a_batch(stream: Any):
         assert len({document for document, _ in places(made.take())}) > 6
 
 
-def test_blocks_and_passes_differ_in_order(stream: Any):
+def test_buffers_and_passes_differ_in_order(stream: Any):
     made = stream(batch=196, buffer=196 * 4)
     first = [places(made.take()) for _ in range(4)]
     second = [places(made.take()) for _ in range(4)]
@@ -140,7 +141,7 @@ def test_are_the_same_for_the_same_seed(stream: Any):
 
 @pytest.mark.parametrize("buffer", [40, 200, 500])
 def test_goes_on_from_any_position(stream: Any, buffer: int):
-    """In the middle of a block, of a group and of a later pass: what follows is what would have followed."""
+    """In the middle of a buffer, of a group and of a later pass: what follows is what would have followed."""
     undisturbed = stream(buffer=buffer)
     expected = [places(undisturbed.take()) for _ in range(80)]
     made = stream(buffer=buffer)
@@ -148,7 +149,7 @@ def test_goes_on_from_any_position(stream: Any, buffer: int):
         made.take()
         if n % 7 == 6:
             made = stream(buffer=buffer, position=made.state())
-            # At a block's end there is nothing to peek at; what is taken next is right all the same.
+            # At a buffer's end there is nothing to peek at; what is taken next is right all the same.
             assert [places(batch) for batch in made.peek(1)] in ([expected[n + 1]], [])
     assert [places(made.take()) for _ in range(10)] == expected[70:]
 
@@ -178,7 +179,7 @@ def test_another_point_runs_the_model_for_itself_only(corpus: Corpus, tmp_path: 
 
     inner = activations.run_group
     monkeypatch.setattr(
-        activations, "run_group", lambda m, parts, points, **kw: asked.append(points) or inner(m, parts, points, **kw)
+        activations, "run_group", lambda m, parts, points, cut: asked.append(points) or inner(m, parts, points, cut)
     )
     both = source(corpus, tmp_path).group(0)
     assert asked == [[SECOND]]
@@ -194,12 +195,12 @@ def test_another_model_has_other_files(corpus: Corpus, tmp_path: Path, runs: lis
     assert len(runs) == 2
 
 
-def test_groups_are_spent_when_their_block_is(stream: Any):
+def test_groups_are_spent_when_their_buffer_is(stream: Any):
     made = stream(buffer=196, batch=49)
     assert made.spent() == []
     for _ in range(4):
         made.take()
-    assert made.spent() == []  # the block is given out, but a resumed training would read it again
+    assert made.spent() == []  # the buffer is given out, but a resumed training would read it again
     made.take()
     first = made.spent()
     assert len(first) == 1

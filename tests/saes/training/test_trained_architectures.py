@@ -20,6 +20,7 @@ from unifeat.saes.training.trainers import Job, made_so_far, make_trainer, resto
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainOverride, TrainSpec
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 SAVED_AS = {
     "topk": "topk",
@@ -146,8 +147,8 @@ def test_the_loss_is_that_of_the_saved_sae_on_held_out_text(trained: Any, archit
     model = load_language_model(str(trained["model"]), [HookPoint(1)], dtype="float32", whole=True)
     parts = [Part(n, 0, text) for n, text in enumerate(sentences(150, seed=4))][130:]
     point = HookPoint(1)
-    above = run_group(model, parts, [point], context=32, bos=2).sink_norm(point)
-    expected = measure_loss(model, parts, point, load_sae(one.folder), context=32, bos=2, sink_norm=above)
+    above = run_group(model, parts, [point], Windowing(32, 2)).sink_norm(point)
+    expected = measure_loss(model, parts, point, load_sae(one.folder), Windowing(32, 2), sink_norm=above)
     assert one.loss.tokens == expected.tokens > 500
     for name in ("clean", "spliced", "zeroed"):
         assert getattr(one.loss, name) == pytest.approx(getattr(expected, name), rel=1e-5), name

@@ -30,6 +30,7 @@ from unifeat.text.corpus import build_corpus
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Masked
 from unifeat.vocabulary.places import Places
+from unifeat.vocabulary.windowing import Windowing
 
 NO_LOSS = Loss(1.0, 1.0, 2.0, 0)
 D_SAE, K, LAYERS = 96, 6, [0, 2]
@@ -80,7 +81,7 @@ def heldout_activations(study: Study) -> dict[HookPoint, torch.Tensor]:
     model, corpus = model_of(study), training_corpus(study, "tiny")
     parts = [part for part in corpus.parts(corpus.groups - 1) if part.document >= corpus.documents - 30]
     points = [HookPoint(n) for n in LAYERS]
-    found = run_group(model, parts, points, context=32, bos=2)
+    found = run_group(model, parts, points, Windowing(32, 2))
     return {point: found.without_sinks(point)[0] for point in points}
 
 
@@ -102,7 +103,7 @@ class TestTrained:
         points = [HookPoint(n) for n in LAYERS]
         corpus = training_corpus(study, "tiny")
         random = measure_quality(
-            model_of(study), corpus, dict.fromkeys(points, untrained), context=32, bos=2, first_document=170
+            model_of(study), corpus, dict.fromkeys(points, untrained), Windowing(32, 2), first_document=170
         )
         for result, point in zip(results, points, strict=True):
             quality = result.quality
@@ -244,7 +245,7 @@ def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pyt
     planted = torch.nn.functional.normalize(torch.randn(40, 32, generator=generator), dim=-1)
     mean = torch.randn(32, generator=generator)
 
-    def run(_: Any, parts: list[Any], points: list[HookPoint], **__: Any) -> GroupActivations:
+    def run(_: Any, parts: list[Any], points: list[HookPoint], _windowing: Any) -> GroupActivations:
         n = 50
         at = torch.rand(n * len(parts), 40, generator=generator).topk(3, dim=-1).indices
         codes = torch.zeros(len(at), 40).scatter(1, at, 1 + torch.rand(len(at), 3, generator=generator))
@@ -260,14 +261,14 @@ def test_planted_features_are_found(tmp_path: Path, text: Path, monkeypatch: pyt
     point = HookPoint(0)
     monkeypatch.setattr("unifeat.saes.training.run.measure_losses", lambda _, saes, *__: dict.fromkeys(saes, NO_LOSS))
     (trained,) = train_saes(
-        ActivationSource(corpus, {}, [point], 128, None, tmp_path / "activations", load=lambda: None),  # type: ignore[arg-type, return-value]
+        ActivationSource(corpus, {}, [point], Windowing(128), tmp_path / "activations", load=lambda: None),  # type: ignore[arg-type, return-value]
         [Job(point, tmp_path / "sae", spec, seed=0)],
         spec,
         ModelSpec(name="planted", bos=False),
         seed=0,
         prepend_bos=False,
         device=torch.device("cpu"),
-        checkpoints=Checkpoints(tmp_path / "training", ["one"]),
+        checkpoints=Checkpoints(tmp_path / "training", {"one": tmp_path / "sae"}, [point]),
     )
     nearest = (planted @ torch.from_numpy(decoder_rows(load_sae(trained.folder))).T).max(dim=1).values
     assert (nearest > 0.95).float().mean() > 0.9

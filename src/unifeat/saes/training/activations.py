@@ -1,14 +1,16 @@
 """A model's activations over the training text, one group of text at a time, each run once and kept on disk.
 
-A group's file is named by everything that determines it, so that a second epoch, a second training or a resumed one
-reads it instead of running the model. What is kept for later trainings (`train.store`) lies in the cache for good;
-else the files are a training's own and go when they are used up.
+A group at one point is a piece: named by everything that determines it, with a checksum, so that a second epoch, a
+second training or a resumed one reads it instead of running the model. What is kept for later trainings
+(`train.store`) lies in the cache for good; else the pieces are a training's own and go when they are used up. What is
+damaged, or was taken away by another process, is made again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from torch import Tensor
 
 from unifeat.models.activations import run_group
 from unifeat.models.language import LanguageModel
-from unifeat.store import key_of, remove, write_json, written_aside
+from unifeat.saes.training.folders import take_away, written_again_if_gone
+from unifeat.store import Form, Piece
 from unifeat.text.corpus import Corpus
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import SINK_RATIO
 from unifeat.vocabulary.windowing import Windowing
 
-FORMAT = "activations/2"
+FORMAT = "activations/3"
+KIND = "activations"  # the folder of the cache where kept ones lie
+_ROWS = "rows.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,36 @@ class Rows:
         return Rows({point: value[chosen] for point, value in self.values.items()}, self.document[chosen])
 
 
+def _write(tensors: dict[str, Tensor], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, folder / _ROWS)
+
+
+def _read(_: Any, folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    return load((folder / _ROWS).read_bytes())  # not mapped: another process may remove the file
+
+
+_FORM: Form[dict[str, Tensor]] = Form(_write, _read)
+
+
+@dataclass(frozen=True)
+class _Group(Piece[dict[str, Tensor]]):
+    """A group's rows at one point: `values` (rows, width), `document` (rows,) int32, `sink` (rows,) bool.
+
+    Attributes:
+        folder: where it lies: the cache's, or a training's own.
+    """
+
+    folder: Path = Path()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.key
+
+
 @dataclass
 class ActivationSource:
     """Activations of one model over one corpus.
@@ -52,7 +87,7 @@ class ActivationSource:
         identity: what determines the model's activations (`model_identity` and the tokenizer's digest).
         points: where they are read.
         windowing: how the text is cut into windows.
-        folder: where files of groups lie; each point has a folder of its own in it.
+        folder: where groups lie.
         load: gives the model, cut at or after the deepest point, or all of it with its head where `whole=True` is
             asked for; called when the first group is run.
     """
@@ -78,50 +113,70 @@ class ActivationSource:
         self._model = self.load(whole=True)
         return self._model
 
-    def settings(self, point: HookPoint) -> dict[str, Any]:
-        """Everything that determines the activations at one point."""
+    @property
+    def text_settings(self) -> dict[str, Any]:
+        """Everything that determines the activations, beside the point where they are read."""
         settings = {
             "format": FORMAT,
             "text": self.corpus.digest,
             "cut": list(self.corpus.cut),
-            "hook": list(point),
             "context": self.windowing.context,
             "bos": self.windowing.opening,
+            "mask": self.windowing.mask.model_dump(),
+            "sink_ratio": SINK_RATIO,
         }
         limit = self.windowing.limit
         return settings | ({"limit": limit} if limit is not None else {}) | self.identity
 
-    def path(self, point: HookPoint, group: int) -> Path:
-        """The file of one group at one point."""
-        return self.folder / key_of(self.settings(point)) / f"group-{group:06d}.safetensors"
+    def piece(self, point: HookPoint, group: int) -> Piece[dict[str, Tensor]]:
+        """One group at one point, made or not."""
+        made_from = self.text_settings | {"hook": list(point), "group": group}
+        return _Group(KIND, made_from, _FORM, "a group of activations", self.folder)
 
     def group(self, group: int) -> Rows:
-        """All rows of one group, from its files or, where one is missing, from the model."""
-        from safetensors.torch import load_file
+        """All rows of one group, as they are stored or, where they are not or are damaged, from the model.
 
-        if not all(self.path(point, group).exists() for point in self.points):
-            self._run(group)
-        held = {point: load_file(self.path(point, group)) for point in self.points}
-        document = held[self.points[0]]["document"]
-        sinks = torch.stack([tensors["sink"] for tensors in held.values()]).any(dim=0)
-        return Rows({point: tensors["values"] for point, tensors in held.items()}, document)[~sinks]
+        Raises:
+            UserError: what the model raises; an error of the machine.
+        """
+        pieces = {point: self.piece(point, group) for point in self.points}
+        held = {point: piece.read() for point, piece in pieces.items()}
+        missing = [point for point, tensors in held.items() if tensors is None]
+        if missing:
+            for point, tensors in self._run(group, missing).items():
+                held[point] = _stored(pieces[point], tensors)
+        whole = {point: tensors for point, tensors in held.items() if tensors is not None}
+        document = whole[self.points[0]]["document"]
+        sinks = torch.stack([tensors["sink"] for tensors in whole.values()]).any(dim=0)
+        return Rows({point: tensors["values"] for point, tensors in whole.items()}, document)[~sinks]
 
     def discard(self, group: int) -> None:
-        """Remove a group's files."""
+        """Remove a group."""
         for point in self.points:
-            remove(self.path(point, group))
+            take_away(self.piece(point, group).path)
 
-    def _run(self, group: int) -> None:
-        from safetensors.torch import save_file
-
-        missing = [point for point in self.points if not self.path(point, group).exists()]
-        found = run_group(self.model, self.corpus.parts(group), missing, self.windowing)
+    def _run(self, group: int, points: list[HookPoint]) -> dict[HookPoint, dict[str, Tensor]]:
+        found = run_group(self.model, self.corpus.parts(group), points, self.windowing)
         document = torch.from_numpy(found.places.document.copy())
-        for point in missing:
-            path = self.path(point, group)
-            about = path.parent / "activations.json"
-            if not about.exists():
-                write_json(about, self.settings(point) | {"sink_ratio": SINK_RATIO})
-            with written_aside(path) as aside:
-                values, sink = found.values[point].cpu().contiguous(), found.sinks(point).cpu()
-                save_file({"values": values, "document": document, "sink": sink}, aside)
+        return {
+            point: {
+                "values": found.values[point].cpu().contiguous(),
+                "document": document,
+                "sink": found.sinks(point).cpu(),
+            }
+            for point in points
+        }
+
+
+def _stored(piece: Piece[dict[str, Tensor]], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they lie on the disk now: what another process put there first stays, and is the one used.
+
+    They are used all the same if they are not there: taken away by another process, or damaged as soon as written.
+    """
+    for _ in range(2):
+        written_again_if_gone(piece.path, partial(piece.write, tensors))
+        stored = piece.read()
+        if stored is not None:
+            return stored
+        take_away(piece.path)  # a folder whose piece.json is missing would stay there for good
+    return tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,26 @@ def cast(sae: Any, dtype: str) -> dict[str, Tensor]:
     return tensors
 
 
-def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, about: dict[str, Any]) -> None:
+def check_target(folder: Path) -> None:
+    """See before a long training that its SAE can be saved.
+
+    Raises:
+        UserError: something other than a folder is there, or above it; the folder above it cannot be written.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"{folder} is a link to nothing: remove it, or name another folder")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise UserError(f"{above}: a file is where a folder should be: move it, or name another folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{above} cannot be written, and {folder} shall go there: name another folder")
+
+
+def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, about: dict[str, Any]) -> bool:
     """Write `cfg.json`, `sae_weights.safetensors`, `training.json` and `README.md`, all or nothing.
+
+    Returns:
+        Whether the folder is this one; what another process put there first stays.
 
     Args:
         sae: whose settings go into `cfg.json`.
@@ -47,14 +66,15 @@ def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, ab
     from safetensors.torch import save_file
 
     cfg = sae.cfg.to_dict() | {"dtype": dtype, "device": "cpu"}
-    with written_aside(folder) as aside:
-        aside.mkdir(parents=True)
+    with written_aside(folder, replace=False) as aside:
+        aside.mkdir()
+        made = aside.stat()
         weights = aside / "sae_weights.safetensors"
         save_file({key: value.contiguous() for key, value in tensors.items()}, weights)
         (aside / "cfg.json").write_text(json.dumps(cfg, indent=1) + "\n", encoding="utf-8")
         (aside / "training.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(model_card(folder.name, about), encoding="utf-8")
-        weights.chmod((aside / "cfg.json").stat().st_mode & 0o777)  # safetensors makes files for the owner alone
+    return os.path.samestat(made, folder.stat())
 
 
 def model_card(name: str, about: dict[str, Any]) -> str:

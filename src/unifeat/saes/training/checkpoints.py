@@ -1,57 +1,241 @@
-"""Checkpoints of a training: whole or not at all, found again by what is trained on what."""
+"""Checkpoints of a training: whole or not at all, with a checksum, found again by what is trained on what.
+
+    training/<stream>/<SAEs>/checkpoint-000000120-5f3a…/   about.json, state.pt
+    training/<stream>/<SAEs>/activations/                  of this training alone, unless they are kept for others
+
+A training writes into the folder of its own SAEs only. One that goes on looks into all folders of its stream: the SAEs
+of a training that was killed may have been more, or their names elsewhere.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from unifeat.store import key_of, remove, written_aside
+from unifeat.errors import UserError
+from unifeat.progress import say
+from unifeat.saes.training.folders import names_in, take_away, written_again_if_gone
+from unifeat.store import key_of, written_aside
+from unifeat.store.digests import read_sha256
+from unifeat.store.keys import digest_of
+from unifeat.store.pieces import DamagedError
+from unifeat.vocabulary.hook_points import HookPoint
 
-FORMAT = "training/2"
+FORMAT = "training/3"
 INTERVAL_S = 30.0  # a killed training loses so much at most, and the group of text it was running
+_STATE, _ABOUT = "state.pt", "about.json"
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """One checkpoint on disk, its state not yet read.
+
+    Attributes:
+        path: its folder.
+        step: batches taken when it was saved.
+        over: whether none is left to take.
+        jobs: key of each SAE, and the folder it shall go to.
+        points: where activations are read; tokens that are sinks at any of them are left out.
+        sha256: of its state.
+    """
+
+    path: Path
+    step: int
+    over: bool
+    jobs: dict[str, str]
+    points: list[HookPoint]
+    sha256: str
+
+    @property
+    def done(self) -> bool:
+        """Whether each of its SAEs is where it shall go."""
+        return all(os.path.exists(folder) for folder in self.jobs.values())
 
 
 @dataclass
 class Checkpoints:
-    """The one newest checkpoint of a training, in a folder of its own.
+    """The checkpoints of one training.
 
     Attributes:
-        folder: named by everything that determines the stream of activations.
-        jobs: keys of the SAEs that are trained together.
+        stream: the folder of all trainings over one stream of activations.
+        jobs: key of each SAE that is trained, and the folder it shall go to.
+        points: where this training reads activations, if it begins anew.
     """
 
-    folder: Path
-    jobs: list[str]
+    stream: Path
+    jobs: dict[str, Path]
+    points: list[HookPoint]
     _last: float = field(default_factory=time.monotonic, repr=False)
 
     @property
-    def path(self) -> Path:
-        """Where the checkpoint lies."""
-        return self.folder / f"{key_of(sorted(self.jobs))}.pt"
+    def folder(self) -> Path:
+        """What this training alone writes into: named by its SAEs and where they go."""
+        return self.stream / key_of(sorted(self._targets.items()))
+
+    @property
+    def _targets(self) -> dict[str, str]:
+        return {key: os.path.abspath(folder) for key, folder in self.jobs.items()}
 
     def due(self) -> bool:
         """Whether the last one is old enough for another."""
         return time.monotonic() - self._last >= INTERVAL_S
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint; `state["jobs"]` has an entry for each job's key."""
-        with written_aside(self.path) as aside:
-            torch.save({"format": FORMAT} | state, aside)
+    def save(self, state: dict[str, Any], *, step: int, over: bool, points: list[HookPoint]) -> None:
+        """Write a checkpoint, then remove those before it. `state["jobs"]` has an entry for each job's key.
+
+        Raises:
+            UserError: an error of the machine: no space, no permission …
+        """
+        # Numbers of one length: names are in order of steps, also among processes that train the same SAEs.
+        path = self.folder / f"checkpoint-{step:012d}-{secrets.token_hex(4)}"
+        about = {"format": FORMAT, "step": step, "over": over, "jobs": self._targets, "points": list(map(list, points))}
+
+        def write() -> None:
+            with written_aside(path, replace=False) as aside:
+                aside.mkdir()
+                content = about | {"state": _write_state(state, aside / _STATE)}
+                text = json.dumps({"sha256": digest_of(content), "content": content})
+                (aside / _ABOUT).write_text(text + "\n", encoding="utf-8")
+
+        written_again_if_gone(path, write)
+        for other in names_in(self.folder, "checkpoint-*"):
+            if other.name < path.name:
+                take_away(other)
         self._last = time.monotonic()
 
-    def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that holds all of these jobs; it may hold more, whose SAEs have been saved since."""
-        found = [self.path, *sorted(self.folder.glob("[!.]*.pt"))]  # a kill may have left part of one
-        for path in [p for p in found if p.is_file()]:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if state.get("format") == FORMAT and set(self.jobs) <= set(state["jobs"]):
-                return state
+    def load(self) -> tuple[Found, dict[str, Any]] | None:
+        """The checkpoint that is furthest along, of those that hold all of these SAEs, and its state.
+
+        What is damaged is named on stderr and removed, and the next one taken.
+        """
+        for _ in range(_TRIES):
+            usable = self._usable()
+            for found in sorted(usable, key=lambda f: (f.over, f.step, f.path.parent == self.folder), reverse=True):
+                state = _state_of(found)
+                if state is not None:
+                    return found, state
+            if not usable:
+                break  # else damaged, or another process has put a newer one there: look again
         return None
 
     def clear(self) -> None:
-        """Remove the folder with all that is in it."""
-        remove(self.folder)
+        """Remove this training's folder, and those of others over its stream whose SAEs are all where they shall go."""
+        folders = [self.folder]
+        for other in names_in(self.stream, "*"):
+            held = _checkpoints_in(other)
+            if held and all(found.done for found in held):
+                folders.append(other)
+        for folder in dict.fromkeys(folders):
+            try:
+                take_away(folder)
+            except (OSError, UserError) as error:  # the SAEs are saved: nothing is lost but room
+                say(f"warning: {folder} is not needed any more and cannot be removed: {error}")
+        with suppress(OSError):  # others train over this stream
+            self.stream.rmdir()
+
+    def _usable(self) -> list[Found]:
+        return [f for folder in names_in(self.stream, "*") for f in _checkpoints_in(folder) if self._may_go_on_at(f)]
+
+    def _may_go_on_at(self, found: Found) -> bool:
+        if not set(self.jobs) <= set(found.jobs):
+            return False
+        if set(found.points) == set(self.points):
+            return True
+        # With other points, other tokens are left out as sinks: that is another training, unless it is this very one,
+        # killed at its end, when some of its SAEs had been saved and so are not asked for any more.
+        ours = self._targets
+        others = (folder for key, folder in found.jobs.items() if key not in ours)
+        return (
+            found.over
+            and all(found.jobs[key] == folder for key, folder in ours.items())
+            and all(map(os.path.exists, others))
+        )
+
+
+class _Summed:
+    """A file being written: its checksum, and the error that torch would hide behind one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            written = self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.digest.update(data)
+        return written
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write_state(state: dict[str, Any], path: Path) -> str:
+    """Write a state; returns its SHA-256."""
+    with path.open("wb") as file:
+        summed: Any = _Summed(file)
+        try:
+            torch.save(state, summed)
+        except Exception as error:
+            raise summed.error or error from error
+    return summed.digest.hexdigest()
+
+
+def _checkpoints_in(folder: Path) -> list[Found]:
+    return [found for path in names_in(folder, "checkpoint-*") if (found := _look_at(path)) is not None]
+
+
+def _look_at(path: Path) -> Found | None:
+    """What a checkpoint says of itself; None where it is damaged, of another format, or gone meanwhile."""
+    try:
+        held = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+        content = held["content"]
+        if held["sha256"] != digest_of(content):
+            raise DamagedError("its checksum does not match")
+        if content["format"] != FORMAT:
+            return None
+        points = [HookPoint(*point) for point in content["points"]]
+        return Found(path, content["step"], content["over"], content["jobs"], points, content["state"])
+    except FileNotFoundError:
+        if path.is_dir():
+            _put_away(path, f"{_ABOUT} is missing")
+    except OSError as error:
+        say(f"warning: checkpoint {path} cannot be read and is left out: {error}")
+    except (DamagedError, ValueError, LookupError, TypeError, RecursionError) as error:
+        _put_away(path, f"{_ABOUT}: {error}")
+    return None
+
+
+def _state_of(found: Found) -> dict[str, Any] | None:
+    """A checkpoint's state; None where it is damaged, cannot be read, or is gone meanwhile."""
+    try:
+        if read_sha256(found.path / _STATE) != found.sha256:
+            raise DamagedError(f"the checksum of {_STATE} does not match")
+        state: dict[str, Any] = torch.load(found.path / _STATE, map_location="cpu", weights_only=True)
+        return state
+    except FileNotFoundError:
+        if found.path.is_dir():
+            _put_away(found.path, f"{_STATE} is missing")
+    except DamagedError as damage:
+        _put_away(found.path, str(damage))
+    except Exception as error:  # torch and pickle raise of all kinds; what its checksum calls whole is not removed
+        say(f"warning: checkpoint {found.path} cannot be read and is left out: {error}")
+    return None
+
+
+def _put_away(path: Path, how: str) -> None:
+    say(f"warning: checkpoint {path} is damaged ({how}) and left out")
+    with suppress(OSError, UserError):  # where it cannot be removed, it is left out the next time too
+        take_away(path)

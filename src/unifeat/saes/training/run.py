@@ -14,11 +14,19 @@ from unifeat.progress import say, track
 from unifeat.saes.checking.loss import Loss
 from unifeat.saes.quality import Quality, Variance
 from unifeat.saes.training.activations import ActivationSource
-from unifeat.saes.training.card import cast, version, write_sae
-from unifeat.saes.training.checkpoints import FORMAT, Checkpoints
+from unifeat.saes.training.card import cast, check_target, version, write_sae
+from unifeat.saes.training.checkpoints import FORMAT, Checkpoints, Found
 from unifeat.saes.training.measure import CURVE_POINTS, curve_point, curve_sample, measure_heldout, measure_losses
 from unifeat.saes.training.stream import ActivationStream
-from unifeat.saes.training.trainers import Job, autocast_pays, made_so_far, make_trainer, restore, state_of
+from unifeat.saes.training.trainers import (
+    Job,
+    autocast_pays,
+    check_finite,
+    made_so_far,
+    make_trainer,
+    restore,
+    state_of,
+)
 from unifeat.store import cache_root, key_of
 from unifeat.study.spec import ModelSpec, TrainSpec
 
@@ -35,10 +43,13 @@ class Trained:
     about: dict[str, Any]
 
 
-def training_folder(source_settings: list[Any], spec: TrainSpec, seed: int) -> Path:
-    """Where a training keeps its checkpoint and what it must not compute twice: named by its stream's settings."""
+def stream_folder(source: ActivationSource, spec: TrainSpec, seed: int) -> Path:
+    """Where all trainings over one stream of activations have their folders: named by everything that determines it.
+
+    The points are left out: those of a training follow from its SAEs, and one that goes on may find them changed.
+    """
     stream = [spec.batch, spec.buffer, spec.heldout_documents, seed]
-    return cache_root() / "training" / key_of([FORMAT, source_settings, stream])
+    return cache_root() / "training" / key_of([FORMAT, source.text_settings, stream])
 
 
 def train_saes(
@@ -55,23 +66,29 @@ def train_saes(
     """Train SAEs and save them in SAELens' format; a training that was killed goes on where its checkpoint is.
 
     Args:
-        source: activations of the training text; the last `spec.heldout_documents` documents are kept back.
-        jobs: the SAEs. No folder may exist yet.
+        source: activations of the training text; the last `spec.heldout_documents` documents are kept back. Its points
+            become those of the checkpoint that is gone on from.
+        jobs: the SAEs. Where another process puts one while this one trains, that one stays.
         spec: batch, buffer and held-out documents of the stream they share.
         seed: of the order of the activations.
         prepend_bos: whether windows begin with a BOS, for the SAEs' metadata.
         device: where the SAEs are trained.
 
     Raises:
-        UserError: too few documents to keep some back, or fewer activations than a batch.
+        UserError: too few documents to keep some back, or fewer activations than a batch; a loss or weights that are
+            not finite; an error of the machine.
     """
+    for job in jobs:
+        check_target(job.folder)
     last = source.corpus.documents - spec.heldout_documents
     if last <= 0:
         raise UserError(
             f"train.text has {source.corpus.documents} documents and {spec.heldout_documents} are to be held out: "
             "give more text or lower train.heldout_documents"
         )
-    saved = checkpoints.load()
+    found, saved = checkpoints.load() or (None, None)
+    if found:
+        source.points = found.points
     stream = ActivationStream(
         source,
         batch=spec.batch,
@@ -80,7 +97,7 @@ def train_saes(
         seed=seed,
         position=saved["position"] if saved else None,
     )
-    training = _Training(jobs, source, stream, last, device, saved, keep=spec.store)
+    training = _Training(jobs, source, stream, last, device, found, saved, keep=spec.store)
     what = f"training {len(jobs)} SAE{'s' if len(jobs) > 1 else ''} of {_short(model_spec.name)}"
     # What an earlier process did is not counted again: the rate and the time left are this one's.
     with track(what, training.total - training.step * spec.batch) as advance:
@@ -101,8 +118,10 @@ def train_saes(
         sae.cfg.metadata.hook_name = about["hook"]
         sae.cfg.metadata.context_size = source.windowing.context
         sae.cfg.metadata.prepend_bos = prepend_bos
-        write_sae(job.folder, sae, tensors[job], job.spec.save_dtype, about)
-        say(f"{job.folder}: held-out {qualities[job]}")
+        if write_sae(job.folder, sae, tensors[job], job.spec.save_dtype, about):
+            say(f"{job.folder}: held-out {qualities[job]}")
+        else:
+            say(f"{job.folder}: another process has put an SAE there meanwhile, and that one stays")
         results.append(Trained(job.folder, qualities[job], losses[job], about))
     checkpoints.clear()
     return results
@@ -118,6 +137,7 @@ class _Training:
         stream: ActivationStream,
         last_document: int,
         device: torch.device,
+        found: Found | None,
         saved: dict[str, Any] | None,
         *,
         keep: bool,
@@ -127,14 +147,14 @@ class _Training:
         self.steps = max(job.steps for job in jobs)
         self.total = self.steps * stream.batch
         self.sample = curve_sample(source, last_document)
-        # A checkpoint brings scale and first bias itself, and may stand at a block's end, with nothing left to peek at.
+        # A checkpoint brings scale and first bias itself, and may stand where a buffer has nothing left to peek at.
         first = [{job.point: torch.ones(1, _width_of(saved, job)) for job in jobs}] if saved else None
         first = first or stream.peek(_SCALE_BATCHES)
         self.trainers = {job: make_trainer(job, device, [batch[job.point] for batch in first]) for job in jobs}
         self.curves: dict[Job, list[dict[str, Any]]] = {job: [] for job in jobs}
         self.step, self.seconds = 0, 0.0
-        if saved:
-            self.step, self.seconds = saved["step"], saved["seconds"]
+        if found and saved:
+            self.step, self.seconds = found.step, saved["seconds"]
             for job in jobs:
                 restore(self.trainers[job], saved["jobs"][job.key]["trainer"])
                 self.curves[job] = saved["jobs"][job.key]["curve"]
@@ -142,7 +162,7 @@ class _Training:
 
     def run(self, checkpoints: Checkpoints) -> Any:
         """Take the steps that are left; yields a note after each."""
-        start, before = time.monotonic(), self.seconds
+        start, before, saved_at = time.monotonic(), self.seconds, self.step
         while self.step < self.steps:
             batch = self.stream.take()
             notes = []
@@ -151,6 +171,7 @@ class _Training:
                     continue
                 output = trainer.step(batch[job.point])
                 trainer.n_training_steps += 1
+                check_finite(trainer, job, output.loss)
                 if self.step % 20 == 0:
                     notes.append(f"{job.folder.name} {_describe(trainer, output)}")
                 if trainer.n_training_steps in curve_steps(job):
@@ -159,21 +180,25 @@ class _Training:
             self.seconds = before + time.monotonic() - start
             if checkpoints.due():
                 self.save(checkpoints)
+                saved_at = self.step
             yield "  ".join(notes)
-        self.save(checkpoints)
+        if self.step > saved_at:
+            self.save(checkpoints)
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Write a checkpoint, then let go of the text that no step after it reads."""
         checkpoints.save(
             {
                 "position": self.stream.state(),
-                "step": self.step,
                 "seconds": self.seconds,
                 "jobs": {
                     job.key: {"trainer": state_of(trainer), "curve": self.curves[job]}
                     for job, trainer in self.trainers.items()
                 },
-            }
+            },
+            step=self.step,
+            over=self.step >= self.steps,
+            points=self.source.points,
         )
         for group in self.stream.spent():
             if not self.keep and self.source.corpus.group_documents[group][1] < self.last_document:

@@ -1,8 +1,8 @@
 """Shuffled batches of activations without end, from memory that does not grow with the text.
 
-The text is read in blocks: as many activations as `train.buffer` allows, from groups of text in random order. A block
+The text is read in buffers: as many activations as `train.buffer` allows, from groups of text in random order. A buffer
 is given out in batches in random order, then the next one is read; the text begins anew when it ends. Every choice is
-a function of the seed and of the block's number, so that a resumed training finds its place by three numbers.
+a function of the seed and of the buffer's number, so that a resumed training finds its place by a few numbers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Batch = dict[HookPoint, Tensor]
 
 @dataclass
 class Position:
-    """Where a block begins, and how much of it is given out.
+    """Where a buffer begins, and how much of it is given out.
 
     Attributes:
-        block: its number, from 0.
+        buffer: its number, from 0.
         epoch, index, offset: its first row: pass over the text, place in that pass's order of groups, row of the group.
         batch: batches given out of it.
     """
 
-    block: int = 0
+    buffer: int = 0
     epoch: int = 0
     index: int = 0
     offset: int = 0
@@ -45,7 +45,7 @@ class ActivationStream:
     Args:
         source: where rows come from.
         batch: rows a batch.
-        buffer: rows held at most, besides the group being read; a block of them is shuffled.
+        buffer: rows held at most, besides the group being read; they are shuffled together.
         last_document: documents from this one on are held out.
         seed: of every order.
         position: where to go on, from `state`; None is the beginning.
@@ -72,9 +72,9 @@ class ActivationStream:
         self._at = Position(**position) if position else Position()
         self._held: Batch = {}
         self._rows = 0
-        self._next = Position()  # where the block after this one begins
-        self._completed: list[int] = []  # groups read to their end in this block
-        self._spent: list[int] = []  # and in blocks before it
+        self._next = Position()  # where the buffer after this one begins
+        self._completed: list[int] = []  # groups read to their end in this buffer
+        self._spent: list[int] = []  # and in buffers before it
         self._fill()
 
     def state(self) -> dict[str, Any]:
@@ -90,12 +90,12 @@ class ActivationStream:
         return self._batch(self._at.batch - 1)
 
     def peek(self, batches: int) -> list[Batch]:
-        """The next batches of this block, at most so many, without taking them."""
+        """The next batches of this buffer, at most so many, without taking them."""
         last = min(self._at.batch + batches, self._rows // self.batch)
         return [self._batch(n) for n in range(self._at.batch, last)]
 
     def spent(self) -> list[int]:
-        """Groups that this block and those after it do not read in this pass; each is told once."""
+        """Groups that this buffer and those after it do not read in this pass; each is told once."""
         told, self._spent = self._spent, []
         return told
 
@@ -104,11 +104,11 @@ class ActivationStream:
         return {point: value[chosen].to(torch.float32) for point, value in self._held.items()}
 
     def _fill(self) -> None:
-        """Read the block that begins at the position; one that cannot fill a batch is passed over."""
+        """Read the buffer that begins at the position; one that cannot fill a batch is passed over."""
         while True:
             self._spent += self._completed
             self._completed, self._rows = [], 0
-            at = replace(self._at, block=self._at.block + 1, batch=0)
+            at = replace(self._at, buffer=self._at.buffer + 1, batch=0)
             groups = self._groups(at.epoch)
             while at.index < len(groups) and self._rows < self.capacity:
                 rows = self._training_rows(groups[at.index])
@@ -127,7 +127,7 @@ class ActivationStream:
             if self._at.index == self._at.offset == 0:  # a whole pass
                 raise UserError("train.text is too short to fill one batch: give more text or lower train.batch")
             self._at = self._next
-        order = np.random.default_rng([self.seed, 1, self._at.block]).permutation(self._rows)
+        order = np.random.default_rng([self.seed, 1, self._at.buffer]).permutation(self._rows)
         self._order = torch.from_numpy(order)
 
     def _groups(self, epoch: int) -> list[int]:

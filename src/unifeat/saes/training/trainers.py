@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unifeat.errors import UserError
 from unifeat.saes.training.architectures import SparseBatchTopK, SparseJumpReLU, SparseMatryoshka, SparseTopK
 from unifeat.store import key_of
 from unifeat.study.spec import TrainSpec
@@ -59,6 +60,9 @@ def make_trainer(job: Job, device: torch.device, first: list[Tensor]) -> Any:
 
     Args:
         first: some (batch, d_in) activations: their mean norm gives the scale, their mean the first decoder bias.
+
+    Raises:
+        UserError: activations that are all zero.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -88,7 +92,10 @@ def make_trainer(job: Job, device: torch.device, first: list[Tensor]) -> Any:
         data_provider=iter(()),
     )
     sample = torch.cat(first).to(device)
-    trainer.activation_scaler.scaling_factor = d_in**0.5 / float(sample.norm(dim=-1).mean())
+    norm = float(sample.norm(dim=-1).mean())
+    if not norm > 0:
+        raise UserError(f"{job.folder}: activations at layer {job.point.layer} ({job.point.kind}) are all zero")
+    trainer.activation_scaler.scaling_factor = d_in**0.5 / norm
     # The mean is the bulk of a residual stream: starting there saves the first third of the training.
     sae.b_dec.data.copy_(trainer.activation_scaler(sample).mean(0))
     return trainer
@@ -154,6 +161,30 @@ def autocast_pays(width: int, device: torch.device) -> bool:
         return False
     cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return device.type == "cuda" or bool(cpu)
+
+
+@torch.no_grad()
+def check_finite(trainer: Any, job: Job, loss: Tensor) -> None:
+    """See that a step left numbers.
+
+    Args:
+        loss: of that step, before the weights changed.
+
+    Raises:
+        UserError: the loss or a weight is NaN or infinite.
+    """
+    weights = dict(trainer.sae.named_parameters())
+    # A sum of finite numbers is finite, unless they are huge; then each is looked at.
+    if bool(torch.stack([loss.detach(), *(w.sum() for w in weights.values())]).isfinite().all()):
+        return
+    broken = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if bool(loss.isfinite()) and not broken:
+        return
+    what = f"{', '.join(broken)} hold NaN or Inf" if bool(loss.isfinite()) else f"the loss is {float(loss)}"
+    raise UserError(
+        f"training {job.folder} failed at step {trainer.n_training_steps:,} of {job.steps:,}: {what}; "
+        f"lower train.lr from {job.spec.lr:g}"
+    )
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
