@@ -14,7 +14,7 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry import MEASURES, Measure, Score
 from unifeat.geometry.score import describe, html_card
 from unifeat.inference.calibration import calibrate
-from unifeat.inference.permuting import SharedRows, null_scores, whole
+from unifeat.inference.permuting import MOST_DRAWS, SharedRows, null_scores, whole
 from unifeat.progress import track
 
 _BATCH = 25
@@ -93,7 +93,7 @@ def permutation_test(
 
     measure: a public measure (`unifeat.rsa`) or its name ("rsa").
     x: (n, d_a), y: (n, d_b): row i of x is paired with row i of y.
-    permutations: how many shuffles; the smallest p they can give is 1 / (permutations + 1).
+    permutations: how many shuffles, 1,000,000 at most; the smallest p they can give is 1 / (permutations + 1).
     seed: the same seed and n give the same permutations, for every measure, on every machine.
     alpha: level of the threshold τ in the chance-corrected score.
     rows: which rows of a larger whole the pairs are; tests that say so share their permutations, however many of
@@ -106,7 +106,7 @@ def permutation_test(
     Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed.
     """
     chosen = find_measure(measure)
-    m, seed = whole(permutations, "permutations", least=1), whole(seed, "seed", least=0)
+    m, seed = whole(permutations, "permutations", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
     prepared = chosen.prepare(x, y, **settings)
     observed = prepared.score()
     if math.isnan(observed.value):
