@@ -17,10 +17,10 @@ def resolved(path: Path, what: str) -> Path:
     """An absolute path without `..` and links.
 
     Raises:
-        UserError: its links lead round in a circle.
+        UserError: its links lead round in a circle, or it is too long.
     """
     try:
-        return path.resolve()
+        return user_path(path.resolve(), what)
     except (OSError, RuntimeError) as error:  # (up to Python 3.12 a circle is a RuntimeError)
         raise machine_error(error, f"{what} {path}") or UserError(
             f"{what} {path}: its links lead round in a circle"
