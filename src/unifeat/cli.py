@@ -69,10 +69,11 @@ def demo(
     if prepare is not None:
         print(prepare_demo(prepare))
         return
+    folder = _folder(out) or Path("runs/demo")
     study = demo_study()
     if documents is not None:
         study = study.model_copy(update={"text": study.text.model_copy(update={"documents": documents})})
-    _run(study, out or Path("runs/demo"), force)
+    _run(study, folder, force)
 
 
 @app.command()
@@ -81,7 +82,7 @@ def run(study: StudyPath, out: Out = None, repair: Repair = False, force: Force 
     _mode(quiet)
     from unifeat.study.read import load_study
 
-    _run(load_study(study), out, force)
+    _run(load_study(study), _folder(out), force)
 
 
 @app.command()
@@ -90,10 +91,10 @@ def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
     _mode(quiet)
     from unifeat.study.read import load_study
 
-    loaded = load_study(study)  # a mistyped key is told before torch is loaded
+    loaded, folder = load_study(study), _folder(out)  # a mistyped key is told before torch is loaded
     from unifeat.pipeline.train import train as train_saes
 
-    trained = train_saes(loaded, out)
+    trained = train_saes(loaded, folder)
     if trained:
         from unifeat.report.terminal_training import print_trained
 
@@ -182,6 +183,13 @@ def check(
     show(checked, as_json=as_json)
     if not checked.fits:
         raise typer.Exit(1)
+
+
+def _folder(out: Path | None) -> Path | None:
+    """What --out names, if it can be written."""
+    from unifeat.store.paths import new_folder
+
+    return None if out is None else new_folder(out, "--out")
 
 
 def _run(study: object, out: Path | None, force: bool) -> None:

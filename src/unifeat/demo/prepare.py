@@ -15,7 +15,7 @@ from string import Template
 from unifeat.errors import UserError
 from unifeat.progress import say
 from unifeat.store import cache_root, machine_error, sha256_of, write_text, written_aside
-from unifeat.store.paths import user_path
+from unifeat.store.paths import new_folder
 from unifeat.study.read import load_study_text
 from unifeat.study.spec import Study
 
@@ -52,11 +52,11 @@ def prepare(folder: Path) -> Path:
         UserError: a package is missing (with the command that gets it) or its file is not the expected one; a study
             of that name is there and was edited; the folder cannot be written.
     """
-    study = user_path(folder, "--prepare") / "study.yaml"
+    study = new_folder(folder, "--prepare") / "study.yaml"
     text = _study_text()
     try:
         there = study.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         there = None
     except OSError as error:
         raise machine_error(error, study) or error from error

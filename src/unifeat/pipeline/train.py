@@ -26,7 +26,7 @@ from unifeat.saes.training.checkpoints import Checkpoints
 from unifeat.saes.training.run import Trained, train_saes, training_folder
 from unifeat.saes.training.trainers import Job
 from unifeat.store import cache_root
-from unifeat.store.paths import exists, user_path
+from unifeat.store.paths import exists, new_folder, user_path
 from unifeat.study.spec import Study
 from unifeat.text.corpus import Corpus
 from unifeat.vocabulary.hook_points import HookPoint
@@ -145,20 +145,14 @@ def _check_target(target: Path, others: dict[Path, Path]) -> None:
     """
     if ".." in target.parts or not target.name:
         raise UserError(f"SAE {target} does not exist, and cannot be trained there: name its folder without ..")
-    if target.is_symlink():
-        raise UserError(f"SAE {target} cannot be trained there: it is a link that leads nowhere")
     own = Path(os.path.realpath(target))
     for other, called in others.items():
         if other == own:
             raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
         if other in own.parents or own in other.parents:
             raise UserError(f"of the SAEs {called} and {target} one would lie inside the other: name other folders")
-    there = [folder for folder in own.parents if exists(folder)]
-    if not there[0].is_dir():
-        raise UserError(f"SAE {target} cannot be trained there, since {there[0]} is a file: name another folder")
-    if not os.access(there[0], os.W_OK | os.X_OK):
-        raise UserError(f"SAE {target} cannot be trained there, since {there[0]} cannot be written")
-    for folder in there:
+    new_folder(target, "SAE")
+    for folder in own.parents:
         held = [name for name in _OF_AN_SAE if exists(folder / name)]
         if held:
             raise UserError(
