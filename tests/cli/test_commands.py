@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import unifeat
-from homes import Place, hashes, shared_output
+from homes import Place, hashes, shared_output, write_study
 from tiny import tiny_sae
 from warm import Warm
 
@@ -91,6 +91,20 @@ def test_report_is_written_anew(warm: Warm, place: Place) -> None:
     # How long the report itself took is only known the second time.
     assert re.sub(r", report [\d.]+<", "<", report.read_text()) == text
     assert hashes(place.run, but=("report.html",)) == before
+
+
+def test_settings_of_measures_are_the_measures_own(warm: Warm, place: Place) -> None:
+    """Tests have an `alpha` and a `seed` too."""
+    measures = [{"ridge_map": {"alpha": 0.5}}, {"ridge_map": {"alpha": 2.0, "seed": 5}}, {"heldout_cca": {"seed": 1}}]
+    subspaces = {"categories": "lists.yaml", "at_least": 1, "control_lists": 0, "subsets": 5}
+    (place.home / "lists.yaml").write_text("Sea: [river, the, bee]\n")
+    write_study(place.home, name="measured", geometry=[*measures, "ridge_map"], subspaces=subspaces)
+    done = place.unifeat(warm, "run", place.study, "--quiet")
+    assert (done.code, done.err) == (0, "")
+    scores = unifeat.open(place.work / "runs/measured").scores
+    own = scores[(scores["metric"] == "ridge_map") & (scores["subspace"] == "all")]
+    for _, cell in own.groupby(["space_a", "space_b"]):
+        assert cell["score"].nunique() == 3
 
 
 def test_out_names_the_folder(warm: Warm, place: Place) -> None:

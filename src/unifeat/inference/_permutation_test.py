@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,8 @@ def permutation_test(
     alpha: level of the threshold τ in the chance-corrected score.
     rows: which rows of a larger whole the pairs are; tests that say so share their permutations, however many of
         these rows each has (what max-T over a grid needs).
-    settings: keywords of the measure.
+    settings: keywords of the measure; one that is called as an argument here (`alpha`, `seed`) goes by
+        `with_settings`.
 
     The null is "any row of y might have gone with any row of x". It does not know that the pairs were picked
     for correlating with each other: a test of that has to redo the matching.
@@ -145,6 +147,15 @@ def find_measure(measure: str | Callable[..., Score] | Measure) -> Measure:
             return known
     name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
     raise UserError(f"unknown measure {name!r}{did_you_mean(name, MEASURES)}: choose one of {', '.join(MEASURES)}")
+
+
+def with_settings(measure: str | Measure, settings: Mapping[str, Any]) -> Measure:
+    """The measure under settings of its own, for tests that have a `seed` or an `alpha` themselves."""
+    known = find_measure(measure)
+    known.check(settings)
+    return replace(
+        known, function=partial(known.function, **settings), preparation=partial(known.preparation, **settings)
+    )
 
 
 def _test_flags(observed: Score, m: int, alpha: float) -> tuple[str, ...]:
