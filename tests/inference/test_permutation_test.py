@@ -9,7 +9,7 @@ from scipy.stats import kstest
 import unifeat as uf
 from unifeat.errors import UserError
 from unifeat.geometry import MEASURES
-from unifeat.inference import null_scores, permutation_test, permutations, with_settings
+from unifeat.inference import SharedRows, null_scores, permutation_test, permutations, with_settings
 
 MEASURE = pytest.mark.parametrize("measure", [uf.svcca, uf.rsa, uf.cka])
 
@@ -172,6 +172,12 @@ def test_settings_of_the_measure_that_are_called_as_the_tests_own():
         assert (test.alpha, test.seed) == (0.05, 0)
         with pytest.raises(UserError, match=r"ridge_map has no setting 'alhpa' .did you mean 'alpha'"):
             with_settings("ridge_map", {"alhpa": alpha})
+
+
+def test_sizes_that_no_machine_holds():
+    for ask in (lambda: permutations(10**12, 1), lambda: SharedRows(np.arange(3), 10**12)):
+        with pytest.raises(UserError, match="=1000000000000 is too large: give a whole number, 2,147,483,648 at most"):
+            ask()
 
 
 def test_the_published_null_of_one_component_follows_its_law():

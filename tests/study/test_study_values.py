@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +291,62 @@ def test_studies_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=message) as caught:
         load_study(name)
     assert "\n" not in str(caught.value)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "study.md"
+ODD: list[Any] = [
+    *(
+        None,
+        True,
+        -1,
+        10**30,
+        1.5,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "..",
+        "~nobody-here/x",
+        "a\0b",
+        "\n",
+        "{layer}",
+    ),
+    *("{", "[", "**", "a/**/b", "/", "~", "wordnet:\0", "x" * 5000, "\U0001f642" * 100),
+    *([], [1], ["x"], [[]], {}, {"a": 1}, {1: 2}, {None: None}, [None], [{}], [{"a": {"b": 1}}], [["a", "b"], ["a"]]),
+]
+
+
+def test_the_documents_example_is_a_study() -> None:
+    example = DOCS.read_text(encoding="utf-8").split("```yaml")[1].split("```")[0]
+    assert load_study_text(example, DOCS.parent).matching.top == 4
+
+
+def test_odd_values_anywhere_are_told_in_one_line() -> None:
+    """Every place of the documents' example has a random one of them; what is taken repeats itself."""
+    example = DOCS.read_text(encoding="utf-8").split("```yaml")[1].split("```")[0]
+    data = yaml.safe_load(example)
+    drawn = random.Random(0)
+    told = []
+    for place in places(data):
+        for value in drawn.sample(ODD, 1):
+            study = copy.deepcopy(data)
+            at = study
+            for part in place[:-1]:
+                at = at[part]
+            at[place[-1]] = value
+            try:
+                found = load_study_text(yaml.safe_dump(study), DOCS.parent)
+                assert load_study_text(dump_study(found), Path("/")) == found
+            except UserError as error:
+                told.append(str(error))
+    assert len(told) > 60
+    assert not [message for message in told if "\n" in message]
+
+
+def places(data: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        yield (*above, key)
+        yield from places(value, (*above, key))
 
 
 HEAVY = """
