@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_MANY = 10**12
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
@@ -46,7 +49,9 @@ def _options(
 
 @app.command()
 def demo(
-    documents: Annotated[int | None, typer.Option(min=2, help="Read fewer documents than the full demo (170).")] = None,
+    documents: Annotated[
+        int | None, typer.Option(min=2, max=_MANY, help="Read fewer documents than the full demo (170).")
+    ] = None,
     prepare: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, to edit and run.")
     ] = None,
@@ -58,16 +63,14 @@ def demo(
     """SmolLM2-135M against Gemma-3-270M on news articles, three layers each: everything offline."""
     _mode(quiet)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from unifeat.demo.prepare import demo_study
     from unifeat.demo.prepare import prepare as prepare_demo
 
     if prepare is not None:
         print(prepare_demo(prepare))
         return
-    folder = out or Path("runs/demo")
-    study_path = prepare_demo(folder)
-    from unifeat.study.read import load_study
-
-    study = load_study(study_path)
+    folder = _folder(out) or Path("runs/demo")
+    study = demo_study()
     if documents is not None:
         study = study.model_copy(update={"text": study.text.model_copy(update={"documents": documents})})
     _run(study, folder, force)
@@ -79,17 +82,19 @@ def run(study: StudyPath, out: Out = None, repair: Repair = False, force: Force 
     _mode(quiet)
     from unifeat.study.read import load_study
 
-    _run(load_study(study), out, force)
+    _run(load_study(study), _folder(out), force)
 
 
 @app.command()
 def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
     """Train the SAEs that a study names and that do not exist yet; with --out, all of them anew into a folder."""
     _mode(quiet)
-    from unifeat.pipeline.train import train as train_saes
     from unifeat.study.read import load_study
 
-    trained = train_saes(load_study(study), out)
+    loaded, folder = load_study(study), _folder(out)  # a mistyped key is told before torch is loaded
+    from unifeat.pipeline.train import train as train_saes
+
+    trained = train_saes(loaded, folder)
     if trained:
         from unifeat.report.terminal_training import print_trained
 
@@ -124,7 +129,9 @@ def report(run: RunFolder) -> None:
 def check(
     sae: Annotated[str, typer.Argument(help="release/sae_id from SAELens' registry, or a folder.")],
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file.")],
-    layer: Annotated[int | None, typer.Option(min=0, help="Block to read at; what the SAE says if left out.")] = None,
+    layer: Annotated[
+        int | None, typer.Option(min=0, max=10_000, help="Block to read at; what the SAE says if left out.")
+    ] = None,
     hook: Annotated[
         str | None, typer.Option(help="resid_post, resid_pre, mlp_out, mlp_in …; what the SAE says if left out.")
     ] = None,
@@ -132,9 +139,9 @@ def check(
         str | None,
         typer.Option(help="File, glob or dataset to measure on; a text that ships with unifeat if left out."),
     ] = None,
-    documents: Annotated[int | None, typer.Option(min=1, help="Documents to read at most.")] = None,
-    tokens: Annotated[int, typer.Option(min=100, help="Tokens to read at most.")] = 8192,
-    context: Annotated[int, typer.Option(min=2, help="Window length in tokens.")] = 128,
+    documents: Annotated[int | None, typer.Option(min=1, max=_MANY, help="Documents to read at most.")] = None,
+    tokens: Annotated[int, typer.Option(min=100, max=10_000_000, help="Tokens to read at most.")] = 8192,
+    context: Annotated[int, typer.Option(min=2, max=2**20, help="Window length in tokens.")] = 128,
     bos: Annotated[
         str, typer.Option(help="Begin windows with BOS: true, false, or auto (as the tokenizer does).")
     ] = "auto",
@@ -233,6 +240,13 @@ def prune(
         print(f"removed {size(remove(chosen))}")
 
 
+def _folder(out: Path | None) -> Path | None:
+    """What --out names, if it can be written."""
+    from unifeat.store.paths import new_folder
+
+    return None if out is None else new_folder(out, "--out")
+
+
 def _run(study: object, out: Path | None, force: bool) -> None:
     from unifeat.pipeline.run import run as run_study
     from unifeat.report.terminal import show as print_run
@@ -253,6 +267,10 @@ def main() -> None:
     # makes a forward pass several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would break into ours
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files, and words of a text, that the terminal's encoding lacks.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import unifeat
-from homes import Place, hashes, shared_output
+from homes import Place, hashes, shared_output, write_study
 from tiny import tiny_sae
 from warm import Warm
 
@@ -25,9 +25,18 @@ except SystemExit as stop:
     code = stop.code or 0
 else:
     code = 0
-heavy = {{"torch", "transformers", "sae_lens", "numpy", "pandas", "numba", "scipy", "plotly"}}
+heavy = {{"torch", "transformers", "sae_lens", "numpy", "pandas", "numba", "scipy", "plotly", "pyarrow", "datasets"}}
 print(sorted(heavy & set(sys.modules)), code, file=sys.stderr)
 """
+
+
+def test_a_mistyped_key_loads_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("modles: {}\n")
+    for command in ("run", "train"):
+        args = [command, str(tmp_path / "study.yaml")]
+        done = subprocess.run([sys.executable, "-c", LIGHT.format(args=args)], capture_output=True, text=True)
+        assert done.stderr.splitlines()[-1] == "[] 2"
+        assert "unknown key 'modles'" in done.stderr
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"], [], ["--nonsense"]])
@@ -82,6 +91,20 @@ def test_report_is_written_anew(warm: Warm, place: Place) -> None:
     # How long the report itself took is only known the second time.
     assert re.sub(r", report [\d.]+<", "<", report.read_text()) == text
     assert hashes(place.run, but=("report.html",)) == before
+
+
+def test_settings_of_measures_are_the_measures_own(warm: Warm, place: Place) -> None:
+    """Tests have an `alpha` and a `seed` too."""
+    measures = [{"ridge_map": {"alpha": 0.5}}, {"ridge_map": {"alpha": 2.0, "seed": 5}}, {"heldout_cca": {"seed": 1}}]
+    subspaces = {"categories": "lists.yaml", "at_least": 1, "control_lists": 0, "subsets": 5}
+    (place.home / "lists.yaml").write_text("Sea: [river, the, bee]\n")
+    write_study(place.home, name="measured", geometry=[*measures, "ridge_map"], subspaces=subspaces)
+    done = place.unifeat(warm, "run", place.study, "--quiet")
+    assert (done.code, done.err) == (0, "")
+    scores = unifeat.open(place.work / "runs/measured").scores
+    own = scores[(scores["metric"] == "ridge_map") & (scores["subspace"] == "all")]
+    for _, cell in own.groupby(["space_a", "space_b"]):
+        assert cell["score"].nunique() == 3
 
 
 def test_out_names_the_folder(warm: Warm, place: Place) -> None:
@@ -141,8 +164,7 @@ def test_a_damaged_shard_is_repaired(warm: Warm, place: Place) -> None:
     shards[3].write_bytes(shards[3].read_bytes()[:-8])
     shards[10].unlink()
     shards[20].write_bytes(shards[19].read_bytes())
-    assert place.unifeat(warm, "run", place.study, "--quiet").code == 2
-    done = place.unifeat(warm, "run", place.study, "--quiet", "--repair")
+    done = place.unifeat(warm, "run", place.study, "--quiet", "--repair")  # (what it once took, and is left alone)
     assert (done.code, done.err) == (0, "")
     again = hashes(place.run, but=("run.json", "report.html")), hashes(place.cache / "codes")
     assert again[0].keys() == before[0].keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -164,6 +165,7 @@ def bare_pickle(home: Path) -> dict[str, Any]:
     return spaces(sae="sae.pt", layers=1)
 
 
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 ONE_DOCUMENT = json.dumps({"text": "The gardener watched a bee near the river. " * 30})
 
 CASES = {
@@ -183,6 +185,25 @@ CASES = {
     "comparing what is not there": Case("'onne'.*'one'", {"compare": [["onne", "two"]]}),
     "comparing nothing": Case("compare", {"compare": []}),
     "other braces in an SAE's name": Case(r"\{lyer\}", spaces(sae="saes/one_{lyer}")),
+    "an attribute in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer.real}")),
+    "a width in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer:>99999999999}")),
+    "a way back in an SAE's name": Case(".. can only stand at the beginning", spaces(sae="./new/../one_{layer}")),
+    "negative seed": Case("seed: .*greater than or equal to 0", {"seed": -1}),
+    "huge seed": Case("seed: .*less than or equal to 4294967295", {"seed": 10**23}),
+    "a count of terabytes": Case(
+        "inference.bootstraps: .*less than or equal to 10000", {"inference": {"bootstraps": 10**12}}
+    ),
+    "a setting of terabytes": Case("dims: at most 1000000", {"geometry": [{"svcca": {"dims": 10**12}}]}),
+    "more tokens than are kept": Case("matching.top_tokens: .*or equal to 10", {"matching": {"top_tokens": 50}}),
+    "true as a layer": Case("spaces.0.layers: give the number of a block", spaces(layers=True)),
+    "a name above the runs": Case("name: '..' names no folder", {"name": ".."}),
+    "half a character": Case("line 1: text with half a character", study='name: "\\ud800"\n'),
+    "a key given twice": Case("line 3: the key 'seed' stands a second time", study="seed: 1\nname: x\nseed: 2\n"),
+    "a study that laughs": Case("aliases stand for more than", study=LAUGHS),
+    "a study without a bottom": Case("nested more than 50 deep", study="[" * 20_000),
+    "a name that is too long": Case("text.source x.*…x.*: the name is longer", text(source="x" * 300 + ".txt")),
+    "nobody's home": Case("models.one.name ~nobody-here.*stands for no home", models(name="~nobody-here/model")),
+    "the same measure twice": Case("geometry: cka stands there twice", {"geometry": ["cka", "rsa", "cka"]}),
     "not YAML": Case(r"line 2", study="text: {source: a\nmodels: ]"),
     "not a study": Case("expected keys such as text", study="- a\n- b\n"),
     "an empty study": Case("expected keys such as text", study=""),
@@ -270,6 +291,22 @@ def test_a_mistake_in_the_last_model_is_found_before_the_first_is_run(warm: Warm
         (["run", "now\nhere.yaml"], "now here.yaml: no such file"),
         (["run", "runs"], "runs: no such file"),
         (["run", "STUDY", "--out", "STUDY"], "study.yaml.*--out"),
+        (["run", "x" * 300], "study x.*the name is longer than a file name may be"),
+        (["run", "~nobody-here/study.yaml"], "~nobody-here stands for no home"),
+        (["run", "/dev/zero"], "no such file .it is no regular file"),
+        (["run", "STUDY", "--out", "x" * 300], "--out x.*the name is longer than a file name may be"),
+        (["run", "STUDY", "--out", "~nobody-here/run"], "--out .*~nobody-here stands for no home"),
+        (["run", "STUDY", "--out", "STUDY/a/b"], "study.yaml is a file; name another folder with --out"),
+        (["run", "STUDY", "--out", "/proc/a/b"], "--out /proc/a/b: "),
+        (["run", "STUDY", "--out", "/proc"], "--out /proc: "),
+        (["run", "STUDY", "--out", "HOME"], "would overwrite .*study.yaml, which is not as unifeat wrote it"),
+        (["train", "STUDY", "--out", "STUDY/a"], "study.yaml is a file; name another folder with --out"),
+        (["train", "STUDY", "--out", "/proc/a"], "--out /proc/a: "),
+        (["demo", "--prepare", "STUDY"], "study.yaml is a file; name another folder with --prepare"),
+        (["demo", "--prepare", "STUDY/a"], "study.yaml is a file; name another folder with --prepare"),
+        (["demo", "--prepare", "/proc/a/b"], "--prepare /proc/a/b: "),
+        (["demo", "--prepare", "x" * 300], "--prepare x.*the name is longer than a file name may be"),
+        (["demo", "--out", "STUDY/a"], "study.yaml is a file; name another folder with --out"),
         (["train", "STUDY"], "no train section"),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["show", "nowhere"], "nowhere holds no finished run"),
@@ -289,12 +326,47 @@ def test_a_mistake_in_the_last_model_is_found_before_the_first_is_run(warm: Warm
 )
 def test_commands_with_a_mistake(warm: Warm, common: Place, args: list[Any], names: str) -> None:
     home = common.home
-    given = [{"STUDY": common.study, "SAE": home / "saes/one_0"}.get(arg, arg) for arg in args]
+    places = {"STUDY": common.study, "SAE": home / "saes/one_0", "HOME": home}
+    given = [places.get(arg, str(arg).replace("STUDY/", f"{common.study}/")) for arg in args]
     if args[0] == "check":
         defaults = {"--model": home / "model-one", "--text": home / "text.jsonl"}
         given += [word for name, value in defaults.items() if name not in args for word in (name, value)]
     quiet = ["--quiet"] if args[0] in ("run", "train", "check") else []
     refused(warm, common, *given, *quiet, names=names)
+
+
+def test_not_over_a_study_that_somebody_wrote(warm: Warm, place: Place) -> None:
+    """`--out .` beside the study, where its file would be in the way of the resolved one."""
+    before = hashes(place.home)
+    done = warm.run("run", "study.yaml", "--out", ".", "-q", cache=place.cache, cwd=place.home)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("unifeat: the run would overwrite study.yaml, which is not as unifeat wrote it: ")
+    assert done.err.count("\n") == 1
+    assert hashes(place.home) == before
+
+
+def test_a_pipe_is_no_study(warm: Warm, place: Place) -> None:
+    """Nobody writes into it: waiting for that would take forever."""
+    os.mkfifo(place.home / "pipe.yaml")
+    (place.home / "round.yaml").symlink_to("round.yaml")
+    refused(warm, place, "run", place.home / "pipe.yaml", names="pipe.yaml: no such file .it is no regular file")
+    refused(warm, place, "run", place.home, names="home: no such file .it is a folder")
+    refused(warm, place, "run", place.home / "round.yaml", names="round.yaml: its links lead round in a circle")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "bound"),
+    [
+        ("--documents", 10**30, 10**12),
+        ("--tokens", 10**12, 10**7),
+        ("--context", 10**12, 2**20),
+        ("--layer", 10**12, 10_000),
+    ],
+)
+def test_options_have_bounds(warm: Warm, place: Place, option: str, value: int, bound: int) -> None:
+    done = place.unifeat(warm, "check", place.home / "saes/one_0", "--model", "x", option, value)
+    assert (done.code, done.out) == (2, "")
+    assert re.search(rf"Invalid value for '{option}': .*\b{bound}\b", done.err)
 
 
 def shards(place: Place) -> list[Path]:
@@ -328,24 +400,45 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+OF_ITS_OWN = ("run.json", "report.html", "study.yaml")  # when and where a run was, and how long it took
 STORES: dict[str, tuple[Callable[[Place], Path], str]] = {
-    "truncated shard": (damaged(truncate, 5), "--repair"),
-    "empty shard": (damaged(lambda path: path.write_bytes(b""), 9), "--repair"),
-    "flipped bit": (damaged(flip, 17), "--repair"),
-    "missing shard": (damaged(Path.unlink, 12), "--repair"),
-    "shard changed for another": (swap, "manifest.*--repair"),
-    "truncated manifest": (damaged(lambda path: truncate(path.with_name("manifest.json")), 0), "--repair"),
-    "other settings": (change_settings, r"other settings \(context\).*UNIFEAT_CACHE"),
+    "truncated shard": (damaged(truncate, 5), "is damaged .*: it is encoded again"),
+    "empty shard": (damaged(lambda path: path.write_bytes(b""), 9), "is damaged .*: it is encoded again"),
+    "flipped bit": (damaged(flip, 17), "is damaged .*: it is encoded again"),
+    "missing shard": (damaged(Path.unlink, 12), "is missing: it is encoded again"),
+    "shard changed for another": (swap, "is damaged .it is not the one in the manifest.: it is encoded again"),
+    "truncated manifest": (
+        damaged(lambda path: truncate(path.with_name("manifest.json")), 0),
+        "is damaged .*: it is made again",
+    ),
+    "other settings": (change_settings, "is damaged .it says other settings: context.: it is made again"),
 }
 
 
 @pytest.mark.parametrize("name", STORES)
 def test_a_store_that_is_not_as_it_was_written(warm: Warm, place: Place, name: str) -> None:
+    """It is named and made again, and nothing else comes of it."""
     change, names = STORES[name]
+    before = hashes(place.run, but=OF_ITS_OWN), hashes(place.cache / "codes")
     path = change(place)
     if name == "truncated manifest":
         path = path.with_name("manifest.json")
-    refused(warm, place, "run", place.study, "--quiet", names=f"{re.escape(str(path))}.*{names}")
+    if name == "other settings":
+        path = path / "settings.json"
+    done = place.unifeat(warm, "run", place.study)
+    assert done.code == 0, done
+    warnings = [line for line in done.err.splitlines() if str(place.cache) in line]
+    assert len(warnings) == 1, done.err
+    assert re.fullmatch(rf"warning: (shard |manifest )?{re.escape(str(path))} {names}", warnings[0])
+    assert (hashes(place.run, but=OF_ITS_OWN), hashes(place.cache / "codes")) == before
+
+
+def test_damage_is_mended_in_silence_with_quiet(warm: Warm, place: Place) -> None:
+    before = hashes(place.run, but=OF_ITS_OWN)
+    flip(shards(place)[3])
+    done = place.unifeat(warm, "run", place.study, "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert hashes(place.run, but=OF_ITS_OWN) == before
 
 
 @pytest.mark.parametrize("at", [2, 15, 46])

@@ -9,7 +9,7 @@ from scipy.stats import kstest
 import unifeat as uf
 from unifeat.errors import UserError
 from unifeat.geometry import MEASURES
-from unifeat.inference import null_scores, permutation_test, permutations
+from unifeat.inference import SharedRows, null_scores, permutation_test, permutations, with_settings
 
 MEASURE = pytest.mark.parametrize("measure", [uf.svcca, uf.rsa, uf.cka])
 
@@ -150,7 +150,8 @@ def test_it_shows_itself():
         ({"permutations": 0}, "permutations=0"),
         ({"permutations": 10.5}, r"permutations=10\.5"),
         ({"seed": -1}, "seed=-1"),
-        ({"seed": 2**64}, "too large"),
+        ({"seed": 2**64}, r"too large: give a whole number, 2\*\*64 − 1 at most"),
+        ({"permutations": 10**12}, "permutations=1000000000000 is too large: give a whole number, 1,000,000 at most"),
         ({"alpha": 0}, "alpha=0"),
         ({"dims": 3}, "rsa has no setting 'dims'"),
     ],
@@ -159,6 +160,24 @@ def test_mistakes_are_one_clear_line(arguments, words):
     x, y = related()
     with pytest.raises(UserError, match=words):
         permutation_test(**{"measure": "rsa", "x": x, "y": y, "permutations": 5} | arguments)
+
+
+def test_settings_of_the_measure_that_are_called_as_the_tests_own():
+    """`alpha` of a ridge map is no level, and `seed` of its folds not that of the shuffles."""
+    x, y = related()
+    for alpha, seed in ((0.5, 3), (2.0, 7)):
+        test = permutation_test(with_settings("ridge_map", {"alpha": alpha, "seed": seed}), x, y, permutations=5)
+        assert test.score == uf.ridge_map(x, y, alpha=alpha, seed=seed).value
+        assert (test.settings["alpha"], test.settings["seed"]) == (alpha, seed)
+        assert (test.alpha, test.seed) == (0.05, 0)
+        with pytest.raises(UserError, match=r"ridge_map has no setting 'alhpa' .did you mean 'alpha'"):
+            with_settings("ridge_map", {"alhpa": alpha})
+
+
+def test_sizes_that_no_machine_holds():
+    for ask in (lambda: permutations(10**12, 1), lambda: SharedRows(np.arange(3), 10**12)):
+        with pytest.raises(UserError, match="=1000000000000 is too large: give a whole number, 2,147,483,648 at most"):
+            ask()
 
 
 def test_the_published_null_of_one_component_follows_its_law():

@@ -138,6 +138,7 @@ def test_few_pairs_are_flagged_and_fewer_refused():
     ("settings", "words"),
     [
         ({"subsamples": 1}, "subsamples=1"),
+        ({"subsamples": 10**12}, "subsamples=1000000000000 is too large: give a whole number, 1,000,000 at most"),
         ({"level": 1.0}, "level=1.0"),
         ({"level": True}, "level=True"),
         ({"seed": -1}, "seed=-1"),

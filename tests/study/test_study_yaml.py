@@ -60,12 +60,12 @@ def test_defaults_and_short_forms(tmp_path: Path):
 
 def test_geometry_has_a_short_and_a_long_form(tmp_path: Path):
     long = {"metric": "rsa", "settings": {"outer": "pearson"}}
-    study = load(tmp_path, geometry=["cka", {"svcca": {"dims": 64}}, {"svcca": None}, {"metric": "cka"}, long])
+    study = load(tmp_path, geometry=["cka", {"svcca": {"dims": 64}}, {"svcca": None}, {"metric": "rsa"}, long])
     assert [(m.metric, m.settings) for m in study.geometry] == [
         ("cka", {}),
         ("svcca", {"dims": 64}),
         ("svcca", {}),
-        ("cka", {}),
+        ("rsa", {}),
         ("rsa", {"outer": "pearson"}),
     ]
 

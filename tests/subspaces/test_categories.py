@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from unifeat.errors import UserError
 from unifeat.subspaces.categories import load_categories
 from unifeat.subspaces.wholewords import fold, is_whole_word, word_pattern
+
+# Each name stands for ten times what the one before does: ten to the ninth words in the end.
+LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
 
 
 def listed(folder: Path, text: str, name: str = "lists.yaml") -> str:
@@ -59,7 +63,24 @@ def test_the_papers_lists_are_carried_as_given() -> None:
         ("- tide", "expected names of categories"),
         ("", "expected names of categories"),
         ("{}", "expected names of categories"),
-        ("Sea: [tide, no]", "Sea: False is not text: put it in quotes"),
+        ("Sea: [tide, true]", "Sea: True is not text: put it in quotes"),
+        ("Sea: [tide, ~]", "Sea: None is not text: put it in quotes"),
+        ("Sea: [tide, [ebb]]", r"Sea: \['ebb'\] stands where a word should be"),
+        ("Sea: [tide, {ebb: flow}]", r"Sea: \{'ebb': 'flow'\} stands where a word should be"),
+        ("Sea: {tide: ebb}", "Sea: expected a list of words"),
+        ("Sea: [tide]\nCity: [bus]\nSea: [ebb]", "line 3: the key 'Sea' stands a second time .first in line 1."),
+        ("all: [tide]", "no category can be called 'all': so the scores call the pairs of all features"),
+        ("Sea · random words: [tide]", "no category can be called 'Sea · random words': so the lists of random words"),
+        ("Sea: [tide]\nSea · random words 2: [ebb]", "called 'Sea · random words 2'"),
+        ("' ': [tide]", "no category can be called ' ': give it a name of 1 to 200 characters"),
+        (f"{'x' * 201}: [tide]", "no category can be called 'xx.*…x*': give it a name of 1 to 200 characters"),
+        (f"Sea: [{'x ' * 5000}]", "Sea: 'x x .*…x x.* is not one whole word"),
+        (r'Sea: ["\ud800"]', "line 1: text with half a character"),
+        ("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + LAUGHS, "its aliases stand for more than 100,000 entries"),
+        ("Sea: &sea [*sea]", "line 1: an alias stands inside what it names"),
+        ("[" * 20_000, "nested more than 50 deep"),
+        ("Sea: " + "[" * 20_000 + "]" * 20_000, "nested more than 50 deep"),
+        ("Sea: [!!timestamp 2001-01-01]", "not valid YAML .could not determine a constructor"),
         ("Sea: [1984]", "Sea: 1984 is not text: put it in quotes"),
         ("1984: [tide]", "the name 1984 is not text"),
         ("Sea: [high tide]", "'high tide' is not one whole word"),
@@ -74,6 +95,48 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
         load_categories(source)
     assert source in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_words_that_yaml_1_1_reads_as_other_things(tmp_path: Path) -> None:
+    source = listed(tmp_path, "Short: [no, on, yes, y, off, 0o]\n010: [x]\n")
+    with pytest.raises(UserError, match="the name 10 is not text"):
+        load_categories(source)
+    assert load_categories(listed(tmp_path, "Short: [no, on, yes, y, off]")) == {
+        "Short": ("no", "on", "yes", "y", "off")
+    }
+
+
+def test_an_alias_is_what_it_names(tmp_path: Path) -> None:
+    source = listed(tmp_path, "Sea: &sea [tide]\nWater: *sea\n")
+    assert load_categories(source) == {"Sea": ("tide",), "Water": ("tide",)}
+
+
+def test_escapes_of_json(tmp_path: Path) -> None:
+    """A character beyond the first 65,536 comes in two halves."""
+    source = listed(tmp_path, json.dumps({"\U0001d49c": ["\U0001d4b7\U0001d4b7"]}), "lists.json")
+    assert load_categories(source) == {"\U0001d49c": (fold("\U0001d4b7\U0001d4b7"),)}
+
+
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "round.yaml").symlink_to("round.yaml")
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(20_000_000)
+    for name, message in {
+        "pipe.yaml": "no such file .it is no regular file",
+        ".": "no such file .it is a folder",
+        "round.yaml": "lead round in a circle",
+        "huge.yaml": "is larger than 10 MB",
+        "lists.yaml/below": "no such file|a file is where a folder should be",
+        "x" * 300: "longer than a file name may be",
+        "nul\0.yaml": "cannot hold a NUL byte",
+    }.items():
+        listed(tmp_path, "Sea: [tide]")
+        with pytest.raises(UserError, match=message) as caught:
+            load_categories(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="~nobody-here stands for no home"):
+        load_categories("~nobody-here/lists.yaml")
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

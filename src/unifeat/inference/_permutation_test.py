@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry import MEASURES, Measure, Score
 from unifeat.geometry.score import describe, html_card
 from unifeat.inference.calibration import calibrate
-from unifeat.inference.permuting import SharedRows, null_scores, whole
+from unifeat.inference.permuting import MOST_DRAWS, SharedRows, null_scores, whole
 from unifeat.progress import track
 
 _BATCH = 25
@@ -93,12 +94,13 @@ def permutation_test(
 
     measure: a public measure (`unifeat.rsa`) or its name ("rsa").
     x: (n, d_a), y: (n, d_b): row i of x is paired with row i of y.
-    permutations: how many shuffles; the smallest p they can give is 1 / (permutations + 1).
+    permutations: how many shuffles, 1,000,000 at most; the smallest p they can give is 1 / (permutations + 1).
     seed: the same seed and n give the same permutations, for every measure, on every machine.
     alpha: level of the threshold τ in the chance-corrected score.
     rows: which rows of a larger whole the pairs are; tests that say so share their permutations, however many of
         these rows each has (what max-T over a grid needs).
-    settings: keywords of the measure.
+    settings: keywords of the measure; one that is called as an argument here (`alpha`, `seed`) goes by
+        `with_settings`.
 
     The null is "any row of y might have gone with any row of x". It does not know that the pairs were picked
     for correlating with each other: a test of that has to redo the matching.
@@ -106,7 +108,7 @@ def permutation_test(
     Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed.
     """
     chosen = find_measure(measure)
-    m, seed = whole(permutations, "permutations", least=1), whole(seed, "seed", least=0)
+    m, seed = whole(permutations, "permutations", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
     prepared = chosen.prepare(x, y, **settings)
     observed = prepared.score()
     if math.isnan(observed.value):
@@ -145,6 +147,15 @@ def find_measure(measure: str | Callable[..., Score] | Measure) -> Measure:
             return known
     name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
     raise UserError(f"unknown measure {name!r}{did_you_mean(name, MEASURES)}: choose one of {', '.join(MEASURES)}")
+
+
+def with_settings(measure: str | Measure, settings: Mapping[str, Any]) -> Measure:
+    """The measure under settings of its own, for tests that have a `seed` or an `alpha` themselves."""
+    known = find_measure(measure)
+    known.check(settings)
+    return replace(
+        known, function=partial(known.function, **settings), preparation=partial(known.preparation, **settings)
+    )
 
 
 def _test_flags(observed: Score, m: int, alpha: float) -> tuple[str, ...]:

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.geometry.measure import Prepared
 
+LARGEST_SEED = 2**64 - 1  # a word of Philox' key
+MOST_ROWS = 2**31
+MOST_DRAWS = 1_000_000  # p as small as that, and arrays that any machine holds
+
 
 def permutations(n: int, m: int, seed: int = 0, *, start: int = 0) -> Iterator[NDArray[np.intp]]:
     """Permutations number `start` … `start + m − 1` of range(n), each an intp array of shape (n,).
@@ -20,12 +24,11 @@ def permutations(n: int, m: int, seed: int = 0, *, start: int = 0) -> Iterator[N
     Permutation b depends on (seed, n, b) alone: batches can be made anywhere, in any order. Drawn by sorting the raw
     words of a Philox generator with key (seed, b), whose stream numpy keeps fixed between versions.
 
-    Raises UserError for a seed outside 0 … 2⁶⁴ − 1 or a negative count.
+    Raises UserError for a seed outside 0 … 2⁶⁴ − 1, a negative n or count, or one beyond all bounds.
     """
+    n = whole(n, "n", least=0, most=MOST_ROWS)
     seed = whole(seed, "seed", least=0)
-    start, m = whole(start, "start", least=0), whole(m, "permutations", least=0)
-    if seed >= 2**64:
-        raise UserError(f"seed={seed} is too large: give a whole number below 2**64")
+    start, m = whole(start, "start", least=0, most=2**62), whole(m, "permutations", least=0, most=MOST_DRAWS)
     # Not a generator itself, so that a bad seed is reported at the call and not at the first use.
     return (_permutation(n, seed, number) for number in range(start, start + m))
 
@@ -52,6 +55,7 @@ class SharedRows:
 
     def __post_init__(self) -> None:
         ids = self.ids
+        whole(self.size, "size", least=0, most=MOST_ROWS)
         if len(np.unique(ids)) != len(ids) or (len(ids) and not 0 <= ids.min() <= ids.max() < self.size):
             raise UserError(f"shared rows: give different whole numbers below {self.size}, one for each pair")
 
@@ -95,8 +99,11 @@ def null_scores(
     return np.fromiter((prepared.shuffled(order) for order in orders), dtype=np.float64, count=m)
 
 
-def whole(value: Any, name: str, *, least: int) -> int:
-    """`value` as an int, or a UserError that names it."""
+def whole(value: Any, name: str, *, least: int, most: int = LARGEST_SEED) -> int:
+    """`value` as an int, or a UserError that names it and its bounds."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise UserError(f"{name}={value!r}: give a whole number, {least} or more")
+    if value > most:
+        shown = "2**64 − 1" if most == LARGEST_SEED else f"{most:,}"
+        raise UserError(f"{name}={value} is too large: give a whole number, {shown} at most")
     return int(value)

@@ -15,7 +15,7 @@ from unifeat.errors import UserError
 from unifeat.geometry import Measure, Score
 from unifeat.geometry.score import describe
 from unifeat.inference._permutation_test import find_measure
-from unifeat.inference.permuting import permutations, whole
+from unifeat.inference.permuting import MOST_DRAWS, permutations, whole
 from unifeat.progress import track
 
 VERSION = 1  # raised whenever intervals come out otherwise than before
@@ -98,7 +98,7 @@ def subsample_interval(
 
     measure, settings: as in `permutation_test`.
     x: (n, d_a), y: (n, d_b); n ≥ 8.
-    subsamples: halves drawn, 2 or more. level: nominal coverage, in (0, 1).
+    subsamples: halves drawn, 2 to 1,000,000. level: nominal coverage, in (0, 1).
     seed: the same seed and n give the same halves, for every measure.
 
     flags: those of the score, and `few pairs` (n < 40: rough), `halves` (some had no score, and were left out),
@@ -106,7 +106,7 @@ def subsample_interval(
     Raises UserError as the measure does, and for fewer than 8 pairs or a bad count, level or seed.
     """
     chosen = find_measure(measure)
-    count, seed = whole(subsamples, "subsamples", least=2), whole(seed, "seed", least=0)
+    count, seed = whole(subsamples, "subsamples", least=2, most=MOST_DRAWS), whole(seed, "seed", least=0)
     if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0.0 < level < 1.0:
         raise UserError(f"level={level!r}: give a level between 0 and 1")
     observed = chosen.prepare(x, y, **settings).score()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from unifeat.saes.load import is_local, load_sae
 from unifeat.saes.quality import fvu
 from unifeat.saes.weights import decoder_rows
 from unifeat.store import cache_root
+from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study
 from unifeat.text.corpus import Corpus
 from unifeat.vocabulary.hook_points import HookPoint
@@ -198,7 +198,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
 
 
 def _sae_name(group: SpacesSpec, layer: int) -> str:
-    return group.sae.format(layer=layer)
+    return group.sae_at(layer)
 
 
 def _check_all(plans: list[_Plan], corpus: Corpus, force: bool) -> tuple[_Plan, LanguageModel] | None:
@@ -230,7 +230,8 @@ def _check_names(study: Study) -> None:
         check_layers(spec.name, points, read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers)
         for layer in group.layers:
             name = _sae_name(group, layer)
-            if is_local(name) and not Path(name).expanduser().exists():
+            path = user_path(name, "SAE")
+            if is_local(name) and not exists(path):
                 way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
                 raise UserError(f"SAE {name}: no such folder{way_out}")
 

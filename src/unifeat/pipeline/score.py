@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
 from unifeat.geometry import heldout_counterpart
-from unifeat.inference import SharedRows, false_discovery_rate, family_wise, find_measure, permutation_test
+from unifeat.inference import (
+    SharedRows,
+    false_discovery_rate,
+    family_wise,
+    find_measure,
+    permutation_test,
+    with_settings,
+)
 from unifeat.inference.nulls import NAN, NULLS
 from unifeat.inference.subsampling import VERSION, subsample_interval
 from unifeat.pipeline.match import Cell
@@ -186,7 +193,12 @@ def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) ->
     try:
         if permutations and find_measure(spec.metric).sees_pairing:
             test = permutation_test(
-                spec.metric, x, y, permutations=permutations, seed=seed, rows=pairs.shared, **spec.settings
+                with_settings(spec.metric, spec.settings),
+                x,
+                y,
+                permutations=permutations,
+                seed=seed,
+                rows=pairs.shared,
             )
             observed, flags = test.observed, list(test.flags)
             found = {"null_mean": test.null_mean, "null_sd": test.null_sd, "corrected": test.corrected, "p": test.p}
@@ -228,13 +240,12 @@ def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, s
     x, y = pairs.rows
     try:
         found = subsample_interval(
-            spec.metric,
+            with_settings(spec.metric, spec.settings),
             x,
             y,
             subsamples=subsamples,
             level=level,
             seed=seed,
-            **spec.settings,
         )
     except UserError:
         return {"low": NAN, "high": NAN, "flags": []}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
+from unifeat.inference import with_settings
 from unifeat.inference.nulls import NULLS
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.score import PairSet, score_sets
@@ -184,14 +185,13 @@ def _subsets(pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec, draws: 
     chosen = np.flatnonzero(everything["inside"])
     try:
         test = subset_test(
-            spec.metric,
+            with_settings(spec.metric, spec.settings),
             pairs.a.decoder[everything["feature_a"]],
             pairs.b.decoder[everything["feature_b"]],
             chosen,
             pair_frequency(everything["count_a"], everything["count_b"]),
             draws=draws,
             seed=seed,
-            **spec.settings,
         )
     except UserError:
         return dict(_NO_SUBSETS)  # too few pairs for the measure: its own row says so

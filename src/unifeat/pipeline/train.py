@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from unifeat.saes.training.checkpoints import Checkpoints
 from unifeat.saes.training.run import Trained, stream_folder, train_saes
 from unifeat.saes.training.trainers import Job
 from unifeat.store import cache_root
+from unifeat.store.paths import exists, new_folder, user_path
 from unifeat.study.spec import Study
 from unifeat.text.corpus import Corpus
 from unifeat.vocabulary.hook_points import HookPoint
@@ -43,7 +45,8 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
         One entry for each SAE trained; empty when none is missing.
 
     Raises:
-        UserError: no `train` section, no text, a layer the model does not have, two SAEs with one folder.
+        UserError: no `train` section, no text, a layer the model does not have, two SAEs with one folder, or a folder
+            that cannot be an SAE's own.
     """
     if study.train is None:
         raise UserError("the study has no train section: say on which text and how wide its SAEs shall be trained")
@@ -104,7 +107,8 @@ def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
     """For each model with SAEs to train, which; all that can be known at once is checked first."""
     assert study.train is not None
     missing: dict[str, list[Job]] = {}
-    targets: set[Path] = set()
+    targets: dict[Path, Path] = {}
+    out = user_path(out, "--out") if out is not None else None
     for spaces in study.spaces:
         model = study.models[spaces.model]
         points = [HookPoint(layer, spaces.hook) for layer in spaces.layers]
@@ -112,14 +116,13 @@ def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
         spec = study.train.overridden(spaces.train)
         seed = study.seed if spec.seed is None else spec.seed
         for point in points:
-            name = spaces.sae.format(layer=point.layer)
-            folder = Path(name).expanduser()
+            name = spaces.sae_at(point.layer)
+            folder = user_path(name, "SAE")
             target = out / folder.name if out else folder
-            if target.exists() or (not out and _is_released(name)):
+            if exists(target) or (not out and _is_released(name)):
                 continue
-            if target in targets:
-                raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
-            targets.add(target)
+            _check_target(target, targets)
+            targets[Path(os.path.realpath(target))] = target
             job = Job(point, target, spec, seed)
             of_model = missing.setdefault(spaces.model, [])
             for other in of_model:
@@ -130,6 +133,36 @@ def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
                     )
             of_model.append(job)
     return missing
+
+
+# Files that make a folder an SAE, in the formats of docs/saes.md.
+_OF_AN_SAE = ("sae_weights.safetensors", "sae.safetensors", "cfg.json", "ae.pt", "params.npz", "params.safetensors")
+
+
+def _check_target(target: Path, others: dict[Path, Path]) -> None:
+    """See that a training writes nowhere but into a new folder of its own, before hours of work.
+
+    Args:
+        others: the folders of the study's other new SAEs: without links, and as they are called.
+
+    Raises:
+        UserError: it is none.
+    """
+    if ".." in target.parts or not target.name:
+        raise UserError(f"SAE {target} does not exist, and cannot be trained there: name its folder without ..")
+    own = Path(os.path.realpath(target))
+    for other, called in others.items():
+        if other == own:
+            raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
+        if other in own.parents or own in other.parents:
+            raise UserError(f"of the SAEs {called} and {target} one would lie inside the other: name other folders")
+    new_folder(target, "SAE")
+    for folder in own.parents:
+        held = [name for name in _OF_AN_SAE if exists(folder / name)]
+        if held:
+            raise UserError(
+                f"SAE {target} cannot be trained there: it would lie inside the SAE {folder} (which holds {held[0]})"
+            )
 
 
 def _is_released(name: str) -> bool:

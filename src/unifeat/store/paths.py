@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from unifeat.errors import UserError
+from unifeat.store.machine import machine_error
+from unifeat.store.writing import aside_name
 
 _LONGEST_NAME = 255  # bytes, on every file system in use
 
@@ -42,3 +44,31 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def new_folder(text: str | Path, what: str) -> Path:
+    """A folder that a user names for results, there or not yet, found to be one that can be written.
+
+    Args:
+        what: as for `user_path`.
+
+    Raises:
+        UserError: it cannot be a path, a file or a broken link is in its way, or nothing can be written there.
+    """
+    folder = user_path(text, what)
+    other = f"name another folder{f' with {what}' if what.startswith('--') else ''}"
+    there = folder
+    while not exists(there) and there != there.parent:
+        if there.is_symlink():
+            raise UserError(f"{what} {folder}: {there} is a link that leads nowhere; {other}")
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"{what} {folder}: {there} is a file; {other}")
+    trial = aside_name(there / "trial")
+    try:  # (whether one may write can be known in no other way: not of /proc, nor of a full disk)
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        told = machine_error(error, f"{what} {folder}")
+        raise told or UserError(f"{what} {folder}: nothing can be written there; {other}") from error
+    return folder

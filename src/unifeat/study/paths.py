@@ -6,43 +6,73 @@ import glob
 from pathlib import Path
 from typing import Any
 
+from unifeat.errors import UserError
+from unifeat.store.machine import machine_error
+from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import Study, TextSpec
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 
-def absolute(study: Study, base: Path) -> Study:
-    """Make paths relative to the study's file absolute, where they are paths."""
+def resolved(path: Path, what: str) -> Path:
+    """An absolute path without `..` and links.
 
-    def path(name: str) -> str:
+    Raises:
+        UserError: its links lead round in a circle, or it is too long.
+    """
+    try:
+        return user_path(path.resolve(), what)
+    except (OSError, RuntimeError) as error:  # (up to Python 3.12 a circle is a RuntimeError)
+        raise machine_error(error, f"{what} {path}") or UserError(
+            f"{what} {path}: its links lead round in a circle"
+        ) from error
+
+
+def absolute(study: Study, base: Path) -> Study:
+    """Make paths relative to the study's file absolute, where they are paths.
+
+    Raises:
+        UserError: one that cannot be a path (see `user_path`), or whose links lead round in a circle.
+    """
+
+    def path(name: str, what: str) -> str:
+        expanded = user_path(name, what)
         if name.startswith(("./", "../")):
-            return str((base / name).resolve())
-        expanded = Path(name).expanduser()
+            return str(resolved(base / name, what))
         if name.startswith("~"):
             return str(expanded)
         if expanded.is_absolute():
             return name
         stem = name.split("{", 1)[0].split("*", 1)[0]
-        there = (base / name).exists() if stem == name else any(base.glob(glob.escape(stem) + "*"))
-        return str((base / name).resolve()) if there else name
+        there = exists(base / name) if stem == name else _any_begins(base, stem)
+        return str(resolved(base / name, what)) if there else name
 
-    def text(spec: TextSpec) -> TextSpec:
-        local = spec.source.endswith(LOCAL_SUFFIXES) and not Path(spec.source).expanduser().is_absolute()
-        source = str((base / spec.source).resolve()) if local else path(spec.source)
+    def text(spec: TextSpec, what: str) -> TextSpec:
+        local = spec.source.endswith(LOCAL_SUFFIXES) and not user_path(spec.source, what).is_absolute()
+        source = str(resolved(base / spec.source, what)) if local else path(spec.source, what)
         return spec.model_copy(update={"source": source})
 
     def categories(source: str) -> str:
+        what = "subspaces.categories"
         kind, colon, folder = source.partition(":")
         if kind == "wordnet":
-            return kind + colon + (str((base / Path(folder).expanduser()).resolve()) if folder else "")
-        return source if source == "paper" else str((base / Path(source).expanduser()).resolve())
+            return kind + colon + (str(resolved(base / user_path(folder, what), what)) if folder else "")
+        return source if source == "paper" else str(resolved(base / user_path(source, what), what))
 
     update: dict[str, Any] = {
-        "text": text(study.text),
-        "models": {n: m.model_copy(update={"name": path(m.name)}) for n, m in study.models.items()},
-        "spaces": [s.model_copy(update={"sae": path(s.sae)}) for s in study.spaces],
+        "text": text(study.text, "text.source"),
+        "models": {n: m.model_copy(update={"name": path(m.name, f"models.{n}.name")}) for n, m in study.models.items()},
+        "spaces": [s.model_copy(update={"sae": path(s.sae, f"spaces.{i}.sae")}) for i, s in enumerate(study.spaces)],
     }
     if study.subspaces:
         update["subspaces"] = study.subspaces.model_copy(update={"categories": categories(study.subspaces.categories)})
     if study.train:
-        update["train"] = study.train.model_copy(update={"text": text(study.train.text)})
+        update["train"] = study.train.model_copy(update={"text": text(study.train.text, "train.text.source")})
     return study.model_copy(update=update)
+
+
+def _any_begins(base: Path, stem: str) -> bool:
+    """Whether there is a path that begins so."""
+    try:
+        return any(base.glob(glob.escape(stem) + "*"))
+    except (OSError, ValueError, RuntimeError):
+        return False

@@ -40,10 +40,11 @@ def expand(study: Any) -> Any:
 
     Whatever is not as a study should be is left as it is, for the check of the study to find.
     """
-    if not isinstance(study, dict) or study.get("preset") not in PRESETS:
+    preset = study.get("preset") if isinstance(study, dict) else None
+    if not isinstance(preset, str) or preset not in PRESETS:
         return study
     filled = dict(study)
-    for key, settings in PRESETS[study["preset"]].items():
+    for key, settings in PRESETS[preset].items():
         if key == "spaces" and isinstance(study.get(key), list):
             filled[key] = [settings | group if isinstance(group, dict) else group for group in study[key]]
         elif key not in study:

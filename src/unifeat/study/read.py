@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from unifeat.errors import UserError
-from unifeat.study.paths import absolute
-from unifeat.study.spec import Study, explain
+from unifeat.store.paths import user_path
+from unifeat.study.mistakes import explain
+from unifeat.study.paths import absolute, resolved
+from unifeat.study.spec import Study
+from unifeat.study.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 
 def load_study(path: str | Path) -> Study:
     """Read and check a study file. Relative paths in it are taken from the file's folder.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key (with the nearest known one), or a wrong value.
+        UserError: no such file, or one that cannot be read; not YAML; a key that is unknown (with the nearest known
+            one) or stands twice; a wrong value.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"study {path}: no such file")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"study {path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"study {path} is not UTF-8 (byte {error.start}): convert it first") from error
-    if not isinstance(data, dict):
-        raise UserError(f"study {path}: expected keys such as text, models and spaces")
-    try:
-        study = Study.model_validate(data)
-    except ValidationError as error:
-        raise UserError(f"study {path}: {explain(error)}") from error
-    return absolute(study, path.resolve().parent)
+    file = user_path(path, "study")
+    return _checked(read_yaml(file, f"study {file}"), resolved(file, "study").parent, f"study {file}")
+
+
+def load_study_text(text: str, base: Path, what: str = "study") -> Study:
+    """A study from its YAML text.
+
+    Args:
+        base: the folder that relative paths are taken from.
+        what: the study as messages call it.
+
+    Raises:
+        UserError: as `load_study` does.
+    """
+    return _checked(parse_yaml(text, what), base, what)
 
 
 def dump_study(study: Study) -> str:
     """The study as YAML with every default written out: it repeats the run."""
-    data = study.model_dump(mode="json")
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+    return dump_yaml(study.model_dump(mode="json"))
+
+
+def _checked(data: Any, base: Path, what: str) -> Study:
+    if not isinstance(data, dict):
+        raise UserError(f"{what}: expected keys such as text, models and spaces")
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{what}: {explain(error, Study)}") from error
+    try:
+        return absolute(study, base)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error

@@ -5,57 +5,61 @@ Unknown keys are errors, so that a misspelt one is never silently ignored.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from unifeat.errors import did_you_mean
+from unifeat.study.measures import Measures, MetricSpec
+from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
+from unifeat.study.values import MANY, WIDEST, Pair, Part, Seed, Text, memory
 from unifeat.vocabulary.hook_points import HookKind
 from unifeat.vocabulary.masks import Mask
 from unifeat.vocabulary.openings import Chat
 
 # What the published code calls junk words: pairs whose top tokens hold one of these are not about a concept.
 NON_CONCEPT_TOKENS = ("", " ", "\n", "\\n", ".", ",", "!", "?", "-", "<bos>", "<|endoftext|>", "|bos|")
+LAYER = "{layer}"  # in the name of an SAE
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class TextSpec(_Part):
+class TextSpec(Part):
     """Which text every model reads."""
 
-    source: str = Field(
-        min_length=1, description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name"
-    )
-    field: str = Field("text", description="field of .jsonl and .parquet rows that holds the text")
-    split: str = Field("train", description="split of a Hugging Face dataset")
-    config: str | None = Field(None, description="configuration of a Hugging Face dataset")
-    skip: int = Field(0, ge=0, description="documents left out at the start")
-    documents: int | None = Field(None, gt=0, description="at most so many documents")
+    source: Text = Field(description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name")
+    field: Text = Field("text", description="field of .jsonl and .parquet rows that holds the text")
+    split: Text = Field("train", description="split of a Hugging Face dataset")
+    config: Text | None = Field(None, description="configuration of a Hugging Face dataset")
+    skip: int = Field(0, ge=0, le=MANY, description="documents left out at the start")
+    documents: int | None = Field(None, gt=0, le=MANY, description="at most so many documents")
     tokens: int | None = Field(
-        None, gt=0, description="stop after the document that reaches so many tokens of the first model"
+        None, gt=0, le=MANY, description="stop after the document that reaches so many tokens of the first model"
+    )
+    context: int = Field(128, ge=2, le=2**20, description="window length in tokens, BOS included")
+    windows: int | None = Field(
+        None, gt=0, le=MANY, description="at most so many windows of each document, from its start"
     )
     drop_duplicates: bool = Field(
         False, description="leave out documents that repeat an earlier one, before skip and budgets count"
     )
-    context: int = Field(128, ge=2, description="window length in tokens, BOS included")
-    windows: int | None = Field(None, gt=0, description="at most so many windows of each document, from its start")
     group: int = Field(
-        65_536, gt=0, description="characters in a unit of work: a group of documents, or a part of a long one"
+        65_536,
+        gt=0,
+        le=2**24,
+        description="characters in a unit of work: a group of documents, or a part of a long one",
     )
 
 
-class ModelSpec(_Part):
+class ModelSpec(Part):
     """A language model from transformers."""
 
-    name: str = Field(description="hub name, local folder, or GGUF file")
+    name: Text = Field(description="hub name, local folder, or GGUF file")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto is bfloat16 on CUDA and float32 on a CPU"
     )
-    revision: str | None = Field(None, description="branch, tag or commit on the hub, as step3000 of Pythia")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …; map spreads the model over all there is")
+    revision: Text | None = Field(None, description="branch, tag or commit on the hub, as step3000 of Pythia")
+    device: Text = Field("auto", description="auto, cpu, cuda, cuda:1 …; map spreads the model over all there is")
     max_memory: dict[int | str, int | str] | None = Field(
         None, description="for map: bytes or 20GiB for each CUDA device's number and for cpu; the rest goes to the disk"
     )
@@ -65,9 +69,21 @@ class ModelSpec(_Part):
     chat: Chat = Field(
         "none", description="user, assistant or system: each window is such a message in the tokenizer's chat template"
     )
-    randomise: int | None = Field(
-        None, ge=0, description="a control: redraw all weights with this seed, each tensor's mean and spread kept"
+    randomise: Seed | None = Field(
+        None, description="a control: redraw all weights with this seed, each tensor's mean and spread kept"
     )
+
+    @field_validator("bos", mode="before")
+    @classmethod
+    def _auto_or_not(cls, value: Any) -> Any:
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError("give auto, true or false")
+        return value
+
+    @field_validator("max_memory", mode="before")
+    @classmethod
+    def _amounts(cls, value: Any) -> Any:
+        return memory(value)
 
     @model_validator(mode="after")
     def _memory_is_for_map(self) -> ModelSpec:
@@ -79,69 +95,77 @@ class ModelSpec(_Part):
 Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu"]
 
 
-class TrainOverride(_Part):
+class TrainOverride(Part):
     """What one group of spaces trains otherwise than `train` says; all of a model's SAEs see the same activations."""
 
     architecture: Architecture | None = None
-    features: int | None = Field(None, gt=0)
-    k: int | None = Field(None, gt=0)
-    tokens: int | None = Field(None, gt=0)
+    features: int | None = Field(None, gt=0, le=WIDEST)
+    k: int | None = Field(None, gt=0, le=WIDEST)
+    tokens: int | None = Field(None, gt=0, le=MANY)
     lr: float | None = Field(None, gt=0)
     auxiliary: float | None = Field(None, ge=0)
-    dead_after: int | None = Field(None, gt=0)
+    dead_after: int | None = Field(None, gt=0, le=MANY)
     sparsity: float | None = Field(None, gt=0)
     levels: list[int] | None = None
-    seed: int | None = Field(None, ge=0)
+    seed: Seed | None = None
 
 
-class SpacesSpec(_Part):
+class SpacesSpec(Part):
     """Spaces of one model: a layer, or several, each with its SAE."""
 
-    model: str = Field(description="name of the model in this study")
+    model: Text = Field(description="name of the model in this study")
     layers: list[int] = Field(min_length=1, description="blocks, counted from 0; layer L is the output of block L")
-    sae: str = Field(
+    sae: Text = Field(
         description="release/sae_id, folder or file, ORG/NAME/folder on the hub; {layer} stands for the layer"
     )
-    format: str = Field("auto", description="of the SAE's files (docs/saes.md); auto looks at them")
+    format: Text = Field("auto", description="of the SAE's files (docs/saes.md); auto looks at them")
     hook: HookKind = Field(
         "resid_post",
         description="resid_post, resid_pre, resid_mid, attn_z, attn_out, ln2_normalized, mlp_in or mlp_out",
     )
-    name: str | None = Field(None, description="prefix of the spaces' names, if not the model's name")
+    name: Text | None = Field(None, description="prefix of the spaces' names, if not the model's name")
     codes: Literal["output", "pre_activation", "before_topk"] = Field(
         "output",
         description="the SAE's output, or relu of its encoder before any top-k (dense); before_topk is that for TopK "
         "SAEs and the output for others, as published",
     )
-    random_directions: int | None = Field(
-        None, ge=0, description="a control: redraw the SAE's directions with this seed, their lengths kept"
+    random_directions: Seed | None = Field(
+        None, description="a control: redraw the SAE's directions with this seed, their lengths kept"
     )
     train: TrainOverride | None = Field(None, description="what `unifeat train` does otherwise for these SAEs")
 
     @field_validator("layers", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
+        if not isinstance(value, int | list) or isinstance(value, bool):
+            raise ValueError("give the number of a block, or a list of them")
         return [value] if isinstance(value, int) else value
 
     @field_validator("sae")
     @classmethod
     def _nothing_but_layer(cls, value: str) -> str:
-        try:
-            value.format(layer=0)
-        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{value!r}: only {{layer}} can stand in braces") from error
+        if set(value.replace(LAYER, "")) & {"{", "}"}:
+            raise ValueError(f"{value!r}: only {LAYER} can stand in braces")
+        parts = value.split("/")
+        below = next((i for i, part in enumerate(parts) if part not in (".", "..")), len(parts))
+        if ".." in parts[below:]:
+            raise ValueError(f"{value!r}: .. can only stand at the beginning")
         return value
 
+    def sae_at(self, layer: int) -> str:
+        """The SAE's name at a layer."""
+        return self.sae.replace(LAYER, str(layer))
 
-class MatchingSpec(_Part):
+
+class MatchingSpec(Part):
     """How features become pairs."""
 
     method: Literal["max", "mutual", "one-to-one", "assignment", "csls", "first-seen"] = "mutual"
     direction: Literal["a_to_b", "b_to_a"] = Field("a_to_b", description="for max and first-seen: whose best partner")
-    top: int = Field(4, ge=1, description="best partners kept a feature, both ways: the candidate graph")
+    top: int = Field(4, ge=1, le=1000, description="best partners kept a feature, both ways: the candidate graph")
     min_correlation: float = Field(0.1, ge=-1, le=1, description="pairs at or below it are dropped")
-    min_count: int = Field(10, ge=0, description="features firing on fewer tokens are dropped")
-    top_tokens: int = Field(5, ge=1, description="activating tokens looked at by the token filters")
+    min_count: int = Field(10, ge=0, le=MANY, description="features firing on fewer tokens are dropped")
+    top_tokens: int = Field(5, ge=1, le=10, description="activating tokens looked at by the token filters")
     exclude_tokens: list[str] = Field(
         list(NON_CONCEPT_TOKENS), description="pairs with one of these among their top tokens are dropped"
     )
@@ -149,55 +173,64 @@ class MatchingSpec(_Part):
     heldout: bool = Field(True, description="find pairs on half the documents, report their r on the other half")
 
 
-class MetricSpec(_Part):
-    """One measure of how alike the paired decoder rows are, with its settings."""
-
-    metric: str
-    settings: dict[str, Any] = {}
-
-
-class SubspacesSpec(_Part):
+class SubspacesSpec(Part):
     """Sets of features with a meaning: categories of words, and which features belong to one."""
 
-    categories: str = Field("paper", description="YAML file of word lists, `paper` (its eight lists), or `wordnet`")
-    only: list[str] | None = Field(None, description="some of the categories")
+    categories: Text = Field("paper", description="YAML file of word lists, `paper` (its eight lists), or `wordnet`")
+    only: list[Text] | None = Field(None, description="some of the categories")
     top_tokens: int = Field(5, ge=1, le=10, description="activating tokens looked at")
-    at_least: int = Field(2, ge=1, description="how many of them must be words of the category")
-    window: int = Field(0, ge=0, description="tokens to either side whose words count too")
-    control_lists: int = Field(1, ge=0, description="lists of random words of the same frequency, per category")
-    subsets: int = Field(200, ge=0, description="random sets of pairs, same size and firing frequency: the null")
-    geometry: list[MetricSpec] | None = Field(None, description="measures for the categories, if not the study's own")
+    at_least: int = Field(2, ge=1, le=10, description="how many of them must be words of the category")
+    window: int = Field(0, ge=0, le=1000, description="tokens to either side whose words count too")
+    control_lists: int = Field(
+        1, ge=0, le=1000, description="lists of random words of the same frequency, per category"
+    )
+    subsets: int = Field(
+        200, ge=0, le=1_000_000, description="random sets of pairs, same size and firing frequency: the null"
+    )
+    geometry: Measures | None = Field(None, description="measures for the categories, if not the study's own")
 
-    @field_validator("geometry", mode="before")
-    @classmethod
-    def _short_metrics(cls, value: Any) -> Any:
-        return _long_metrics(value)
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> SubspacesSpec:
+        if self.at_least > self.top_tokens:
+            raise ValueError(f"at_least = {self.at_least} of top_tokens = {self.top_tokens} can never be")
+        return self
 
 
-class InferenceSpec(_Part):
+class InferenceSpec(Part):
     """Nulls and intervals."""
 
-    permutations: int = Field(200, ge=0, description="shuffles of which row goes with which, within the kept pairs")
-    rematches: int = Field(0, ge=0, description="matchings redone with one model's text shifted by documents")
-    bootstraps: int = Field(200, ge=0, description="resampled documents, for intervals of r and of match rates")
-    subsamples: int = Field(60, ge=0, description="halves of the pairs, for intervals of the geometry")
+    permutations: int = Field(
+        200, ge=0, le=1_000_000, description="shuffles of which row goes with which, within the kept pairs"
+    )
+    rematches: int = Field(
+        0, ge=0, le=10_000, description="matchings redone with one model's text shifted by documents"
+    )
+    bootstraps: int = Field(
+        200, ge=0, le=10_000, description="resampled documents, for intervals of r and of match rates"
+    )
+    subsamples: int = Field(60, ge=0, le=100_000, description="halves of the pairs, for intervals of the geometry")
     level: float = Field(0.95, gt=0, lt=1, description="of the intervals")
 
 
-class TrainSpec(_Part):
+class TrainSpec(Part):
     """How to train the SAEs that the study names and that do not exist yet."""
 
     text: TextSpec = Field(description="training text: other documents than the study's own")
     architecture: Architecture = Field("topk", description="topk, batchtopk, matryoshka, jumprelu or relu")
-    features: int = Field(4096, gt=0, description="width of the dictionaries")
+    features: int = Field(4096, gt=0, le=WIDEST, description="width of the dictionaries")
     k: int = Field(
-        32, gt=0, description="features active a token: exactly (topk), on average, or aimed at (jumprelu); not relu"
+        32,
+        gt=0,
+        le=WIDEST,
+        description="features active a token: exactly (topk), on average, or aimed at (jumprelu); not relu",
     )
-    tokens: int = Field(1_000_000, gt=0, description="activations to train on; the text is reread if it is shorter")
-    batch: int = Field(1024, gt=0, description="activations a step")
+    tokens: int = Field(
+        1_000_000, gt=0, le=MANY, description="activations to train on; the text is reread if it is shorter"
+    )
+    batch: int = Field(1024, gt=0, le=2**20, description="activations a step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate; warmed up, held, then lowered to nothing")
     auxiliary: float = Field(1.0, ge=0, description="weight of the loss that has dead features explain what is left")
-    dead_after: int = Field(50_000, gt=0, description="activations without firing that make a feature dead")
+    dead_after: int = Field(50_000, gt=0, le=MANY, description="activations without firing that make a feature dead")
     sparsity: float | None = Field(
         None,
         gt=0,
@@ -206,10 +239,10 @@ class TrainSpec(_Part):
     levels: list[int] | None = Field(
         None, description="matryoshka: widths of the nested dictionaries, the whole one left out"
     )
-    seed: int | None = Field(None, ge=0, description="of the first weights; the study's seed if left out")
-    buffer: int = Field(131_072, gt=0, description="activations held for shuffling")
+    seed: Seed | None = Field(None, description="of the first weights; the study's seed if left out")
+    buffer: int = Field(131_072, gt=0, le=WIDEST, description="activations held for shuffling")
     store: bool = Field(False, description="keep the activations in the cache for later trainings over the same text")
-    heldout_documents: int = Field(64, gt=0, description="documents of the text kept back to judge the result")
+    heldout_documents: int = Field(64, gt=0, le=MANY, description="documents of the text kept back to judge the result")
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
@@ -252,21 +285,21 @@ _DEFAULT_METRICS = [
 ]
 
 
-class Study(_Part):
+class Study(Part):
     """Text, spaces, how to match, what to compare."""
 
-    name: str = Field("study", pattern=r"^[A-Za-z0-9._-]+$", description="names the run's folder")
+    name: str = Field("study", pattern=r"^[A-Za-z0-9._-]+$", max_length=200, description="names the run's folder")
     preset: Literal["arxiv-2410.06981"] | None = Field(
         None, description="the choices of a published study, wherever this one does not say otherwise"
     )
     text: TextSpec
-    models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
+    models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
-    compare: list[tuple[str, str]] | None = Field(
+    compare: list[Pair] | None = Field(
         None, description="pairs of space prefixes to compare; all pairs of different prefixes if left out"
     )
     matching: MatchingSpec = MatchingSpec()
-    geometry: list[MetricSpec] = _DEFAULT_METRICS
+    geometry: Measures = _DEFAULT_METRICS
     inference: InferenceSpec = InferenceSpec()
     mask: Mask = Mask()
     subspaces: SubspacesSpec | None = None
@@ -274,17 +307,19 @@ class Study(_Part):
         None, description="show the numbers published there beside the run's own"
     )
     train: TrainSpec | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
     def _with_preset(cls, data: Any) -> Any:
         return expand(data)
 
-    @field_validator("geometry", mode="before")
+    @field_validator("name")
     @classmethod
-    def _short_metrics(cls, value: Any) -> Any:
-        return _long_metrics(value)
+    def _names_a_folder(cls, value: str) -> str:
+        if not value.strip("."):
+            raise ValueError(f"{value!r} names no folder of its own")
+        return value
 
     @model_validator(mode="after")
     def _names_agree(self) -> Study:
@@ -300,8 +335,8 @@ class Study(_Part):
                     raise ValueError(f"compare names {prefix!r}, which no spaces are called{near}")
         if self.compare is None and len(prefixes) < 2:
             raise ValueError("there is one group of spaces only: add another, or say what to compare with itself")
-        names = [f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers]
-        twice = sorted({n for n in names if names.count(n) > 1})
+        names = Counter(f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers)
+        twice = sorted(name for name, times in names.items() if times > 1)
         if twice:
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
         return self
@@ -317,52 +352,5 @@ class Study(_Part):
             try:
                 self.train.overridden(spaces.train)
             except ValidationError as error:
-                raise ValueError(f"train of the spaces {name}: {explain(error)}") from error
+                raise ValueError(f"train of the spaces {name}: {explain(error, TrainSpec)}") from error
         return self
-
-
-def _long_metrics(value: Any) -> Any:
-    """Allow `- cka` and `- svcca: {dims: 64}` beside the long form."""
-    return [_long_metric(item) for item in value] if isinstance(value, list) else value
-
-
-def _long_metric(item: Any) -> Any:
-    if isinstance(item, str):
-        return {"metric": item}
-    if isinstance(item, dict) and len(item) == 1 and "metric" not in item:
-        ((metric, settings),) = item.items()
-        return {"metric": metric, "settings": settings or {}}
-    return item
-
-
-def explain(error: ValidationError) -> str:
-    """A validation error as one line that names the key."""
-    # A misspelt key is also a missing one: say what is there and wrong before what is not.
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    place = ".".join(str(p) for p in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {place!r}{did_you_mean(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"the key {place!r} is missing"
-    return f"{place}: {message}" if place else message
-
-
-def _known_keys(place: tuple[Any, ...]) -> list[str]:
-    """Keys allowed at a place of the study, found by walking the types."""
-    groups: dict[str, type[BaseModel]] = {
-        "text": TextSpec,
-        "models": ModelSpec,
-        "spaces": SpacesSpec,
-        "matching": MatchingSpec,
-        "geometry": MetricSpec,
-        "inference": InferenceSpec,
-        "mask": Mask,
-        "subspaces": SubspacesSpec,
-        "train": TrainSpec,
-    }
-    # Below `models` the second part is the user's own name for a model; below `train` it may be another group.
-    names = [p for i, p in enumerate(place) if p in groups and (i == 0 or place[0] == "train")]
-    if place[:1] == ("spaces",) and "train" in place:
-        return list(TrainOverride.model_fields)
-    return list((groups[names[-1]] if names else Study).model_fields)

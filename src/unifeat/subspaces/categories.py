@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unifeat.errors import UserError, did_you_mean
+from unifeat.store.paths import user_path
+from unifeat.study.yaml_file import read_yaml
 from unifeat.subspaces.wholewords import fold, is_whole_word
 from unifeat.subspaces.wordnet import find_wordnet, supersenses
 
@@ -19,6 +20,9 @@ Categories = dict[str, tuple[str, ...]]
 
 NAMED = ("paper", "wordnet")
 """Sources that are no files; `wordnet:FOLDER` says where WordNet is."""
+
+_LONGEST = 200
+_CONTROL = re.compile(r" · random words( \d+)?\Z")  # names of control lists, see `pipeline.subspaces`
 
 
 def load_categories(source: str, only: Iterable[str] | None = None) -> Categories:
@@ -34,8 +38,8 @@ def load_categories(source: str, only: Iterable[str] | None = None) -> Categorie
         only: the categories wanted, in the order wanted; all of them if None.
 
     Raises:
-        UserError: no such file, not a mapping of lists, an empty category, an entry that is not one whole word, WordNet
-            not installed, or `only` naming what is not there.
+        UserError: no such file, not a mapping of lists, a category twice, with a name of unifeat's own, or empty; an
+            entry that is not one whole word, WordNet not installed, or `only` naming what is not there.
     """
     if source == "paper":
         text = (files("unifeat.subspaces") / "data" / "paper_keywords.json").read_text(encoding="utf-8")
@@ -43,7 +47,7 @@ def load_categories(source: str, only: Iterable[str] | None = None) -> Categorie
     elif source == "wordnet" or source.startswith("wordnet:"):
         known = supersenses(find_wordnet(source.partition(":")[2] or None))
     else:
-        known = _checked(_read(Path(source).expanduser()), source)
+        known = _checked(_read(user_path(source, "categories")), source)
     if only is None:
         return known
     wanted = list(dict.fromkeys(only))
@@ -57,18 +61,16 @@ def load_categories(source: str, only: Iterable[str] | None = None) -> Categorie
 
 
 def _read(path: Path) -> Any:
-    if not path.is_file():
-        named = "" if path.suffix else did_you_mean(str(path), NAMED)
-        raise UserError(f"categories {path}: no such file{named}; give a YAML file of word lists, paper or wordnet")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise UserError(f"categories {path}{where}: not valid YAML ({problem})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"categories {path} is not UTF-8 (byte {error.start}): convert it first") from error
+        path.stat()
+    except FileNotFoundError as error:
+        named = "" if path.suffix else did_you_mean(str(path), NAMED)
+        raise UserError(
+            f"categories {path}: no such file{named}; give a YAML file of word lists, paper or wordnet"
+        ) from error
+    except OSError:
+        pass  # told below
+    return read_yaml(path, f"categories {path}")
 
 
 def _checked(data: Any, source: str) -> Categories:
@@ -78,6 +80,8 @@ def _checked(data: Any, source: str) -> Categories:
     for name, words in data.items():
         if not isinstance(name, str):
             raise UserError(f"categories {source}: the name {name!r} is not text: put it in quotes")
+        if name == "all" or not name.strip() or len(name) > _LONGEST or _CONTROL.search(name):
+            raise UserError(f"categories {source}: no category can be called {_short(name)}: {_why(name)}")
         if not isinstance(words, list):
             raise UserError(f"categories {source}, {name}: expected a list of words")
         if not words:
@@ -87,10 +91,27 @@ def _checked(data: Any, source: str) -> Categories:
 
 
 def _word(entry: Any, where: str) -> str:
+    if isinstance(entry, list | dict):
+        raise UserError(f"{where}: {_short(entry)} stands where a word should be")
     if not isinstance(entry, str):
-        # YAML reads no, on and 1984 as other things than words.
-        raise UserError(f"{where}: {entry!r} is not text: put it in quotes")
+        # YAML reads 1984 and true as other things than words.
+        raise UserError(f"{where}: {_short(entry)} is not text: put it in quotes")
     word = entry.strip()
     if not is_whole_word(word):
-        raise UserError(f"{where}: {entry!r} is not one whole word (letters, digits, apostrophes): none can match it")
+        raise UserError(
+            f"{where}: {_short(entry)} is not one whole word (letters, digits, apostrophes): none matches it"
+        )
     return fold(word)
+
+
+def _why(name: str) -> str:
+    if name == "all":
+        return "so the scores call the pairs of all features"
+    if _CONTROL.search(name):
+        return "so the lists of random words are called"
+    return f"give it a name of 1 to {_LONGEST} characters"
+
+
+def _short(entry: Any) -> str:
+    text = repr(entry)
+    return text if len(text) <= 60 else f"{text[:45]}…{text[-10:]}"

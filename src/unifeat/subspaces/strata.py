@@ -32,8 +32,8 @@ def frequency_strata(frequency: Any, bins: int = BINS) -> NDArray[np.intp]:
     values = np.asarray(frequency, np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise UserError("frequency: give one finite number for each item")
-    if bins < 1:
-        raise UserError(f"bins={bins}: give a whole number of strata, 1 or more")
+    if not 1 <= bins <= 1_000_000:
+        raise UserError(f"bins={bins}: give a whole number of strata, 1 to 1,000,000")
     if len(values) == 0:
         return np.zeros(0, np.intp)
     edges = np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.geometry import Measure, Score
 from unifeat.inference._permutation_test import find_measure
-from unifeat.inference.permuting import whole
+from unifeat.inference.permuting import MOST_DRAWS, whole
 from unifeat.progress import track
 from unifeat.subspaces.strata import BINS, frequency_strata
 
@@ -93,9 +93,7 @@ def random_subsets(strata: Any, chosen: Any, draws: int, seed: int) -> Iterator[
     """
     strata = np.asarray(strata)
     picked = _indices(chosen, len(strata))
-    draws, seed = whole(draws, "draws", least=0), whole(seed, "seed", least=0)
-    if seed >= 2**64:
-        raise UserError(f"seed={seed} is too large: give a whole number below 2**64")
+    draws, seed = whole(draws, "draws", least=0, most=MOST_DRAWS), whole(seed, "seed", least=0)
     level = np.unique(strata, return_inverse=True)[1]
     sizes = np.bincount(level)
     wanted = np.bincount(level[picked], minlength=len(sizes))
@@ -146,7 +144,7 @@ def subset_test(
     Raises UserError as the measure does for the chosen pairs, and as `random_subsets` and `frequency_strata` do.
     """
     known = find_measure(measure)
-    draws = whole(draws, "draws", least=1)
+    draws = whole(draws, "draws", least=1, most=MOST_DRAWS)
     x_all, y_all = np.asarray(x_all), np.asarray(y_all)
     if not len(x_all) == len(y_all) == len(np.asarray(frequency)):
         raise UserError(

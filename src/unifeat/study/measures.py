@@ -1,0 +1,74 @@
+"""The measures a study asks for, in the short and the long form."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from unifeat.study.values import LARGEST_SEED, Part, Text
+
+LARGEST_SETTING = 1_000_000  # dims, folds, k
+
+
+class MetricSpec(Part):
+    """One measure of how alike the paired decoder rows are, with its settings."""
+
+    metric: Text
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("settings")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, setting in value.items():
+            _check_setting(name, setting)
+        return value
+
+
+def _check_setting(name: str, value: Any) -> None:
+    """Check one setting.
+
+    Raises:
+        ValueError: what no measure takes: a list, a number that is not finite, or one beyond all bounds.
+    """
+    if value is None or isinstance(value, bool | str):
+        return
+    if isinstance(value, int):
+        most = LARGEST_SEED if name == "seed" else LARGEST_SETTING
+        if abs(value) > most:
+            raise ValueError(f"{name}: at most {most}")
+        return
+    if not isinstance(value, float):
+        raise ValueError(f"{name}: give a number, text, true or false")
+    if not abs(value) < float("inf"):  # (NaN is not below either)
+        raise ValueError(f"{name}: give a finite number")
+
+
+def _long_forms(value: Any) -> Any:
+    """Allow `- cka` and `- svcca: {dims: 64}` beside the long form."""
+    return [_long_form(item) for item in value] if isinstance(value, list) else value
+
+
+def _long_form(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"metric": item}
+    if isinstance(item, dict) and len(item) == 1 and "metric" not in item:
+        ((metric, settings),) = item.items()
+        return {"metric": metric, "settings": {} if settings is None else settings}
+    return item
+
+
+def _different(metrics: list[MetricSpec]) -> list[MetricSpec]:
+    """The measures, unless one is there twice: its rows could not be told apart."""
+    seen: set[str] = set()
+    for metric in metrics:
+        key = json.dumps([metric.metric, metric.settings], sort_keys=True)
+        if key in seen:
+            raise ValueError(f"{metric.metric} stands there twice with the same settings: drop one")
+        seen.add(key)
+    return metrics
+
+
+Measures = Annotated[list[MetricSpec], BeforeValidator(_long_forms), AfterValidator(_different)]
+"""Measures, each with its settings once."""

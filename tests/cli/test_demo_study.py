@@ -1,0 +1,76 @@
+"""`unifeat demo` without its models: what it writes, where, and what it never overwrites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import unifeat.cli
+from unifeat.demo import prepare as demo
+from unifeat.errors import UserError
+from unifeat.study.read import load_study
+
+
+@pytest.fixture(autouse=True)
+def ingredients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for what the demo's packages carry."""
+    for name in ("news", "smollm2", "gemma3"):
+        monkeypatch.setattr(demo, f"_{name}", lambda name=name: tmp_path / f"{name}.file")
+
+
+def test_prepare_writes_a_study_that_can_be_read(tmp_path: Path) -> None:
+    path = demo.prepare(tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "study.yaml"
+    assert list(path.parent.iterdir()) == [path]
+    assert "# the ceiling" in path.read_text()
+    assert load_study(path) == demo.demo_study()
+    assert demo.demo_study().models["gemma3"].name == str(tmp_path / "gemma3.file")
+
+
+def test_prepare_never_overwrites_an_edited_study(tmp_path: Path) -> None:
+    path = demo.prepare(tmp_path / "demo")
+    written = path.read_bytes()
+    assert demo.prepare(tmp_path / "demo") == path  # the same again is fine
+    for edited in (written + b"# mine\n", b"", b"\xff"):
+        path.write_bytes(edited)
+        with pytest.raises(UserError, match=r"study\.yaml is there and is not as unifeat would write it") as caught:
+            demo.prepare(tmp_path / "demo")
+        assert "\n" not in str(caught.value)
+        assert path.read_bytes() == edited
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"study\.yaml: a folder is where a file should be"):
+        demo.prepare(tmp_path / "demo")
+
+
+def test_prepare_where_nothing_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    for folder, message in {
+        tmp_path / "file": "file is a file; name another folder with --prepare",
+        tmp_path / "file" / "below": "file is a file; name another folder with --prepare",
+        tmp_path / "nowhere": "nowhere is a link that leads nowhere",
+        Path("/proc/a/b"): "--prepare /proc/a/b: ",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            demo.prepare(folder)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_the_demo_leaves_its_folder_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study there that no run wrote would be in the run's way."""
+    asked: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(unifeat.cli, "_run", lambda *args: asked.append(args))
+    for args in ([], ["--out", "else/where"], ["--documents", "7", "--force"]):
+        done = CliRunner().invoke(unifeat.cli.app, ["demo", "--quiet", *args])
+        assert done.exit_code == 0, done.output
+    assert [(study.text.documents, folder, force) for study, folder, force in asked] == [
+        (170, Path("runs/demo"), False),
+        (170, Path("else/where"), False),
+        (7, Path("runs/demo"), True),
+    ]
+    assert list(tmp_path.iterdir()) == [] or [path.name for path in tmp_path.iterdir()] == ["cache"]
