@@ -21,6 +21,7 @@ from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings,
 from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
 from unifeat.models.refusals import cannot_load, check_kind
 from unifeat.models.selftest import self_test
+from unifeat.models.tokens import special_ids
 from unifeat.store import key_of, sha256_of
 from unifeat.vocabulary.hook_points import HookPoint, width_at
 
@@ -79,7 +80,7 @@ class LanguageModel:
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of the tokenizer's special tokens, which are masked."""
-        return frozenset(int(i) for i in self.tokenizer.all_special_ids)
+        return special_ids(self.tokenizer)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -131,7 +132,7 @@ def load_tokenizer(name: str, dtype: str = "auto", revision: str | None = None) 
         raise cannot_load(name, error, revision) from error
     if not tokenizer.is_fast:
         raise UserError(f"model {name} has no fast tokenizer: unifeat needs the character offsets only these report")
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where no files are
+    if len(tokenizer) <= len(special_ids(tokenizer)):  # what transformers makes up where no files are
         raise UserError(f"model {name} cannot be loaded: it has no tokenizer files, such as tokenizer.json")
     return tokenizer
 

@@ -23,6 +23,7 @@ from unifeat.models.language import (
 )
 from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.placement import resolve_device
+from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import Checkable, check_spaces, checked_before, warnings_of
 from unifeat.pipeline.spaces import Space, study_corpus
 from unifeat.progress import say
@@ -190,7 +191,9 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
             check_pre_activation(sae, sae_name)
         if group.random_directions is not None:
             random_directions(sae, group.random_directions)
-        settings = store_settings(corpus, identity, digest, point, sae, windowing, codes=codes)
+        settings = store_settings(
+            corpus, identity, digest, point, sae, windowing, codes=codes, specials=extra_specials(tokenizer)
+        )
         store = CodeStore.create(cache_root() / "codes", settings)
         store.verify(corpus.groups)
         encoders.append(Encoder(f"{group.name or name}@{layer}", point, sae, store, codes))

@@ -16,6 +16,7 @@ from unifeat.models.language import (
 )
 from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.placement import resolve_device
+from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.spaces import study_corpus
 from unifeat.progress import say
 from unifeat.saes.load import is_local, on_hub
@@ -65,6 +66,7 @@ def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained
         identity={
             "model": model_identity(model.name, model.dtype, model.randomise, model.revision),
             "tokenizer": tokenizer_digest(tokenizer),
+            **({"specials": specials} if (specials := extra_specials(tokenizer)) is not None else {}),
         },
         points=points,
         windowing=Windowing(spec.text.context, opening, limit=spec.text.windows),

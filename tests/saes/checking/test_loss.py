@@ -115,13 +115,13 @@ def test_is_what_plain_transformers_gives(
 def test_the_vocabulary_bounds_the_batch_and_changes_nothing(
     model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
-    from unifeat.models import splice
+    from unifeat.saes.checking import loss
 
     point = HookPoint(0)
     model = loaded(model_folder("llama", tokenizer="wordish"), point)
     sae = Fixed(lambda x: 0.5 * x)
     together = measured(model, point, sae, 2)
-    monkeypatch.setattr(splice, "_LOGITS", 1)
+    monkeypatch.setattr(loss, "_LOGITS", 1)
     alone = measured(model, point, sae, 2)
     assert alone.tokens == together.tokens
     assert (alone.clean, alone.spliced, alone.zeroed) == pytest.approx(
