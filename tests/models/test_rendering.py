@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import threading
@@ -17,7 +18,7 @@ from unifeat.models.opening import opening_of
 from unifeat.models.rendering import RenderingError, render
 
 MESSAGES = [{"role": "user", "content": "hello <b>&</b> „you“"}]
-LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}"
+LOOP = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
 BAD = {
     "a range beyond the sandbox's": ("{% for i in range(10**12) %}{% endfor %}", "Range too big"),
     "loops in loops": (LOOP, "does not end within"),
@@ -25,7 +26,7 @@ BAD = {
     "a long text": ("{{ 'a' * 10**10 }}", "more memory|invalid value"),
     "a wide format": ("{{ '%999999999999d' | format(1) }}", "."),
     "a text that doubles": (
-        "{% set ns = namespace(x='aaaaaaaaaaaaaaaa') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
         "more memory",
     ),
     "many characters": ("{% for i in range(99999) %}{{ 'a' * 99 }}{% endfor %}", "writes 9,899,901 characters"),
@@ -53,10 +54,8 @@ def test_one_line_in_little_time_and_memory(name: str, two_seconds: None):
 
 def test_no_process_is_left(two_seconds: None):
     for template in (CHATML, LOOP):
-        try:
+        with contextlib.suppress(RenderingError):
             render(template, MESSAGES, {})
-        except RenderingError:
-            pass
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
 

@@ -60,6 +60,9 @@ class ModelSpec(_Part):
     chat: Chat = Field(
         "none", description="user, assistant or system: each window is such a message in the tokenizer's chat template"
     )
+    trust_remote_code: bool = Field(
+        False, description="run the model's own code, from its folder or repository: only where you trust it"
+    )
     randomise: int | None = Field(
         None, ge=0, description="a control: redraw all weights with this seed, each tensor's mean and spread kept"
     )

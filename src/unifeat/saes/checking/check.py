@@ -107,6 +107,7 @@ def check_sae(
     revision: str | None = None,
     format: str = "auto",
     loss: bool = True,
+    trust_remote_code: bool = False,
 ) -> Checked:
     """Measure an SAE on a model's activations over some text, and judge whether it is read as it should be.
 
@@ -123,6 +124,7 @@ def check_sae(
         revision: branch, tag or commit of a hub model.
         format: of the SAE's files; auto looks at them.
         loss: also measure the loss recovered, which takes the whole model and three more forward passes.
+        trust_remote_code: run code that the model brings.
 
     Raises:
         UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known.
@@ -134,13 +136,19 @@ def check_sae(
     loaded = load_sae(sae, format=format)
     claims = claims_of(loaded, sae)
     point = _point(claims, sae, layer, hook)
-    config = read_config(model, dtype, revision)
+    config = read_config(model, dtype, revision, trust_remote_code=trust_remote_code)
     check_layers(model, [point], config.num_hidden_layers)
     check_fits(loaded, sae, model, config, point)
     stated = claims.point.layer if claims.point is not None else 0
     deeper = HookPoint(min(max(point.layer + 1, stated), config.num_hidden_layers - 1))
     language_model = load_language_model(
-        model, [*with_outputs(loaded, [point]), deeper], dtype=dtype, device=device, whole=loss, revision=revision
+        model,
+        [*with_outputs(loaded, [point]), deeper],
+        dtype=dtype,
+        device=device,
+        whole=loss,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
     )
     fit_to_model(loaded, sae, language_model.blocks, point)
     near = neighbours(point, language_model, claims.point)
