@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,24 +71,27 @@ class Checked:
         return not any(f.level == "fault" for f in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return {
-            "sae": self.sae,
-            "model": self.model,
-            "text": self.text,
-            "hook": self.point.saelens_name,
-            "bos": self.bos,
-            "chat": self.chat,
-            **self.quality.as_dict(),
-            "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
-            "masked": asdict(self.masked),
-            "loss": None if self.loss is None else self.loss.as_dict(),
-            "read_as": asdict(self.provenance),
-            "claims": asdict(self.claims),
-            "readings": [asdict(a) for a in (self.own, *self.others)],
-            "fits": self.fits,
-            "findings": [asdict(f) for f in self.findings],
-        }
+        """Everything, for JSON; None where a figure is not to be had."""
+        found: dict[str, Any] = _finite(
+            {
+                "sae": self.sae,
+                "model": self.model,
+                "text": self.text,
+                "hook": self.point.saelens_name,
+                "bos": self.bos,
+                "chat": self.chat,
+                **self.quality.as_dict(),
+                "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
+                "masked": asdict(self.masked),
+                "loss": None if self.loss is None else self.loss.as_dict(),
+                "read_as": asdict(self.provenance),
+                "claims": asdict(self.claims),
+                "readings": [asdict(a) for a in (self.own, *self.others)],
+                "fits": self.fits,
+                "findings": [asdict(f) for f in self.findings],
+            }
+        )
+        return found
 
 
 def check_sae(
@@ -188,6 +192,15 @@ def check_sae(
         loss=lost,
         findings=found.findings,
     )
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def decoder_norms(sae: SAE) -> tuple[float, float, float]:
