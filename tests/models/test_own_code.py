@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from homes import STUDY
+from homes import STUDY, make_home
 from tiny import tiny_model, tiny_sae
 from unifeat.errors import UserError
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity, read_config
@@ -232,3 +232,45 @@ def test_a_study_says_it_for_each_model():
     study["models"]["one"]["trust_remote_code"] = True
     models = Study.model_validate(study).models
     assert [models[name].trust_remote_code for name in ("one", "two")] == [True, False]
+
+
+def test_a_study_runs_it_where_it_says_so(
+    own: Path, marker: Path, model_folder: Callable[..., Path], tmp_path: Path, own_cache: Path
+):
+    from unifeat.pipeline.encode import prepare_spaces
+
+    home = make_home(tmp_path / "home", model_folder).parent
+    study = STUDY | {
+        "text": STUDY["text"] | {"source": str(home / "text.jsonl"), "documents": 6},
+        "models": {
+            "one": {"name": str(own), "dtype": "float32"},
+            "two": {"name": str(home / "model-two"), "dtype": "float32"},
+        },
+        "spaces": [
+            {"model": "one", "layers": 1, "sae": str(tiny_sae(tmp_path / "sae", 32))},
+            {"model": "two", "layers": 1, "sae": str(home / "saes" / "two_1")},
+        ],
+    }
+    with pytest.raises(UserError, match=REFUSED):
+        prepare_spaces(Study.model_validate(study), force=True)
+    assert not marker.exists()
+    study["models"]["one"]["trust_remote_code"] = True
+    prepared = prepare_spaces(Study.model_validate(study), force=True)
+    assert "model" in marker.read_text().split()
+    assert all(space.store.finished() for space in prepared.spaces)
+    assert "modeling_own.py" in prepared.spaces[0].store.settings["model"]["files"]
+
+
+def test_the_option_of_check(own: Path, marker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from typer.testing import CliRunner
+
+    from unifeat.cli import app
+
+    arguments = ["check", str(tiny_sae(tmp_path / "sae", 32)), "--model", str(own), "--layer", "1", "--tokens", "200"]
+    refused = CliRunner().invoke(app, [*arguments, "--quiet"])
+    assert isinstance(refused.exception, UserError)
+    assert not marker.exists()
+    done = CliRunner().invoke(app, [*arguments, "--quiet", "--trust-remote-code"])
+    assert done.exit_code in (0, 1), done.exception
+    assert "L0" in done.output
+    assert marker.exists()

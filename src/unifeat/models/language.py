@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from unifeat.models.hooks import capturing
 from unifeat.models.own_code import code_elsewhere, code_in_folder
 from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with, resolve_device
 from unifeat.models.pretrained import causal_lm
+from unifeat.models.redrawing import redraw_weights
 from unifeat.models.refusals import check_kind, check_room, check_sizes, told
 from unifeat.models.selftest import self_test
 from unifeat.models.tokens import special_ids
@@ -204,25 +204,6 @@ def load_language_model(
     )
     self_test(loaded, points)
     return loaded
-
-
-@torch.no_grad()
-def redraw_weights(model: nn.Module, seed: int) -> None:
-    """Replace every parameter by normal noise of the same mean and standard deviation, tensor by tensor.
-
-    What is left of the model is its architecture, its tokenizer and the sizes of its weights: a control for what
-    these alone make alike (Heap et al. 2025, "Sparse autoencoders can interpret randomly initialized transformers").
-    A tensor whose entries are all equal, as norm weights of ones, stays as it is. The noise of a tensor depends on the
-    seed and on the tensor's name alone.
-    """
-    for name, parameter in model.named_parameters():  # tied weights come once
-        wide = parameter.detach().to("cpu", torch.float32)
-        if bool((wide == wide.flatten()[0]).all()):
-            continue
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        noise = torch.randn(wide.shape, generator=generator)
-        parameter.copy_((noise * wide.std(correction=0) + wide.mean()).to(parameter.dtype))
 
 
 def read_config(name: str, dtype: str = "auto", revision: str | None = None, *, trust_remote_code: bool = False) -> Any:

@@ -51,7 +51,7 @@ def strict_json(checked: Checked) -> Any:
 @pytest.mark.parametrize("loss", [True, False])
 def test_no_token_left(check: Callable[..., Checked], texts: list[str], loss: bool):
     """(The first position of a window gives no row, nor do special tokens.)"""
-    with pytest.raises(UserError, match="leaves no token to check an SAE of .* on: .* give more text") as caught:
+    with pytest.raises(UserError, match=r"leaves no token to check an SAE of .* on: .* give more text") as caught:
         check(texts, loss=loss)
     assert "\n" not in str(caught.value)
 
