@@ -151,6 +151,9 @@ def check(
         str, typer.Option(help="Windows are messages of the chat template: user, assistant, system, or none.")
     ] = "none",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the model's own code: only where you trust it.")
+    ] = False,
     format: Annotated[str, typer.Option(help="Of the SAE's files (docs/saes.md); auto looks at them.")] = "auto",
     loss: Annotated[bool, typer.Option("--loss/--no-loss", help="Also measure the loss recovered.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -179,6 +182,7 @@ def check(
         revision=revision,
         format=format,
         loss=loss,
+        trust_remote_code=trust_remote_code,
     )
     show(checked, as_json=as_json)
     if not checked.fits:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,8 +114,9 @@ def test_is_converted_once(gguf_file: Path, own_cache: Path, monkeypatch: pytest
     first = model_identity(str(gguf_file), "float32")
     folders = list((own_cache / "models").iterdir())
     assert len(folders) == 1
-    assert folders[0].name.startswith("gguf-")
-    assert folders[0].name.endswith("float32")
+    about = json.loads((folders[0] / "piece.json").read_text())["content"]["made_from"]
+    assert (about["gguf"], about["dtype"]) == (hashlib.sha256(gguf_file.read_bytes()).hexdigest(), "float32")
+    assert set(first["files"]) == {"config.json", "model.safetensors"}
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("converted again")
@@ -129,11 +135,136 @@ def test_is_converted_anew_for_another_dtype(gguf_file: Path, own_cache: Path):
     assert len(list((own_cache / "models").iterdir())) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "noise", "empty"])
-def test_a_damaged_file_is_a_users_error(gguf_file: Path, own_cache: Path, damage: str):
-    whole = gguf_file.read_bytes()
-    broken = {"truncated": whole[: len(whole) // 2], "noise": b"no gguf at all" * 100, "empty": b""}[damage]
-    gguf_file.write_bytes(broken)
-    with pytest.raises(UserError, match=r"tiny\.gguf"):
-        load_language_model(str(gguf_file), [HookPoint(0)])
+def test_a_damaged_folder_is_made_again(gguf_file: Path, own_cache: Path):
+    first = model_identity(str(gguf_file), "float32")
+    (folder,) = (own_cache / "models").iterdir()
+    whole = (folder / "model.safetensors").read_bytes()
+    for damage in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:1000], None):
+        if damage is None:
+            (folder / "model.safetensors").unlink()
+        else:
+            (folder / "model.safetensors").write_bytes(damage)
+        model = load_language_model(str(gguf_file), [HookPoint(0)], dtype="float32")
+        assert model.n_layers == 3
+        assert (folder / "model.safetensors").read_bytes() == whole
+        assert [path.name for path in (own_cache / "models").iterdir()] == [folder.name]
+    assert model_identity(str(gguf_file), "float32") == first
+
+
+def test_a_folder_that_is_whole_is_read_once(gguf_file: Path, monkeypatch: pytest.MonkeyPatch):
+    from unifeat.store import pieces
+
+    model_identity(str(gguf_file), "float32")
+    monkeypatch.setattr(pieces, "read_sha256", lambda path: pytest.fail(f"{path} is read again"))
+    with pieces.recording() as used:
+        load_tokenizer(str(gguf_file), "float32")
+    assert [kind for kind, _ in used] == ["models"]  # a run notes it all the same
+
+
+def test_two_processes_at_once(gguf_file: Path, own_cache: Path):
+    code = (
+        "import sys; from unifeat.models.language import load_language_model; "
+        "from unifeat.vocabulary.hook_points import HookPoint; "
+        "print(load_language_model(sys.argv[1], [HookPoint(0)], dtype='float32').n_layers)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(gguf_file)], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=120)[0] for process in both] == ["3\n", "3\n"]
+    assert [path.name for path in (own_cache / "models").iterdir() if path.name.startswith(".")] == []
+    assert len(list((own_cache / "models").iterdir())) == 1
+
+
+def header(tensors: int, entries: int, rest: bytes = b"", version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, entries) + rest
+
+
+def entry(key: str, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+
+
+ARCHITECTURE = entry("general.architecture", 8, struct.pack("<Q", 5) + b"llama")
+TENSOR = struct.pack("<Q1sI2QIQ", 1, b"a", 2, 1 << 40, 1 << 22, 0, 0)
+BROKEN = {
+    "noise": (b"no gguf at all" * 100, "it does not begin like a GGUF file"),
+    "zeros": (bytes(5000), "it does not begin like a GGUF file"),
+    "empty": (b"", "it is empty"),
+    "only the magic": (b"GGUF", "it is cut short"),
+    "half a header": (header(1, 1)[:20], "it is cut short"),
+    "nothing behind the header": (header(1, 1), "it is cut short"),
+    "an old version": (header(0, 0, version=1), "of version 1"),
+    "a version to come": (header(0, 0, version=99), "of version 99"),
+    "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 1, 1), "it is big-endian"),
+    "very many tensors": (header(10**12, 1, ARCHITECTURE), "speaks of 1,000,000,000,000 tensors"),
+    "very many entries": (header(1, 2**63, ARCHITECTURE), "metadata entries, more than it has room for"),
+    "a long key": (header(0, 1, struct.pack("<Q", 2**62) + bytes(100)), "cut short, or damaged"),
+    "a long text": (header(0, 1, entry("a", 8, struct.pack("<Q", 2**62))), "cut short, or damaged"),
+    "a long list": (header(0, 1, entry("a", 9, struct.pack("<IQ", 4, 2**61))), "cut short, or damaged"),
+    "a long list of texts": (header(0, 1, entry("a", 9, struct.pack("<IQ", 8, 2**40))), "a list of 1,099,511,627,776"),
+    "lists in lists": (header(0, 1, entry("a", 9, struct.pack("<IQ", 9, 1) * 50)), "unknown type|room for"),
+    "an unknown type": (header(0, 1, entry("a", 77, bytes(100))), "the unknown type 77"),
+    "a tensor of four exabytes": (header(1, 1, ARCHITECTURE + TENSOR), "a tensor that it has no room for"),
+    "no architecture": (header(0, 0), "general.architecture"),
+    "an unknown architecture": (
+        header(0, 1, entry("general.architecture", 8, struct.pack("<Q", 3) + b"\xff\xfex")),
+        "cannot read this GGUF file",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_a_broken_header_is_a_users_error(damage: str, tmp_path: Path, own_cache: Path):
+    held, reason = BROKEN[damage]
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(held)
+    with pytest.raises(UserError, match=rf"tiny\.gguf: .*({reason})") as caught:
+        load_language_model(str(path), [HookPoint(0)])
+    assert "\n" not in str(caught.value)
     assert not list(own_cache.glob("models/*"))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.1, 0.3, 0.5, 0.9, 0.999])
+def test_a_file_that_is_cut_short(gguf_file: Path, own_cache: Path, share: float):
+    whole = gguf_file.read_bytes()
+    gguf_file.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UserError, match=r"tiny\.gguf") as caught:
+        load_language_model(str(gguf_file), [HookPoint(0)])
+    assert "\n" not in str(caught.value)
+    assert not list(own_cache.glob("models/*"))
+
+
+def said_by(call: Callable[[], object]) -> str:
+    """The one line that a call ends in, or nothing if it goes well."""
+    try:
+        call()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_noise_in_the_header(gguf_file: Path, seed: int):
+    """Whatever single bytes are changed to, it loads or it is one line."""
+    rng = np.random.default_rng(seed)
+    held = bytearray(gguf_file.read_bytes())
+    for at in rng.integers(0, 400 if seed % 2 else 20_000, size=1 + seed % 3):
+        held[at] = rng.integers(256)
+    gguf_file.write_bytes(held)
+    said = said_by(lambda: load_language_model(str(gguf_file), [HookPoint(0)], dtype="float32"))
+    assert "tiny.gguf" in said or not said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(("key", "value"), [("block_count", 10**9), ("embedding_length", 10**9)])
+def test_sizes_that_its_tensors_do_not_bear_out(gguf_file: Path, key: str, value: int):
+    held = bytearray(gguf_file.read_bytes())
+    at = held.index(f"llama.{key}".encode()) + len(f"llama.{key}")
+    assert struct.unpack_from("<I", held, at) == (4,)  # an unsigned number of 32 bits
+    held[at + 4 : at + 8] = struct.pack("<I", value)
+    gguf_file.write_bytes(held)
+    with pytest.raises(UserError, match=rf"it says llama\.{key} = 1,000,000,000, which its tensors do not bear out"):
+        load_language_model(str(gguf_file), [HookPoint(0)])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from tiny import sentences, tiny_tokenizer
 from unifeat.errors import UserError
@@ -21,6 +22,7 @@ from unifeat.text.windows import tokenize_part
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Masked
 from unifeat.vocabulary.openings import CHATS, opening_tokens
+from unifeat.vocabulary.windowing import Windowing
 
 # The ways published templates are written: ChatML (Qwen, SmolLM), with a BOS (Gemma, Llama 3), strict and trimming
 # (Gemma), a space before the message (Mistral), the day of the year (Llama 3.2).
@@ -98,6 +100,59 @@ def test_the_day_does_not_change_the_opening():
     assert "Today: 26 Jul 2024, 26 Jul 2024" in describe_opening(tokenizer, opening, "user")["opening"]
 
 
+def with_post_processor(single: str, *tokens: str, kind: Any = "bpe") -> Any:
+    """A tokenizer that writes special tokens around each text, as its template says."""
+    from tokenizers import processors
+
+    tokenizer = tiny_tokenizer(kind)
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in tokens])
+    named = [(token, tokenizer.convert_tokens_to_ids(token)) for token in tokens]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=named)
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordish"])
+@pytest.mark.parametrize(
+    ("single", "expected"),
+    [
+        ("[gMASK] <sop> $A", ["[gMASK]", "<sop>"]),  # GLM
+        ("[gMASK] <sop> $A <eop>", ["[gMASK]", "<sop>"]),
+        ("<sop> $A <eop>", ["<sop>"]),
+        ("$A <eop>", []),  # T5
+        ("$A", []),
+        ("<sop> <sop> <sop> $A", ["<sop>"] * 3),
+    ],
+)
+def test_all_that_the_tokenizer_puts_before_a_text(kind: str, single: str, expected: list[str]):
+    tokenizer = with_post_processor(single, "[gMASK]", "<sop>", "<eop>", kind=kind)
+    ids = tokenizer.convert_tokens_to_ids(expected)
+    opening = opening_of(tokenizer, "auto")
+    assert opening == (None if not ids else ids[0] if len(ids) == 1 else tuple(ids))
+    assert opening_tokens(opening) == ids
+    # The tokenizer's own answer: the opening, then what the text alone gives.
+    text = sentences(1)[0]
+    body = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer(text)["input_ids"][: len(ids) + len(body)] == ids + body
+    assert describe_opening(tokenizer, opening) == {
+        "bos": bool(ids),
+        "chat": "none",
+        "opening": tokenizer.decode(ids) if ids else "",
+    }
+
+
+def test_an_opening_of_several_tokens_begins_every_window(model_folder: Callable[..., Path]):
+    model = load_language_model(str(model_folder("llama")), [POINT], dtype="float32")
+    opening = (5, 6)
+    found = run_group(model, PARTS[:1], [POINT], Windowing(12, opening))
+    body = tokenize_part(model.tokenizer, PARTS[0]).token.tolist()
+    windows = -(-len(body) // 10)
+    assert found.masked == Masked(read=len(body) + 2 * windows, special=windows, first=windows)
+    ids = torch.tensor([[5, 6, *body[:10]]])
+    torch.testing.assert_close(
+        found.values[POINT][:10], model.activations(ids, [POINT])[POINT][0, 2:], rtol=1e-5, atol=1e-5
+    )
+
+
 def test_without_a_template_nothing_is_new():
     assert opening_of(tiny_tokenizer("bpe"), "auto") is None
     assert opening_of(tiny_tokenizer("wordish"), "auto") == 2
@@ -147,7 +202,7 @@ class TestWindows:
         prefix = opening_tokens(opening)
         assert len(prefix) > 5
         context = len(prefix) + 9
-        found = run_group(model, PARTS, [POINT], context=context, bos=opening)
+        found = run_group(model, PARTS, [POINT], Windowing(context, opening))
         expected, tokens, windows = [], [], 0
         for part in PARTS:
             body = tokenize_part(model.tokenizer, part).token.tolist()
@@ -163,9 +218,9 @@ class TestWindows:
         )
 
     def test_places_are_those_without_a_template(self, model: LanguageModel):
-        plain = run_group(model, PARTS, [POINT], context=60, bos=model.tokenizer.bos_token_id)
+        plain = run_group(model, PARTS, [POINT], Windowing(60, model.tokenizer.bos_token_id))
         opening = opening_of(model.tokenizer, "auto", "assistant")
-        chat = run_group(model, PARTS, [POINT], context=90, bos=opening)
+        chat = run_group(model, PARTS, [POINT], Windowing(90, opening))
         for name in ("document", "char_end", "order", "token"):
             np.testing.assert_array_equal(getattr(plain.places, name), getattr(chat.places, name))
         for part in PARTS:
@@ -175,7 +230,7 @@ class TestWindows:
 
     def test_the_role_matters(self, model: LanguageModel):
         values = [
-            run_group(model, PARTS, [POINT], context=90, bos=opening_of(model.tokenizer, "auto", role)).values[POINT]
+            run_group(model, PARTS, [POINT], Windowing(90, opening_of(model.tokenizer, "auto", role))).values[POINT]
             for role in ("user", "assistant", "system")
         ]
         assert not torch.allclose(values[0], values[1], atol=0.1)
@@ -185,5 +240,5 @@ class TestWindows:
         opening = opening_of(model.tokenizer, "auto", "user")
         n = len(opening_tokens(opening))
         with pytest.raises(UserError, match=rf"begins a window takes {n} tokens of its {n}; raise text\.context"):
-            run_group(replace(model), PARTS, [POINT], context=n, bos=opening)
-        run_group(model, PARTS, [POINT], context=n + 1, bos=opening)
+            run_group(replace(model), PARTS, [POINT], Windowing(n, opening))
+        run_group(model, PARTS, [POINT], Windowing(n + 1, opening))

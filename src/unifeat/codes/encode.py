@@ -156,6 +156,7 @@ def store_settings(
     windowing: Windowing,
     *,
     codes: Codes = "output",
+    specials: str | None = None,
 ) -> dict[str, Any]:
     """Everything that determines a space's codes: the store's key is made from it.
 
@@ -163,6 +164,7 @@ def store_settings(
         model: `model_identity` of the language model.
         tokenizer: `tokenizer_digest` of its tokenizer.
         sae: a SAELens SAE.
+        specials: `extra_specials` of the tokenizer, whose digest does not say which tokens are masked as special.
     """
     bos = windowing.opening
     return {
@@ -182,4 +184,5 @@ def store_settings(
         **({"mask": windowing.mask.model_dump()} if windowing.mask != DEFAULT_MASK else {}),
         **({"windows": windowing.limit} if windowing.limit is not None else {}),
         **({"codes": codes} if codes != "output" else {}),
+        **({"specials": specials} if specials is not None and windowing.mask.special else {}),
     }

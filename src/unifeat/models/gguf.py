@@ -2,48 +2,86 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
+from unifeat.models.gguf_header import BrokenHeaderError, check_header
+from unifeat.models.pretrained import causal_lm
 from unifeat.progress import say
-from unifeat.store import cache_root, sha256_of, written_aside
+from unifeat.store import Form, Piece, sha256_of
+from unifeat.store.digests import file_stamp
+from unifeat.store.machine import machine_error
+from unifeat.store.pieces import note_use
+
+VERSION = 1  # raised whenever the same file gives another folder than before
+# Folders that this process has found to be whole, with the stamps of their files then: a model is looked up several
+# times on its way, and reading all of it each time takes longer than loading it.
+_whole: dict[Path, list[list[Any]]] = {}
 
 
 def converted_folder(gguf: Path, dtype: Any) -> Path:
     """The transformers folder made from a GGUF file, its weights unpacked to `dtype` (a torch dtype).
 
-    Converting takes up to a minute; loading the folder afterwards takes seconds.
+    Converting takes up to a minute; loading the folder afterwards takes seconds. A folder that was damaged since is
+    made again.
 
     Raises:
-        UserError: when transformers cannot read the file.
+        UserError: when transformers cannot read the file, or the machine not write the folder.
     """
-    dtype_name = str(dtype).removeprefix("torch.")
-    folder = cache_root() / "models" / f"gguf-{sha256_of(gguf)[:16]}-{dtype_name}"
-    if folder.exists():
-        return folder
-    say(f"converting {gguf.name} to a transformers folder (once; kept in the cache)")
-    from transformers import AutoTokenizer, GgufConfig
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        made_from = {"version": VERSION, "gguf": sha256_of(gguf), "dtype": str(dtype).removeprefix("torch.")}
+    except OSError as error:
+        raise machine_error(error, gguf) or UserError(f"model {gguf} cannot be read: {error}") from error
+    piece: Piece[Path] = Piece("models", made_from, Form(_fill, lambda _, folder: folder), "the model in")
+    if _whole.get(piece.path) == _stamps(piece.path) != []:
+        note_use(piece.kind, piece.path.name)
+        return piece.path
+    folder = Unit(piece, partial(_convert, gguf, dtype)).result()
+    _whole[folder] = _stamps(folder)
+    return folder
+
+
+def _stamps(folder: Path) -> list[list[Any]]:
+    try:
+        return [file_stamp(path) for path in sorted(folder.iterdir())]
+    except OSError:
+        return []
+
+
+def _fill(model_and_tokenizer: Any, folder: Path) -> None:
+    for one in model_and_tokenizer:
+        one.save_pretrained(folder)
+
+
+def _convert(gguf: Path, dtype: Any) -> Any:
+    say(f"converting {gguf.name} to a transformers folder (once; kept in the cache)")
+    try:
+        check_header(gguf)
+        from transformers import AutoTokenizer, GgufConfig
+
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         model = causal_lm(
             gguf.parent,
             gguf_file=gguf.name,
             dtype=dtype,
             quantization_config=GgufConfig(dequantize=True),
         )
-    except LOADING_ERRORS as error:
-        raise UserError(f"model {gguf}: transformers cannot read this GGUF file: {_first_line(error)}") from error
+    except UserError:
+        raise
+    except BrokenHeaderError as error:
+        raise UserError(f"model {gguf}: this GGUF file cannot be read: {error}; fetch it again") from error
+    except Exception as error:  # whatever a damaged file leads transformers to
+        raise machine_error(error, gguf) or UserError(
+            f"model {gguf}: transformers cannot read this GGUF file: {_first_line(error)}"
+        ) from error
     # transformers 5.23 refuses to save a model that came from a GGUF file while these are set.
     for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
         if hasattr(holder, name):
             delattr(holder, name)
-    with written_aside(folder) as aside:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-    return folder
+    return model, tokenizer
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,15 @@ from torch import Tensor, nn
 from unifeat.errors import UserError, did_you_mean
 from unifeat.models.allocator import keep_freed_memory
 from unifeat.models.blocks import cut_after, find_blocks
-from unifeat.models.gguf import converted_folder
+from unifeat.models.folder import model_folder
 from unifeat.models.hooks import capturing
+from unifeat.models.own_code import code_elsewhere, code_in_folder
 from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with, resolve_device
-from unifeat.models.pretrained import LOADING_ERRORS, causal_lm
-from unifeat.models.refusals import cannot_load, check_kind
+from unifeat.models.pretrained import causal_lm
+from unifeat.models.redrawing import redraw_weights
+from unifeat.models.refusals import check_kind, check_room, check_sizes, told
 from unifeat.models.selftest import self_test
+from unifeat.models.tokens import special_ids
 from unifeat.store import key_of, sha256_of
 from unifeat.vocabulary.hook_points import HookPoint, width_at
 
@@ -79,7 +81,7 @@ class LanguageModel:
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of the tokenizer's special tokens, which are masked."""
-        return frozenset(int(i) for i in self.tokenizer.all_special_ids)
+        return special_ids(self.tokenizer)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -98,26 +100,13 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def model_folder(name: str, dtype: torch.dtype, revision: str | None = None) -> str:
-    """Where transformers shall load a model from: a local folder, a converted GGUF file, or the hub name itself."""
-    path = Path(name).expanduser()
-    if revision and path.exists():
-        raise UserError(f"model {name}: only hub models have revisions, and this is on the disk; leave revision out")
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise UserError(f"model {name}: a file must be GGUF; give the folder or the hub name otherwise")
-        return str(converted_folder(path, dtype))
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise UserError(f"model {name}: the folder has no config.json")
-        return str(path)
-    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"model {name}: no such file or folder")
-    return name
-
-
-def load_tokenizer(name: str, dtype: str = "auto", revision: str | None = None) -> Any:
+def load_tokenizer(
+    name: str, dtype: str = "auto", revision: str | None = None, *, trust_remote_code: bool = False
+) -> Any:
     """The fast tokenizer of a model.
+
+    Args:
+        trust_remote_code: run code that the model brings.
 
     Raises:
         UserError: unknown model, or one that has only a slow tokenizer (no character offsets).
@@ -125,13 +114,13 @@ def load_tokenizer(name: str, dtype: str = "auto", revision: str | None = None) 
     from transformers import AutoTokenizer
 
     folder = model_folder(name, resolve_dtype(dtype), revision)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision or "main")
-    except LOADING_ERRORS as error:
-        raise cannot_load(name, error, revision) from error
+    with told(name, revision):
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, revision=revision or "main", trust_remote_code=trust_remote_code
+        )
     if not tokenizer.is_fast:
         raise UserError(f"model {name} has no fast tokenizer: unifeat needs the character offsets only these report")
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where no files are
+    if len(tokenizer) <= len(special_ids(tokenizer)):  # what transformers makes up where no files are
         raise UserError(f"model {name} cannot be loaded: it has no tokenizer files, such as tokenizer.json")
     return tokenizer
 
@@ -146,6 +135,7 @@ def load_language_model(
     whole: bool = False,
     revision: str | None = None,
     max_memory: MaxMemory | None = None,
+    trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a model and cut it after the deepest block that `points` name.
 
@@ -159,23 +149,31 @@ def load_language_model(
         whole: keep all blocks and the head, for `causal`.
         revision: branch, tag or commit of a hub model.
         max_memory: for `map`, see `placement.map_settings`.
+        trust_remote_code: run code that the model brings, from its folder or repository.
 
     Raises:
         UserError: unknown model, a layer it does not have, or an architecture whose hook points cannot be read.
     """
     torch_dtype, torch_device = resolve_dtype(dtype), resolve_device(device)
     folder = model_folder(name, torch_dtype, revision)
-    n_layers = read_config(name, dtype, revision).num_hidden_layers
+    said = read_config(name, dtype, revision, trust_remote_code=trust_remote_code)
+    n_layers = said.num_hidden_layers
     check_layers(name, points, n_layers)
     deepest = max(point.layer for point in points)
-    tokenizer = load_tokenizer(name, dtype, revision)
+    tokenizer = load_tokenizer(name, dtype, revision, trust_remote_code=trust_remote_code)
     if randomise is not None and device == MAP:
         raise UserError(f"model {name}: randomise needs the weights on one device; set device to auto, cpu or cuda")
+    check_room(name, said, folder)
     spread = map_settings(max_memory) if device == MAP else {}
-    try:
-        model = causal_lm(folder, whole=whole, dtype=torch_dtype, revision=revision or "main", **spread)
-    except LOADING_ERRORS as error:
-        raise cannot_load(name, error, revision) from error
+    with told(name, revision):
+        model = causal_lm(
+            folder,
+            whole=whole,
+            trust_remote_code=trust_remote_code,
+            dtype=torch_dtype,
+            revision=revision or "main",
+            **spread,
+        )
     if spread:
         removed_with(model.get_decoder(), spread)
     if randomise is not None:
@@ -188,7 +186,8 @@ def load_language_model(
     if spread:
         torch_device = first_device(decoder.get_input_embeddings(), torch_device)
     else:
-        kept.to(torch_device)
+        with told(name, revision):
+            kept.to(torch_device)
     if torch_device.type == "cpu":
         keep_freed_memory()
     loaded = LanguageModel(
@@ -207,40 +206,24 @@ def load_language_model(
     return loaded
 
 
-@torch.no_grad()
-def redraw_weights(model: nn.Module, seed: int) -> None:
-    """Replace every parameter by normal noise of the same mean and standard deviation, tensor by tensor.
-
-    What is left of the model is its architecture, its tokenizer and the sizes of its weights: a control for what
-    these alone make alike (Heap et al. 2025, "Sparse autoencoders can interpret randomly initialized transformers").
-    A tensor whose entries are all equal, as norm weights of ones, stays as it is. The noise of a tensor depends on the
-    seed and on the tensor's name alone.
-    """
-    for name, parameter in model.named_parameters():  # tied weights come once
-        wide = parameter.detach().to("cpu", torch.float32)
-        if bool((wide == wide.flatten()[0]).all()):
-            continue
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        noise = torch.randn(wide.shape, generator=generator)
-        parameter.copy_((noise * wide.std(correction=0) + wide.mean()).to(parameter.dtype))
-
-
-def read_config(name: str, dtype: str = "auto", revision: str | None = None) -> Any:
+def read_config(name: str, dtype: str = "auto", revision: str | None = None, *, trust_remote_code: bool = False) -> Any:
     """A model's text configuration, without its weights.
 
+    Args:
+        trust_remote_code: run code that the model brings.
+
     Raises:
-        UserError: unknown model, or one that is no decoder.
+        UserError: unknown model, one that is no decoder, or sizes that cannot be.
     """
     from transformers import AutoConfig
 
     folder = model_folder(name, resolve_dtype(dtype), revision)
-    try:
-        config = AutoConfig.from_pretrained(folder, revision=revision or "main")
-    except LOADING_ERRORS as error:
-        raise cannot_load(name, error, revision) from error
-    check_kind(name, config)
-    return config.get_text_config()
+    with told(name, revision):
+        config = AutoConfig.from_pretrained(folder, revision=revision or "main", trust_remote_code=trust_remote_code)
+        check_kind(name, config, trust_remote_code=trust_remote_code)
+        text = config.get_text_config()
+    check_sizes(name, text)
+    return text
 
 
 def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
@@ -252,8 +235,19 @@ def check_layers(name: str, points: list[HookPoint], n_layers: int) -> None:
             )
 
 
-def model_identity(name: str, dtype: str, randomise: int | None = None, revision: str | None = None) -> dict[str, Any]:
-    """What determines a model's activations, found without loading it: its files' hashes, or its commit on the hub."""
+def model_identity(
+    name: str,
+    dtype: str,
+    randomise: int | None = None,
+    revision: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> dict[str, Any]:
+    """What determines a model's activations, found without loading it: its files' hashes, or its commit on the hub.
+
+    Args:
+        trust_remote_code: code that the model brings is run, and is part of what it is.
+    """
     torch_dtype = resolve_dtype(dtype)
     folder = model_folder(name, torch_dtype, revision)
     identity: dict[str, Any] = {"dtype": str(torch_dtype).removeprefix("torch.")}
@@ -262,16 +256,28 @@ def model_identity(name: str, dtype: str, randomise: int | None = None, revision
     path = Path(folder)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json")
-        return identity | {"files": {p.name: sha256_of(p) for p in files}}
-    return identity | {"hub": folder, "commit": _commit(name, dtype, revision)}
+        identity["files"] = {p.name: sha256_of(p) for p in files}
+        if trust_remote_code:
+            identity["files"] |= code_in_folder(path)
+    else:
+        path = _snapshot(name, dtype, revision, trust_remote_code)
+        identity |= {"hub": folder, "commit": path.name}
+        if trust_remote_code and code_in_folder(path):
+            identity["own_code"] = True  # and not transformers' for models of its kind
+    if trust_remote_code:
+        with told(name, revision):
+            elsewhere = code_elsewhere(path)
+        identity |= {"code": elsewhere} if elsewhere else {}
+    return identity
 
 
-def _commit(name: str, dtype: str, revision: str | None) -> str:
-    """The commit of a hub model, read off the place where the hub's client keeps its files."""
+def _snapshot(name: str, dtype: str, revision: str | None, trust_remote_code: bool) -> Path:
+    """Where the hub's client keeps the files of a hub model; its name is the commit."""
     from huggingface_hub import try_to_load_from_cache
 
-    read_config(name, dtype, revision)  # fetches what is not there yet
+    # Fetches what is not there yet.
+    read_config(name, dtype, revision, trust_remote_code=trust_remote_code)
     path = try_to_load_from_cache(name, "config.json", revision=revision or "main")
     if not isinstance(path, str):
         raise UserError(f"model {name}: the hub's cache does not say which commit it holds; fetch the model again")
-    return Path(path).parent.name
+    return Path(path).parent

@@ -7,9 +7,12 @@ after the message is left out: attention is causal, so it changes nothing before
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from unifeat.errors import UserError
+from unifeat.models.rendering import RenderingError, render
+from unifeat.models.tokens import special_ids
 from unifeat.vocabulary.openings import Chat, Opening, opening_tokens
 
 # Letters only, so that no template trims, splits or escapes them; every BPE joins a space to a "t" that follows.
@@ -24,23 +27,44 @@ _FIXED_DAY = (
 )
 
 
-def bos_of(tokenizer: Any, bos: str | bool) -> int | None:
-    """The token to begin every window with, or None.
+# Texts of one ordinary token each in most vocabularies, to see what a tokenizer puts before any text.
+_PROBES = ("a", "the", "1", "é", "\u4e00")
+
+
+def bos_of(tokenizer: Any, bos: str | bool) -> Opening:
+    """What to begin every window with, as the tokenizer has it: a token, several, or None.
 
     Args:
-        bos: True or False, or "auto" for what the tokenizer itself does.
+        bos: True for the BOS token or False for none, or "auto" for all that the tokenizer itself puts before a text:
+            mostly its BOS or nothing; GLM's `[gMASK] <sop>` are two.
 
     Raises:
         UserError: when it is asked for and the tokenizer has none.
     """
     if bos == "auto":
-        ids = tokenizer("a", verbose=False)["input_ids"]
-        return int(ids[0]) if ids and ids[0] in tokenizer.all_special_ids else None
+        tokens = _put_before_a_text(tokenizer)
+        return tokens[0] if len(tokens) == 1 else tokens or None
     if not bos:
         return None
     if tokenizer.bos_token_id is None:
         raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no BOS token: set bos to false or auto")
     return int(tokenizer.bos_token_id)
+
+
+def _put_before_a_text(tokenizer: Any) -> tuple[int, ...]:
+    special = special_ids(tokenizer)
+    whole: list[int] = []
+    for text in _PROBES:
+        bare = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        whole = tokenizer(text, verbose=False)["input_ids"]
+        if not bare or special & set(bare):  # what the vocabulary lacks may look like what is put before it
+            continue
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare:
+                return tuple(int(token) for token in whole[:start])
+    # The text itself comes out otherwise behind special tokens: these are then told by being special.
+    leading = takewhile(lambda token: token in special, whole)
+    return tuple(int(token) for token in leading)
 
 
 def opening_of(tokenizer: Any, bos: str | bool, chat: Chat = "none") -> Opening:
@@ -85,14 +109,13 @@ def _template_tokens(tokenizer: Any, chat: Chat) -> tuple[int, ...]:
         messages.insert(0, {"role": "user", "content": ""})
     # A template is a program of the model's author: whatever it raises, it does not take this message.
     try:
-        text = tokenizer.apply_chat_template(
+        text = render(
+            _FIXED_DAY + tokenizer.get_chat_template(),
             messages,
-            chat_template=_FIXED_DAY + tokenizer.get_chat_template(),
-            tokenize=False,
-            date_string="26 Jul 2024",
+            {**tokenizer.special_tokens_map, "date_string": "26 Jul 2024"},
         )
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (RenderingError, ValueError, TypeError) as error:  # (several templates, none the default; or no text)
+        reason = str(error).splitlines()[0]
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} takes no message of role {chat}: {reason}"
         ) from error

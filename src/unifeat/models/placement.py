@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -19,15 +20,33 @@ MaxMemory = Mapping[int | str, int | str]
 
 
 def resolve_device(device: str) -> torch.device:
-    """A torch device from its name; "auto" is CUDA when there is one, and so is the first device of a "map"."""
+    """A torch device from its name; "auto" is CUDA when there is one, and so is the first device of a "map".
+
+    Raises:
+        UserError: a name that torch does not know, or a device that this machine does not have or cannot compute on.
+    """
     if device in ("auto", MAP):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
     try:
-        return torch.device(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of names that it once had
+            found = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"unknown device {device!r}: use auto, map, cpu, cuda or cuda:1 …") from error
+    if found.type == "cuda":
+        count = torch.cuda.device_count()
+        if (found.index or 0) >= count:
+            raise UserError(
+                f"device {device!r}: this machine has {count} CUDA devices, counted from 0; use auto or cpu"
+            )
+    elif found.type != "cpu":
+        try:
+            float(torch.zeros(1, device=found) + 1)
+        except Exception as error:  # another type for each device that is not there
+            raise UserError(f"device {device!r}: nothing can be computed on it here; use auto or cpu") from error
+    return found
 
 
 def map_settings(max_memory: MaxMemory | None) -> dict[str, Any]:

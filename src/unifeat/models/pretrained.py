@@ -6,26 +6,26 @@ import warnings
 from logging import ERROR, getLogger
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-
 from unifeat.errors import UserError
-
-# What transformers raises for names that do not exist and for damaged files: another type for each way to go wrong.
-LOADING_ERRORS = (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError, StrictDataclassError)
+from unifeat.models.own_code import is_own
 
 
-def causal_lm(folder: Any, *, whole: bool = False, **settings: Any) -> Any:
+def causal_lm(folder: Any, *, whole: bool = False, trust_remote_code: bool = False, **settings: Any) -> Any:
     """A model from a folder or hub name; `settings` go to `from_pretrained`.
 
     Of a model that also sees images the whole is loaded; `get_decoder()` is its text part.
 
+    Args:
+        trust_remote_code: run code that the model brings.
+
     Raises:
+        Exception: of any type, whatever transformers raises for names that do not exist and for damaged files.
         UserError: weights of the decoder (or, of a `whole` model, of its head) are missing or misshapen, which
             transformers would replace by random numbers.
     """
     from transformers.utils import logging
 
+    settings["trust_remote_code"] = trust_remote_code  # always said: told nothing, transformers asks on the terminal
     verbosity = logging.get_verbosity()
     spreading = getLogger("accelerate.big_modeling")  # warns that weights wait on the disk, which was asked for
     spreading_level = spreading.level
@@ -66,6 +66,11 @@ def _auto_class(folder: Any, settings: dict[str, Any]) -> Any:
 
     if "gguf_file" in settings:  # reading its configuration is slow, and it holds text models only
         return AutoModelForCausalLM
-    kind = type(AutoConfig.from_pretrained(folder, revision=settings.get("revision", "main")))
+    config = AutoConfig.from_pretrained(
+        folder, revision=settings.get("revision", "main"), trust_remote_code=settings["trust_remote_code"]
+    )
+    if settings["trust_remote_code"] and is_own(config):
+        return AutoModelForCausalLM
+    kind = type(config)
     sees = kind not in MODEL_FOR_CAUSAL_LM_MAPPING and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from unifeat.errors import UserError, did_you_mean
+from unifeat.models.own_code import is_own, refused
+from unifeat.store.machine import machine_error
+from unifeat.store.paths import exists, user_path
+
+# Beyond these a configuration is no model's: the largest in use have a few hundred blocks.
+_MOST = {"num_hidden_layers": 10_000, "hidden_size": 1 << 22, "vocab_size": 1 << 28}
+
+
+@contextmanager
+def told(name: str, revision: str | None = None) -> Iterator[None]:
+    """Whatever transformers, the hub or a model's own code raise inside becomes one clear line.
+
+    Raises:
+        UserError: in the place of any other exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # another type for each way to go wrong
+        raise refused(name, error) or machine_error(error) or cannot_load(name, error, revision) from error
 
 
 def cannot_load(name: str, error: Exception, revision: str | None = None) -> UserError:
@@ -16,7 +39,11 @@ def cannot_load(name: str, error: Exception, revision: str | None = None) -> Use
     reason = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, SafetensorError):
         reason = f"a weights file is damaged or cut short ({reason}); fetch it again"
-    if Path(name).expanduser().exists():
+    elif isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        reason = f"it takes more memory than there is ({reason})" if text else "it takes more memory than there is"
+    elif isinstance(error, RecursionError):
+        reason = "a file of it is nested too deeply"
+    if exists(user_path(name, "model")):
         return UserError(f"model {name} cannot be loaded: {reason}")
     if "gated repo" in reason:
         reason = "its access is restricted: ask for it on the model's page, then log in with `hf auth login`"
@@ -45,8 +72,43 @@ def _offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def check_kind(name: str, config: Any) -> None:
-    """Raise a UserError for a configuration that is no decoder's, before its weights are fetched."""
+def check_sizes(name: str, config: Any) -> None:
+    """Raise a UserError for a text configuration with sizes that no model has."""
+    for key, most in _MOST.items():
+        value = getattr(config, key, None)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise UserError(f"model {name} cannot be loaded: its config.json says {key} = {str(value)[:40]}")
+
+
+def check_room(name: str, config: Any, folder: str) -> None:
+    """Raise a UserError for a text configuration with sizes that the weights files of a local model cannot hold.
+
+    transformers would make room for whole matrices, of whatever size, before it finds that the files hold others.
+    """
+    weights = [path for path in Path(folder).glob("*") if path.suffix in (".safetensors", ".bin") and exists(path)]
+    try:
+        for path in weights:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "numpy"):
+                    pass
+        bits = 8 * sum(path.stat().st_size for path in weights)
+    except (OSError, SafetensorError):
+        return  # damaged: what loads them says so
+    for key in ("vocab_size", "intermediate_size"):
+        value = getattr(config, key, None)
+        if weights and isinstance(value, int) and value * config.hidden_size > bits:
+            raise UserError(
+                f"model {name} cannot be loaded: its config.json says hidden_size = {config.hidden_size:,} and {key} = "
+                f"{value:,}, more than its weights files have room for"
+            )
+
+
+def check_kind(name: str, config: Any, *, trust_remote_code: bool = False) -> None:
+    """Raise a UserError for a configuration that is no decoder's, before its weights are fetched.
+
+    Args:
+        trust_remote_code: a model's own code is taken at its word.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     kind = config.model_type
@@ -54,6 +116,8 @@ def check_kind(name: str, config: Any) -> None:
         raise UserError(
             f"model {name} cannot be loaded: it is an encoder–decoder model ({kind}), and unifeat reads decoders only"
         )
+    if trust_remote_code and is_own(config):
+        return
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
             f"model {name} cannot be loaded: transformers knows no language model of its kind ({kind}); "

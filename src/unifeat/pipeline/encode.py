@@ -22,6 +22,7 @@ from unifeat.models.language import (
 )
 from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.placement import resolve_device
+from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import Checkable, check_spaces, checked_before, warnings_of
 from unifeat.pipeline.spaces import Space, study_corpus
 from unifeat.progress import say
@@ -66,7 +67,10 @@ def prepare_spaces(study: Study, *, force: bool = False) -> Prepared:
     """
     _check_names(study)
     used = [name for name in study.models if any(group.model == name for group in study.spaces)]
-    tokenizers = {name: load_tokenizer(spec.name, spec.dtype, spec.revision) for name, spec in study.models.items()}
+    tokenizers = {
+        name: load_tokenizer(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
+        for name, spec in study.models.items()
+    }
     # Known before the first model's work begins: a template that the last model lacks ends the study now.
     windowings = {
         name: Windowing(
@@ -127,7 +131,8 @@ class _Plan:
         spec = self.spec
         points = [point for e in self.encoders for point in dict.fromkeys([e.point, writes_at(e.sae, e.point)])]
         if deeper:
-            last = read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers - 1
+            config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
+            last = config.num_hidden_layers - 1
             points.append(HookPoint(min(last, max(p.layer for p in points) + deeper)))
         model = load_language_model(
             spec.name,
@@ -137,6 +142,7 @@ class _Plan:
             randomise=spec.randomise,
             revision=spec.revision,
             max_memory=spec.max_memory,
+            trust_remote_code=spec.trust_remote_code,
         )
         for encoder, (group, layer) in zip(self.encoders, self.groups, strict=True):
             fit_to_model(encoder.sae, _sae_name(group, layer), model.blocks, encoder.point)
@@ -167,8 +173,9 @@ class _Plan:
 def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Windowing) -> _Plan:
     """Load a model's SAEs and open their stores; what is damaged in these is put out of the way."""
     spec = study.models[name]
-    config = read_config(spec.name, spec.dtype, spec.revision)
-    identity = model_identity(spec.name, spec.dtype, spec.randomise, spec.revision)
+    trust = spec.trust_remote_code
+    config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=trust)
+    identity = model_identity(spec.name, spec.dtype, spec.randomise, spec.revision, trust_remote_code=trust)
     facts = {
         "name": spec.name,
         "revision": spec.revision,
@@ -190,7 +197,9 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
             check_pre_activation(sae, sae_name)
         if group.random_directions is not None:
             random_directions(sae, group.random_directions)
-        settings = store_settings(corpus, identity, digest, point, sae, windowing, codes=codes)
+        settings = store_settings(
+            corpus, identity, digest, point, sae, windowing, codes=codes, specials=extra_specials(tokenizer)
+        )
         store = CodeStore.create(cache_root() / "codes", settings)
         store.verify(corpus.groups)
         encoders.append(Encoder(f"{group.name or name}@{layer}", point, sae, store, codes))
@@ -227,7 +236,8 @@ def _check_names(study: Study) -> None:
         spec = study.models[group.model]
         resolve_device(spec.device)
         points = [HookPoint(layer, group.hook) for layer in group.layers]
-        check_layers(spec.name, points, read_config(spec.name, spec.dtype, spec.revision).num_hidden_layers)
+        config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
+        check_layers(spec.name, points, config.num_hidden_layers)
         for layer in group.layers:
             name = _sae_name(group, layer)
             path = user_path(name, "SAE")

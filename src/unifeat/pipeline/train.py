@@ -18,6 +18,7 @@ from unifeat.models.language import (
 )
 from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.placement import resolve_device
+from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.spaces import study_corpus
 from unifeat.progress import say
 from unifeat.saes.load import is_local, on_hub
@@ -61,8 +62,9 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
 def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained]:
     spec, model = study.train, study.models[model_name]
     assert spec is not None
+    trust = model.trust_remote_code
     points = list(dict.fromkeys(job.point for job in jobs))
-    tokenizer = load_tokenizer(model.name, model.dtype, model.revision)
+    tokenizer = load_tokenizer(model.name, model.dtype, model.revision, trust_remote_code=trust)
     opening = opening_of(tokenizer, model.bos, model.chat)
 
     def load(**how: Any) -> LanguageModel:
@@ -74,14 +76,16 @@ def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained
             randomise=model.randomise,
             revision=model.revision,
             max_memory=model.max_memory,
+            trust_remote_code=trust,
             **how,
         )
 
     source = ActivationSource(
         corpus=training_corpus(study, model_name),
         identity={
-            "model": model_identity(model.name, model.dtype, model.randomise, model.revision),
+            "model": model_identity(model.name, model.dtype, model.randomise, model.revision, trust_remote_code=trust),
             "tokenizer": tokenizer_digest(tokenizer),
+            **({"specials": specials} if (specials := extra_specials(tokenizer)) is not None else {}),
         },
         points=points,
         windowing=Windowing(spec.text.context, opening, limit=spec.text.windows),
@@ -112,7 +116,8 @@ def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
     for spaces in study.spaces:
         model = study.models[spaces.model]
         points = [HookPoint(layer, spaces.hook) for layer in spaces.layers]
-        check_layers(model.name, points, read_config(model.name, model.dtype, model.revision).num_hidden_layers)
+        config = read_config(model.name, model.dtype, model.revision, trust_remote_code=model.trust_remote_code)
+        check_layers(model.name, points, config.num_hidden_layers)
         spec = study.train.overridden(spaces.train)
         seed = study.seed if spec.seed is None else spec.seed
         for point in points:
@@ -181,4 +186,5 @@ def training_corpus(study: Study, model_name: str) -> Corpus:
     """The training text; a token budget is counted by the tokenizer of the model that is trained on."""
     assert study.train is not None
     model = study.models[model_name]
-    return study_corpus(study.train.text, load_tokenizer(model.name, model.dtype, model.revision))
+    tokenizer = load_tokenizer(model.name, model.dtype, model.revision, trust_remote_code=model.trust_remote_code)
+    return study_corpus(study.train.text, tokenizer)

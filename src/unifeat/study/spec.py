@@ -69,6 +69,9 @@ class ModelSpec(Part):
     chat: Chat = Field(
         "none", description="user, assistant or system: each window is such a message in the tokenizer's chat template"
     )
+    trust_remote_code: bool = Field(
+        False, description="run the model's own code, from its folder or repository: only where you trust it"
+    )
     randomise: Seed | None = Field(
         None, description="a control: redraw all weights with this seed, each tensor's mean and spread kept"
     )

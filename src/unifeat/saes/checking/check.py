@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,24 +71,27 @@ class Checked:
         return not any(f.level == "fault" for f in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return {
-            "sae": self.sae,
-            "model": self.model,
-            "text": self.text,
-            "hook": self.point.saelens_name,
-            "bos": self.bos,
-            "chat": self.chat,
-            **self.quality.as_dict(),
-            "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
-            "masked": asdict(self.masked),
-            "loss": None if self.loss is None else self.loss.as_dict(),
-            "read_as": asdict(self.provenance),
-            "claims": asdict(self.claims),
-            "readings": [asdict(a) for a in (self.own, *self.others)],
-            "fits": self.fits,
-            "findings": [asdict(f) for f in self.findings],
-        }
+        """Everything, for JSON; None where a figure is not to be had."""
+        found: dict[str, Any] = _finite(
+            {
+                "sae": self.sae,
+                "model": self.model,
+                "text": self.text,
+                "hook": self.point.saelens_name,
+                "bos": self.bos,
+                "chat": self.chat,
+                **self.quality.as_dict(),
+                "decoder_norm": dict(zip(("least", "median", "largest"), self.decoder_norms, strict=True)),
+                "masked": asdict(self.masked),
+                "loss": None if self.loss is None else self.loss.as_dict(),
+                "read_as": asdict(self.provenance),
+                "claims": asdict(self.claims),
+                "readings": [asdict(a) for a in (self.own, *self.others)],
+                "fits": self.fits,
+                "findings": [asdict(f) for f in self.findings],
+            }
+        )
+        return found
 
 
 def check_sae(
@@ -107,6 +111,7 @@ def check_sae(
     revision: str | None = None,
     format: str = "auto",
     loss: bool = True,
+    trust_remote_code: bool = False,
 ) -> Checked:
     """Measure an SAE on a model's activations over some text, and judge whether it is read as it should be.
 
@@ -123,6 +128,7 @@ def check_sae(
         revision: branch, tag or commit of a hub model.
         format: of the SAE's files; auto looks at them.
         loss: also measure the loss recovered, which takes the whole model and three more forward passes.
+        trust_remote_code: run code that the model brings.
 
     Raises:
         UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known.
@@ -134,13 +140,19 @@ def check_sae(
     loaded = load_sae(sae, format=format)
     claims = claims_of(loaded, sae)
     point = _point(claims, sae, layer, hook)
-    config = read_config(model, dtype, revision)
+    config = read_config(model, dtype, revision, trust_remote_code=trust_remote_code)
     check_layers(model, [point], config.num_hidden_layers)
     check_fits(loaded, sae, model, config, point)
     stated = claims.point.layer if claims.point is not None else 0
     deeper = HookPoint(min(max(point.layer + 1, stated), config.num_hidden_layers - 1))
     language_model = load_language_model(
-        model, [*with_outputs(loaded, [point]), deeper], dtype=dtype, device=device, whole=loss, revision=revision
+        model,
+        [*with_outputs(loaded, [point]), deeper],
+        dtype=dtype,
+        device=device,
+        whole=loss,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
     )
     fit_to_model(loaded, sae, language_model.blocks, point)
     near = neighbours(point, language_model, claims.point)
@@ -180,6 +192,15 @@ def check_sae(
         loss=lost,
         findings=found.findings,
     )
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def decoder_norms(sae: SAE) -> tuple[float, float, float]:

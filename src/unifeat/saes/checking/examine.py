@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unifeat.errors import UserError
 from unifeat.models.activations import GroupActivations
 from unifeat.models.language import LanguageModel
 from unifeat.saes.checking.claims import Claims
@@ -16,7 +17,7 @@ from unifeat.saes.checking.misreadings import (
     with_other_layout,
 )
 from unifeat.saes.checking.sample import quality_on, sample_at
-from unifeat.saes.checking.verdict import Finding, judge
+from unifeat.saes.checking.verdict import Finding, judge, unvaried, varies
 from unifeat.saes.protocol import SAE
 from unifeat.saes.quality import Quality
 from unifeat.text.corpus import Part
@@ -61,12 +62,22 @@ def examine(
         point: where it reads.
         near: other hook points to try (`misreadings.neighbours`).
         everything: try other inputs, layouts and BOS too where nothing is wrong; else only where there is a fault.
+
+    Raises:
+        UserError: the text leaves no token to measure on.
     """
     sample = sample_at(sae, activations, point)
+    if not len(sample.x):
+        raise UserError(
+            f"the text leaves no token to check an SAE of {model.name} on: {activations.masked.read} read, all of them "
+            "special tokens, first positions or attention sinks; give more text"
+        )
     quality, some = quality_on(sae, sample), sample.spread()
     own, others = as_read(sae, some), at_points(sae, activations, near)
 
     def verdict() -> list[Finding]:
+        if not varies(quality):
+            return [unvaried(quality)]
         return judge(quality.fvu, quality.l0, claims, point=point, model=model.name, own=own, others=others)
 
     if everything or any(finding.level == "fault" for finding in verdict()):

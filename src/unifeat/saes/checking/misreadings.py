@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unifeat.models.activations import GroupActivations, run_group
 from unifeat.models.language import LanguageModel
+from unifeat.models.opening import bos_of
 from unifeat.models.selftest import can_read
 from unifeat.saes.checking.sample import Sample, quality_on, sample_at
 from unifeat.saes.decoding import writes_at
@@ -142,7 +143,8 @@ def with_other_bos(
         return []
     activations = run_group(model, parts, with_outputs(sae, [point]), replace(windowing, opening=other))
     sample = sample_at(sae, activations, point).spread()
-    without = "BOS" if isinstance(bos, int) else "the chat template"
+    own = isinstance(bos, int) or bos == bos_of(model.tokenizer, "auto")
+    without = "BOS" if own else "the chat template"
     what = f"windows without {without}" if other is None else "windows that begin with BOS"
     return [_measured("bos", what, quality_on(sae, sample))]
 

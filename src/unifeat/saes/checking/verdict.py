@@ -9,6 +9,7 @@ from typing import Literal
 
 from unifeat.saes.checking.claims import Claims
 from unifeat.saes.checking.misreadings import Tried
+from unifeat.saes.quality import Quality
 from unifeat.vocabulary.hook_points import HookPoint
 
 L0_FACTOR = 3.0  # an L0 off by more is not another text's: the codes are not the SAE's
@@ -19,6 +20,8 @@ _MUCH = 0.9
 _SEEN = 0.01
 _SHORT = 0.15  # variance explained may fall short of what is stated by so much on another text
 _MUCH_LEFT = 0.5  # an FVU that few SAEs in use are above
+# Below this share of Σ‖x‖², what is left about the mean is rounding: the text is one token, or one said over and over.
+_ROUNDING = 1e-10
 _NEAR_ONE = 1.3  # a best scale nearer to 1 than this is the SAE's shrinkage, not a missing factor
 
 _CAUSES = {
@@ -80,6 +83,20 @@ def judge(
             Finding("cause", text if faulty else f"another kind of text than it was trained on; if not that, {text}")
         )
     return found
+
+
+def varies(quality: Quality) -> bool:
+    """Whether what is to be reconstructed differs between tokens at all; where it does not, FVU says nothing."""
+    variance = quality.variance
+    return not variance.about_mean <= _ROUNDING * variance.squares  # (NaN is no matter of the text)
+
+
+def unvaried(quality: Quality) -> Finding:
+    """What there is to say of an SAE on activations that do not vary."""
+    tokens = "the one token" if quality.tokens == 1 else f"all {quality.tokens:,} tokens"
+    return Finding(
+        "fault", f"nothing can be told: the activations are the same on {tokens} of the text; give more text"
+    )
 
 
 def clearly_better(own: Tried, others: Sequence[Tried]) -> list[Tried]:
