@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
         _put(aside, path, replace=replace)
         flush(path.parent)
     except BaseException as error:
-        remove(aside)
+        with suppress(OSError):  # what hinders writing may hinder this too, and must not be told in its place
+            remove(aside)
         told = machine_error(error, f"writing {path}")
         if told is not None:
             raise told from error
