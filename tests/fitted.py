@@ -14,6 +14,7 @@ from unifeat.models.activations import run_group
 from unifeat.models.language import load_language_model
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 CONTEXT = 32
 
@@ -23,7 +24,7 @@ def activations(model: Path, point: HookPoint, bos: int | None = None, documents
     """(rows, d_model) float32 activations of a tiny model over sentences that the tests' own text has none of."""
     parts = [Part(n, 0, text) for n, text in enumerate(sentences(documents, seed=50))]
     loaded = load_language_model(str(model), [point], dtype="float32")
-    return run_group(loaded, parts, [point], context=CONTEXT, bos=bos).without_sinks(point)[0]
+    return run_group(loaded, parts, [point], Windowing(CONTEXT, bos)).without_sinks(point)[0]
 
 
 def fitted_sae(

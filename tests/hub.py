@@ -20,6 +20,7 @@ import pytest
 
 from checkpoints import WRITERS, tensors, write_saelens, write_sparsify
 from tiny import tiny_model
+from unifeat.saes.registry import known_releases
 
 
 class Hub:

@@ -22,6 +22,7 @@ from unifeat.text.windows import tokenize_part
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Mask, Masked
 from unifeat.vocabulary.places import Places
+from unifeat.vocabulary.windowing import Windowing
 
 POINTS = [HookPoint(0), HookPoint(2), HookPoint(1, "mlp_out")]
 PARTS = [Part(n + 3, 0, text) for n, text in enumerate([*sentences(6, seed=2), "😀 one", "x", " The sailor"])]
@@ -33,7 +34,7 @@ def model(request: pytest.FixtureRequest, model_folder: Callable[..., Path]) -> 
 
 
 def run(model: LanguageModel, parts: list[Part], context: int = 20, bos: object = "auto") -> GroupActivations:
-    return run_group(model, parts, POINTS, context=context, bos=bos_of(model.tokenizer, bos))
+    return run_group(model, parts, POINTS, Windowing(context, bos_of(model.tokenizer, bos)))
 
 
 def one_by_one(
@@ -163,7 +164,7 @@ def test_every_mask_by_its_definition(model: LanguageModel, mask: Mask, bos: boo
                     counts["first"] += 1
                 else:
                     rows.append((part.document, token, seen[position]))
-    found = run_group(model, parts, POINTS[:1], context=context, bos=first_token, mask=mask, limit=limit)
+    found = run_group(model, parts, POINTS[:1], Windowing(context, first_token, mask, limit))
     x, places, masked = found.without_sinks(POINTS[0])
     assert asdict(masked) == counts | {"sink": 0}
     assert masked.read == masked.special + masked.first + len(places)
@@ -230,8 +231,8 @@ class TestWrongInput:
         points = [HookPoint(0), HookPoint(1, "mlp_out")]
         model = load_language_model(str(folder), points)
         with pytest.raises(UserError, match=r"spoilt, layer 1 \(mlp_out\): activations hold NaN or Inf"):
-            run_group(model, PARTS, points, context=20, bos=None)
-        run_group(model, PARTS, [HookPoint(0)], context=20, bos=None)
+            run_group(model, PARTS, points, Windowing(20, None))
+        run_group(model, PARTS, [HookPoint(0)], Windowing(20, None))
 
     def test_windows_longer_than_the_model_takes(self, model: LanguageModel):
         with pytest.raises(UserError, match=r"at most 256 tokens: lower text\.context from 257"):

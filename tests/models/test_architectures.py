@@ -20,6 +20,7 @@ from unifeat.models.language import LanguageModel, load_language_model, read_con
 from unifeat.models.selftest import adds_up
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 LAYERS = 3
 PARALLEL = ("gpt_neox", "phi")  # attention and MLP read the same input
@@ -118,7 +119,7 @@ class TestMamba:
 
     def test_takes_windows_of_any_length(self, folder: Path):
         model = load_language_model(str(folder), [HookPoint(0)], dtype="float32")
-        found = run_group(model, [Part(0, 0, "the tide " * 300)], [HookPoint(0)], context=400, bos=None)
+        found = run_group(model, [Part(0, 0, "the tide " * 300)], [HookPoint(0)], Windowing(400, None))
         assert len(found.places) > 256
 
 
@@ -224,9 +225,9 @@ class TestLimits:
     def test_windows_longer_than_its_positions(self, architecture: str, model_folder: Callable[..., Path]):
         model = load_language_model(str(model_folder(architecture)), [HookPoint(0)], dtype="float32")
         with pytest.raises(UserError, match=rf"at most {CONTEXT} tokens: lower text\.context from {CONTEXT + 1}"):
-            run_group(model, [], [HookPoint(0)], context=CONTEXT + 1, bos=None)
+            run_group(model, [], [HookPoint(0)], Windowing(CONTEXT + 1, None))
         text = [Part(0, 0, "the tide " * 300)]
-        found = run_group(model, text, [HookPoint(0)], context=CONTEXT, bos=None)
+        found = run_group(model, text, [HookPoint(0)], Windowing(CONTEXT, None))
         assert bool(torch.isfinite(found.values[HookPoint(0)]).all())
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -241,12 +242,12 @@ class TestLimits:
         model = load_language_model(str(tmp_path / "large"), points, dtype=dtype)
         text = [Part(0, 0, "the tide and the harbour")]
         if dtype == "bfloat16":
-            run_group(model, text, points, context=16, bos=None)
+            run_group(model, text, points, Windowing(16, None))
             return
         with pytest.raises(
             UserError, match=r"large, layer 1 \(resid_post\): activations hold NaN or Inf in torch\.flo"
         ):
-            run_group(model, text, points, context=16, bos=None)
+            run_group(model, text, points, Windowing(16, None))
 
 
 class TestProbe:

@@ -21,6 +21,7 @@ from unifeat.text.windows import tokenize_part
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Masked
 from unifeat.vocabulary.openings import CHATS, opening_tokens
+from unifeat.vocabulary.windowing import Windowing
 
 # The ways published templates are written: ChatML (Qwen, SmolLM), with a BOS (Gemma, Llama 3), strict and trimming
 # (Gemma), a space before the message (Mistral), the day of the year (Llama 3.2).
@@ -147,7 +148,7 @@ class TestWindows:
         prefix = opening_tokens(opening)
         assert len(prefix) > 5
         context = len(prefix) + 9
-        found = run_group(model, PARTS, [POINT], context=context, bos=opening)
+        found = run_group(model, PARTS, [POINT], Windowing(context, opening))
         expected, tokens, windows = [], [], 0
         for part in PARTS:
             body = tokenize_part(model.tokenizer, part).token.tolist()
@@ -163,9 +164,9 @@ class TestWindows:
         )
 
     def test_places_are_those_without_a_template(self, model: LanguageModel):
-        plain = run_group(model, PARTS, [POINT], context=60, bos=model.tokenizer.bos_token_id)
+        plain = run_group(model, PARTS, [POINT], Windowing(60, model.tokenizer.bos_token_id))
         opening = opening_of(model.tokenizer, "auto", "assistant")
-        chat = run_group(model, PARTS, [POINT], context=90, bos=opening)
+        chat = run_group(model, PARTS, [POINT], Windowing(90, opening))
         for name in ("document", "char_end", "order", "token"):
             np.testing.assert_array_equal(getattr(plain.places, name), getattr(chat.places, name))
         for part in PARTS:
@@ -175,7 +176,7 @@ class TestWindows:
 
     def test_the_role_matters(self, model: LanguageModel):
         values = [
-            run_group(model, PARTS, [POINT], context=90, bos=opening_of(model.tokenizer, "auto", role)).values[POINT]
+            run_group(model, PARTS, [POINT], Windowing(90, opening_of(model.tokenizer, "auto", role))).values[POINT]
             for role in ("user", "assistant", "system")
         ]
         assert not torch.allclose(values[0], values[1], atol=0.1)
@@ -185,5 +186,5 @@ class TestWindows:
         opening = opening_of(model.tokenizer, "auto", "user")
         n = len(opening_tokens(opening))
         with pytest.raises(UserError, match=rf"begins a window takes {n} tokens of its {n}; raise text\.context"):
-            run_group(replace(model), PARTS, [POINT], context=n, bos=opening)
-        run_group(model, PARTS, [POINT], context=n + 1, bos=opening)
+            run_group(replace(model), PARTS, [POINT], Windowing(n, opening))
+        run_group(model, PARTS, [POINT], Windowing(n + 1, opening))

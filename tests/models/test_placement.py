@@ -18,6 +18,7 @@ from unifeat.models.language import load_language_model
 from unifeat.models.placement import map_settings, resolve_device
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 POINTS = points_of("llama", 3)
 
@@ -72,7 +73,7 @@ def test_groups_of_text_through_a_spread_model(model_folder: Callable[..., Path]
     plain = load_language_model(str(folder), points, dtype="float32")
     assert "meta" in places(spread.decoder)
     assert len(spread.blocks) == 2
-    found, expected = (run_group(model, parts, points, context=16, bos=None) for model in (spread, plain))
+    found, expected = (run_group(model, parts, points, Windowing(16, None)) for model in (spread, plain))
     for point in points:
         assert torch.equal(found.values[point], expected.values[point])
 

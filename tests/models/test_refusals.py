@@ -20,6 +20,7 @@ from unifeat.models.language import load_language_model, load_tokenizer, model_f
 from unifeat.models.refusals import cached_models, cannot_load
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 POINT = HookPoint(1)
 PYTHIA = "EleutherAI/pythia-70m"
@@ -176,5 +177,5 @@ class TestFolders:
         model = load_language_model(str(copy), [POINT], dtype="float32")
         ends = int(model.decoder.get_input_embeddings().num_embeddings) - 1
         parts = [Part(0, 0, "the tide 😀 ŷ")]
-        said = line(lambda: run_group(model, parts, [POINT], context=32, bos=None))
+        said = line(lambda: run_group(model, parts, [POINT], Windowing(32, None)))
         assert f"and its embeddings end at {ends}: the tokenizer is another model's" in said

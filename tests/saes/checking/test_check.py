@@ -22,6 +22,7 @@ from unifeat.text.corpus import Part, build_corpus
 from unifeat.text.sources import SHIPPED_TEXT
 from unifeat.text.windows import first_parts
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -196,7 +197,7 @@ def test_is_what_the_sae_does_there(model_folder: Callable[..., Path], tmp_path:
     point = HookPoint(1, "mlp_out")
     parts = [Part(n, 0, text) for n, text in enumerate(documents[:4])]
     loaded = load_language_model(str(model), [point], dtype="float32")
-    x, _, masked = run_group(loaded, parts, [point], context=16, bos=2).without_sinks(point)
+    x, _, masked = run_group(loaded, parts, [point], Windowing(16, 2)).without_sinks(point)
     sae = load_sae(folder)
     a, b = x.double().numpy(), sae.decode(sae.encode(x)).double().numpy()
     assert checked.quality.tokens == len(x)

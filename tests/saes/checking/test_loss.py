@@ -17,6 +17,7 @@ from unifeat.saes import load_sae
 from unifeat.saes.checking.loss import Loss, measure_loss
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 CONTEXT = 24
 PARTS = [Part(n, 0, text) for n, text in enumerate(sentences(6, seed=4))]
@@ -34,8 +35,8 @@ class Fixed:
 
 
 def measured(model: LanguageModel, point: HookPoint, sae: Any, bos: int | None, parts: list[Part] = PARTS) -> Loss:
-    above = run_group(model, parts, [point], context=CONTEXT, bos=bos).sink_norm(point)
-    return measure_loss(model, parts, point, sae, context=CONTEXT, bos=bos, sink_norm=above)
+    above = run_group(model, parts, [point], Windowing(CONTEXT, bos)).sink_norm(point)
+    return measure_loss(model, parts, point, sae, Windowing(CONTEXT, bos), sink_norm=above)
 
 
 def loaded(folder: Path, point: HookPoint) -> LanguageModel:
@@ -70,9 +71,9 @@ def test_is_what_plain_transformers_gives(
     folder, point = model_folder(architecture, tokenizer=tokenizer), HookPoint(1)
     sae = load_sae(tiny_sae(tmp_path / "sae", 32, seed=1))
     model = loaded(folder, point)
-    every = run_group(model, PARTS, [point], context=CONTEXT, bos=bos).values[point].float()
+    every = run_group(model, PARTS, [point], Windowing(CONTEXT, bos)).values[point].float()
     largest = float(every.norm(dim=-1).quantile(0.9))  # a tenth of the tokens shall be sinks
-    found = measure_loss(model, PARTS, point, sae, context=CONTEXT, bos=bos, sink_norm=largest)
+    found = measure_loss(model, PARTS, point, sae, Windowing(CONTEXT, bos), sink_norm=largest)
 
     words, network = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     block = (network.model.layers if architecture == "llama" else network.transformer.h)[1]
@@ -131,7 +132,7 @@ def test_the_vocabulary_bounds_the_batch_and_changes_nothing(
 def test_nothing_to_predict_is_nan(model_folder: Callable[..., Path]):
     point = HookPoint(0)
     model = loaded(model_folder("llama", tokenizer="wordish"), point)
-    loss = measure_loss(model, [Part(0, 0, "a")], point, Fixed(lambda x: x), context=CONTEXT, bos=2, sink_norm=math.inf)
+    loss = measure_loss(model, [Part(0, 0, "a")], point, Fixed(lambda x: x), Windowing(CONTEXT, 2), sink_norm=math.inf)
     assert loss.tokens == 0
     assert math.isnan(loss.clean)
     assert math.isnan(loss.recovered)
@@ -147,7 +148,7 @@ def test_needs_the_head(model_folder: Callable[..., Path]):
     model = load_language_model(str(model_folder("llama")), [HookPoint(0)])
     assert model.causal is None
     with pytest.raises(ValueError, match="without its head"):
-        measure_loss(model, PARTS, HookPoint(0), None, context=8, bos=None, sink_norm=1.0)
+        measure_loss(model, PARTS, HookPoint(0), None, Windowing(8, None), sink_norm=1.0)
 
 
 def test_a_whole_model_keeps_its_blocks_and_a_missing_head_is_named(model_folder: Callable[..., Path], tmp_path: Path):
