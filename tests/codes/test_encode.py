@@ -51,9 +51,7 @@ def folder(request: pytest.FixtureRequest, model_folder: Callable[..., Path]) ->
     return model_folder("gpt2" if request.param == "bpe" else "llama", tokenizer=request.param)
 
 
-def prepare(
-    model_path: Path, corpus: Corpus, root: Path, saes: Path
-) -> tuple[LanguageModel, list[Encoder], Windowing]:
+def prepare(model_path: Path, corpus: Corpus, root: Path, saes: Path) -> tuple[LanguageModel, list[Encoder], Windowing]:
     model = load_language_model(str(model_path), POINTS, dtype="float32")
     windowing = Windowing(CONTEXT, bos_of(model.tokenizer, "auto"))
     encoders = []

@@ -19,7 +19,6 @@ from unifeat.codes.store import CodeStore
 from unifeat.progress import set_mode
 from unifeat.store import key_of
 
-
 Told = pytest.CaptureFixture[str]
 
 
