@@ -32,10 +32,12 @@ from unifeat.vocabulary.windowing import Windowing
 
 CONTEXT = 24
 GROUP = 700
+CUT = Cut(GROUP, GROUP)
+ORDINARY = Windowing(CONTEXT)
 POINTS = [HookPoint(0), HookPoint(2)]
 
 
-def corpus_of(folder: Path, documents: list[str], cut: Cut = Cut(GROUP, GROUP)) -> Corpus:
+def corpus_of(folder: Path, documents: list[str], cut: Cut = CUT) -> Corpus:
     path = write_text(folder, documents)
     return build_corpus(str(path), documents=None, tokens=None, count_tokens=len, tokenizer_digest="", cut=cut)
 
@@ -290,7 +292,7 @@ def test_everything_that_changes_the_codes_changes_the_key(
         model: str = "llama",
         point: HookPoint = POINTS[0],
         sae_seed: int = 0,
-        windowing: Windowing = Windowing(CONTEXT),
+        windowing: Windowing = ORDINARY,
     ) -> str:
         name = tmp_path / f"sae-{sae_seed}"
         sae = load_sae(name if name.exists() else tiny_sae(name, 32, seed=sae_seed))
@@ -299,7 +301,7 @@ def test_everything_that_changes_the_codes_changes_the_key(
         return CodeStore.create(tmp_path / "keys", made).folder.name
 
     texts = []
-    for name, documents, cut in (("more", 9, Cut(GROUP, GROUP)), ("group", 8, Cut(800)), ("part", 8, Cut(GROUP, 800))):
+    for name, documents, cut in (("more", 9, CUT), ("group", 8, Cut(800)), ("part", 8, Cut(GROUP, 800))):
         (tmp_path / name).mkdir()
         texts.append(corpus_of(tmp_path / name, sentences(documents), cut))
     assert texts[1].digest == texts[2].digest != texts[0].digest

@@ -306,7 +306,7 @@ def test_damage_after_the_check(store: CodeStore) -> None:
     reading.shard_path(1).write_bytes(b"")
     reading.shard_path(2).unlink()
     for number in (1, 2):
-        with pytest.raises(UserError, match="was whole and is not .*run the same command again") as caught:
+        with pytest.raises(UserError, match=r"was whole and is not .*run the same command again") as caught:
             reading.shard(number)
         assert str(reading.shard_path(number)) in str(caught.value)
 
