@@ -212,7 +212,7 @@ def test_is_what_the_sae_does_there(model_folder: Callable[..., Path], tmp_path:
 
 
 def test_the_opening_is_that_of_a_study(check: Callable[..., Checked], model: Path, sae: Path, tmp_path: Path):
-    """With a chat template every window carries its tokens, and windows without it are one of the other ways to read it."""
+    """With a chat template every window carries its tokens, and windows without it are tried too."""
     template = "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|> {{ m.content }}{% endfor %}"
     folder = shutil.copytree(model, tmp_path / "chatty")
     config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
