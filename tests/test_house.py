@@ -149,7 +149,8 @@ class TestTheTestItself:
         assert imported(SRC / "store" / "pieces.py", source) == {found}
 
     def test_others_are_not(self) -> None:
-        assert imported(SRC / "store" / "pieces.py", "import numpy, unifeatures\nfrom unifeat import __version__") == set()
+        source = "import numpy, unifeatures\nfrom unifeat import __version__"
+        assert imported(SRC / "store" / "pieces.py", source) == set()
 
     def test_circles_are_seen(self) -> None:
         assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]

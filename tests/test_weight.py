@@ -1,4 +1,4 @@
-"""Heavy libraries are loaded when they are used: what answers at once, or runs in many workers, must not wait for them."""
+"""Heavy libraries are loaded when they are used: what answers at once must not wait for them."""
 
 from __future__ import annotations
 
