@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import MakeRun
 from unifeat.report import categories
 from unifeat.report.html import render
 from unifeat.report.overview import group_overview
@@ -16,6 +16,8 @@ from unifeat.report.tables import cells, role, rows_of
 from unifeat.report.terminal import show
 from unifeat.report.uncertainty import hubs, pair_lines
 from unifeat.runs.folder import Run
+
+MakeRun = Callable[..., Run]
 
 
 @pytest.fixture
