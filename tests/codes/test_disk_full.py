@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,19 @@ def full(number: int = errno.ENOSPC) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def a_shard(path: Path) -> None:
+    write_shard(path, random_shard(np.random.default_rng(0)))
+
+
+def a_text(path: Path) -> None:
+    write_json(path, {})
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("there", [True, False])
-def test_no_space_when_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, there: bool) -> None:
+@pytest.mark.parametrize(("write", "there"), [(a_shard, False), (a_text, False), (a_text, True)])
+def test_no_space_when_renaming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, write: Callable[[Path], None], there: bool
+) -> None:
     path = tmp_path / "shard-00000.safetensors"
     if there:
         path.write_bytes(b"old")
@@ -38,9 +49,17 @@ def test_no_space_when_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(UserError, match="disk full") as caught:
-        write_shard(path, random_shard(np.random.default_rng(0)))
+        write(path)
     assert str(path) in str(caught.value)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({path.name: b"old"} if there else {})
+
+
+def test_the_shard_that_is_there_first_stays(tmp_path: Path) -> None:
+    """Shards are alike whoever made them: another process's is not replaced."""
+    path = tmp_path / "shard-00000.safetensors"
+    path.write_bytes(b"first")
+    a_shard(path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {path.name: b"first"}
 
 
 def test_no_space_for_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +107,18 @@ def test_no_space_for_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not store.finished()
 
 
-def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+def test_other_errors_of_the_machine_are_told_too(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        write_json(tmp_path / "file" / "x.json", {})
+    for path in (tmp_path / "file" / "x.json", tmp_path / "file" / "below" / "x.json"):
+        with pytest.raises(UserError, match="a file is where a folder should be") as caught:
+            write_json(path, {})
+        assert str(path) in str(caught.value)
+    with pytest.raises(UserError, match="the name is longer than a file name may be"):
+        write_json(tmp_path / ("x" * 300) / "x.json", {})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_bugs_stay_what_they_are(tmp_path: Path) -> None:
 
     def fail() -> None:
         with written_aside(tmp_path / "x") as aside:
@@ -100,7 +127,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert list(tmp_path.iterdir()) == []
     assert not is_disk_full(PermissionError(errno.EACCES, "no"))
     assert not is_disk_full(KeyboardInterrupt())
 

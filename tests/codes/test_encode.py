@@ -18,31 +18,28 @@ from unifeat.codes import encode
 from unifeat.codes.align import align, shared_places
 from unifeat.codes.encode import Encoder, encode_group, encode_spaces, store_settings
 from unifeat.codes.store import CodeStore
-from unifeat.models import LanguageModel, load_language_model, load_sae
+from unifeat.models import LanguageModel, load_language_model
 from unifeat.models.activations import GroupActivations, pad_token
 from unifeat.models.language import model_identity, tokenizer_digest
 from unifeat.models.opening import bos_of
+from unifeat.saes import load_sae
 from unifeat.saes.encoding import codes_for, encode_as
-from unifeat.text import corpus as corpus_module
-from unifeat.text.corpus import Corpus, build_corpus
+from unifeat.text.corpus import Corpus, Cut, build_corpus
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Mask, Masked
+from unifeat.vocabulary.openings import opening_tokens
+from unifeat.vocabulary.windowing import Windowing
 
 CONTEXT = 24
 GROUP = 700
+CUT = Cut(GROUP, GROUP)
+ORDINARY = Windowing(CONTEXT)
 POINTS = [HookPoint(0), HookPoint(2)]
 
 
-@pytest.fixture(autouse=True)
-def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (corpus_module, encode):
-        monkeypatch.setattr(module, "GROUP_CHARACTERS", GROUP)
-        monkeypatch.setattr(module, "PART_CHARACTERS", GROUP)
-
-
-def corpus_of(folder: Path, documents: list[str]) -> Corpus:
+def corpus_of(folder: Path, documents: list[str], cut: Cut = CUT) -> Corpus:
     path = write_text(folder, documents)
-    return build_corpus(str(path), documents=None, tokens=None, count_tokens=len, tokenizer_digest="")
+    return build_corpus(str(path), documents=None, tokens=None, count_tokens=len, tokenizer_digest="", cut=cut)
 
 
 @pytest.fixture
@@ -56,11 +53,9 @@ def folder(request: pytest.FixtureRequest, model_folder: Callable[..., Path]) ->
     return model_folder("gpt2" if request.param == "bpe" else "llama", tokenizer=request.param)
 
 
-def prepare(
-    model_path: Path, corpus: Corpus, root: Path, saes: Path
-) -> tuple[LanguageModel, list[Encoder], int | None]:
+def prepare(model_path: Path, corpus: Corpus, root: Path, saes: Path) -> tuple[LanguageModel, list[Encoder], Windowing]:
     model = load_language_model(str(model_path), POINTS, dtype="float32")
-    bos = bos_of(model.tokenizer, "auto")
+    windowing = Windowing(CONTEXT, bos_of(model.tokenizer, "auto"))
     encoders = []
     for point in POINTS:
         name = saes / f"layer_{point.layer}"
@@ -71,11 +66,10 @@ def prepare(
             tokenizer_digest(model.tokenizer),
             point,
             sae,
-            context=CONTEXT,
-            bos=bos,
+            windowing,
         )
         encoders.append(Encoder(f"tiny@{point.layer}", point, sae, CodeStore.create(root, settings)))
-    return model, encoders, bos
+    return model, encoders, windowing
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -86,11 +80,11 @@ def test_codes_are_the_saes_on_the_models_activations(tmp_path: Path, corpus: Co
     """Each window on its own through the whole transformers model; masks by their definition."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, encoders, bos = prepare(folder, corpus, tmp_path / "codes", tmp_path)
-    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    model, encoders, windowing = prepare(folder, corpus, tmp_path / "codes", tmp_path)
+    encode_spaces(model, corpus, encoders, windowing)
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    prefix = [] if bos is None else [bos]
+    prefix = opening_tokens(windowing.opening)
     for number in range(corpus.groups):
         states: dict[HookPoint, list[torch.Tensor]] = {point: [] for point in POINTS}
         tokens: list[int] = []
@@ -169,8 +163,8 @@ def last_block(whole: torch.nn.Module, window: list[int]) -> torch.Tensor:
 
 
 def test_places_are_where_the_tokens_end(tmp_path: Path, corpus: Corpus, folder: Path) -> None:
-    model, encoders, bos = prepare(folder, corpus, tmp_path / "codes", tmp_path)
-    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    model, encoders, windowing = prepare(folder, corpus, tmp_path / "codes", tmp_path)
+    encode_spaces(model, corpus, encoders, windowing)
     texts: dict[int, str] = {}
     for group in range(corpus.groups):
         for part in corpus.parts(group):
@@ -191,38 +185,40 @@ def test_places_are_where_the_tokens_end(tmp_path: Path, corpus: Corpus, folder:
 
 def test_again_in_another_order_and_one_at_a_time(tmp_path: Path, corpus: Corpus, folder: Path) -> None:
     """The unit of work is pure: any order, any subset of spaces, after any interruption, the same files."""
-    model, encoders, bos = prepare(folder, corpus, tmp_path / "one", tmp_path)
-    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    model, encoders, windowing = prepare(folder, corpus, tmp_path / "one", tmp_path)
+    encode_spaces(model, corpus, encoders, windowing)
     assert corpus.groups > 3
     _, others, _ = prepare(folder, corpus, tmp_path / "other", tmp_path)
     for group in reversed(range(corpus.groups)):
         for encoder in others[:: 1 if group % 2 else -1]:
-            encode_group(model, corpus, group, [encoder], context=CONTEXT, bos=bos)
+            encode_group(model, corpus, group, [encoder], windowing)
     others[0].store.shard_path(2).unlink()
     others[1].store.shard_path(0).unlink()
-    encode_spaces(model, corpus, others, context=CONTEXT, bos=bos)
+    encode_spaces(model, corpus, others, windowing)
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
 def test_what_is_there_is_not_encoded_again(
     tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, encoders, bos = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
-    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
-    encoders[1].store.verify(corpus.groups, repair=False)
+    model, encoders, windowing = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
+    encode_spaces(model, corpus, encoders, windowing)
+    encoders[1].store.verify(corpus.groups)
+    assert encoders[1].store.finished()
     damaged = encoders[1].store.shard_path(1)
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-1])
-    encoders[1].store.verify(corpus.groups, repair=True)
+    encoders[1].store.verify(corpus.groups)
+    assert not encoders[1].store.finished()
     done = []
     group_itself = encode.encode_group
 
-    def spy(model: object, corpus: object, group: int, todo: list[Encoder], **kwargs: object) -> int:
+    def spy(model: object, corpus: object, group: int, todo: list[Encoder], windowing: Windowing) -> int:
         done.append((group, [e.space for e in todo]))
-        return group_itself(model, corpus, group, todo, **kwargs)
+        return group_itself(model, corpus, group, todo, windowing)
 
     monkeypatch.setattr(encode, "encode_group", spy)
-    encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+    encode_spaces(model, corpus, encoders, windowing)
     assert done == [(1, ["tiny@2"])]
     assert damaged.read_bytes() == whole
     assert encoders[1].store.finished()
@@ -246,8 +242,8 @@ def test_no_unit_of_work_grows_with_the_text(
         home = tmp_path / str(size)
         home.mkdir()
         corpus = corpus_of(home, [*sentences(4 * size), "One long document without an end. " * 60 * size])
-        model, encoders, bos = prepare(model_folder("gpt2"), corpus, home / "codes", tmp_path)
-        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+        model, encoders, windowing = prepare(model_folder("gpt2"), corpus, home / "codes", tmp_path)
+        encode_spaces(model, corpus, encoders, windowing)
         rows[size] = [shard.rows for shard in encoders[0].store.shards()]
     assert max(read) < 2 * GROUP
     assert len(rows[4]) > 3 * len(rows[1])
@@ -259,11 +255,11 @@ def test_activations_that_are_not_finite(
     tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path], value: float
 ) -> None:
     folder = model_folder("llama")
-    model, encoders, bos = prepare(folder, corpus, tmp_path / "codes", tmp_path)
+    model, encoders, windowing = prepare(folder, corpus, tmp_path / "codes", tmp_path)
     with torch.no_grad():
         model.blocks[1].mlp.down_proj.weight[3, 5] = value
     with pytest.raises(UserError, match="NaN or Inf") as caught:
-        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+        encode_spaces(model, corpus, encoders, windowing)
     assert str(folder) in str(caught.value)
     assert "layer 2" in str(caught.value)  # the first of the layers read that it shows in
     assert not any(encoder.store.has(0) or encoder.store.finished() for encoder in encoders)
@@ -271,51 +267,56 @@ def test_activations_that_are_not_finite(
 
 def test_codes_that_are_not_finite(tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path]) -> None:
     """Finite weights whose product is not: the space is named."""
-    model, encoders, bos = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
+    model, encoders, windowing = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
     with torch.no_grad():
         encoders[1].sae.W_enc.mul_(3e38)
     with pytest.raises(UserError, match=r"space tiny@2: .*NaN or Inf"):
-        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+        encode_spaces(model, corpus, encoders, windowing)
     assert not encoders[1].store.has(0)
 
 
 def test_a_text_shorter_than_a_window(tmp_path: Path, model_folder: Callable[..., Path]) -> None:
     corpus = corpus_of(tmp_path, ["The sea."])
-    model, encoders, bos = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
+    model, encoders, windowing = prepare(model_folder("llama"), corpus, tmp_path / "codes", tmp_path)
     for _ in range(2):
         with pytest.raises(UserError, match=r"fewer than one window of 24"):
-            encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+            encode_spaces(model, corpus, encoders, windowing)
         assert not any(encoder.store.finished() for encoder in encoders)
 
 
 def test_everything_that_changes_the_codes_changes_the_key(
-    tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, corpus: Corpus, model_folder: Callable[..., Path]
 ) -> None:
     def settings(
-        text: Corpus = corpus, model: str = "llama", point: HookPoint = POINTS[0], sae_seed: int = 0, **other: object
+        text: Corpus = corpus,
+        model: str = "llama",
+        point: HookPoint = POINTS[0],
+        sae_seed: int = 0,
+        windowing: Windowing = ORDINARY,
     ) -> str:
         name = tmp_path / f"sae-{sae_seed}"
         sae = load_sae(name if name.exists() else tiny_sae(name, 32, seed=sae_seed))
         path = str(model_folder(model))
-        keywords = {"context": CONTEXT, "bos": None} | other
-        made = store_settings(text, model_identity(path, "float32"), "digest", point, sae, **keywords)
+        made = store_settings(text, model_identity(path, "float32"), "digest", point, sae, windowing)
         return CodeStore.create(tmp_path / "keys", made).folder.name
 
-    one_more = tmp_path / "more"
-    one_more.mkdir()
+    texts = []
+    for name, documents, cut in (("more", 9, CUT), ("group", 8, Cut(800)), ("part", 8, Cut(GROUP, 800))):
+        (tmp_path / name).mkdir()
+        texts.append(corpus_of(tmp_path / name, sentences(documents), cut))
+    assert texts[1].digest == texts[2].digest != texts[0].digest
     keys = [
         settings(),
-        settings(text=corpus_of(one_more, sentences(9))),
+        *(settings(text=text) for text in texts),
         settings(model="gpt2"),
         settings(point=POINTS[1]),
         settings(point=HookPoint(0, "mlp_out")),
         settings(sae_seed=1),
-        settings(context=25),
-        settings(bos=0),
+        settings(windowing=Windowing(25)),
+        settings(windowing=Windowing(CONTEXT, 0)),
     ]
     assert settings() == keys[0]
-    monkeypatch.setattr(encode, "GROUP_CHARACTERS", 800)
-    assert len({*keys, settings()}) == len(keys) + 1
+    assert len({*keys}) == len(keys)
 
 
 PUBLISHED = Mask(special=False, first=False, sinks=False, pads=False)
@@ -328,8 +329,8 @@ class TestOutOfTheOrdinary:
         self, folder: Path, corpus: Corpus, root: Path, saes: Path, **settings: Any
     ) -> tuple[list[Encoder], LanguageModel]:
         model = load_language_model(str(folder), POINTS, dtype="float32")
-        bos = bos_of(model.tokenizer, "auto")
         codes = settings.pop("codes", "output")
+        windowing = Windowing(CONTEXT, bos_of(model.tokenizer, "auto"), **settings)
         encoders = []
         for point in POINTS:
             name = saes / f"layer_{point.layer}"
@@ -340,20 +341,18 @@ class TestOutOfTheOrdinary:
                 tokenizer_digest(model.tokenizer),
                 point,
                 sae,
-                context=CONTEXT,
-                bos=bos,
+                windowing,
                 codes=codes,
-                **settings,
             )
             encoders.append(Encoder(f"tiny@{point.layer}", point, sae, CodeStore.create(root, made), codes))
-        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos, **settings)
+        encode_spaces(model, corpus, encoders, windowing)
         return encoders, model
 
     def test_what_is_ordinary_changes_neither_keys_nor_bytes(
         self, tmp_path: Path, corpus: Corpus, folder: Path
     ) -> None:
-        model, encoders, bos = prepare(folder, corpus, tmp_path / "plain", tmp_path)
-        encode_spaces(model, corpus, encoders, context=CONTEXT, bos=bos)
+        model, encoders, windowing = prepare(folder, corpus, tmp_path / "plain", tmp_path)
+        encode_spaces(model, corpus, encoders, windowing)
         ordinary = {"mask": Mask(), "limit": None, "codes": "output"}
         said, _ = self.encoded(folder, corpus, tmp_path / "said", tmp_path, **ordinary)
         assert [e.store.folder.name for e in said] == [e.store.folder.name for e in encoders]

@@ -1,9 +1,14 @@
-"""Shards: what is written is read, mapped not copied; whatever is not whole is refused, by name."""
+"""Shards: what is written is read, mapped not copied; what is not whole is damaged, what cannot be read is not."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import stat
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,7 +17,9 @@ import pytest
 
 from stores import dense_of, places, random_dense, random_shard, shard_of
 from unifeat import UserError
+from unifeat.codes import shard as shard_module
 from unifeat.codes.shard import Shard, read_shard, write_shard
+from unifeat.store.pieces import DamagedError
 from unifeat.vocabulary.places import Places
 
 
@@ -36,11 +43,11 @@ def assert_same(one: Shard, other: Shard) -> None:
 
 
 def refused(path: Path, *, verify: bool = True) -> str:
-    with pytest.raises(UserError) as caught:
+    """How a damaged shard is said to be damaged; who reads it names the file."""
+    with pytest.raises(DamagedError) as caught:
         read_shard(path, verify=verify)
     message = str(caught.value)
-    assert str(path) in message
-    assert "--repair" in message
+    assert message
     assert "\n" not in message
     return message
 
@@ -212,8 +219,117 @@ def test_another_safetensors_file_is_not_a_shard(path: Path) -> None:
     assert re.search("format", refused(path, verify=False))
 
 
-def test_missing(tmp_path: Path) -> None:
-    refused(tmp_path / "shard-00000.safetensors", verify=False)
+def test_a_missing_shard_is_not_a_damaged_one(tmp_path: Path) -> None:
+    for verify in (True, False):
+        with pytest.raises(FileNotFoundError):
+            read_shard(tmp_path / "shard-00000.safetensors", verify=verify)
+
+
+OF_THE_MACHINE = {
+    errno.EMFILE: "too many open files: raise the limit",
+    errno.ENFILE: "too many open files on this machine",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EIO: "the disk cannot read or write it",
+    errno.ENOMEM: "out of memory",
+    errno.ESTALE: "the network file system lost it",
+}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("number", OF_THE_MACHINE)
+@pytest.mark.parametrize("of", ["stat", "open", "map"])
+def test_errors_of_the_machine_are_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, verify: bool, number: int, of: str
+) -> None:
+    """Whichever call meets them: a whole shard must not be taken for a damaged one, which is removed."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    if of == "map":
+        monkeypatch.setattr(shard_module.np, "memmap", fail)
+    else:
+        monkeypatch.setattr(Path, of, fail)
+    with pytest.raises(UserError, match=OF_THE_MACHINE[number]) as caught:
+        read_shard(path, verify=verify)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+TOO_MANY = """
+import os, resource, sys
+from pathlib import Path
+from unifeat import UserError
+from unifeat.codes.shard import read_shard
+from unifeat.vocabulary.places import Places
+
+path = Path(sys.argv[1])
+read_shard(path, verify=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+told = []
+while len(told) < 3:
+    try:
+        read_shard(path, verify=True)
+        break
+    except UserError as error:
+        told.append(str(error))
+        os.close(held.pop())
+for number in held:
+    os.close(number)
+read_shard(path, verify=True)
+print(told)
+"""
+
+
+def test_too_many_open_files_in_earnest(path: Path) -> None:
+    """A process that has no file number left, then one: opening fails first, then mapping; the shard is whole."""
+    done = run_python(TOO_MANY, path)
+    assert done.count("too many open files: raise the limit (ulimit -n)") >= 1
+    assert done.count(str(path)) == done.count("too many open files")
+
+
+def run_python(code: str, *args: object, umask: int = -1) -> str:
+    """What a process of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, umask=umask, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+MODES = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from unifeat.codes.shard import Shard, write_shard
+from unifeat.store import write_text
+from unifeat.vocabulary.places import Places
+
+folder = Path(sys.argv[1])
+none = np.zeros(0, np.int32)
+write_shard(folder / "shard", Shard(np.zeros(1, np.int64), none, none.astype(np.float32), Places(*[none] * 4), {}))
+write_text(folder / "text", "")
+(folder / "plain").write_text("")
+print(*(oct(os.stat(folder / name).st_mode & 0o777) for name in ("shard", "text", "plain")))
+"""
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, "0o644"), (0o027, "0o640"), (0o002, "0o664"), (0o077, "0o600")])
+def test_a_shard_can_be_read_by_whoever_reads_other_files(tmp_path: Path, umask: int, mode: str) -> None:
+    """(safetensors by itself writes for the owner alone.)"""
+    assert run_python(MODES, tmp_path, umask=umask).split() == [mode] * 3
+
+
+def test_in_this_process_too(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
 def test_dense_round_trip(tmp_path: Path) -> None:

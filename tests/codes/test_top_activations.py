@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from stores import dense_of, places, random_dense, shard_of, written
+from unifeat.codes import top_activations as module
 from unifeat.codes.store import CodeStore
-from unifeat.codes.top_activations import COLUMNS, top_activations, top_token_texts
+from unifeat.codes.top_activations import COLUMNS, top_activations, top_token_texts, top_unit
 
 FEATURES = 12
 
@@ -55,6 +56,21 @@ def test_against_sorting_everything(tmp_path: Path, seed: int, n: int) -> None:
 def test_types(tmp_path: Path) -> None:
     got = top_activations(store_with_ties(tmp_path, 0), 2)
     assert got.dtypes.astype(str).to_dict() == dict.fromkeys(COLUMNS, "int32") | {"activation": "float32"}
+
+
+def test_as_a_unit_it_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_with_ties(tmp_path, 2)
+    first = top_unit(store, 3).result()
+    pd.testing.assert_frame_equal(first, top_activations(store, 3))
+    other = store_with_ties(tmp_path / "other", 3)
+    assert other.folder.name == store.folder.name  # as after a change that the settings do not see
+    monkeypatch.setattr(CodeStore, "shards", None)  # whoever reads codes now, fails
+    pd.testing.assert_frame_equal(top_unit(store, 3).result(), first)
+    keys = [top_unit(store, 3).piece.key, top_unit(store, 4).piece.key, top_unit(other, 3).piece.key]
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert len({*keys, top_unit(store, 3).piece.key}) == 4
+    with pytest.raises(TypeError):
+        top_unit(store, 3).result()
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import sparse
 
 from oracles import awkward
-from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums, read_blocks, write_blocks
+from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
 from unifeat.correlation.pair_sums import pair_correlation
 from unifeat.errors import UserError
 from unifeat.matching.bootstrap import resampled_r
@@ -130,14 +129,6 @@ def equal(one: BlockSums, other: BlockSums) -> None:
         for x, y in zip(left, right, strict=True):
             np.testing.assert_array_equal(x, y)
             assert x.dtype == y.dtype
-
-
-def test_written_and_read(tmp_path: Path) -> None:
-    rng = np.random.default_rng(4)
-    codes = tuple(sparse.csr_array(awkward(rng, 100, f)) for f in (20, 30))
-    sums = block_sums(codes, np.array([0, 30, 100]), *some_pairs(rng, 20, 30))
-    write_blocks(tmp_path / "sums.npz", sums)
-    equal(read_blocks(tmp_path / "sums.npz"), sums)
 
 
 @pytest.mark.parametrize(("documents", "most"), [(1, 128), (5, 128), (128, 128), (129, 128), (1000, 128), (7, 3)])

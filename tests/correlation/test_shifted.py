@@ -1,4 +1,4 @@
-"""The rematch null: the same codes, B's text rotated by whole documents, none of its rows beside its own partner."""
+"""The rematch null: the same codes, B's text shifted by whole documents, none of its rows beside its own partner."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def dense(chunks: list[CsrArrays]) -> np.ndarray:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 10, 51])
 @pytest.mark.parametrize("chunk_rows", [None, 1, 7])
-def test_only_b_is_rotated(rows: int, chunk_rows: int | None) -> None:
+def test_only_b_is_shifted(rows: int, chunk_rows: int | None) -> None:
     rng = np.random.default_rng(rows)
     a, b = (csr_array(random_dense(rng, rows)) for _ in range(2))
     for by_rows in {0, 1, rows // 2, rows - 1, rows}:
-        rotated = ShiftedCodes(as_paired(a, b, chunk_rows=chunk_rows), by_rows)
-        assert isinstance(rotated, PairedCodes)
-        assert (rotated.n_rows, rotated.features_a, rotated.features_b) == (rows, 32, 32)
-        chunks = list(rotated.chunks())
+        shifted = ShiftedCodes(as_paired(a, b, chunk_rows=chunk_rows), by_rows)
+        assert isinstance(shifted, PairedCodes)
+        assert (shifted.n_rows, shifted.features_a, shifted.features_b) == (rows, 32, 32)
+        chunks = list(shifted.chunks())
         assert all(one.rows == other.rows > 0 for one, other in chunks)
         np.testing.assert_array_equal(dense([one for one, _ in chunks]), a.toarray())
         np.testing.assert_array_equal(dense([two for _, two in chunks]), np.roll(b.toarray(), -by_rows, axis=0))
@@ -90,8 +90,8 @@ def test_nothing_is_lost_and_the_input_is_untouched() -> None:
 
 def test_chunks_are_the_same_each_time() -> None:
     codes = csr_array(random_dense(np.random.default_rng(2), 20))
-    rotated = ShiftedCodes(as_paired(codes, codes, chunk_rows=6), 7)
-    for one, other in zip(rotated.chunks(), rotated.chunks(), strict=True):
+    shifted = ShiftedCodes(as_paired(codes, codes, chunk_rows=6), 7)
+    for one, other in zip(shifted.chunks(), shifted.chunks(), strict=True):
         for left, right in zip((*one[0], *one[1]), (*other[0], *other[1]), strict=True):
             np.testing.assert_array_equal(left, right)
 
@@ -121,12 +121,12 @@ def test_no_token_meets_its_own_document(seed: int) -> None:
     assert len(chosen) == len(set(chosen.tolist())) > 15
     for at in chosen:
         assert (np.roll(of_row, -start[at]) != of_row).all()
-    # And no rotation that keeps all tokens out of their documents by the rule's distance was left out.
+    # And no shift that keeps all tokens out of their documents by the rule's distance was left out.
     far = [k for k in range(30) if min(start[k], lengths.sum() - start[k]) >= lengths.max()]
     assert sorted(chosen.tolist()) == far
 
 
-def test_rotations_are_drawn_by_the_seed() -> None:
+def test_shifts_are_drawn_by_the_seed() -> None:
     document, start = np.arange(50), 10 * np.arange(50)
     drawn = [shifts(document, start, 500, 5, seed).tolist() for seed in range(20)]
     assert len({tuple(d) for d in drawn}) == 20
@@ -137,7 +137,7 @@ def test_rotations_are_drawn_by_the_seed() -> None:
     assert (often[1:] > 15).all()  # 41 on average each
 
 
-def test_spaces_rotate_at_the_same_documents() -> None:
+def test_spaces_are_shifted_at_the_same_documents() -> None:
     document = np.arange(40)
     one = shifts(document, 10 * document, 400, 8, 4)
     fewer = np.delete(document, [0, 11, 12, 30])  # fully masked in another pair of spaces, whose documents are shorter

@@ -14,7 +14,7 @@ from unifeat.codes.store import CodeStore
 from unifeat.correlation.block_sums import BlockSums
 from unifeat.matching import candidates
 from unifeat.matching.bootstrap import bootstrap, resampled_r
-from unifeat.matching.candidates import Candidates, Rematching, find_blocks, find_candidates, fitting_documents
+from unifeat.matching.candidates import Candidates, Comparison, ShiftedComparison, fitting_documents
 from unifeat.matching.methods import select
 from unifeat.matching.stability import agreement
 
@@ -40,9 +40,13 @@ def stores(tmp_path: Path) -> tuple[CodeStore, CodeStore]:
     return written(tmp_path, made[0], sae="a"), written(tmp_path, made[1], sae="b")
 
 
-def find(stores: tuple[CodeStore, CodeStore], **changes: object) -> Candidates:
+def comparison(stores: tuple[CodeStore, CodeStore], **changes: object) -> Comparison:
     settings = {"top": 2, "heldout": True, "documents": DOCUMENTS, "seed": SEED} | changes
-    return find_candidates(*stores, **settings)  # type: ignore[arg-type]
+    return Comparison(*stores, **settings)  # type: ignore[arg-type]
+
+
+def find(stores: tuple[CodeStore, CodeStore], **changes: object) -> Candidates:
+    return comparison(stores, **changes).candidates().result()
 
 
 def dense(store: CodeStore) -> np.ndarray:
@@ -118,19 +122,18 @@ def test_planted_features_hold_on_the_other_half_and_not_in_shifted_text(stores:
     assert 0 < found.facts["mutual_shifted_over_0.1"] <= FEATURES
 
 
-def rematch(stores: tuple[CodeStore, CodeStore], number: int, **changes: object) -> pd.DataFrame:
-    settings = {"top": 2, "heldout": True, "documents": DOCUMENTS, "seed": SEED} | changes
-    return Rematching(*stores, **settings).find(number)  # type: ignore[arg-type]
+def shifted(stores: tuple[CodeStore, CodeStore], number: int, **changes: object) -> pd.DataFrame:
+    return ShiftedComparison(comparison(stores, **changes)).candidates(number).result()
 
 
-def test_rematched_against_rolled_arithmetic(stores: tuple[CodeStore, CodeStore]) -> None:
+def test_shifted_against_rolled_arithmetic(stores: tuple[CodeStore, CodeStore]) -> None:
     on_fit = rows_of(stores[0], fitting_documents(DOCUMENTS, SEED))
     a, b = (dense(store)[on_fit] for store in stores)
     rolled = {by: all_r(a, np.roll(b, -by * TOKENS, axis=0)) for by in range(1, DOCUMENTS // 2)}
     found = set()
     assert find(stores).facts["shifts"] == len(rolled)
     for number in range(len(rolled)):
-        table = rematch(stores, number)
+        table = shifted(stores, number)
         f, g = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
         (by,) = (by for by, r in rolled.items() if np.allclose(r[f, g], table["correlation"], rtol=0, atol=1e-6))
         found.add(by)
@@ -140,39 +143,36 @@ def test_rematched_against_rolled_arithmetic(stores: tuple[CodeStore, CodeStore]
         np.testing.assert_array_equal(table["count_a"], (a != 0).sum(0)[f])
         np.testing.assert_array_equal(table["count_b"], (b != 0).sum(0)[g])
         assert table["correlation"].max() < 0.4
-    assert found == set(rolled)  # each rotation once
+    assert found == set(rolled)  # each shift once
 
 
-def test_rematched_on_all_documents(stores: tuple[CodeStore, CodeStore]) -> None:
+def test_shifted_on_all_documents(stores: tuple[CodeStore, CodeStore]) -> None:
     assert find(stores, heldout=False).facts["shifts"] == DOCUMENTS - 1
-    table = rematch(stores, DOCUMENTS - 2, heldout=False)
+    table = shifted(stores, DOCUMENTS - 2, heldout=False)
     np.testing.assert_array_equal(table["count_a"], (dense(stores[0]) != 0).sum(0)[table["feature_a"]])
 
 
-def test_rematched_is_read_the_second_time(
-    stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = rematch(stores, 3)
+def test_shifted_is_read_the_second_time(stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = shifted(stores, 3)
 
     def correlate(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(candidates, "correlate", correlate)
-    pd.testing.assert_frame_equal(rematch(stores, 3), first)
+    pd.testing.assert_frame_equal(shifted(stores, 3), first)
     for changes in ({"seed": 6}, {"top": 3}, {"heldout": False}, {"number": 2}):
         with pytest.raises(AssertionError, match="computed again"):
-            rematch(stores, **({"number": 3} | changes))  # type: ignore[arg-type]
+            shifted(stores, **({"number": 3} | changes))  # type: ignore[arg-type]
 
 
-def test_no_such_rotation(stores: tuple[CodeStore, CodeStore]) -> None:
+def test_no_such_shift(stores: tuple[CodeStore, CodeStore]) -> None:
     for number in (DOCUMENTS // 2 - 1, -1):
-        with pytest.raises(UserError, match=f"rotation {number} of the text: there are {DOCUMENTS // 2 - 1}"):
-            rematch(stores, number)
+        with pytest.raises(UserError, match=f"shift {number} of the text: there are {DOCUMENTS // 2 - 1}"):
+            shifted(stores, number)
 
 
 def blocks(stores: tuple[CodeStore, CodeStore], **changes: object) -> tuple[BlockSums, BlockSums | None]:
-    settings = {"top": 2, "heldout": True, "documents": DOCUMENTS, "seed": SEED} | changes
-    return find_blocks(*stores, find(stores, **changes), **settings)  # type: ignore[arg-type]
+    return comparison(stores, **changes).block_sums(find(stores, **changes).table)
 
 
 def test_blocks_are_the_documents_of_either_half(stores: tuple[CodeStore, CodeStore]) -> None:
@@ -198,18 +198,14 @@ def test_blocks_are_the_documents_of_either_half(stores: tuple[CodeStore, CodeSt
     assert blocks(stores, heldout=False)[0].blocks == DOCUMENTS
 
 
-def test_blocks_are_read_the_second_time(stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = blocks(stores)
-    find(stores, seed=6)
-
-    def block_sums(*_: object, **__: object) -> None:
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(candidates, "block_sums", block_sums)
-    for one, other in zip(first, blocks(stores), strict=True):
-        np.testing.assert_array_equal(one.product, other.product)  # type: ignore[union-attr]
-    with pytest.raises(AssertionError, match="computed again"):
-        blocks(stores, seed=6)
+def test_blocks_take_no_place_on_the_disk(stores: tuple[CodeStore, CodeStore], own_cache: Path) -> None:
+    """Stored, they were the largest part of a grid's cache; made again, they are the same."""
+    find(stores)
+    before = sorted(own_cache.rglob("*"))
+    one, other = blocks(stores), blocks(stores)
+    assert sorted(own_cache.rglob("*")) == before
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(left.product, right.product)  # type: ignore[union-attr]
 
 
 def test_halves_are_disjoint_and_as_large() -> None:
@@ -312,7 +308,7 @@ def test_a_half_without_tokens(tmp_path: Path, empty_half: str) -> None:
     assert found.facts["shifts"] == 0
     assert found.facts["best_r_shifted"] == {"a_to_b": [], "b_to_a": []}
     assert found.facts["mutual_shifted_over_0.1"] is None
-    fitted, heldout = find_blocks(*pair, found, top=2, heldout=True, documents=2, seed=SEED)
+    fitted, heldout = comparison((pair[0], pair[1]), documents=2).block_sums(found.table)
     assert heldout is not None
     assert (fitted.blocks, heldout.blocks) == ((1, 0) if empty_half == "held out" else (0, 1))
     done = bootstrap(found.table, fitted, heldout, lambda t: select(t, "mutual"), draws=9, level=0.95, seed=0)

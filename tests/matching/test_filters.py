@@ -1,23 +1,38 @@
-"""Filters: every candidate comes out again, kept or with the one reason it was dropped for."""
+"""Filters and methods: every candidate comes out again, kept or with the one reason it was dropped for."""
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from unifeat.matching.filters import Filters, decide, keep, token_reasons
-from unifeat.matching.methods import METHODS, select
+from unifeat.matching.filters import Filters, token_reasons
+from unifeat.matching.methods import METHODS, Method
+from unifeat.matching.rule import Rule
 from unifeat.study.spec import NON_CONCEPT_TOKENS, MatchingSpec
 
 NONE = Filters(min_correlation=-1, min_count=0, exclude_tokens=(), shared_top_token=False)
 
 
-def everything(table: pd.DataFrame) -> np.ndarray:
-    return np.ones(len(table), bool)
+def best_of_a(a: np.ndarray, b: np.ndarray, r: np.ndarray) -> np.ndarray:
+    return (r == pd.Series(r).groupby(a).transform("max")).to_numpy()
+
+
+OWN = {
+    "everything": lambda a, b, r: np.ones(len(r), bool),
+    "odd": lambda a, b, r: a % 2 == 1,
+    "best of a": best_of_a,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods simple enough that what filters do can be seen through them."""
+    for name, choose in OWN.items():
+        monkeypatch.setitem(METHODS, name, Method(choose))
 
 
 def candidates(**columns: Any) -> pd.DataFrame:
@@ -26,11 +41,15 @@ def candidates(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame(plain | columns, index=range(n))
 
 
-def reasons(table: pd.DataFrame, words_a: Any = None, words_b: Any = None, select: Any = everything, **filters: Any):
-    out = decide(table, Filters(**(vars(NONE) | filters)), select, words_a or {}, words_b or {}, "mutual")
+def reasons(
+    table: pd.DataFrame, words_a: Any = None, words_b: Any = None, method: str = "everything", **filters: Any
+) -> list[str]:
+    rule = Rule(Filters(**(vars(NONE) | filters)), method, words_a=words_a or {}, words_b=words_b or {})
+    out = rule.decide(table)
     pd.testing.assert_frame_equal(out[table.columns], table)
     assert out["kept"].dtype == bool
     np.testing.assert_array_equal(out["kept"], out["dropped_because"] == "")
+    np.testing.assert_array_equal(out["kept"], rule.keep(table)(table))
     return out["dropped_because"].tolist()
 
 
@@ -106,18 +125,21 @@ def test_the_first_reason_is_the_one_given() -> None:
     ]
 
 
-def test_the_method_chooses_among_what_is_left() -> None:
+def test_the_method_chooses_among_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The best partner is filtered out, so the next best can be paired."""
     table = candidates(feature_a=[0, 0, 1], feature_b=[5, 6, 6], correlation=[0.9, 0.5, 0.4], count_b=[3, 50, 50])
     seen = []
 
-    def best_of_a(left: pd.DataFrame) -> np.ndarray:
-        seen.append(left["feature_b"].tolist())
-        return (left["correlation"] == left.groupby("feature_a")["correlation"].transform("max")).to_numpy()
+    def watched(a: np.ndarray, b: np.ndarray, r: np.ndarray) -> np.ndarray:
+        seen.append(b.tolist())
+        return best_of_a(a, b, r)
 
-    assert reasons(table, select=best_of_a) == ["", "not chosen by mutual matching", ""]
-    assert reasons(table, select=best_of_a, min_count=10) == ["fires on fewer than 10 tokens", "", ""]
+    monkeypatch.setitem(METHODS, "watched", Method(watched))
+    assert Rule(NONE, "watched").decide(table)["kept"].tolist() == [True, False, True]
+    assert Rule(replace(NONE, min_count=10), "watched").decide(table)["kept"].tolist() == [False, True, True]
     assert seen == [[5, 6, 6], [6, 6]]
+    assert reasons(table, method="best of a") == ["", "not chosen by best of a matching", ""]
+    assert reasons(table, method="best of a", min_count=10) == ["fires on fewer than 10 tokens", "", ""]
 
 
 def test_nothing_left_to_choose_from() -> None:
@@ -140,9 +162,6 @@ def test_every_candidate_is_accounted_for(seed: int) -> None:
     ).sample(frac=1, random_state=seed)
     words_a, words_b = ({f: list(rng.choice(letters, 3)) for f in range(35)} for _ in range(2))
 
-    def odd(left: pd.DataFrame) -> np.ndarray:
-        return left["feature_a"].to_numpy() % 2 == 1
-
     def expected(row: Any) -> str:
         a, b = words_a.get(row.feature_a, []), words_b.get(row.feature_b, [])
         if min(row.count_a, row.count_b) < 5:
@@ -155,10 +174,10 @@ def test_every_candidate_is_accounted_for(seed: int) -> None:
             return "non-concept token in B"
         if not set(a) & set(b):
             return "no top token in common"
-        return "" if row.feature_a % 2 else "not chosen by mutual matching"
+        return "" if row.feature_a % 2 else "not chosen by odd matching"
 
     filters = {"min_correlation": 0.15, "min_count": 5, "exclude_tokens": (".", ","), "shared_top_token": True}
-    got = reasons(table, words_a, words_b, odd, **filters)
+    got = reasons(table, words_a, words_b, "odd", **filters)
     assert got == [expected(row) for row in table.itertuples()]
     assert len(set(got)) == 7
 
@@ -168,8 +187,8 @@ def test_first_seen_has_the_order_as_published() -> None:
 
     def dropped(table: pd.DataFrame, direction: str = "a_to_b", words_b: Any = None, **changed: Any) -> list[str]:
         limits = Filters(**(vars(NONE) | changed))
-        choose = partial(select, method="first-seen", direction=direction)
-        return decide(table, limits, choose, {}, words_b or {}, "first-seen")["dropped_because"].tolist()
+        rule = Rule(limits, "first-seen", direction, words_b=words_b or {})
+        return rule.decide(table)["dropped_because"].tolist()
 
     table = candidates(feature_a=[0, 0, 1, 2], feature_b=[0, 1, 0, 2], correlation=[0.5, 0.4, 0.9, 0.05])
     not_chosen = "not chosen by first-seen matching"
@@ -186,8 +205,9 @@ def test_first_seen_has_the_order_as_published() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("direction", ["a_to_b", "b_to_a"])
 @pytest.mark.parametrize("seed", range(3))
-def test_keeping_again_is_deciding_without_the_reasons(method: str, seed: int) -> None:
+def test_keeping_again_is_deciding_without_the_reasons(method: str, direction: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = candidates(feature_a=rng.integers(0, 12, 60), feature_b=rng.integers(0, 12, 60))
     table = table.drop_duplicates(["feature_a", "feature_b"])  # an index with gaps
@@ -195,10 +215,40 @@ def test_keeping_again_is_deciding_without_the_reasons(method: str, seed: int) -
     limits = Filters(0.3, 20, (".",), True)
     allowed = token_reasons(table, limits, *words) == ""
     assert 0 < allowed.sum() < len(table)
+    rule = Rule(limits, method, direction, *words)
+    keep = rule.keep(table)
+    kept = 0
     for _ in range(5):
         r, count_a, count_b = rng.uniform(-1, 1, len(table)), *rng.integers(10, 100, (2, len(table)))
         again = table.assign(correlation=r, count_a=count_a, count_b=count_b)
-        decided = decide(again, limits, lambda left: select(left, method), *words, method)
-        np.testing.assert_array_equal(
-            keep(again, limits, lambda left: select(left, method), allowed, method), decided["kept"]
-        )
+        decided = rule.decide(again)
+        np.testing.assert_array_equal(keep(again), decided["kept"])
+        kept += int(decided["kept"].sum())
+    assert kept
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_strongest_pairs_ignore_the_least_r_and_nothing_else(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = candidates(
+        feature_a=rng.integers(0, 12, 60),
+        feature_b=rng.integers(0, 12, 60),
+        correlation=rng.uniform(-1, 1, 60),
+        count_a=rng.integers(0, 40, 60),
+    ).drop_duplicates(["feature_a", "feature_b"])
+    words = {f: ["."] if f < 3 else ["sea"] for f in range(12)}
+    limits = Filters(0.9, 10, (".",))
+    free = Rule(replace(limits, min_correlation=-2), "mutual", words_a=words).decide(table).query("kept")
+    got = Rule(limits, "mutual", words_a=words).strongest(table, 4)
+    assert len(got) == 4 < len(free)
+    assert got["correlation"].tolist() == sorted(free["correlation"], reverse=True)[:4]
+    assert got["feature_a"].min() > 2
+    assert got["count_a"].min() >= 10
+
+
+def test_who_has_a_chance() -> None:
+    """The features that filters leave: each once, with its count; whatever it correlates with."""
+    table = candidates(feature_a=[0, 0, 1, 2, 3], feature_b=[5, 6, 6, 6, 6], count_a=[9, 9, 50, 50, 4], correlation=-1)
+    rule = Rule(Filters(0.5, 5, (",",)), "mutual", words_a={2: [","], 1: ["sea"]}, words_b={6: [" ,"]})
+    assert rule.able(table, "a").to_numpy().tolist() == [[0, 9], [1, 50]]
+    assert rule.able(table, "b").to_numpy().tolist() == [[5, 100]]

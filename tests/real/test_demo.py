@@ -22,6 +22,7 @@ from unifeat.study.read import load_study
 from unifeat.study.spec import Study
 from unifeat.text.corpus import build_corpus
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 pytestmark = pytest.mark.real
 
@@ -73,7 +74,7 @@ def test_every_hook_point_of_real_models(study: Study, name: str, heads: int) ->
     points = [HookPoint(9, kind) for kind in HOOK_KINDS]
     model = load_language_model(spec.name, points, dtype=spec.dtype)
     bos = bos_of(model.tokenizer, spec.bos)
-    found = run_group(model, _corpus(study, documents=1).parts(0), points, context=128, bos=bos).values
+    found = run_group(model, _corpus(study, documents=1).parts(0), points, Windowing(128, bos)).values
     x = {point.kind: value.to(torch.float64) for point, value in found.items()}
     assert x["attn_z"].shape[1] == heads
     for parts, whole in ((("resid_pre", "attn_out"), "resid_mid"), (("resid_mid", "mlp_out"), "resid_post")):
@@ -86,7 +87,7 @@ def test_a_transcoder_of_a_real_mlp(study: Study, tmp_path: Path) -> None:
     spec, corpus = study.models["smollm2"], _corpus(study, documents=40)
     points = [HookPoint(15, "mlp_in"), HookPoint(15, "mlp_out")]
     model = load_language_model(spec.name, points, dtype="float32")
-    values = run_group(model, corpus.parts(0) + corpus.parts(1), points, context=128, bos=None)
+    values = run_group(model, corpus.parts(0) + corpus.parts(1), points, Windowing(128))
     x, y = values.without_sinks(points[0])[0], values.beside(*points)
     assert len(x) > 5000
     generator = torch.Generator().manual_seed(0)
@@ -117,7 +118,7 @@ def test_sinks_carry_the_variance_and_are_masked(study: Study, name: str) -> Non
     corpus = _corpus(study, documents=12)
     bos = bos_of(model.tokenizer, spec.bos)
     assert (bos is None) == (name == "smollm2")
-    activations = run_group(model, corpus.parts(0), [point], context=128, bos=bos)
+    activations = run_group(model, corpus.parts(0), [point], Windowing(128, bos))
     x, places, masked = activations.without_sinks(point)
     assert masked.read == masked.special + masked.first + masked.sink + len(places)
     norms = x.norm(dim=-1)
@@ -133,7 +134,7 @@ def test_shipped_saes_are_what_their_cards_say(study: Study, group: str) -> None
     model = load_language_model(spec.name, list(folders), dtype=spec.dtype, randomise=spec.randomise)
     saes = {point: load_sae(folder) for point, folder in folders.items()}
     bos = bos_of(model.tokenizer, spec.bos)
-    found = measure_quality(model, _corpus(study, documents=25), saes, context=128, bos=bos)
+    found = measure_quality(model, _corpus(study, documents=25), saes, Windowing(128, bos))
     for point, folder in folders.items():
         card = json.loads((folder / "training.json").read_text())
         stated = card["heldout"]
@@ -149,8 +150,6 @@ def test_shipped_saes_are_what_their_cards_say(study: Study, group: str) -> None
 
 def test_check_of_a_shipped_sae(study: Study) -> None:
     """With everything left to its config it fits; at the layers next to its own, the check names its own."""
-    from unifeat.saes.checking.check import check_sae
-
     spec = study.models["smollm2"]
     group = next(g for g in study.spaces if g.model == "smollm2")
     folder = group.sae.format(layer=15)

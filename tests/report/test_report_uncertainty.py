@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import MakeRun
-from unifeat.report import categories, glance, sure
+from unifeat.report import categories
 from unifeat.report.html import render
+from unifeat.report.overview import group_overview
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.report.terminal import show
+from unifeat.report.uncertainty import hubs, pair_lines
 from unifeat.runs.folder import Run
+
+MakeRun = Callable[..., Run]
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def run(make_run: MakeRun) -> Run:
 
 
 def test_every_comparison_has_its_line_and_its_role(run: Run) -> None:
-    _, lines = glance.group_overview(run)
+    _, lines = group_overview(run)
     roles = {line.groups: line.role for line in lines}
     assert roles["one", "two"] == ""
     assert roles["one", "one-seed1"] == "ceiling: two SAEs of one model"
@@ -83,13 +87,13 @@ def test_every_comparison_has_its_line_and_its_role(run: Run) -> None:
 
 def test_the_pairs_of_a_cell_with_intervals_and_the_null(run: Run) -> None:
     cell = rows_of(cells(run))[0]
-    lines = {line["what"]: line for line in sure.sure(cell)}
+    lines = {line["what"]: line for line in pair_lines(cell)}
     kept = lines["pairs kept"]
     assert (kept["value"], kept["interval"]) == (str(cell.kept), f"{cell.kept - 2} to {cell.kept + 3}")
     assert (kept["shifted"], kept["p"]) == ("4", 1 / 3)
     assert lines["mean r where found"]["shifted"] == "0.120", "rematches without a pair have no mean"
     assert lines["share found again on the other half of the documents"]["value"] == "75 %"
-    assert "2.1 % and 3.4 %" in sure.hubs(cell)
+    assert "2.1 % and 3.4 %" in hubs(cell)
 
 
 def test_categories_stand_beside_their_nulls(run: Run) -> None:
@@ -133,6 +137,6 @@ def test_an_ordinary_run_has_nothing_of_it(make_run: MakeRun) -> None:
     plain = make_run()
     assert categories.overview(plain) == []
     assert categories.of_cell(plain, rows_of(cells(plain))[0]) is None
-    assert sure.sure(rows_of(cells(plain))[0]) == []
-    assert sure.hubs(rows_of(cells(plain))[0]) == ""
+    assert pair_lines(rows_of(cells(plain))[0]) == []
+    assert hubs(rows_of(cells(plain))[0]) == ""
     assert role(plain, ("smollm2", "gemma3")) == ""

@@ -28,7 +28,7 @@ def spaces_of(home: Path, *spaces: dict[str, Any]) -> list[Any]:
     """Spaces of the study's first model, layer 0, encoded; a plain one besides, since a study compares."""
     groups = [{"model": "one", "layers": 0} | space for space in ({"sae": "saes/one_0", "name": "plain"}, *spaces)]
     study = load_study(write_study(home, "other.yaml", spaces=groups))
-    return prepare_spaces(study, force=True)[1][1:]  # their SAEs are random
+    return prepare_spaces(study, force=True).spaces[1:]  # their SAEs are random
 
 
 def test_random_directions_are_a_space_of_their_own(home: Path):

@@ -106,8 +106,8 @@ class TestCodes:
         assert 0.02 < (codes != 0).float().mean() < 0.98
         torch.testing.assert_close(sae.encode(x), codes, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(sae.decode(codes), decoded, rtol=1e-5, atol=1e-5)
-        reading = provenance_of(sae)
-        assert (reading.format, reading.hook, reading.model) == (
+        provenance = provenance_of(sae)
+        assert (provenance.format, provenance.hook, provenance.model) == (
             "dictionary_learning",
             "blocks.12.hook_resid_post",
             "google/gemma-2-2b",

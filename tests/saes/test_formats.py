@@ -69,10 +69,14 @@ class TestGemmaScope:
         checkpoints.write_gemma_scope(at, held)
         z = x @ w["W_enc"] + w["b_enc"]
         codes = z * (z > w["threshold"])
-        reading = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert (reading.hook, reading.layer, reading.hook_kind) == ("blocks.12.hook_resid_post", 12, "resid_post")
-        assert (reading.model, reading.claimed_l0, reading.pre_bias) == ("gemma-2-2b", 82, False)
-        assert reading.decoder_norms == pytest.approx((norms(w).min(), norms(w).max()))
+        provenance = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert (provenance.hook, provenance.layer, provenance.hook_kind) == (
+            "blocks.12.hook_resid_post",
+            12,
+            "resid_post",
+        )
+        assert (provenance.model, provenance.claimed_l0, provenance.pre_bias) == ("gemma-2-2b", 82, False)
+        assert provenance.decoder_norms == pytest.approx((norms(w).min(), norms(w).max()))
 
     def test_with_lower_case_names(self, tmp_path: Path, held: Any):
         checkpoints.write_gemma_scope(tmp_path / "a", held)
@@ -86,17 +90,17 @@ class TestGemmaScope:
         checkpoints.write_gemma_scope(at, held)
         z = x @ w["W_enc"] / np.sqrt(D) + w["b_enc"]
         codes = z * (z > w["threshold"])
-        reading = same(load_sae(at), x, (codes, codes @ w["W_dec"] * np.sqrt(D) + w["b_dec"]))
-        assert reading.hook == "hook_embed"
-        assert "√d" in reading.folds[0]
+        provenance = same(load_sae(at), x, (codes, codes @ w["W_dec"] * np.sqrt(D) + w["b_dec"]))
+        assert provenance.hook == "hook_embed"
+        assert "√d" in provenance.folds[0]
 
     def test_a_transcoder(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         at = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_3" / "width_16k" / "average_l0_76"
         checkpoints.write_gemma_scope(at, held)
         z = x @ w["W_enc"] + w["b_enc"]
         codes = z * (z > w["threshold"])
-        reading = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert (reading.architecture, reading.hook_out) == ("jumprelu_transcoder", "blocks.3.hook_mlp_out")
+        provenance = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert (provenance.architecture, provenance.hook_out) == ("jumprelu_transcoder", "blocks.3.hook_mlp_out")
 
 
 class TestGemmaScope2:
@@ -105,8 +109,12 @@ class TestGemmaScope2:
         checkpoints.write_gemma_scope_2(at, held, hf_hook_point_in="model.layers.9.output")
         z = x @ w["W_enc"] + w["b_enc"]
         codes = z * (z > w["threshold"])
-        reading = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert (reading.format, reading.hook, reading.hook_out) == ("gemma_scope_2", "blocks.9.hook_resid_post", None)
+        provenance = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert (provenance.format, provenance.hook, provenance.hook_out) == (
+            "gemma_scope_2",
+            "blocks.9.hook_resid_post",
+            None,
+        )
 
     def test_without_a_config(self, tmp_path: Path, held: Any):
         at = tmp_path / "mlp_out_all" / "layer_0_width_16k_l0_big"
@@ -123,8 +131,8 @@ class TestGemmaScope2:
         sae = load_sae(at)
         z = x @ w["W_enc"] + w["b_enc"]
         codes = z * (z > w["threshold"])
-        reading = same(sae, x, (codes, codes @ w["W_dec"][:, :12] + w["b_dec"][:12]))
-        assert (reading.hook, reading.hook_out) == ("blocks.4.mlp.hook_in", "blocks.4.hook_mlp_out")
+        provenance = same(sae, x, (codes, codes @ w["W_dec"][:, :12] + w["b_dec"][:12]))
+        assert (provenance.hook, provenance.hook_out) == ("blocks.4.mlp.hook_in", "blocks.4.hook_mlp_out")
         whole = codes @ w["W_dec"][:, :12] + w["b_dec"][:12] + x @ skip.double().numpy()
         np.testing.assert_allclose(sae(torch.from_numpy(x).float()).numpy(), whole, rtol=1e-4, atol=1e-4)
 
@@ -141,10 +149,10 @@ class TestLlamaScope:
 
     def test_follows_the_format(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         checkpoints.write_llama_scope(tmp_path, held)
-        reading = same(load_sae(tmp_path), x, self.by_hand(w, x))
-        assert len(reading.folds) == 2
-        assert "0.25" in reading.gate
-        assert reading.layer == 15
+        provenance = same(load_sae(tmp_path), x, self.by_hand(w, x))
+        assert len(provenance.folds) == 2
+        assert "0.25" in provenance.gate
+        assert provenance.layer == 15
 
     def test_in_another_order_of_scales(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         """Scaling activations up front gives the same mask: θ is compared on the activations' own scale."""
@@ -170,8 +178,8 @@ class TestLlamaScope:
         g = np.linalg.norm(decoder, axis=1)
         z = (x @ w["W_enc"] + w["b_enc"] / fin) * g
         codes = z * (z > 0.25)
-        reading = same(load_sae(tmp_path), x, (codes, codes @ (decoder / g[:, None]) + w["b_dec"] / fout))
-        assert reading.hook_out == "blocks.15.hook_mlp_out"
+        provenance = same(load_sae(tmp_path), x, (codes, codes @ (decoder / g[:, None]) + w["b_dec"] / fout))
+        assert provenance.hook_out == "blocks.15.hook_mlp_out"
 
     def test_with_top_k(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         checkpoints.write_llama_scope(tmp_path, held, k=K, act_fn="topk", jump_relu_threshold=0)
@@ -207,9 +215,9 @@ class TestLlamascopium:
     @pytest.mark.parametrize("old", [True, False])
     def test_follows_the_format(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray, old: bool):
         checkpoints.write_llamascopium(tmp_path, held, old=old, average=2.5)
-        reading = same(load_sae(tmp_path), x, self.by_hand(w, x, np.sqrt(D) / 2.5))
-        assert reading.format == "llamascopium"
-        assert len(reading.folds) == 2
+        provenance = same(load_sae(tmp_path), x, self.by_hand(w, x, np.sqrt(D) / 2.5))
+        assert provenance.format == "llamascopium"
+        assert len(provenance.folds) == 2
 
     def test_once_standardised(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         checkpoints.write_llamascopium(tmp_path, held, old=False, norm_activation="inference")
@@ -242,15 +250,15 @@ class TestBareFiles:
         checkpoints.write_openai(tmp_path / "6.pt", held, K)
         mean, std = x.mean(1, keepdims=True), x.std(1, ddof=1, keepdims=True)
         codes = top(((x - mean) / (std + 1e-5) - w["b_dec"]) @ w["W_enc"] + w["b_enc"], K)
-        reading = same(load_sae(tmp_path / "6.pt"), x, (codes, (codes @ w["W_dec"] + w["b_dec"]) * std + mean))
-        assert (reading.format, reading.k, reading.pre_bias) == ("openai", K, True)
-        assert "layer norm" in reading.normalisation
+        provenance = same(load_sae(tmp_path / "6.pt"), x, (codes, (codes @ w["W_dec"] + w["b_dec"]) * std + mean))
+        assert (provenance.format, provenance.k, provenance.pre_bias) == ("openai", K, True)
+        assert "layer norm" in provenance.normalisation
 
     def test_openai_with_relu(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         checkpoints.write_openai(tmp_path / "6.pt", held, None)
         codes = relu((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
-        reading = same(load_sae(tmp_path / "6.pt"), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert reading.normalisation == "none"
+        provenance = same(load_sae(tmp_path / "6.pt"), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert provenance.normalisation == "none"
 
     @pytest.mark.parametrize(
         ("write", "format"), [(checkpoints.write_goodfire, "goodfire"), (checkpoints.write_linear, "linear")]
@@ -261,29 +269,29 @@ class TestBareFiles:
         write(file, held)
         codes = relu(x @ w["W_enc"] + w["b_enc"])
         sae = load_sae(file if by == "file" else tmp_path)
-        reading = same(sae, x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert (reading.format, reading.layer, reading.pre_bias) == (format, 19, False)
+        provenance = same(sae, x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert (provenance.format, provenance.layer, provenance.pre_bias) == (format, 19, False)
 
     def test_qwen_scope(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         file = tmp_path / f"SAE-Res-Qwen3-1.7B-Base-W32K-L0_{K}" / "layer7.sae.pt"
         checkpoints.write_qwen_scope(file, held)
         codes = top(x @ w["W_enc"] + w["b_enc"], K)
-        reading = same(load_sae(file), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert (reading.hook, reading.model) == ("blocks.7.hook_resid_post", "Qwen/Qwen3-1.7B-Base")
+        provenance = same(load_sae(file), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert (provenance.hook, provenance.model) == ("blocks.7.hook_resid_post", "Qwen/Qwen3-1.7B-Base")
 
     def test_attention_z(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         checkpoints.write_attention_z(tmp_path / "gpt2-small_L0_Hcat_z.pt", held)
         codes = relu((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
-        reading = same(load_sae(tmp_path / "gpt2-small_L0_Hcat_z.pt"), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert (reading.pre_bias, reading.hook) == (True, "blocks.0.attn.hook_z")
+        provenance = same(load_sae(tmp_path / "gpt2-small_L0_Hcat_z.pt"), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert (provenance.pre_bias, provenance.hook) == (True, "blocks.0.attn.hook_z")
 
     def test_circuit_tracer(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         skip = torch.randn((D, D), generator=torch.Generator().manual_seed(3))
         codes = relu(x @ w["W_enc"] + w["b_enc"])
         decoded = codes @ w["W_dec"] + w["b_dec"]
         checkpoints.write_circuit_tracer(tmp_path / "layer_5.safetensors", held)
-        reading = same(load_sae(tmp_path / "layer_5.safetensors"), x, (codes, decoded))
-        assert (reading.layer, reading.hook_out) == (5, "blocks.5.hook_mlp_out")
+        provenance = same(load_sae(tmp_path / "layer_5.safetensors"), x, (codes, decoded))
+        assert (provenance.layer, provenance.hook_out) == (5, "blocks.5.hook_mlp_out")
         checkpoints.write_circuit_tracer(tmp_path / "layer_6.safetensors", held, skip=skip)
         sae = load_sae(tmp_path / "layer_6.safetensors")
         same(sae, x, (codes, decoded))
@@ -298,8 +306,8 @@ class TestSaelensFolders:
         at = tmp_path / "blocks.6.hook_resid_post"
         checkpoints.write_saelens(at, held)
         codes = relu((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
-        reading = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
-        assert (reading.hook, reading.bos, reading.gate) == ("blocks.6.hook_resid_post", True, "relu")
+        provenance = same(load_sae(at), x, (codes, codes @ w["W_dec"] + w["b_dec"]))
+        assert (provenance.hook, provenance.bos, provenance.gate) == ("blocks.6.hook_resid_post", True, "relu")
 
     def test_before_6_0_with_top_k(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):
         top_k = {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}, "apply_b_dec_to_input": False}
@@ -311,8 +319,8 @@ class TestSaelensFolders:
         checkpoints.write_saelens(tmp_path / "a", held, normalize_activations="expected_average_only_in")
         (tmp_path / "a" / "activation_scaler.json").write_text(json.dumps({"scaling_factor": 0.4}))
         codes = relu((0.4 * x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
-        reading = same(load_sae(tmp_path / "a"), x, (codes, (codes @ w["W_dec"] + w["b_dec"]) / 0.4))
-        assert "0.4" in reading.normalisation
+        provenance = same(load_sae(tmp_path / "a"), x, (codes, (codes @ w["W_dec"] + w["b_dec"]) / 0.4))
+        assert "0.4" in provenance.normalisation
         theirs = saelens().SAE.load_from_disk(tmp_path / "a", device="cpu")  # runs, and forgets the scale
         assert np.abs(theirs.encode(torch.from_numpy(x).float()).detach().numpy() - codes).max() > 0.1
 

@@ -12,9 +12,9 @@ import torch
 import checkpoints
 from hub import Hub
 from unifeat.errors import UserError
-from unifeat.saes import load_sae, on_hub, provenance_of
+from unifeat.saes import known_releases, load_sae, on_hub, provenance_of
 
-# One name for each of SAELens' loaders, with the format unifeat reads it as and the hook its reading must tell.
+# One name for each of SAELens' loaders, with the format unifeat reads it as and the hook that it must tell.
 NAMES = {
     "gemma-2b-res-jb/blocks.6.hook_resid_post": ("saelens", "blocks.6.hook_resid_post"),
     "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical": ("gemma_scope", "blocks.12.hook_resid_post"),
@@ -51,9 +51,9 @@ def x() -> torch.Tensor:
 def test_a_name_of_each_loader_resolves(hub: Hub, name: str, x: torch.Tensor):
     hub.sae(name, d_sae=64)
     sae = load_sae(name)
-    reading, (format, hook) = provenance_of(sae), NAMES[name]
-    assert (reading.format, reading.hook) == (format, hook)
-    assert reading.model == known_releases()[name.partition("/")[0]].model
+    provenance, (format, hook) = provenance_of(sae), NAMES[name]
+    assert (provenance.format, provenance.hook) == (format, hook)
+    assert provenance.model == known_releases()[name.partition("/")[0]].model
     assert (sae.encode(x) != 0).any()
 
 
@@ -80,16 +80,16 @@ class TestClaims:
     def test_come_from_the_registry(self, hub: Hub):
         name = "gpt2-small-res-jb/blocks.6.hook_resid_pre"
         hub.sae(name)
-        reading, held = provenance_of(load_sae(name)), known_releases()["gpt2-small-res-jb"]
-        assert reading.claimed_l0 == held.expected_l0["blocks.6.hook_resid_pre"] > 1
-        assert reading.claimed_variance_explained == held.expected_var_explained["blocks.6.hook_resid_pre"] < 1
-        assert any("mean" in fold for fold in reading.folds), "its registry entry says that its model was centred"
+        provenance, held = provenance_of(load_sae(name)), known_releases()["gpt2-small-res-jb"]
+        assert provenance.claimed_l0 == held.expected_l0["blocks.6.hook_resid_pre"] > 1
+        assert provenance.claimed_variance_explained == held.expected_var_explained["blocks.6.hook_resid_pre"] < 1
+        assert any("mean" in fold for fold in provenance.folds), "its registry entry says that its model was centred"
 
     def test_are_read_off_the_name_where_the_registry_has_none(self, hub: Hub):
         name = "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical"
         hub.sae(name)
-        reading = provenance_of(load_sae(name))
-        assert (reading.claimed_l0, reading.claimed_variance_explained) == (82, None)
+        provenance = provenance_of(load_sae(name))
+        assert (provenance.claimed_l0, provenance.claimed_variance_explained) == (82, None)
 
     def test_a_norm_factor_is_folded(self, hub: Hub, x: torch.Tensor):
         """The registry's factor, and only it, says what scale R1-Distill's SAEs take."""
@@ -108,8 +108,8 @@ class TestHubFolders:
         at = hub.sae("EleutherAI/sae-pythia-70m-32k/layers.3", k=6)
         sae = load_sae("EleutherAI/sae-pythia-70m-32k/layers.3")
         assert torch.equal(sae.encode(x), load_sae(at).encode(x))
-        reading = provenance_of(sae)
-        assert (reading.format, reading.k, reading.hook) == ("sparsify", 6, "blocks.3.hook_resid_post")
+        provenance = provenance_of(sae)
+        assert (provenance.format, provenance.k, provenance.hook) == ("sparsify", 6, "blocks.3.hook_resid_post")
 
     def test_tell_the_model_in_the_folder_above(self, hub: Hub):
         at = hub.sae("EleutherAI/sae-pythia-70m-32k/layers.3")

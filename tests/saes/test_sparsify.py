@@ -149,8 +149,8 @@ class TestCodes:
 
     def test_a_transcoder_reads_the_mlp_s_input(self, tmp_path: Path):
         sae = load_sae(write_sparsify(tmp_path / "layers.1.mlp", transcode=True))
-        reading = provenance_of(sae)
-        assert (reading.hook, reading.hook_out) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
+        provenance = provenance_of(sae)
+        assert (provenance.hook, provenance.hook_out) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
         check_fits(sae, "a", "model", GPT2Config(n_embd=D_IN, n_head=2), HookPoint(1, "mlp_in"))
         with pytest.raises(UserError, match=r"and reads blocks\.1\.mlp\.hook_in, not resid_post: set hook to"):
             check_fits(sae, "a", "model", GPT2Config(n_embd=D_IN, n_head=2), HookPoint(1))

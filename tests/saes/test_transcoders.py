@@ -26,6 +26,7 @@ from unifeat.saes.quality import Quality
 from unifeat.study.read import load_study
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookKind, HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 CONTEXT = 32
 PARTS = [Part(n, 0, text) for n, text in enumerate(sentences(60, seed=8))]
@@ -40,7 +41,7 @@ def rows(folder: Path, layer: int, reads: HookKind) -> tuple[torch.Tensor, torch
     """What the MLP of a layer is given and what it adds, token by token."""
     points = [HookPoint(layer, reads), HookPoint(layer, "mlp_out")]
     model = load_language_model(str(folder), points, dtype="float32")
-    values = run_group(model, PARTS, points, context=CONTEXT, bos=2).values
+    values = run_group(model, PARTS, points, Windowing(CONTEXT, 2)).values
     return values[points[0]], values[points[1]]
 
 
@@ -128,9 +129,9 @@ def test_attention_sinks_are_told_by_the_stream(folder: Path, kind: HookKind):
     """Behind a norm every token has much the same norm."""
     points = [HookPoint(1, kind), HookPoint(1, "resid_pre")]
     model = load_language_model(str(folder), points, dtype="float32")
-    tokens = run_group(model, PARTS, points, context=CONTEXT, bos=2).places.token
+    tokens = run_group(model, PARTS, points, Windowing(CONTEXT, 2)).places.token
     model.decoder.get_input_embeddings().weight[int(np.bincount(tokens).argmax())] *= 30
-    found = run_group(model, PARTS, points, context=CONTEXT, bos=2)
+    found = run_group(model, PARTS, points, Windowing(CONTEXT, 2))
     sinks = [found.without_sinks(point)[2].sink for point in points]
     assert sinks[0] == sinks[1] > 5
     assert found.sink_norm(points[0]) == found.sink_norm(points[1])
@@ -148,7 +149,7 @@ def test_a_block_that_goes_on_to_add_in_place(tmp_path: Path):
     tokenizer.save_pretrained(tmp_path / "falcon")
     points = [HookPoint(1, kind) for kind in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
     model = load_language_model(str(tmp_path / "falcon"), points, dtype="float32")
-    values = run_group(model, PARTS[:5], points, context=CONTEXT, bos=None).values
+    values = run_group(model, PARTS[:5], points, Windowing(CONTEXT)).values
     before, attention, mlp, after = (values[point] for point in points)
     torch.testing.assert_close(before + attention + mlp, after, rtol=1e-4, atol=1e-5)
 
@@ -184,8 +185,8 @@ def test_the_mlp_itself_recovers_the_whole_loss(folder: Path, reads: HookKind):
 
     sae = SimpleNamespace(encode=lambda x: x, decode=decode, unifeat_provenance=SimpleNamespace(hook_out="mlp_out"))
     assert writes_at(sae, point) == HookPoint(1, "mlp_out")
-    above = run_group(model, PARTS, [point], context=CONTEXT, bos=2).sink_norm(point)
-    loss = measure_loss(model, PARTS[:20], point, sae, context=CONTEXT, bos=2, sink_norm=above)
+    above = run_group(model, PARTS, [point], Windowing(CONTEXT, 2)).sink_norm(point)
+    loss = measure_loss(model, PARTS[:20], point, sae, Windowing(CONTEXT, 2), sink_norm=above)
     assert loss.tokens > 100
     assert loss.spliced == pytest.approx(loss.clean, abs=1e-6)
     assert abs(loss.zeroed - loss.clean) > 1e-3
@@ -203,7 +204,7 @@ class TestSpace:
         study = load_study(write_study(home, "other.yaml", spaces=groups_))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return prepare_spaces(study, force=force)[1][1:]
+            return prepare_spaces(study, force=force).spaces[1:]
 
     def test_codes_are_of_the_mlp_s_input_and_the_fvu_of_its_output(self, home: Path):
         held = checkpoints.tensors(32, 64, seed=3)
@@ -214,8 +215,8 @@ class TestSpace:
         model, corpus_rows = self.model(home), space.store.shard(0)
         points = [HookPoint(0, "mlp_in"), HookPoint(0, "mlp_out")]
         study = load_study(home / "other.yaml")
-        corpus = prepare_spaces(study, force=True)[0]
-        activations = run_group(model, corpus.parts(0), points, context=study.text.context, bos=self.bos(space))
+        corpus = prepare_spaces(study, force=True).corpus
+        activations = run_group(model, corpus.parts(0), points, Windowing(study.text.context, self.bos(space)))
         x, places, _ = activations.without_sinks(points[0])
         np.testing.assert_array_equal(corpus_rows.places.token, places.token)
         codes = sae.encode(x)

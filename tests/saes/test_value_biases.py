@@ -19,13 +19,14 @@ from unifeat.saes import fit_to_model, load_sae, provenance_of
 from unifeat.saes.checking.check import check_sae
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.windowing import Windowing
 
 POINT = HookPoint(1, "attn_z")
 PARTS = [Part(n, 0, text) for n, text in enumerate(sentences(20, seed=2))]
 
 
 def heads(model: LanguageModel) -> Tensor:
-    return run_group(model, PARTS, [POINT], context=24, bos=None).values[POINT]
+    return run_group(model, PARTS, [POINT], Windowing(24)).values[POINT]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "phi", "qwen2"])  # Qwen 2's values are shared by heads
@@ -71,7 +72,7 @@ def test_kissane_s_saes_see_heads_as_transformer_lens_gives_them(model_folder: C
     assert any("value biases" in fold for fold in provenance_of(sae).folds)
     text = str(write_text(tmp_path, sentences(20, seed=2)))
     found = check_sae(str(tmp_path / "heads.pt"), str(folder), 1, text, hook="attn_z", dtype="float32", loss=False)
-    assert any("value biases" in fold for fold in found.reading.folds)
+    assert any("value biases" in fold for fold in found.provenance.folds)
 
 
 def test_without_a_pre_bias_the_encoder_s_bias_takes_it(model_folder: Callable[..., Path], tmp_path: Path):

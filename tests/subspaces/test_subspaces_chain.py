@@ -18,9 +18,9 @@ from stores import places, shard_of, written
 from tiny import sentences, tiny_tokenizer
 from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import top_activations
-from unifeat.matching.candidates import find_candidates
-from unifeat.matching.filters import Filters, decide
-from unifeat.matching.methods import select
+from unifeat.matching.candidates import Comparison
+from unifeat.matching.filters import Filters
+from unifeat.matching.rule import Rule
 from unifeat.subspaces import (
     control_lists,
     load_categories,
@@ -43,7 +43,7 @@ LISTS = {
 WORDS = [word for own in LISTS.values() for word in own]  # `whale` is not in the text: its feature never fires
 NOISE = 30
 FEATURES = len(WORDS) + NOISE
-FILTERS = Filters(min_correlation=0.1, min_count=3, exclude_tokens=(), shared_top_token=False)
+RULE = Rule(Filters(min_correlation=0.1, min_count=3), "mutual")
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +103,15 @@ class Chain:
             for store, kind in zip(self.stores, kinds, strict=True)
         ]
         self.members = [members(words, self.categories, top_tokens=5, at_least=3) for words in self.words]
-        found = find_candidates(*self.stores, top=4, heldout=True, documents=self.corpus.documents, seed=0)
-        self.candidates = found.table
+        comparison = Comparison(*self.stores, top=4, heldout=True, documents=self.corpus.documents, seed=0)
+        self.candidates = comparison.candidates().result().table
 
     def of(self, side: int, category: str) -> np.ndarray:
         table = self.members[side]
         return table.loc[table["category"] == category, "feature"].to_numpy()
 
     def paired(self, candidates: pd.DataFrame) -> pd.DataFrame:
-        decided = decide(candidates, FILTERS, lambda left: select(left, "mutual", "a_to_b"), {}, {}, "mutual")
-        return decided[decided["kept"]]
+        return RULE.decide(candidates).query("kept")
 
 
 @pytest.fixture

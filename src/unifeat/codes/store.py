@@ -31,10 +31,10 @@ class CodeStore:
 
     @classmethod
     def create(cls, root: Path, settings: dict[str, Any]) -> CodeStore:
-        """The store for these settings, there already or not.
+        """The store for these settings, there already or not; damaged settings are named on stderr and made again.
 
         Raises:
-            UserError: the folder of that name holds a store made with other settings.
+            UserError: the machine cannot read or write them.
         """
         store = cls(root / key_of(settings), settings)
         store.note_use()
@@ -43,7 +43,7 @@ class CodeStore:
             store._check_settings(json.loads(_read(recorded)))
         except FileNotFoundError:
             write_json(recorded, settings)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             say(f"warning: {recorded} is damaged ({error}): it is made again")
             write_json(recorded, settings)
         return store
@@ -58,7 +58,7 @@ class CodeStore:
         try:
             settings = json.loads(_read(folder / "settings.json"))
             json.loads(_read(folder / "manifest.json"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{folder} is not a finished store of codes: {error}") from error
         return cls(folder, settings)
 

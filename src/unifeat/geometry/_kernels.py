@@ -1,6 +1,7 @@
 """Compiled loops over pairs of rows. They release the GIL: threads run them side by side, and each is serial,
 so that results do not depend on how many threads there are.
 
+Whoever uses them imports them there, since numba takes its time: reports know the measures and need none of it.
 Condensed order is that of scipy's `pdist`: (0,1), (0,2) … (0,n−1), (1,2) …
 """
 

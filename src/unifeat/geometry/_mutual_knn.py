@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
-from unifeat.geometry._kernels import shared_neighbours
 from unifeat.geometry._pairs import ROWS_A_BLOCK, TIE
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -99,6 +98,8 @@ class PreparedMutualKNN:
         return Score("mutual_knn", value, blank.settings, blank.n, blank.d_a, blank.d_b, blank.details, blank.flags)
 
     def shuffled(self, permutation: Any) -> float:
+        from unifeat.geometry._kernels import shared_neighbours
+
         order = as_permutation(permutation, self.n)
         shared = shared_neighbours(*self._a[:3], *self._b[:3], order)
         return min(1.0, float(shared) / (self.n * self._blank.details["neighbours"]))

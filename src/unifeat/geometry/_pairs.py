@@ -12,7 +12,6 @@ from jaxtyping import Float, Float64, Integer
 from numpy.typing import NDArray
 
 from unifeat.geometry._input import Matrix
-from unifeat.geometry._kernels import bin_starts, gather_dot, replace_by_rank, tied_ranks
 from unifeat.threads import in_threads
 
 ROWS_A_BLOCK = 512
@@ -60,6 +59,8 @@ def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
 
     Sorting plain values and looking each one up in a table beats an argsort of 50 million, in time and memory.
     """
+    from unifeat.geometry._kernels import bin_starts, replace_by_rank, tied_ranks
+
     ordered = np.sort(values)
     ranks = tied_ranks(ordered, scale, TIE)
     bins = int(np.clip(values.size // 3, 1, 2**24))
@@ -95,6 +96,8 @@ class PairSum:
         return square(self._b, self.n, self._a.dtype)
 
     def __call__(self, order: Integer[np.ndarray, " n"]) -> float:
+        from unifeat.geometry._kernels import gather_dot
+
         moved, index = self._square, order.astype(np.uint32)
         spans = list(pairwise(self._edges))
         parts = in_threads(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
@@ -68,20 +67,11 @@ def induced(order: NDArray[np.intp], rows: SharedRows) -> NDArray[np.intp]:
     (Kerov, Olshanski & Vershik 2004, "Harmonic analysis on the infinite symmetric group", Invent. Math. 158: virtual
     permutations). So the cells of a grid, whose pairs differ, can share one permutation.
     """
+    from unifeat.inference._kernels import first_return  # numba, which the table of nulls does without
+
     place = np.full(rows.size, -1, np.intp)
     place[rows.ids] = np.arange(len(rows.ids))
-    return _first_return(order, rows.ids.astype(np.intp), place)
-
-
-@njit(nogil=True, cache=True)
-def _first_return(order, ids, place):  # type: ignore[no-untyped-def]
-    to = np.empty(ids.size, np.intp)
-    for i in range(ids.size):
-        at = order[ids[i]]
-        while place[at] < 0:
-            at = order[at]
-        to[i] = place[at]
-    return to
+    return first_return(order, rows.ids.astype(np.intp), place)
 
 
 def null_scores(

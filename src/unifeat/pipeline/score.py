@@ -123,9 +123,11 @@ def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec], en
 def _shuffle_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
     permutations, seed = study.inference.permutations, study.seed
     work = partial(_shuffles, pairs, spec, permutations, seed)
-    return pairs.unit(
-        "shuffle", NULLS["shuffle"].version, spec, work, permutations=permutations, seed=seed, size=pairs.shared.size
-    )
+    # The held-out score may be another measure's, with a version of its own.
+    counterpart = heldout_counterpart(spec.metric, spec.settings)
+    heldout = find_measure(counterpart[0]).identity(counterpart[1]) if counterpart else None
+    settings = {"permutations": permutations, "seed": seed, "size": pairs.shared.size, "heldout": heldout}
+    return pairs.unit("shuffle", NULLS["shuffle"].version, spec, work, **settings)
 
 
 def _interval_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:

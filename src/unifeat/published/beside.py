@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,6 @@ import yaml
 
 from unifeat.matching.methods import METHODS
 from unifeat.study.presets import PRESETS
-
-if TYPE_CHECKING:
-    from unifeat.runs.folder import Run
 
 SOURCE = "arxiv-2410.06981"
 COLUMNS = [
@@ -29,6 +26,25 @@ _TEXT = {
     ("pythia-70m", "pythia-160m"): {"documents": 100, "context": 300},
     ("gemma-2b", "gemma-2-2b"): {"documents": 150, "context": 150},
 }
+
+
+class Run(Protocol):
+    """What is read of a run (`runs.folder.Run`)."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        ...
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """`run.json`."""
+        ...
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row for each pair of spaces and measure."""
+        ...
 
 
 def published_scores() -> pd.DataFrame:

@@ -50,7 +50,7 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
         _put(aside, path, replace=replace)
         flush(path.parent)
     except BaseException as error:
-        with suppress(OSError):  # what went wrong is told below
+        with suppress(OSError):  # what hinders writing may hinder this too, and must not be told in its place
             remove(aside)
         told = machine_error(error, f"writing {path}")
         if told is not None:

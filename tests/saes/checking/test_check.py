@@ -116,7 +116,7 @@ class TestMistakes:
         checked = check(changed(sae, tmp_path / "scaled", scaled))
         assert not factor > 1 or not checked.fits  # too small activations are reconstructed badly, not absurdly
         assert "a scale on the activations is missing" in causes(checked) + causes(checked, "warning")
-        found = next(reading for reading in checked.others if reading.kind == "scale")
+        found = next(other for other in checked.others if other.kind == "scale")
         assert found.factor == pytest.approx(factor, rel=0.1)
         assert found.fvu == pytest.approx(check(sae).own.fvu, abs=0.01)
 
@@ -212,7 +212,7 @@ def test_is_what_the_sae_does_there(model_folder: Callable[..., Path], tmp_path:
 
 
 def test_the_opening_is_that_of_a_study(check: Callable[..., Checked], model: Path, sae: Path, tmp_path: Path):
-    """With a chat template every window carries its tokens, and windows without it are one of the other readings."""
+    """With a chat template every window carries its tokens, and windows without it are tried too."""
     template = "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|> {{ m.content }}{% endfor %}"
     folder = shutil.copytree(model, tmp_path / "chatty")
     config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
