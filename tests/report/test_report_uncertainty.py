@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from unifeat.report import categories
 from unifeat.report.html import render
 from unifeat.report.overview import group_overview
+from unifeat.report.sections import categories
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.report.terminal import show
 from unifeat.report.uncertainty import hubs, pair_lines
@@ -106,11 +107,14 @@ def test_categories_stand_beside_their_nulls(run: Run) -> None:
     assert time["scores"][0]["score"].startswith("0.31")
     assert (time["scores"][0]["subsets"], time["scores"][0]["control"]) == ("0.25 / 0.20*", "0.11 (7)")
     assert odd["scores"][0]["control"] == "–"
-    panel = categories.overview(run)[0]
-    z = dict(zip(panel["figure"]["data"][0]["y"], panel["figure"]["data"][0]["z"], strict=True))
+    drawn: dict[str, Any] = {}
+    section = categories.subspaces(run, drawn)
+    assert section is not None
+    figure = drawn[section["overview"][0]["key"]]
+    z = dict(zip(figure["data"][0]["y"], figure["data"][0]["z"], strict=True))
     assert z["Time"][0] == pytest.approx(0.31)
     assert z["Odd"][0] is None, "two pairs have no score worth a colour"
-    assert any(a["text"] == "n=2" for a in panel["figure"]["layout"]["annotations"])
+    assert any(a["text"] == "n=2" for a in figure["layout"]["annotations"])
 
 
 def test_page_and_terminal_say_it(run: Run, capsys, monkeypatch) -> None:
@@ -135,7 +139,7 @@ def test_page_and_terminal_say_it(run: Run, capsys, monkeypatch) -> None:
 
 def test_an_ordinary_run_has_nothing_of_it(make_run: MakeRun) -> None:
     plain = make_run()
-    assert categories.overview(plain) == []
+    assert categories.subspaces(plain, {}) is None
     assert categories.of_cell(plain, rows_of(cells(plain))[0]) is None
     assert pair_lines(rows_of(cells(plain))[0]) == []
     assert hubs(rows_of(cells(plain))[0]) == ""
