@@ -155,9 +155,9 @@ class TestCheckFree:
 
     def test_below_a_file(self, tmp_path: Path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(UserError, match="is a file: name another folder"):
+        with pytest.raises(UserError, match="is a file; name another folder with --out"):
             check_free(tmp_path / "file" / "run")
 
     def test_where_nothing_can_be_written(self):
-        with pytest.raises(UserError, match=r"cannot go to /proc/run, since /proc cannot be written .*--out"):
+        with pytest.raises(UserError, match=r"--out /proc/run: nothing can be written there; name another folder with --out"):
             check_free(Path("/proc/run"))

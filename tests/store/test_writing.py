@@ -132,15 +132,21 @@ class TestWrittenAside:
         assert path.read_text() == "new"
         assert list(path.parent.iterdir()) == [path]
 
-    def test_replaces_a_file_or_folder(self, tmp_path: Path):
+    def test_replaces_a_file_and_no_folder(self, tmp_path: Path):
         write_text(tmp_path / "file", "old")
         write_text(tmp_path / "file", "new")
         assert (tmp_path / "file").read_text() == "new"
         for text in ("old", "new"):
-            with written_aside(tmp_path / "folder") as aside:
+            with written_aside(tmp_path / "folder", replace=False) as aside:
                 aside.mkdir()
                 (aside / text).write_text(text)
-        assert [p.name for p in (tmp_path / "folder").iterdir()] == ["new"]
+        assert [p.name for p in (tmp_path / "folder").iterdir()] == ["old"]
+        with (
+            pytest.raises(ValueError, match="no folder takes another's place"),
+            written_aside(tmp_path / "folder") as aside,
+        ):
+            aside.mkdir()
+        assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
     @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOENT, "no")])
     def test_an_error_leaves_what_was_there(self, tmp_path: Path, error: BaseException):

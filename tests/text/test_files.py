@@ -17,7 +17,8 @@ import pytest
 import zstandard
 
 from unifeat.errors import UserError
-from unifeat.text.files import LONGEST_FILE, LONGEST_LINE, read_file
+from unifeat.text.files import LONGEST_FILE, LONGEST_LINE, READERS, read_file
+from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 MIB = 1 << 20
 
@@ -188,3 +189,7 @@ def _quietly(path: Path) -> Iterator[str]:
         yield from read_file(path, "text")
     except UserError:
         return
+
+
+def test_every_kind_of_file_has_a_reader() -> None:
+    assert tuple(READERS) == LOCAL_SUFFIXES

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import json
 import zipfile
 from pathlib import Path
 from string import Template
@@ -72,7 +73,12 @@ def _study_text() -> str:
         raise UserError(f"the demo's SAEs are missing from {SAES}: install unifeat with its package data")
     names = {"news": _news(), "smollm2": _smollm2(), "gemma3": _gemma3(), "saes": SAES}
     template = Template((Path(__file__).parent / "study.yaml").read_text(encoding="utf-8"))
-    return template.substitute({key: str(path) for key, path in names.items()})
+    return template.substitute({key: _in_quotes(path) for key, path in names.items()})
+
+
+def _in_quotes(path: Path) -> str:
+    """A path as it stands between YAML's double quotes, which take JSON's escapes."""
+    return json.dumps(str(path), ensure_ascii=False)[1:-1]
 
 
 def _smollm2() -> Path:

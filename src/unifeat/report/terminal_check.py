@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unifeat.report.tables import decimal
 from unifeat.saes.checking.check import Checked
 from unifeat.saes.checking.sample import ROWS
 from unifeat.saes.checking.verdict import same_model
@@ -63,14 +64,14 @@ def _figures(checked: Checked) -> Table:
     table = _table("", "measured", f"stated ({claims.source})" if claims.source else "stated")
     explained = claims.variance_explained
     l0 = claims.expected_l0
-    table.add_row("L0", f"{quality.l0:.1f}", "" if l0 is None else f"{l0:.4g}")
-    table.add_row("FVU", f"{quality.fvu:.3f}", "" if explained is None else f"{1 - explained:.3f}")
+    table.add_row("L0", decimal(quality.l0, 1), "" if l0 is None else f"{l0:.4g}")
+    table.add_row("FVU", decimal(quality.fvu, 3), "" if explained is None else decimal(1 - explained, 3))
     table.add_row("silent on these tokens", f"{quality.dead_share:.1%}", "")
     if loss is not None:
-        table.add_row("loss recovered", f"{loss.recovered:.3f}", "")
-        table.add_row("  cross-entropy, clean", f"{loss.clean:.3f}", "")
-        table.add_row("  reconstruction spliced in", f"{loss.spliced:.3f}", "")
-        table.add_row("  zeros spliced in", f"{loss.zeroed:.3f}", "")
+        table.add_row("loss recovered", decimal(loss.recovered, 3), "")
+        table.add_row("  cross-entropy, clean", decimal(loss.clean, 3), "")
+        table.add_row("  reconstruction spliced in", decimal(loss.spliced, 3), "")
+        table.add_row("  zeros spliced in", decimal(loss.zeroed, 3), "")
     least, median, largest = checked.decoder_norms
     table.add_row("decoder norms: least", f"{least:.3g}", "")
     table.add_row("  median", f"{median:.3g}", "")
@@ -81,7 +82,7 @@ def _figures(checked: Checked) -> Table:
 def _misreadings(checked: Checked) -> Table:
     table = _table(f"read otherwise (≤ {ROWS:,} tokens)", "FVU", "L0")
     for tried in (checked.own, *checked.others):
-        table.add_row(tried.what, f"{tried.fvu:.3f}", f"{tried.l0:.1f}")
+        table.add_row(tried.what, decimal(tried.fvu, 3), decimal(tried.l0, 1))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unifeat.report.tables import decimal
 from unifeat.saes.training.run import Trained
 
 
@@ -14,10 +15,10 @@ def trained_table(trained: list[Trained]) -> list[list[str]]:
             [
                 one.folder.name,
                 f"{one.about['settings']['features']:,}",
-                f"{quality.fvu:.3f}",
-                f"{quality.l0:.1f}",
+                decimal(quality.fvu, 3),
+                decimal(quality.l0, 1),
                 f"{quality.dead_share:.1%}",
-                f"{recovered:.3f}" if recovered == recovered else "–",
+                decimal(recovered, 3),
                 f"{quality.tokens:,}",
             ]
         )

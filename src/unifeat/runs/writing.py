@@ -16,6 +16,7 @@ from pathlib import Path
 from unifeat.errors import UserError
 from unifeat.store.digests import read_sha256
 from unifeat.store.machine import machine_error
+from unifeat.store.paths import new_folder
 from unifeat.store.writing import ASIDE, FINISHED, aside_name, flush, remove
 
 STUDY, INFO, REPORT = "study.yaml", "run.json", "report.html"
@@ -31,18 +32,7 @@ def check_free(folder: Path) -> None:
         UserError: a file is in the way, the folder cannot be written, or it holds files under a run's names that are
             not a run's: a study that somebody wrote, or a resolved one that somebody changed.
     """
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"the run cannot go to {folder}, since {there} is a file: name another folder with --out")
-    probe = aside_name(there / "probe")
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        why = f"{there} cannot be written ({(error.strerror or str(error)).lower()})"
-        raise UserError(f"the run cannot go to {folder}, since {why}: name another folder with --out") from error
+    new_folder(folder, "--out")
     complete(folder)
     files = _files_of_run(folder)
     for name in RUN_FILES:
@@ -53,9 +43,7 @@ def check_free(folder: Path) -> None:
             raise UserError(
                 f"the run would overwrite {path}, which is not as unifeat wrote it: name another folder with --out"
             )
-        if name not in (STUDY, INFO) and files is None:
-            raise UserError(f"the run would overwrite {path}, which is no run's: name another folder with --out")
-        if name == INFO and files is None:
+        if name != STUDY and files is None:
             raise UserError(f"the run would overwrite {path}, which is no run's: name another folder with --out")
 
 

@@ -13,6 +13,7 @@ from unifeat.saes import registry
 from unifeat.saes.build import Known
 from unifeat.saes.files import Files, hub_files, local_files
 from unifeat.saes.tensors import read_pickle
+from unifeat.store.paths import exists, user_path
 
 
 def load_sae(name: str | Path, *, format: str = "auto", device: str = "cpu", dtype: str = "float32") -> Any:
@@ -51,7 +52,7 @@ def load_sae(name: str | Path, *, format: str = "auto", device: str = "cpu", dty
 def is_local(name: str | Path) -> bool:
     """Whether an SAE's name says a local folder or file, there or not yet."""
     text = str(name)
-    return Path(text).expanduser().exists() or text.startswith((".", "/", "~"))
+    return exists(user_path(text, "SAE")) or text.startswith((".", "/", "~"))
 
 
 def on_hub(name: str) -> bool:
@@ -67,8 +68,8 @@ def on_hub(name: str) -> bool:
 
 def _find(name: str) -> tuple[Files, Known, str | None]:
     """Where the files lie, what is known of them, and the format if the registry says it."""
-    path = Path(name).expanduser()
-    if path.exists():
+    path = user_path(name, "SAE")
+    if exists(path):
         return local_files(name, path), Known(), None
     if is_local(name):
         raise UserError(f"SAE {name}: no such folder")

@@ -36,8 +36,8 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
     one: everything is flushed to the disk before it is renamed. Works for a file or a folder.
 
     Args:
-        replace: put it in the place of what is there. False: what another process put there first stays, and this is
-            dropped; for pieces, which are alike whoever made them.
+        replace: put a file in the place of what is there; a folder never takes another's. False: what another process
+            put there first stays, and this is dropped; for pieces, which are alike whoever made them.
 
     Raises:
         UserError: an error of the machine: no space, no permission, a file where a folder should be …
@@ -60,17 +60,12 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 def _put(aside: Path, path: Path, *, replace: bool) -> None:
     if aside.is_dir():
-        if replace and path.is_dir():
-            # The old folder leaves whole, in one step: a kill between the two steps loses neither.
-            old = aside_name(path)
-            os.replace(path, old)
-            os.replace(aside, path)
-            remove(old)
-            return
+        if replace and path.exists():
+            raise ValueError(f"{path}: no folder takes another's place in one step")
         try:
             os.replace(aside, path)  # onto a folder that holds anything this fails: the first one in place wins
         except OSError as error:
-            if replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             remove(aside)
         return
@@ -118,10 +113,15 @@ def write_json(path: Path, data: Any) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or folder if it is there."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except FileNotFoundError:  # another process removes it too
-        pass
+    for last in (False, False, True):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:  # another process removes it too
+            continue
+        except OSError as error:
+            if last or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process writes in it
+                raise

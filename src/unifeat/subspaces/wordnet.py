@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unifeat.errors import UserError
+from unifeat.store.paths import user_path
 from unifeat.subspaces.wholewords import fold, is_whole_word
 
 SUPERSENSES = {
@@ -58,7 +59,7 @@ def find_wordnet(folder: str | Path | None = None) -> Path:
     Raises:
         UserError: none of them, or a place that was named does not hold the files.
     """
-    named = [(str(folder), Path(folder).expanduser())] if folder else []
+    named = [(str(folder), user_path(folder, "wordnet"))] if folder else []
     if not named and (place := os.environ.get("WNSEARCHDIR")):
         named.append((f"$WNSEARCHDIR ({place})", Path(place)))
     if not named and (home := os.environ.get("WNHOME")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,11 @@ def read_file(path: Path, field: str) -> Iterator[str]:
             pass
     except OSError as error:
         raise _unreadable(path, error) from error
-    if path.name.endswith(".txt"):
-        yield _from_txt(path)
-    elif path.name.endswith(".parquet"):
-        yield from _from_parquet(path, field)
-    else:
-        yield from _from_jsonl(path, field)
+    for suffix, reader in READERS.items():
+        if path.name.endswith(suffix):
+            yield from reader(path, field)
+            return
+    raise UserError(f"text file {path}: unifeat reads {', '.join(READERS)}")
 
 
 def text_of(row: Any, field: str, where: str) -> str:
@@ -68,7 +67,7 @@ def _whole_characters(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _from_txt(path: Path) -> str:
+def _from_txt(path: Path, field: str) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             raw = file.read(LONGEST_FILE + 1)
@@ -84,7 +83,7 @@ def _from_txt(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"text file {path} is not UTF-8 (byte {error.start}): convert it first") from error
     text = text.removeprefix(_MARK)
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    yield text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _from_jsonl(path: Path, field: str) -> Iterator[str]:
@@ -164,3 +163,13 @@ def _value(cell: Any, where: str) -> Any:
 
 def _unreadable(path: Path, error: OSError) -> UserError:
     return machine_error(error, path) or UserError(f"text file {path} cannot be read: {error.strerror or error}")
+
+
+Reader = Callable[[Path, str], Iterator[str]]
+# By the ending of their names. Those of `vocabulary.text_files`, by which a study tells files from datasets.
+READERS: dict[str, Reader] = {
+    ".txt": _from_txt,
+    ".jsonl": _from_jsonl,
+    ".jsonl.zst": _from_jsonl,
+    ".parquet": _from_parquet,
+}

@@ -28,7 +28,6 @@ class Hook(NamedTuple):
         mistaken_for: kinds that an SAE is easily read at by mistake; `unifeat check` tries them.
         behind_norm: whether a norm has made all tokens alike in length, so that attention sinks show only in the
             block's input.
-        residual: whether it is a sum in, or a term of, the residual stream, in the stream's own coordinates.
     """
 
     lens: str
@@ -36,7 +35,6 @@ class Hook(NamedTuple):
     label: str
     mistaken_for: tuple[HookKind, ...]
     behind_norm: bool = False
-    residual: bool = True
 
 
 HOOKS: dict[HookKind, Hook] = {
@@ -46,7 +44,6 @@ HOOKS: dict[HookKind, Hook] = {
         "what attention's heads put out, concatenated, before the output projection",
         "attention heads",
         ("attn_out",),
-        residual=False,
     ),
     "attn_out": Hook(
         "hook_attn_out", "what attention adds to the residual stream", "attention", ("resid_post", "mlp_out")
@@ -60,7 +57,6 @@ HOOKS: dict[HookKind, Hook] = {
         "normed, unweighted",
         ("mlp_in", "resid_mid"),
         behind_norm=True,
-        residual=False,
     ),
     "mlp_in": Hook(
         "mlp.hook_in",
@@ -68,7 +64,6 @@ HOOKS: dict[HookKind, Hook] = {
         "MLP input",
         ("ln2_normalized", "resid_mid"),
         behind_norm=True,
-        residual=False,
     ),
     "mlp_out": Hook("hook_mlp_out", "what the MLP adds to the residual stream", "MLP", ("resid_post", "attn_out")),
     "resid_post": Hook(

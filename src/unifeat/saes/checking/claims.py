@@ -14,6 +14,7 @@ from typing import Any
 
 from unifeat.saes.protocol import SAE
 from unifeat.saes.registry import known_releases
+from unifeat.store.paths import user_path
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint, parse_hook
 
 _AVERAGE_L0 = re.compile(r"average_l0_(\d+)")
@@ -88,7 +89,7 @@ def claims_of(sae: SAE, name: str | Path) -> Claims:
 
 def _figures(name: str, said: dict[str, Any]) -> tuple[float | None, float | None, str | None]:
     """L0, variance explained, and who says so."""
-    path = Path(name).expanduser()
+    path = user_path(name, "SAE")
     if path.is_dir():
         card = path / "training.json"
         if card.is_file():
