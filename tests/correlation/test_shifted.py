@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Iterator
 
@@ -62,7 +61,6 @@ class Streamed:
                 value = codes.data.view(_Watched)
                 self.alive.append(weakref.ref(value))
                 both.append(CsrArrays(codes.indptr.astype(np.int64), codes.indices, value))
-            gc.collect()
             self.alive = [ref for ref in self.alive if ref() is not None]
             self.most = max(self.most, len(self.alive))
             yield both[0], both[1]

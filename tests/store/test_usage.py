@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.store import JSON, TABLE, Piece, cache_root
 from unifeat.store.amounts import bytes_of, seconds_of
-from unifeat.store.pieces import recording
 from unifeat.store.usage import RunNote, contents, prunable, prune
 
 OLD = time.time() - 100 * 86400
@@ -33,12 +33,12 @@ def age(path: Path) -> None:
 def run_of(folder: Path, study: str, *names: str, created: str = "now") -> Path:
     """A kept run that uses the scores of these names."""
     note = RunNote(folder, study)
-    with recording(note.tell) as used:
+    with note.under_way():
         for name in names:
             made("scores", name)
-    folder.mkdir(exist_ok=True)
-    (folder / "run.json").write_text(json.dumps({"created": created}))
-    note.finish(used, created)
+        folder.mkdir(exist_ok=True)
+        (folder / "run.json").write_text(json.dumps({"created": created}))
+        note.finish(created)
     return folder
 
 
@@ -92,12 +92,22 @@ def test_a_run_that_was_made_anew_elsewhere_is_not_the_noted_one(cache: dict[str
 
 def test_a_run_under_way_keeps_its_pieces(tmp_path: Path):
     note = RunNote(tmp_path / "running", "running")
-    with recording(note.tell):
+    with note.under_way():
         path = made("scores", "mine")
         assert str(path.relative_to(cache_root())) not in reasons(unused=True)
-    (noted,) = (cache_root() / "runs").iterdir()
-    age(noted)  # it was killed long ago
-    assert str(path.relative_to(cache_root())) in reasons(unused=True)
+        (noted,) = (cache_root() / "runs").iterdir()
+        age(noted)  # it was killed long ago
+        assert str(path.relative_to(cache_root())) in reasons(unused=True)
+    assert list((cache_root() / "runs").iterdir()) == []
+
+
+def test_a_run_that_fails_leaves_the_note_of_the_one_before(cache: dict[str, Path], tmp_path: Path):
+    note = RunNote(tmp_path / "kept", "kept")
+    with suppress(KeyboardInterrupt), note.under_way():
+        made("scores", "c")
+        raise KeyboardInterrupt
+    studies = {entry.path: entry.studies for entry in contents(cache_root()) if entry.kind == "scores"}
+    assert studies == {cache["a"]: {"kept"}, cache["b"]: {"kept"}, cache["c"]: set()}
 
 
 def test_the_least_used_goes_first_to_make_room(cache: dict[str, Path]):

@@ -33,7 +33,6 @@ from unifeat.runs.writing import INFO, STUDY, check_free, run_written
 from unifeat.store import write_json, write_text
 from unifeat.store.digests import read_sha256
 from unifeat.store.paths import user_path
-from unifeat.store.pieces import recording
 from unifeat.store.usage import RunNote
 from unifeat.study.read import dump_study, load_study
 from unifeat.study.spec import MetricSpec, Study
@@ -65,9 +64,9 @@ def run(
     folder = user_path(out, "--out") if out is not None else Path("runs") / study.name
     check_free(folder)
     note = RunNote(folder, study.name)
-    with recording(note.tell) as used:
+    with note.under_way():
         finished = _carry_out(study, folder, force, engine or Local())
-    note.finish(used, finished.info["created"])
+        note.finish(finished.info["created"])
     return finished
 
 

@@ -29,7 +29,6 @@ from unifeat.saes.training.run import Trained, stream_folder, train_saes
 from unifeat.saes.training.trainers import Job
 from unifeat.store import cache_root
 from unifeat.store.paths import exists, new_folder, user_path
-from unifeat.store.pieces import recording
 from unifeat.store.usage import RunNote
 from unifeat.study.spec import Study
 from unifeat.text.corpus import Corpus
@@ -55,7 +54,7 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
         raise UserError("the study has no train section: say on which text and how wide its SAEs shall be trained")
     trained: list[Trained] = []
     for model_name, jobs in _missing(study, out).items():
-        with recording(RunNote(jobs[0].folder, study.name).tell):
+        with RunNote(jobs[0].folder, study.name).under_way():
             trained += _train_model(study, model_name, jobs)
     if not trained:
         say("every SAE of the study is there already: nothing to train")

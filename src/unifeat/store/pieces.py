@@ -100,10 +100,13 @@ class Piece(Generic[T]):
         """
         note_use(self.kind, self.path.name)
         try:
-            return self._value()
+            try:
+                return self._value()
+            except FileNotFoundError:
+                if not (self.form.files and self.path.is_dir()):
+                    return None
+                return self._value()  # another process may have put it there since it was looked for
         except FileNotFoundError:
-            if not (self.form.files and self.path.is_dir()):
-                return None
             self._put_away("a file of it is missing")
         except DamagedError as damage:
             self._put_away(str(damage))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from unifeat.errors import UserError
 from unifeat.store.cache import cache_root
 from unifeat.store.keys import key_of
+from unifeat.store.pieces import Used, recording
 from unifeat.store.writing import ASIDE, DAMAGED, remove, write_json
 
 RUNS = "runs"
@@ -70,25 +72,37 @@ class RunNote:
     def __init__(self, folder: Path, study: str) -> None:
         self._run, self._study = str(folder.resolve()), study
         self._path = cache_root() / RUNS / f"{key_of(self._run)}.json"
+        # Apart from the note of the run that lies in this folder, which stays if this one fails.
+        self._path_under_way = self._path.with_name(f"{self._path.stem}-{secrets.token_hex(4)}.json")
         self._told = float("-inf")
+        self._used: Used = set()
 
-    def tell(self, used: Iterable[tuple[str, str]]) -> None:
-        """Note what a run under way uses, twice a minute at most."""
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """While open, notes what the run uses, on the disk twice a minute at most."""
+        try:
+            with recording(self._tell) as self._used:
+                yield
+        finally:
+            with suppress(OSError):
+                remove(self._path_under_way)
+
+    def finish(self, created: str) -> None:
+        """Note what the finished run uses; `created` stands in its `run.json`."""
+        self._write(self._path, created)
+
+    def _tell(self, used: Used) -> None:
         if time.monotonic() - self._told > _TELL_EVERY_S:
             self._told = time.monotonic()
-            self._write(used, None)
+            self._write(self._path_under_way, None)
 
-    def finish(self, used: Iterable[tuple[str, str]], created: str) -> None:
-        """Note what the finished run uses; `created` stands in its `run.json`."""
-        self._write(used, created)
-
-    def _write(self, used: Iterable[tuple[str, str]], created: str | None) -> None:
+    def _write(self, path: Path, created: str | None) -> None:
         pieces: dict[str, list[str]] = {}
-        for kind, name in sorted(used):
+        for kind, name in sorted(self._used):
             pieces.setdefault(kind, []).append(name)
         note = {"run": self._run, "study": self._study, "created": created, "pieces": pieces}
         with suppress(UserError):  # a cache that cannot be written serves to read
-            write_json(self._path, note)
+            write_json(path, note)
 
 
 def kept_runs(root: Path) -> dict[Path, dict[str, Any]]:
