@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/unifeat demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not real and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real and not gpu"
 
 test-real: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python -m pytest -m real
