@@ -211,22 +211,22 @@ def page(results: dict[str, dict[str, np.ndarray]], studies: int) -> str:
     cover_header = ["", "nothing shared: expected", "coverage", "half shared: expected", "coverage"]
     return f"""# Calibration
 
-Written by `python scripts/calibration.py`; every number is from its run. {studies} simulated studies a column,
+Written by `python scripts/calibration.py`; every number is from its run. {studies} simulated studies per column,
 decoders of {D_A} × {D_B} dimensions that are independent of each other.
 
 * `shuffle`: {SHUFFLES} shuffles of which row goes with which; {sizes}.
-* `matched`: the pairs were chosen: codes that share six features in ten are correlated and matched (mutual best, the
-  n with the highest r), and the decoders of those features tested. Choosing does no harm as long as decoders know
-  nothing of what the codes share.
+* `matched`: the pairs were selected: codes that share six features in ten are correlated and matched (mutual best, the
+  n with the highest r), and the decoders of those features are tested. Selection does no harm as long as the decoders
+  are independent of what the codes share.
 * `rematch`: codes that share nothing either; B is moved along the text by whole documents, {REMATCHES} times, and
-  matched and scored anew each time.
+  matched and scored again each time.
 
 ## False positives
 Share of studies with p ≤ {ALPHA}. At a true rate of {ALPHA}, 95 % of cells lie from {plain[0]:.3f} to {plain[1]:.3f}:
 {inside_plain} of {count} do. All {count} at once lie from {bounds[0]:.3f} to {bounds[1]:.3f} with probability .95;
 outside: {names(outside) or "none"}.
-† scores tie often (saturated, or few possible values): p is then larger than it need be, never smaller, and a rate
-below counts as kept.
+† scores tie often (saturated, or few possible values): p is then larger than necessary, never smaller, and a rate
+below the range is no violation.
 
 {shown(rates, ".3f", True)}
 ## Uniform p-values
@@ -235,10 +235,10 @@ p of the Kolmogorov–Smirnov test that p, ties broken at random, is uniform on 
 
 {shown(ks, ".3f")}
 ## Corrected scores
-Mean chance-corrected score, (s − τ) / (1 − τ) cut at 0: all of it comes from the few studies above τ.
+Mean chance-corrected score, (s − τ) / (1 − τ) clipped at 0: all of it comes from the few studies above τ.
 
 {shown(corrected, ".4f")}
-Before the cut: the score less the mean of its null, averaged over studies, in standard errors of that average.
+Before clipping: the score minus the mean of its null, averaged over studies, in standard errors of that average.
 Beyond ±4: {names(off) or "none"}.
 
 {shown(excess, "+.1f")}
@@ -246,8 +246,8 @@ Beyond ±4: {names(off) or "none"}.
 `subsample_interval`: {COVER_LEVEL:.0%} intervals from 60 halves, {cover_count} studies of {COVER_N} pairs in
 {COVER_D[0]} × {COVER_D[1]} dimensions. Coverage: the share of them that hold the expected score of {COVER_N} pairs,
 itself the mean over {2 * cover_count} other draws. At a true coverage of {COVER_LEVEL}, 95 % of cells lie from
-{cover_bounds[0]:.3f} to {cover_bounds[1]:.3f}. Below, intervals too short: {names(short) or "none"}. Above, too wide,
-as a jackknife's intervals are where variance falls as 1/n², which it does where nothing is shared.
+{cover_bounds[0]:.3f} to {cover_bounds[1]:.3f}. Below it, intervals are too short: {names(short) or "none"}. Above it,
+they are too wide, as a jackknife's are if the variance falls as 1/n², which it does if nothing is shared.
 
 {table(cover_header, cover_rows)}"""
 

@@ -151,7 +151,7 @@ Written by `python scripts/one_component.py`; every number is from its run.
 SVCCA keeps some principal components of each side and takes the mean canonical correlation between them. How many is a
 choice, and the published scores of arXiv 2410.06981 were made with one: the code cut at 99 % of the variance, but
 compared a cumulative *share* with 0.99 times the *total* variance, so that the first component always sufficed. With
-one component a side there is nothing to combine, and
+one component per side there is nothing to combine, and
 
     SVCCA = |corr(PC₁ of A, PC₁ of B)|
 
@@ -168,13 +168,13 @@ half-normal, with mean √(2/(πn)), whatever the models, layers and widths. (Le
 `uf.svcca(x, y, dims=1)` over shuffles of independent rows, {own.min():.2f} to {own.max():.2f} of that value.) The
 {len(ratio)} published nulls do the same: those of categories, {len(of_parts)} means of 100 or 1,000 shuffles, are
 {of_parts.mean():.2f} ± {of_parts.std():.2f} of it (mean ± sd over cells); those of whole spaces, {len(of_whole)}
-means of 1 to 20 shuffles, scatter more, {of_whole.mean():.2f} ± {of_whole.std():.2f}. It is how we know that one
-component was kept: the null of any larger number lies higher (right).
+means of 1 to 20 shuffles, scatter more, {of_whole.mean():.2f} ± {of_whole.std():.2f}. This is how we know that one
+component was kept: the null of any larger number is higher (right).
 
 It also says what to expect of few pairs: for n = 30 chance alone gives {half_normal_mean(30):.2f} on average, and more
 than {1.96 / np.sqrt(30):.2f} once in twenty.
 
-## The full SVCCA is no way out by itself
+## The full SVCCA alone does not solve this
 With the components that hold 99 % of the variance, decoders that have nothing in common score high, because that many
 directions can always be turned towards each other. {D_A} × {D_B} dimensions, independent Gaussian directions, one draw
 for each n:

@@ -151,9 +151,9 @@ Of n pairs a share points the same way in both spaces, up to one rotation and no
 direction, on either side); the other pairs are independent. {D_A} × {D_B} dimensions, coordinate j with standard
 deviation (j + 1)^−{DECAY:g}. Below: the smallest share at which the shuffle test finds p ≤ {ALPHA} in {POWER:.0%} of
 {studies} simulated studies ({SHUFFLES} shuffles each; fewer studies where the power is plainly above or below).
-Power near {POWER:.0%} is known to ± {error:.2f} (standard error). `never`: not even if all pairs are shared.
+Power near {POWER:.0%} is known to ± {error:.2f} (standard error). `never`: not detected even if all pairs are shared.
 
-![Smallest share detected against n, one line a measure](power.png)
+![Smallest share detected against n, one line per measure](power.png)
 
 {table(["", *(f"n = {n}" for n in SIZES)], rows)}
 Within a tenth of the smallest:
@@ -161,7 +161,7 @@ Within a tenth of the smallest:
 {listed}
 
 How to read it: a test with little power that finds nothing says little. The truth planted here is a rotation, which is
-what Procrustes, CKA and RSA are made for; where the map between two spaces is linear but no rotation, the CCA family
+what Procrustes, CKA and RSA are made for; if the map between two spaces is linear but not a rotation, the CCA family
 and the ridge map are. A high value is not power: SVCCA of few pairs is near 1 and detects nothing.
 """
 
