@@ -39,7 +39,8 @@ def test_two_runs_into_one_folder(warm: Warm, place: Place) -> None:
     started = [
         warm.start("run", study, "--out", "both", "--quiet", cache=place.cache, cwd=place.work) for study in studies
     ]
-    assert [command.wait().code for command in started] == [0, 0]
+    done = [command.wait() for command in started]
+    assert [(one.code, one.err) for one in done] == [(0, "")] * 2
     run = uf.open(place.work / "both")
     assert run.info["seed"] in (5, 6)
     assert len(run.pairs)

@@ -161,3 +161,18 @@ class TestCheckFree:
     def test_where_nothing_can_be_written(self):
         with pytest.raises(UserError, match=r"--out /proc/run: nothing can be written .*--out"):
             check_free(Path("/proc/run"))
+
+
+def test_a_later_run_that_another_process_is_moving_into_place(tmp_path: Path):
+    """A table of it is there, its `run.json` not yet."""
+    write_run(tmp_path, 1)
+    opened, other = open_run(tmp_path), tmp_path / "other"
+    assert opened.info["seed"] == 1
+    write_run(other, 2)
+    (tmp_path / ".finished-0123456789abcdef-run").mkdir()
+    for path in other.iterdir():
+        path.rename(tmp_path / ".finished-0123456789abcdef-run" / path.name)
+    (tmp_path / ".finished-0123456789abcdef-run" / "pairs.parquet").rename(tmp_path / "pairs.parquet")
+    assert set(opened.pairs["seed"]) == {2}
+    assert opened.info["seed"] == 2
+    assert set(opened.scores["seed"]) == {2}

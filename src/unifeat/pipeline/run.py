@@ -123,9 +123,12 @@ def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
             write_text(new / STUDY, dump_study(study))
             files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}
             write_json(new / INFO, info | {"files": files, "timings": clock.seconds})
-            write_report(Run(new, goes_to=folder))
+            written = Run(new, goes_to=folder)
+            write_report(written)
         write_json(new / INFO, info | {"files": files, "timings": clock.seconds})
-    return Run(folder)
+        written.info["timings"] = clock.seconds
+    # Its tables are in memory: another process may be putting another run into this folder.
+    return written.moved_to(folder)
 
 
 class _Clock:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from unifeat.errors import UserError, did_you_mean
-from unifeat.runs.writing import INFO, REPORT, complete
+from unifeat.runs.writing import INFO, REPORT, TABLES, complete
 from unifeat.store.digests import read_sha256
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import user_path
@@ -71,15 +71,28 @@ class Run:
             UserError: it is not the one that `run.json` was written with.
         """
         path = self.folder / f"{name}.parquet"
-        expected = self.info.get("files", {}).get(path.name)  # (older runs have none)
-        if expected is not None and read_sha256(path) != expected:
-            raise UserError(f"{path} is not the one that {INFO} was written with: run the study again")
+        if not self._is_own(path):
+            complete(self.folder)  # another process may be moving the files of a later run to their places
+            if not self.__dict__.keys() & set(TABLES):
+                self.__dict__.pop("info", None)
+            if not self._is_own(path):
+                raise UserError(f"{path} is not the one that {INFO} was written with: run the study again")
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise machine_error(error, f"reading {path}") or UserError(
                 f"{path} is damaged ({str(error).splitlines()[0]}): run the study again"
             ) from error
+
+    def _is_own(self, path: Path) -> bool:
+        expected = self.info.get("files", {}).get(path.name)  # (older runs have none)
+        return expected is None or read_sha256(path) == expected
+
+    def moved_to(self, folder: Path) -> Run:
+        """The same run when its files have been moved. What has been read is not read again."""
+        moved = Run(folder)
+        moved.__dict__.update({name: self.__dict__[name] for name in self.__dict__.keys() & {"info", *TABLES}})
+        return moved
 
     @cached_property
     def examples(self) -> pd.DataFrame:
