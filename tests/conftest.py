@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
@@ -55,6 +56,14 @@ def quiet() -> Iterator[None]:
     set_mode("quiet")
     yield
     set_mode("auto")
+
+
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """No checks of shapes where thousands of small studies are simulated: they would double the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

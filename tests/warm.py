@@ -53,6 +53,10 @@ class Started:
         """`kill -9`. Nobody has waited for the process yet, so its number is its own even if it has ended."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
     def wait(self) -> Done:
         """Wait for its end."""
         self.warm._write({"wait": self.pid})
@@ -83,6 +87,7 @@ class Warm:
         die_in_write: int = 0,
         full_disk: int = 0,
         pid: int = 0,
+        checkpoints_every: float = 0.0,
         **env: str,
     ) -> Started:
         """Begin `unifeat ARGS`.
@@ -93,6 +98,7 @@ class Warm:
             die_in_write: it kills itself when it has written one half of its n-th file.
             full_disk: from its n-th file on, renaming it into place fails for want of space.
             pid: the process id that it takes itself to have: two containers both have a process 1.
+            checkpoints_every: a training writes a checkpoint after so many seconds.
             env: more environment variables.
         """
         folder = self.folder / str(len(list(self.folder.iterdir())))
@@ -106,6 +112,7 @@ class Warm:
             "die_in_write": die_in_write,
             "full_disk": full_disk,
             "pid": pid,
+            "checkpoints_every": checkpoints_every,
         }
         self._write(request)
         return Started(self, self._read()["pid"], folder)
@@ -151,6 +158,7 @@ def _serve() -> None:
 def _command(request: dict[str, Any]) -> None:
     """In the forked process: become `unifeat ARGS`."""
     import unifeat.cli
+    import unifeat.saes.training.checkpoints
 
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
@@ -171,6 +179,8 @@ def _command(request: dict[str, Any]) -> None:
     os.replace = replace  # type: ignore[assignment]
     if request["pid"]:
         os.getpid = lambda: request["pid"]
+    if request["checkpoints_every"]:
+        unifeat.saes.training.checkpoints.INTERVAL_S = request["checkpoints_every"]
     if request["die_in_write"]:
         _die_in_write(request["die_in_write"])
     sys.argv = ["unifeat", *request["args"]]

@@ -23,6 +23,7 @@ SETTINGS = [
 CASES = [(name, settings, d) for name, settings in SETTINGS for d in (3, 15) if (name, d) != ("pwcca", 15)]
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize(("name", "settings", "d"), CASES)
 def test_p_of_unrelated_sides_is_uniform(name, settings, d):
     rng = np.random.default_rng(d)

@@ -14,6 +14,8 @@ import unifeat as uf
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 STUDIES = 40
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 @pytest.fixture(scope="module")
 def script():

@@ -27,6 +27,7 @@ def drawn(n, seed):
     return x[:n], y[:n]
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize(("name", "settings"), CASES)
 def test_coverage_is_nominal(name, settings):
     """Of the expected score of n pairs. Halves err on the wide side (see the docstring), so that from above only an
@@ -41,6 +42,7 @@ def test_coverage_is_nominal(name, settings):
     assert covered < STUDIES
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_the_standard_error_is_the_spread_over_other_pairs():
     """RSA with much shared: estimated and true standard error agree within a fifth."""
     scores = [float(uf.rsa(*drawn(120, 5000 + i))) for i in range(150)]

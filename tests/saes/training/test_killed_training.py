@@ -6,9 +6,6 @@ import hashlib
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from homes import shared_warm
 from tiny import sentences, write_text
 from unifeat.pipeline.train import train
 from unifeat.saes import load_sae
@@ -27,14 +25,8 @@ from unifeat.store import cache_root
 from unifeat.store.pieces import read_about
 from unifeat.study.read import load_study
 from unifeat.vocabulary.hook_points import HookPoint
+from warm import KILLED, Started
 
-SCRIPT = """
-import sys
-from unifeat.saes.training import checkpoints
-checkpoints.INTERVAL_S = 0.05
-from unifeat.cli import main
-main()
-"""
 NAMES = ("topk-1", "matryoshka-1", "jumprelu-1")
 TOKENS = 80_000
 
@@ -62,14 +54,8 @@ def study(tmp_path: Path, model_folder: Callable[..., Path]) -> Path:
     return path
 
 
-def start(study: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, "train", str(study)],
-        env=os.environ | {"UNIFEAT_CACHE": str(cache_root())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(study: Path) -> Started:
+    return shared_warm().start("train", study, cache=cache_root(), cwd=study.parent, checkpoints_every=0.05)
 
 
 def checkpoint_files() -> list[Path]:
@@ -99,22 +85,23 @@ def test_killed_again_and_again(study: Path, tmp_path: Path):
     rng = np.random.default_rng()
     went_on = []
     for _ in range(2):
-        with start(study) as process:
-            known = checkpoint_files()
-            deadline = time.monotonic() + 240
-            while process.poll() is None and set(checkpoint_files()) <= set(known):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.7))
-            process.kill()
-            err = process.communicate()[1]
-        assert process.returncode == -signal.SIGKILL, err
+        known = checkpoint_files()
+        command = start(study)
+        deadline = time.monotonic() + 240
+        while not command.ended() and set(checkpoint_files()) <= set(known):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.7))
+        command.kill()
+        done = command.wait()
+        err = done.err
+        assert done.code == KILLED, err
         went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
         assert not (tmp_path / "saes").exists()
         assert_whole()
-    with start(study) as process:
-        err = process.communicate()[1]
-    assert process.returncode == 0, err
+    done = start(study).wait()
+    err = done.err
+    assert done.code == 0, err
     went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
     assert len(went_on) == 2
     assert 0 < went_on[0] < went_on[1] < TOKENS
