@@ -283,10 +283,10 @@ def main() -> None:
     except Exception as error:
         from unifeat.store.machine import machine_error
 
-        told = machine_error(error)
-        if told is None:
+        user_error = machine_error(error)
+        if user_error is None:
             raise
-        print(f"unifeat: {' '.join(str(told).split())}", file=sys.stderr)
+        print(f"unifeat: {' '.join(str(user_error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("unifeat: interrupted; the same command carries on where it stopped", file=sys.stderr)

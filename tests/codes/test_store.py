@@ -249,7 +249,7 @@ def test_a_manifest_without_a_checksum_is_held_against_the_shards(
     mended(store, shards, capsys, "shard-00001.safetensors is damaged (it is not the one in the manifest)")
 
 
-NOT_DAMAGE = {errno.EMFILE: "too many open files", errno.EACCES: "permission denied", errno.EIO: "look at the disk"}
+NOT_DAMAGE = {errno.EMFILE: "too many open files", errno.EACCES: "permission denied", errno.EIO: "check the disk"}
 
 
 @pytest.mark.parametrize("number", NOT_DAMAGE)

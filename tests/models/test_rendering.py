@@ -37,7 +37,7 @@ BAD = {
 
 @pytest.fixture
 def two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "SECONDS", 2)
+    monkeypatch.setattr(rendering, "TIME_LIMIT_S", 2)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -76,7 +76,7 @@ def test_the_text_is_transformers_own(template: str, way: str, monkeypatch: pyte
 
 def test_where_there_is_no_fork_a_template_is_ended_too(two_seconds: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(os, "fork")
-    monkeypatch.setattr(rendering, "_IMPORTS", 0)
+    monkeypatch.setattr(rendering, "_IMPORT_TIME_S", 0)
     with pytest.raises(RenderingError, match="does not end within 2 seconds"):
         render(LOOP, MESSAGES, {})
 

@@ -245,7 +245,7 @@ class TestUserPath:
             ("a\0b", "NUL byte"),
             ("x" * 300, "longer than a file name"),
             ("/".join(["deep"] * 2000), "longer than a file name"),
-            ("~nobody-of-that-name/x", "stands for no home"),
+            ("~nobody-of-that-name/x", "has no home directory"),
             ("a\ud800b", "half a character"),
         ],
     )

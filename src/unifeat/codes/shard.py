@@ -89,8 +89,8 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        told = machine_error(error, f"reading {path}")
-        raise told or DamagedError(str(error)) from error
+        user_error = machine_error(error, f"reading {path}")
+        raise user_error or DamagedError(str(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DamagedError(str(error)) from error
 

@@ -17,8 +17,8 @@ from unifeat.geometry.score import Score
 
 # A shuffle either gathers n²/2 entries of a Gram matrix or multiplies out n·d_a·d_b: measured, a gathered
 # entry costs as much as about 20 multiply-adds of a matrix product. The Gram matrices take 6 n² bytes.
-_ADDS_A_GATHER = 20
-_GRAM_UP_TO = 12_000
+_ADDS_PER_GATHER = 20
+_GRAM_UP_TO_PAIRS = 12_000
 
 
 def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
@@ -99,7 +99,7 @@ class PreparedCKA:
         self._a, self._b, self._norm, self._blank = a, b, norm, blank
         self._debiased = bool(blank.settings["debiased"])
         products = a.rows.shape[1] * b.rows.shape[1]
-        self._by_gram = self.n <= min(_GRAM_UP_TO, 2 * products / _ADDS_A_GATHER)
+        self._by_gram = self.n <= min(_GRAM_UP_TO_PAIRS, 2 * products / _ADDS_PER_GATHER)
         self.tolerance = 1e-7 if self._by_gram and self.n > FLOAT64_UP_TO else 1e-10
 
     def score(self) -> Score:

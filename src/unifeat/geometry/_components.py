@@ -12,7 +12,7 @@ from unifeat.errors import UserError
 from unifeat.geometry._input import EPS, Matrix, centred
 
 # Singular values this close are one value: equal in exact arithmetic, as correlations forced to 1 are.
-TIED = 1e-10
+TIE_TOLERANCE = 1e-10
 
 
 class Components(NamedTuple):
@@ -96,7 +96,7 @@ def canonical_directions(
     """
     left, values, right_t = svd(product)
     right = right_t.T
-    starts = np.flatnonzero(-np.diff(values) > TIED) + 1
+    starts = np.flatnonzero(-np.diff(values) > TIE_TOLERANCE) + 1
     for tied in np.split(np.arange(values.size), starts):
         if tied.size < 2:
             continue

@@ -15,7 +15,7 @@ from unifeat.geometry._input import Matrix
 
 Rows = NDArray[np.intp]
 DEFAULT_FOLDS = 5
-AT_LEAST = 4  # two pairs to fit on and two to read on
+FEWEST_PAIRS = 4  # two pairs to fit on and two to read on
 
 
 def fold_settings(measure: str, folds: Any, seed: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from scipy import linalg
 
 from unifeat.errors import UserError
 from unifeat.geometry._components import (
-    TIED,
+    TIE_TOLERANCE,
     Components,
     canonical_directions,
     component_settings,
@@ -18,7 +18,7 @@ from unifeat.geometry._components import (
     rank_flags,
     svd,
 )
-from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Part, Rows, cross, cut, fold_settings, held_out
+from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Part, Rows, cross, cut, fold_settings, held_out
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
 from unifeat.geometry.measure import Prepared, Undefined
@@ -81,7 +81,7 @@ def prepare_heldout_cca(
     if not real or not 0 <= ridge < float("inf"):
         raise UserError(f"heldout_cca ridge={ridge!r}: give a number, 0 or more")
     settings = components | fold_settings("heldout_cca", folds, seed) | {"ridge": float(ridge)}
-    a, b = as_pair(x, y, at_least=AT_LEAST, why="held-out CCA")
+    a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="held-out CCA")
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("heldout_cca", float("nan"), settings, n, d_a, d_b, flags=flags))
@@ -184,7 +184,7 @@ class PreparedHeldoutCCA:
             left, values, right = canonical_directions(a.inverse.T @ train @ b.inverse, a.load, b.load)
             read = _correlations(parts_a[i], a.inverse @ left, parts_b[i], b.inverse @ right)
             # Where nothing was fitted, any direction is as good: it predicts nothing.
-            folds.append(_Fold(values, np.where(values > TIED, read, 0.0)))
+            folds.append(_Fold(values, np.where(values > TIE_TOLERANCE, read, 0.0)))
         return folds
 
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import as_pair, as_permutation, constant_flags, unit_rows
-from unifeat.geometry._pairs import ROWS_A_BLOCK
+from unifeat.geometry._pairs import ROWS_PER_BLOCK
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
-_BLIND = "pairing-blind: which row goes with which plays no part, so shuffled pairs score the same and give no p-value"
+_PAIRING_BLIND_FLAG = (
+    "pairing-blind: which row goes with which plays no part, so shuffled pairs score the same and give no p-value"
+)
 
 
 def mean_max_cosine(x: Any, y: Any) -> Score:
@@ -57,13 +59,15 @@ def prepare_mean_max_cosine(x: Any, y: Any) -> Prepared:
     if flags:
         return Undefined(Score("mean_max_cosine", float("nan"), {}, n, d_a, d_b, flags=flags))
     best_a, best_b = np.empty(n), np.full(n, -np.inf)
-    for start in range(0, n, ROWS_A_BLOCK):
-        cosines = sides[0][start : start + ROWS_A_BLOCK] @ sides[1].T
-        best_a[start : start + ROWS_A_BLOCK] = cosines.max(axis=1)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        cosines = sides[0][start : start + ROWS_PER_BLOCK] @ sides[1].T
+        best_a[start : start + ROWS_PER_BLOCK] = cosines.max(axis=1)
         np.maximum(best_b, cosines.max(axis=0), out=best_b)
     forth, back = (min(1.0, float(np.sort(best).mean())) for best in (best_a, best_b))
     details = {"a_to_b": forth, "b_to_a": back}
-    return PreparedMeanMaxCosine(Score("mean_max_cosine", (forth + back) / 2, {}, n, d_a, d_b, details, (_BLIND,)))
+    return PreparedMeanMaxCosine(
+        Score("mean_max_cosine", (forth + back) / 2, {}, n, d_a, d_b, details, (_PAIRING_BLIND_FLAG,))
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
-from unifeat.geometry._pairs import ROWS_A_BLOCK, TIE
+from unifeat.geometry._pairs import ROWS_PER_BLOCK, TIE_TOLERANCE
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -110,17 +110,17 @@ def _neighbours(rows: Matrix, k: int, metric: str) -> _Neighbours:
     n = len(rows)
     squares = np.einsum("ij,ij->i", rows, rows)
     counts, columns, shares, tied = [], [], [], 0
-    for start in range(0, n, ROWS_A_BLOCK):
-        stop = min(start + ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, n)
         far: Matrix = rows[start:stop] @ rows.T
         # Distances that differ by no more than the rounding of an inner product are equal.
-        rounding: Matrix | float = TIE
+        rounding: Matrix | float = TIE_TOLERANCE
         if metric == "cosine":
             np.subtract(1.0, far, out=far)
         else:
             sums = squares[start:stop, None] + squares[None, :]
             far = sums - 2.0 * far
-            rounding = TIE * sums
+            rounding = TIE_TOLERANCE * sums
         far[np.arange(stop - start), np.arange(start, stop)] = np.inf
         edge = np.partition(far, k - 1, axis=1)[:, k - 1 : k]
         local, column = np.nonzero(far <= edge + rounding)

@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 from unifeat.geometry._input import Matrix
 from unifeat.threads import in_threads
 
-ROWS_A_BLOCK = 512
+ROWS_PER_BLOCK = 512
 _CHUNKS = 16
-_WORTH_THREADS = 2_000_000  # row pairs
+_FEWEST_PAIRS_FOR_THREADS = 2_000_000  # row pairs
 # Up to here shuffles run in float64 (134 MB for the square); above, in float32 with float64 sums, half the
 # memory and twice the speed. Rounding errors of single pairs average out: 1e-9 in the sum.
 FLOAT64_UP_TO = 4096
 # Distances that differ by less than the rounding of one inner product are equal. Without this, ties would
 # be broken by noise, and reordering the rows would change the ranks.
-TIE = 32 * float(np.finfo(np.float64).eps)
+TIE_TOLERANCE = 32 * float(np.finfo(np.float64).eps)
 
 
 def condensed(n: int, block: Callable[[int, int], Matrix]) -> Float64[np.ndarray, " {n*(n-1)//2}"]:
     """Condensed values from `block(start, stop)`, which gives rows start … stop against columns start … n."""
     out = np.empty(n * (n - 1) // 2)
     at = 0
-    for start in range(0, n, ROWS_A_BLOCK):
-        stop = min(start + ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, n)
         rows = block(start, stop)
         for i in range(stop - start):
             right = rows[i, i + 1 :]
@@ -46,8 +46,8 @@ def square(values: Float[np.ndarray, " {n*(n-1)//2}"], n: int, dtype: Any) -> Fl
     for i in range(n - 1):
         out[i, i + 1 :] = values[at : at + n - 1 - i]
         at += n - 1 - i
-    for start in range(0, n, ROWS_A_BLOCK):
-        stop = min(start + ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, n)
         out[start:stop, :start] = out[:start, start:stop].T
         corner = out[start:stop, start:stop]
         corner += np.triu(corner).T
@@ -62,7 +62,7 @@ def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
     from unifeat.geometry._kernels import bin_starts, replace_by_rank, tied_ranks
 
     ordered = np.sort(values)
-    ranks = tied_ranks(ordered, scale, TIE)
+    ranks = tied_ranks(ordered, scale, TIE_TOLERANCE)
     bins = int(np.clip(values.size // 3, 1, 2**24))
     spread = ordered[-1] - ordered[0]
     per_unit = bins / spread if spread > 0 else 0.0
@@ -72,7 +72,7 @@ def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
     in_threads(
         lambda part: replace_by_rank(part, ordered, ranks, starts, per_unit),
         parts,
-        worth_while=values.size >= _WORTH_THREADS,
+        worth_while=values.size >= _FEWEST_PAIRS_FOR_THREADS,
     )
 
 
@@ -101,6 +101,8 @@ class PairSum:
         moved, index = self._square, order.astype(np.uint32)
         spans = list(pairwise(self._edges))
         parts = in_threads(
-            lambda span: gather_dot(self._a, moved, index, *span), spans, worth_while=self._a.size >= _WORTH_THREADS
+            lambda span: gather_dot(self._a, moved, index, *span),
+            spans,
+            worth_while=self._a.size >= _FEWEST_PAIRS_FOR_THREADS,
         )
         return float(sum(parts))

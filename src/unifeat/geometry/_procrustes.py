@@ -8,7 +8,7 @@ import numpy as np
 
 from unifeat.errors import UserError
 from unifeat.geometry._components import singular_values, svd
-from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Rows, cross, cut, fold_settings, held_out, slim
+from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Rows, cross, cut, fold_settings, held_out, slim
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -54,7 +54,7 @@ def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DE
     cutting = fold_settings("procrustes", folds, seed)
     settings = {"heldout": bool(heldout)} | (cutting if heldout else {})
     why = "held-out Procrustes" if heldout else "Procrustes"
-    a, b = as_pair(x, y, at_least=AT_LEAST if heldout else 2, why=why)
+    a, b = as_pair(x, y, at_least=FEWEST_PAIRS if heldout else 2, why=why)
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags))

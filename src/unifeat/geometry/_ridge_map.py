@@ -8,12 +8,12 @@ import numpy as np
 from scipy import linalg
 
 from unifeat.errors import UserError
-from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Part, Rows, cross, cut, fold_settings, held_out, slim
+from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Part, Rows, cross, cut, fold_settings, held_out, slim
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
-_LEAST_ALPHA = 1e-6  # below, the normal equations lose too many digits
+_SMALLEST_ALPHA = 1e-6  # below, the normal equations lose too many digits
 Fit = tuple[Matrix, bool]
 
 
@@ -48,11 +48,11 @@ def ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS,
 def prepare_ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Prepared:
     """Centre each side and factor the normal equations of x; the arguments are those of `ridge_map`."""
     real = isinstance(alpha, int | float | np.number) and not isinstance(alpha, bool)
-    if not real or not _LEAST_ALPHA <= alpha < float("inf"):
-        raise UserError(f"ridge_map alpha={alpha!r}: give a number, {_LEAST_ALPHA:g} or more")
+    if not real or not _SMALLEST_ALPHA <= alpha < float("inf"):
+        raise UserError(f"ridge_map alpha={alpha!r}: give a number, {_SMALLEST_ALPHA:g} or more")
     cutting = fold_settings("ridge_map", folds, seed)
     settings = {"alpha": float(alpha)} | cutting
-    a, b = as_pair(x, y, at_least=AT_LEAST, why="a held-out ridge map")
+    a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="a held-out ridge map")
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("ridge_map", float("nan"), settings, n, d_a, d_b, flags=flags))

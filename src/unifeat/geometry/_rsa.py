@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
-from unifeat.geometry._pairs import TIE, PairSum, condensed, ranks_in_place
+from unifeat.geometry._pairs import TIE_TOLERANCE, PairSum, condensed, ranks_in_place
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -16,7 +16,7 @@ Inner = Literal["cosine", "euclidean", "pearson"]
 Outer = Literal["spearman", "pearson"]
 INNER = ("cosine", "euclidean", "pearson")
 OUTER = ("spearman", "pearson")
-_FEW = 5  # pairs
+_FEWEST_PAIRS = 5  # pairs
 
 
 def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -> Score:
@@ -61,7 +61,7 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
             flags += flag
     if flags:
         return Undefined(Score("rsa", float("nan"), settings, n, d_a, d_b, details, flags))
-    if n < _FEW:
+    if n < _FEWEST_PAIRS:
         flags = (f"few pairs: {n} pairs have {details['pairs']} dissimilarities a side, which agree by accident",)
     value = float(np.clip(sides[0] @ sides[1], -1.0, 1.0))
     return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))
@@ -95,7 +95,7 @@ def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Ma
             flag = f"zero rows of {name}: {undefined} rows are {what}, {inner} dissimilarity is undefined there"
             return matrix, (flag,)
         values, scale = _one_minus_cosine(unit), 1.0
-    if np.ptp(values) <= TIE * max(scale, float(values.max())):
+    if np.ptp(values) <= TIE_TOLERANCE * max(scale, float(values.max())):
         return matrix, (f"equidistant {name}: all pairs of rows are equally dissimilar",)
     if outer == "spearman":
         ranks_in_place(values, scale)
@@ -109,7 +109,7 @@ def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Ma
 def _one_minus_cosine(unit: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " pairs"]:
     def block(start: int, stop: int) -> Matrix:
         values: Matrix = 1.0 - unit[start:stop] @ unit[start:].T
-        values[values < TIE] = 0.0
+        values[values < TIE_TOLERANCE] = 0.0
         return values
 
     return condensed(len(unit), block)
@@ -123,7 +123,7 @@ def _squared_distances(matrix: Float64[np.ndarray, "n d"]) -> tuple[Float64[np.n
     def block(start: int, stop: int) -> Matrix:
         sums = squares[start:stop, None] + squares[None, start:]
         values: Matrix = sums - 2.0 * (rows[start:stop] @ rows[start:].T)
-        values[values < TIE * sums] = 0.0
+        values[values < TIE_TOLERANCE * sums] = 0.0
         return values
 
     return condensed(len(rows), block), float(np.median(squares))

@@ -26,7 +26,7 @@ DEFAULT_VARIANCE = 0.99
 # float32, twice as fast, with float64 sums over blocks of rows; the shuffled value then moves by 1e-9 or so, far
 # below the spread of any null.
 _FLOAT32_ABOVE = 100_000_000
-_ROWS_A_BLOCK = 2048
+_ROWS_PER_BLOCK = 2048
 
 
 def svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Score:
@@ -91,8 +91,8 @@ class PreparedSVCCA:
         if still.shape[1] < moved.shape[1]:  # gather the slimmer side: U_aᵀ U_b[π] = U_a[π⁻¹]ᵀ U_b
             still, moved, order = moved, still, np.argsort(order)
         product = np.zeros((moved.shape[1], still.shape[1]))
-        for start in range(0, self.n, _ROWS_A_BLOCK):
-            rows = slice(start, start + _ROWS_A_BLOCK)
+        for start in range(0, self.n, _ROWS_PER_BLOCK):
+            rows = slice(start, start + _ROWS_PER_BLOCK)
             product += moved.take(order[rows], axis=0).T @ still[rows]
         return float(np.clip(singular_values(product), 0.0, 1.0).mean())
 

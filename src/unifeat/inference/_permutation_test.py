@@ -18,7 +18,7 @@ from unifeat.inference.calibration import calibrate
 from unifeat.inference.permuting import MOST_DRAWS, SharedRows, null_scores, whole
 from unifeat.progress import track
 
-_BATCH = 25
+_BATCH_SHUFFLES = 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +116,8 @@ def permutation_test(
     else:
         with track(f"{chosen.name} null", total=m, unit="shuffles") as advance:
             batches = []
-            for start in range(0, m, _BATCH):
-                batches.append(null_scores(prepared, min(_BATCH, m - start), seed, start=start, rows=rows))
+            for start in range(0, m, _BATCH_SHUFFLES):
+                batches.append(null_scores(prepared, min(_BATCH_SHUFFLES, m - start), seed, start=start, rows=rows))
                 advance(batches[-1].size)
         null = np.concatenate(batches)
     null.flags.writeable = False

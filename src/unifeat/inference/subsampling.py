@@ -19,10 +19,10 @@ from unifeat.inference.permuting import MOST_DRAWS, permutations, whole
 from unifeat.progress import track
 
 VERSION = 1  # raised whenever intervals come out otherwise than before
-_LEAST = 8  # pairs: halves of four, which every measure here can score
-_FEW = 40  # below this many pairs, halves are so small that the interval is rough
+_FEWEST_PAIRS = 8  # pairs: halves of four, which every measure here can score
+_ROUGH_BELOW_PAIRS = 40  # below this many pairs, halves are so small that the interval is rough
 # Halves are drawn from random words that no permutation test uses: its permutations start at number 0.
-_FIRST = 2**40
+_FIRST_PERMUTATION = 2**40
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +111,13 @@ def subsample_interval(
         raise UserError(f"level={level!r}: give a level between 0 and 1")
     observed = chosen.prepare(x, y, **settings).score()
     n = observed.n
-    if n < _LEAST:
-        raise UserError(f"{n} pairs are too few for an interval: halves need at least {_LEAST}")
+    if n < _FEWEST_PAIRS:
+        raise UserError(f"{n} pairs are too few for an interval: halves need at least {_FEWEST_PAIRS}")
     rows_x, rows_y = _rows(x), _rows(y)
     halves, saturated = np.full(count, np.nan), 0
     if not math.isnan(observed.value):
         with track(f"{chosen.name} interval", total=count, unit="halves") as advance:
-            for i, order in enumerate(permutations(n, count, seed, start=_FIRST)):
+            for i, order in enumerate(permutations(n, count, seed, start=_FIRST_PERMUTATION)):
                 half = np.sort(order[: n // 2])
                 score = chosen.prepare(rows_x[half], rows_y[half], **settings).score()
                 halves[i] = score.value
@@ -126,7 +126,7 @@ def subsample_interval(
     halves.flags.writeable = False
     known = halves[~np.isnan(halves)]
     flags = observed.flags
-    if n < _FEW:
+    if n < _ROUGH_BELOW_PAIRS:
         flags += (f"few pairs: halves of {n // 2} make a rough interval",)
     low = high = sd = math.nan
     if known.size < max(2, count / 2):

@@ -25,10 +25,10 @@ from unifeat.vocabulary.paired_codes import Array
 Keep = Callable[[pd.DataFrame], Array]
 VERSION = 1  # raised whenever intervals come out otherwise than before
 
-_STREAMS = {"fitted": 2, "heldout": 3}  # keep these draws apart from others made with the study's seed
-_CELLS = 4_000_000  # correlations held at once
+_RNG_STREAMS = {"fitted": 2, "heldout": 3}  # keep these draws apart from others made with the study's seed
+_BATCH_CELLS = 4_000_000  # correlations held at once
 # Below this share of Σx² a variance is rounding: the feature does not vary in the blocks drawn.
-_ROUNDING = 1e-12
+_ROUNDING_SHARE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def draw_weights(blocks: int, draws: int, seed: int, stream: str = "fitted") -> 
     """How often each block is drawn: (draws, blocks) float64, rows that sum to `blocks`."""
     if not blocks:
         return np.zeros((draws, 0))
-    rng = np.random.default_rng([_STREAMS[stream], seed])
+    rng = np.random.default_rng([_RNG_STREAMS[stream], seed])
     return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float64)
 
 
@@ -165,7 +165,7 @@ def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> 
     r = n * (weights @ sums.product[:, pairs]) - total_a * total_b
     r *= inverse_a
     r *= inverse_b
-    return np.clip((r + kernels.ROUND) - kernels.ROUND, -1.0, 1.0)
+    return np.clip((r + kernels.ROUNDING) - kernels.ROUNDING, -1.0, 1.0)
 
 
 def _moments(n: Array, weights: Array, sums: FeatureSums, of_pair: Array) -> tuple[Array, Array]:
@@ -173,7 +173,7 @@ def _moments(n: Array, weights: Array, sums: FeatureSums, of_pair: Array) -> tup
     named, place = np.unique(of_pair, return_inverse=True)
     total, squares = weights @ sums.total[:, named], n * (weights @ sums.squares[:, named])
     spread = squares - total**2
-    spread[~(spread > _ROUNDING * squares)] = np.nan
+    spread[~(spread > _ROUNDING_SHARE * squares)] = np.nan
     return total[:, place], (1 / np.sqrt(spread))[:, place]
 
 
@@ -237,7 +237,7 @@ def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str,
 
 
 def _batches(length: int, width: int) -> Iterator[slice]:
-    step = max(_CELLS // max(width, 1), 1)
+    step = max(_BATCH_CELLS // max(width, 1), 1)
     return (slice(first, min(first + step, length)) for first in range(0, length, step))
 
 

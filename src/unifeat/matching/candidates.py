@@ -25,7 +25,7 @@ from unifeat.store import TABLE, Form, Piece
 from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
 
 VERSION = 4  # raised whenever candidates come out otherwise than before
-_HELD = (
+_MOST_ENTRIES_IN_MEMORY = (
     50_000_000  # entries of either side together, 400 MB: reading and aligning them anew costs as much as correlating
 )
 
@@ -160,7 +160,7 @@ class ShiftedComparison:
     def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
         """The fitting documents' codes, held in memory where they are few, and by how many rows B can be shifted."""
         fitted = self.comparison.halves()[0]
-        return in_memory(fitted, _HELD), _shifts(fitted, self.comparison.seed)
+        return in_memory(fitted, _MOST_ENTRIES_IN_MEMORY), _shifts(fitted, self.comparison.seed)
 
 
 def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
@@ -189,8 +189,8 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
     if fit is not None:
         heldout = codes.only(~fit)
         other = _table(correlate(heldout, top=top))
-        other.insert(3, "correlation_heldout", _read_again(fitted, other))
-    table.insert(3, "correlation_heldout", _read_again(heldout, table) if fit is not None else np.nan)
+        other.insert(3, "correlation_heldout", _heldout_r(fitted, other))
+    table.insert(3, "correlation_heldout", _heldout_r(heldout, table) if fit is not None else np.nan)
     by_rows = _shifts(fitted, seed)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
@@ -225,7 +225,7 @@ def _shifts(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
     return start[shifts(document, start, fitted.n_rows, None, seed)]
 
 
-def _read_again(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
+def _heldout_r(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
     """r of the same pairs on other documents."""
     if codes.n_rows < 2:
         return np.full(len(table), np.nan)

@@ -81,7 +81,7 @@ class Rule:
         allowed = token_reasons(candidates, self.filters, self.words_a, self.words_b) == ""
         return lambda table: self._keep(table, allowed)
 
-    def able(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
+    def matchable_features(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
         """The features of A or of B that filters leave a chance, one row each: `feature` and its firing `count`."""
         words = self.words_a if side == "a" else self.words_b
         own = candidates[[f"feature_{side}", f"count_{side}"]].set_axis(["feature", "count"], axis=1).drop_duplicates()

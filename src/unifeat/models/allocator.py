@@ -11,7 +11,7 @@ import sys
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-_LARGE = 1 << 30
+_THRESHOLD_BYTES = 1 << 30
 
 
 @cache
@@ -21,7 +21,7 @@ def keep_freed_memory() -> None:
         return
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
+        libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
     except (OSError, AttributeError):  # another C library
         return

@@ -20,7 +20,7 @@ from unifeat.models.own_code import code_elsewhere, code_in_folder
 from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with, resolve_device
 from unifeat.models.pretrained import causal_lm
 from unifeat.models.redrawing import redraw_weights
-from unifeat.models.refusals import check_kind, check_room, check_sizes, told
+from unifeat.models.refusals import check_kind, check_room, check_sizes, loading_errors
 from unifeat.models.selftest import self_test
 from unifeat.models.tokens import special_ids
 from unifeat.store import key_of, sha256_of
@@ -114,7 +114,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     folder = model_folder(name, resolve_dtype(dtype), revision)
-    with told(name, revision):
+    with loading_errors(name, revision):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, revision=revision or "main", trust_remote_code=trust_remote_code
         )
@@ -165,7 +165,7 @@ def load_language_model(
         raise UserError(f"model {name}: randomise needs the weights on one device; set device to auto, cpu or cuda")
     check_room(name, said, folder)
     spread = map_settings(max_memory) if device == MAP else {}
-    with told(name, revision):
+    with loading_errors(name, revision):
         model = causal_lm(
             folder,
             whole=whole,
@@ -186,7 +186,7 @@ def load_language_model(
     if spread:
         torch_device = first_device(decoder.get_input_embeddings(), torch_device)
     else:
-        with told(name, revision):
+        with loading_errors(name, revision):
             kept.to(torch_device)
     if torch_device.type == "cpu":
         keep_freed_memory()
@@ -218,7 +218,7 @@ def read_config(name: str, dtype: str = "auto", revision: str | None = None, *, 
     from transformers import AutoConfig
 
     folder = model_folder(name, resolve_dtype(dtype), revision)
-    with told(name, revision):
+    with loading_errors(name, revision):
         config = AutoConfig.from_pretrained(folder, revision=revision or "main", trust_remote_code=trust_remote_code)
         check_kind(name, config, trust_remote_code=trust_remote_code)
         text = config.get_text_config()
@@ -265,7 +265,7 @@ def model_identity(
         if trust_remote_code and code_in_folder(path):
             identity["own_code"] = True  # and not transformers' for models of its kind
     if trust_remote_code:
-        with told(name, revision):
+        with loading_errors(name, revision):
             elsewhere = code_elsewhere(path)
         identity |= {"code": elsewhere} if elsewhere else {}
     return identity

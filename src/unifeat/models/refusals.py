@@ -15,11 +15,11 @@ from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
 
 # Beyond these a configuration is no model's: the largest in use have a few hundred blocks.
-_MOST = {"num_hidden_layers": 10_000, "hidden_size": 1 << 22, "vocab_size": 1 << 28}
+_LARGEST_SIZES = {"num_hidden_layers": 10_000, "hidden_size": 1 << 22, "vocab_size": 1 << 28}
 
 
 @contextmanager
-def told(name: str, revision: str | None = None) -> Iterator[None]:
+def loading_errors(name: str, revision: str | None = None) -> Iterator[None]:
     """Whatever transformers, the hub or a model's own code raise inside becomes one clear line.
 
     Raises:
@@ -74,7 +74,7 @@ def _offline() -> bool:
 
 def check_sizes(name: str, config: Any) -> None:
     """Raise a UserError for a text configuration with sizes that no model has."""
-    for key, most in _MOST.items():
+    for key, most in _LARGEST_SIZES.items():
         value = getattr(config, key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
             raise UserError(f"model {name} cannot be loaded: its config.json says {key} = {str(value)[:40]}")

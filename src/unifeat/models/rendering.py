@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-SECONDS = 10
-_MEMORY = 1 << 30  # bytes, beyond what the process takes already
-_LONGEST = 1 << 20  # characters of a conversation of one word
+TIME_LIMIT_S = 10
+_MEMORY_LIMIT = 1 << 30  # bytes, beyond what the process takes already
+_LONGEST_TEXT = 1 << 20  # characters of a conversation of one word
 # (What a fresh process has to import takes longer than any template.)
-_IMPORTS = 50
+_IMPORT_TIME_S = 50
 _lock = threading.Lock()
 
 
@@ -74,11 +74,11 @@ def _forked(job: dict[str, Any]) -> dict[str, Any]:
 def _read(readable: int, child: int) -> dict[str, Any]:
     """The child's answer: one line of JSON."""
     held = b""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + TIME_LIMIT_S
     while not held.endswith(b"\n"):
         left = end - time.monotonic()
         if left <= 0 or not select.select([readable], [], [], left)[0]:
-            return {"error": f"it does not end within {SECONDS} seconds"}
+            return {"error": f"it does not end within {TIME_LIMIT_S} seconds"}
         block = os.read(readable, 1 << 16)
         if not block:
             return {"error": "it brings the process that carries it out to its end"}
@@ -112,7 +112,7 @@ def answer(job: Mapping[str, Any]) -> dict[str, str]:
     except BaseException as error:
         said = str(error).strip() or type(error).__name__
         return {"error": said.splitlines()[0][:500]}
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST_TEXT:
         return {"error": f"it writes {len(text):,} characters about a message of one word"}
     return {"text": text}
 
@@ -126,9 +126,9 @@ def _bound() -> None:
     size = 0
     with suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
-    limits = [(resource.RLIMIT_CPU, SECONDS + 1), (resource.RLIMIT_CORE, 0)]
+    limits = [(resource.RLIMIT_CPU, TIME_LIMIT_S + 1), (resource.RLIMIT_CORE, 0)]
     if size:
-        limits.append((resource.RLIMIT_AS, size + _MEMORY))
+        limits.append((resource.RLIMIT_AS, size + _MEMORY_LIMIT))
     for which, most in limits:
         with suppress(OSError, ValueError):
             hard = resource.getrlimit(which)[1]
@@ -155,12 +155,12 @@ def _spawned(job: dict[str, Any]) -> dict[str, Any]:
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=SECONDS + _IMPORTS,
+            timeout=TIME_LIMIT_S + _IMPORT_TIME_S,
             check=False,
         )
         found: dict[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        return {"error": f"it does not end within {SECONDS} seconds"}
+        return {"error": f"it does not end within {TIME_LIMIT_S} seconds"}
     except ValueError:
         return {"error": "it brings the process that carries it out to its end"}
     return found

@@ -18,10 +18,10 @@ from unifeat.models.hooks import capturing
 from unifeat.vocabulary.hook_points import HookKind, HookPoint
 
 _TOKENS = 6
-_ADDED: tuple[HookKind, HookKind] = ("attn_out", "mlp_out")
-_BLOCK: tuple[HookKind, ...] = ("resid_pre", *_ADDED, "resid_post")
-_NORMED: tuple[HookKind, HookKind] = ("ln2_normalized", "mlp_in")
-_MIDDLE: tuple[HookKind, ...] = ("resid_pre", "attn_out", "resid_mid")
+_ADDED_KINDS: tuple[HookKind, HookKind] = ("attn_out", "mlp_out")
+_BLOCK_KINDS: tuple[HookKind, ...] = ("resid_pre", *_ADDED_KINDS, "resid_post")
+_NORM_KINDS: tuple[HookKind, HookKind] = ("ln2_normalized", "mlp_in")
+_MIDDLE_KINDS: tuple[HookKind, ...] = ("resid_pre", "attn_out", "resid_mid")
 
 
 class Model(Protocol):
@@ -68,13 +68,13 @@ def self_test(model: Model, points: list[HookPoint]) -> None:
     Raises:
         UserError: one of these does not hold.
     """
-    added = sorted({point.layer for point in points if point.kind in _ADDED})
+    added = sorted({point.layer for point in points if point.kind in _ADDED_KINDS})
     first = HookPoint(0)
     # The points asked for come first: what a block lacks is then named by the point that the user asked for.
     middle = sorted({point.layer for point in points if point.kind == "resid_mid"})
     normed = sorted({point.layer for point in points if point.kind == "ln2_normalized"})
     wanted = [*points, first]
-    for layers, kinds in ((added, _BLOCK), (middle, _MIDDLE), (normed, _NORMED)):
+    for layers, kinds in ((added, _BLOCK_KINDS), (middle, _MIDDLE_KINDS), (normed, _NORM_KINDS)):
         wanted += [HookPoint(layer, kind) for layer in layers for kind in kinds]
     config: Any = model.decoder.config
     vocabulary = int(config.vocab_size)
@@ -108,20 +108,20 @@ def _check_values(
     model: Model, seen: dict[HookPoint, Tensor], added: list[int], middle: list[int], normed: list[int]
 ) -> None:
     for layer in added:
-        if not adds_up(*(seen[HookPoint(layer, kind)] for kind in _BLOCK)):
+        if not adds_up(*(seen[HookPoint(layer, kind)] for kind in _BLOCK_KINDS)):
             raise UserError(
                 f"model {model.name} ({model.architecture}), layer {layer}: what its attention and MLP modules put out "
                 "is not what they add to the residual stream; use the hook points resid_pre and resid_post"
             )
     for layer in middle:
-        before, attention, between = (seen[HookPoint(layer, kind)] for kind in _MIDDLE)
+        before, attention, between = (seen[HookPoint(layer, kind)] for kind in _MIDDLE_KINDS)
         if not adds_up(before, attention, torch.zeros_like(before), between):
             raise UserError(
                 f"model {model.name} ({model.architecture}), layer {layer}: what its MLP's norm is given is not the "
                 "stream with attention's output added, so there is no resid_mid; use resid_pre, resid_post or mlp_in"
             )
     for layer in normed:
-        bare, given = (seen[HookPoint(layer, kind)] for kind in _NORMED)
+        bare, given = (seen[HookPoint(layer, kind)] for kind in _NORM_KINDS)
         norm = site_of(model.blocks[layer], "ln2_normalized").module
         difference = reweighted(norm, bare).to(torch.float64) - given.to(torch.float64)
         if float(difference.norm()) > 4 * torch.finfo(model.dtype).eps * float(given.to(torch.float64).norm()):

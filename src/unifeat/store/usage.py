@@ -1,4 +1,4 @@
-"""What is in the cache, which runs use it, and what may be removed: everything can be made again."""
+"""What the cache holds, which runs use it, and what may be removed. Everything in it can be made again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = {
     "rematches": "rematches",
     "scores": "scores and their nulls",
     "activations": "activations kept for trainings",
-    "training": "trainings not finished",
+    "training": "unfinished trainings",
     "digests": "digests of files",
 }
 Reason = str
@@ -42,12 +42,12 @@ _LIVELY_S = 3600.0  # what is written to by a process that lives is younger
 
 @dataclass
 class Entry:
-    """One thing in the cache: a piece, a store of codes, a training, a leftover.
+    """One entry of the cache: a piece, a store of codes, a training, or a leftover.
 
     Attributes:
-        kind: the folder it lies in.
+        kind: the folder it is in.
         studies: names of the studies of kept runs that use it.
-        changed: when anything of it last changed, in seconds since 1970.
+        changed: when any of its files last changed, in seconds since 1970.
     """
 
     path: Path
@@ -110,7 +110,7 @@ def kept_runs(root: Path) -> dict[Path, dict[str, Any]]:
 
 
 def contents(root: Path) -> list[Entry]:
-    """Everything in the cache, with the studies of kept runs that use it.
+    """All entries of the cache, with the studies of kept runs that use them.
 
     Raises:
         UserError: the cache is a file.
@@ -148,9 +148,9 @@ def prunable(
     Always: what kills left behind (`.partial-…`, libraries' own `.tmp…`), once no living process can be writing it.
 
     Args:
-        unused: also whatever no kept run uses, unfinished trainings among it.
-        older_s: of that, only what has not changed for so many seconds.
-        to_size: also the pieces changed longest ago, used or not, until the cache has at most so many bytes.
+        unused: also everything that no kept run uses, including unfinished trainings.
+        older_s: of what no run uses, only what has not changed for this many seconds.
+        to_size: also the pieces that changed longest ago, used or not, until the cache has at most this many bytes.
     """
     now = time.time()
     chosen: dict[Path, tuple[Entry, Reason]] = {}

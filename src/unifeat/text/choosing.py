@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 
-_COUNTED_AT_ONCE = 4 << 20  # characters whose tokens are counted at once: a tokenizer takes a hundred bytes for each
+_CHARACTERS_PER_COUNT = (
+    4 << 20
+)  # characters whose tokens are counted at once: a tokenizer takes a hundred bytes for each
 
 
-class Seen:
+class SeenDocuments:
     """Which documents there were, by digests of 16 bytes, and how many were there before."""
 
     def __init__(self) -> None:
@@ -50,6 +52,9 @@ def within_budget(
 
 
 def _cost(text: str, count_tokens: Callable[[str], int]) -> int:
-    if len(text) <= _COUNTED_AT_ONCE:
+    if len(text) <= _CHARACTERS_PER_COUNT:
         return count_tokens(text)
-    return sum(count_tokens(text[start : start + _COUNTED_AT_ONCE]) for start in range(0, len(text), _COUNTED_AT_ONCE))
+    return sum(
+        count_tokens(text[start : start + _CHARACTERS_PER_COUNT])
+        for start in range(0, len(text), _CHARACTERS_PER_COUNT)
+    )

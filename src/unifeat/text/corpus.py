@@ -20,7 +20,7 @@ from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.progress import say
 from unifeat.store import Form, Piece
-from unifeat.text.choosing import Seen, within_budget
+from unifeat.text.choosing import SeenDocuments, within_budget
 from unifeat.text.sources import find_source, read_documents, source_stamp
 
 VERSION = 3  # raised whenever the same source gives other documents than before
@@ -169,7 +169,7 @@ def build_corpus(
     }
 
     def choose() -> _Chosen:
-        seen = Seen()
+        seen = SeenDocuments()
         texts = read_documents(found, field, split, config)
         if drop_duplicates:
             texts = seen.first_ones(texts)
@@ -189,7 +189,7 @@ class _Chosen(NamedTuple):
     cut: Cut
     source: str
     skip: int
-    seen: Seen
+    seen: SeenDocuments
     dropping: bool
 
 

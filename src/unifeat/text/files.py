@@ -21,7 +21,7 @@ LONGEST_LINE = 64 << 20  # characters of a line of .jsonl, or bytes of a cell of
 LONGEST_FILE = 128 << 20  # bytes of a .txt file, which is one document
 _BATCH_BYTES = 256 << 20  # text of a .parquet file that is held at once
 _BATCH_ROWS = 256
-_MARK = "\ufeff"  # begins files written on Windows; no part of the text
+_BYTE_ORDER_MARK = "\ufeff"  # begins files written on Windows; no part of the text
 
 
 def read_file(path: Path, field: str) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _from_txt(path: Path) -> str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"text file {path} is not UTF-8 (byte {error.start}): convert it first") from error
-    text = text.removeprefix(_MARK)
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
@@ -104,14 +104,14 @@ def _from_jsonl(path: Path, field: str) -> Iterator[str]:
                         f"{where} is longer than {LONGEST_LINE >> 20} MiB, and a line is one document: "
                         "cut it into several"
                     )
-                line = line.removeprefix(_MARK)  # of a file, or of one of several put together
+                line = line.removeprefix(_BYTE_ORDER_MARK)  # of a file, or of one of several put together
                 if line and not line.isspace():
                     yield text_of(_parsed(line, where), field, where)
     except UnicodeDecodeError as error:
         raise UserError(f"text file {path} is not UTF-8 (soon after line {number}): convert it first") from error
     except OSError as error:
-        told = machine_error(error, path)
-        raise told or UserError(f"text file {path} is damaged (soon after line {number}): {error}") from error
+        user_error = machine_error(error, path)
+        raise user_error or UserError(f"text file {path} is damaged (soon after line {number}): {error}") from error
 
 
 def _parsed(line: str, where: str) -> Any:
@@ -142,8 +142,8 @@ def _from_parquet(path: Path, field: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: a text in it is not UTF-8: write it anew") from error
     except (pa.ArrowException, OSError) as error:
-        told = machine_error(error, path)
-        raise told or UserError(f"{where} is not a parquet file, or is damaged: {error}") from error
+        user_error = machine_error(error, path)
+        raise user_error or UserError(f"{where} is not a parquet file, or is damaged: {error}") from error
 
 
 def _rows_at_once(group: Any, field: str) -> int:

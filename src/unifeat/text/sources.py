@@ -18,8 +18,8 @@ from unifeat.text.files import read_file, text_of
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 SHIPPED_TEXT = Path(__file__).with_name("alice.txt")  # Carroll 1865, chapters I to III; public domain
-_WHAT = "text source"
-_READS = ", ".join(LOCAL_SUFFIXES)
+_SUBJECT = "text source"
+_SUFFIXES = ", ".join(LOCAL_SUFFIXES)
 _PART_OF_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
 _HUB_NAME = re.compile(rf"(?:{_PART_OF_NAME}/)?{_PART_OF_NAME}")
 
@@ -36,7 +36,7 @@ def find_source(source: str) -> list[Path] | str:
     """
     if not source.strip():
         raise UserError("text source: it is empty; give a file, a folder, a glob or a dataset's name")
-    path = user_path(source, _WHAT)
+    path = user_path(source, _SUBJECT)
     looks_local = source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~"))
     mode = _mode(path, source, looks_local)
     if mode is not None and stat.S_ISDIR(mode):
@@ -44,7 +44,7 @@ def find_source(source: str) -> list[Path] | str:
     if mode is not None and stat.S_ISREG(mode):
         files = [path]
     elif mode is not None:
-        raise UserError(f"text source {source} is neither a file nor a folder: unifeat reads {_READS}")
+        raise UserError(f"text source {source} is neither a file nor a folder: unifeat reads {_SUFFIXES}")
     elif glob.has_magic(str(path)):
         files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if _is_file(p, source))
         if not files:
@@ -55,7 +55,7 @@ def find_source(source: str) -> list[Path] | str:
         return _hub_name(source)
     wrong = [p for p in files if not p.name.endswith(LOCAL_SUFFIXES)]
     if wrong:
-        raise UserError(f"text source {wrong[0]}: unifeat reads {_READS}")
+        raise UserError(f"text source {wrong[0]}: unifeat reads {_SUFFIXES}")
     return files
 
 
@@ -72,8 +72,8 @@ def source_stamp(found: list[Path] | str) -> Any:
         try:
             stamps.append(file_stamp(path))
         except OSError as error:
-            told = machine_error(error, path) or UserError(f"text file {path} cannot be read: {error.strerror}")
-            raise told from error
+            user_error = machine_error(error, path) or UserError(f"text file {path} cannot be read: {error.strerror}")
+            raise user_error from error
     return stamps
 
 
@@ -121,7 +121,7 @@ def _files_below(folder: Path, source: str) -> list[Path]:
         files += [path for path in found if _is_file(path, source)]
     if not files:
         raise UserError(
-            f"text source {source}: the folder holds none of {_READS} (names that begin with a dot are not read)"
+            f"text source {source}: the folder holds none of {_SUFFIXES} (names that begin with a dot are not read)"
         )
     return sorted(files)
 
@@ -136,8 +136,8 @@ def _is_file(path: Path, source: str) -> bool:
 
 
 def _refused(error: OSError, source: str) -> UserError:
-    return machine_error(error, f"{_WHAT} {source}") or UserError(
-        f"{_WHAT} {source} cannot be read: {error.strerror or error}"
+    return machine_error(error, f"{_SUBJECT} {source}") or UserError(
+        f"{_SUBJECT} {source} cannot be read: {error.strerror or error}"
     )
 
 
@@ -170,9 +170,9 @@ def _from_dataset(name: str, field: str, split: str, config: str | None) -> Iter
     except UserError:
         raise
     except Exception as error:  # datasets raises a different type for every way a name can be wrong
-        told = machine_error(error) if isinstance(error, OSError) else None
-        if told is not None:
-            raise UserError(f"text source {name!r}: {told}") from error
+        user_error = machine_error(error) if isinstance(error, OSError) else None
+        if user_error is not None:
+            raise UserError(f"text source {name!r}: {user_error}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"text source {name!r} is neither a local file nor a dataset that can be read now: {reason}"
