@@ -129,7 +129,7 @@ def test_the_largest_seed_is_one_to_all_that_draw() -> None:
         ("models.a.revision", 1234567, "models.a.revision: Input should be a valid string (put it in quotes"),
         ("models.a.max_memory", {"gpu": 3}, "'gpu': give the numbers of CUDA devices, and cpu"),
         ("models.a.max_memory", {True: 3}, "True: give the numbers of CUDA devices, and cpu"),
-        ("models.a.max_memory", {0: True}, "True is no amount of memory"),
+        ("models.a.max_memory", {0: True}, "True is not an amount of memory"),
         ("models.a.max_memory", {0: 1, "0": 2}, "is given twice"),
         ("spaces.0.layers", True, "spaces.0.layers: give the number of a block, or a list of them"),
         ("spaces.0.layers", [True], "spaces.0.layers.0"),

@@ -1,4 +1,4 @@
-"""How alike two sets of paired rows lie: pure functions on two arrays, x (n, d_a) against y (n, d_b)."""
+"""How alike two geometries of paired rows are: pure functions on two arrays, x (n, d_a) against y (n, d_b)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,20 +17,20 @@ from unifeat.geometry.score import Score
 
 _ROTATION_AND_SCALE: frozenset[Invariance] = frozenset({"orthogonal", "isotropic_scaling", "row_permutation"})
 _SIMILARITY: frozenset[Invariance] = _ROTATION_AND_SCALE | {"translation"}
-# Which pairs are held out goes by position, so reordering the rows of both sides changes a held-out score.
+# Pairs are held out by position, so reordering the rows of both sides changes a held-out score.
 _SIMILARITY_OF_FOLDS: frozenset[Invariance] = _SIMILARITY - {"row_permutation"}
-# PWCCA weighs directions by the columns of x.
+# PWCCA weights directions by the columns of x.
 _SIMILARITY_OF_PWCCA: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
 _ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_linear"})
 
-# The measures there are, with what each declares to ignore; the property tests are made from this table.
+# All measures, with the invariances that each declares; the property tests are made from this table.
 MEASURES: dict[str, Measure] = {
     "svcca": Measure(
         "svcca",
         svcca,
         prepare_svcca,
         (
-            # Every component kept is plain CCA; cutting components makes the choice depend on their lengths.
+            # With every component kept this is plain CCA; with fewer, the choice depends on the components' lengths.
             Variant({"dims": None, "variance": 1.0}, _SIMILARITY | {"invertible_linear"}),
             Variant({}, _SIMILARITY),
         ),
@@ -72,7 +72,7 @@ MEASURES: dict[str, Measure] = {
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
     ),
-    # (Version 1: studies' `alpha` was taken for the level of the test.)
+    # (In version 1, a study's `alpha` was taken for the level of the test.)
     "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=2),
     "mutual_knn": Measure(
         "mutual_knn",
@@ -92,11 +92,11 @@ MEASURES: dict[str, Measure] = {
 
 
 def heldout_counterpart(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The measure and settings that ask the same of pairs which had no part in any fit; None where there is none.
+    """The measure and settings that ask the same question on pairs that took no part in a fit; None if there are none.
 
-    SVCCA and PWCCA fit directions: held-out CCA fits them on other pairs. Procrustes has a held-out form, and CKA's
-    bias is what debiasing takes away. RSA and nearest neighbours fit nothing, and ridge maps and held-out CCA are
-    read on held-out pairs as they are: these are their own counterparts.
+    SVCCA and PWCCA fit directions; held-out CCA fits them on other pairs. Procrustes has a held-out form, and debiased
+    CKA has no bias. RSA and nearest neighbours fit nothing, and ridge maps and held-out CCA already use held-out pairs:
+    these are their own counterparts.
     """
     own = dict(settings)
     if name in ("svcca", "pwcca"):

@@ -14,7 +14,7 @@ from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 _PAIRING_BLIND_FLAG = (
-    "pairing-blind: which row goes with which plays no part, so shuffled pairs score the same and give no p-value"
+    "pairing-blind: the score does not depend on the pairing, so shuffled pairs score the same and give no p-value"
 )
 
 
@@ -25,11 +25,11 @@ def mean_max_cosine(x: Any, y: Any) -> Score:
 
     (Sharkey, Braun & Millidge 2022, "Taking features out of superposition with sparse autoencoders", Alignment
     Forum, and Cunningham et al. 2023, arXiv 2309.08600, take one direction; here both, `details` has each.)
-    For two dictionaries over one residual stream, as two seeds of an SAE. Rotating one side changes it; rows of
-    unequal width are refused.
+    Meant for two dictionaries of one residual stream, such as two seeds of an SAE. Rotating one side changes the score;
+    rows of unequal width are refused.
 
-    Which row goes with which plays no part: every shuffle of the pairs scores the same, so the shuffle null is one
-    point, p = 1 and the corrected score 0 whatever the data. The flag `pairing-blind` says so in every result.
+    The score does not depend on the pairing. Every shuffle of the pairs scores the same, so for any data the shuffle
+    null is a single point, p = 1 and the corrected score is 0. The flag `pairing-blind` says so in every result.
 
     x: (n, d) and y: (n, d), arrays or tensors of any real dtype, computed in float64; n ≥ 2.
 
@@ -41,7 +41,7 @@ def mean_max_cosine(x: Any, y: Any) -> Score:
 
 
 def prepare_mean_max_cosine(x: Any, y: Any) -> Prepared:
-    """All of the work: no pairing changes it. The arguments are those of `mean_max_cosine`."""
+    """Compute the score, which is the same for every pairing. The arguments are those of `mean_max_cosine`."""
     a, b = as_pair(x, y, at_least=2, why="mean max cosine")
     (n, d_a), d_b = a.shape, b.shape[1]
     if d_a != d_b:
@@ -72,7 +72,7 @@ def prepare_mean_max_cosine(x: Any, y: Any) -> Prepared:
 
 @dataclass(frozen=True)
 class PreparedMeanMaxCosine:
-    """The score, whatever the pairing."""
+    """The score, which is the same for every pairing."""
 
     result: Score
     tolerance: float = 1e-10

@@ -1,4 +1,4 @@
-"""Quantities of row pairs, n(n−1)/2 of them in condensed order, made and summed in bounded memory."""
+"""Values for pairs of rows, n(n−1)/2 in condensed order, computed and summed in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from unifeat.threads import in_threads
 ROWS_PER_BLOCK = 512
 _CHUNKS = 16
 _FEWEST_PAIRS_FOR_THREADS = 2_000_000  # row pairs
-# Up to here shuffles run in float64 (134 MB for the square); above, in float32 with float64 sums, half the
-# memory and twice the speed. Rounding errors of single pairs average out: 1e-9 in the sum.
+# Up to this many rows, shuffles run in float64 (134 MB for the square). Above, they run in float32 with float64 sums:
+# half the memory and twice the speed. The rounding errors of single pairs average out to 1e-9 in the sum.
 FLOAT64_UP_TO = 4096
-# Distances that differ by less than the rounding of one inner product are equal. Without this, ties would
-# be broken by noise, and reordering the rows would change the ranks.
+# Distances that differ by less than the rounding of one inner product count as equal. Otherwise ties would be broken by
+# noise, and reordering the rows would change the ranks.
 TIE_TOLERANCE = 32 * float(np.finfo(np.float64).eps)
 
 
 def condensed(n: int, block: Callable[[int, int], Matrix]) -> Float64[np.ndarray, " {n*(n-1)//2}"]:
-    """Condensed values from `block(start, stop)`, which gives rows start … stop against columns start … n."""
+    """Condensed values from `block(start, stop)`, which gives rows start:stop of columns start:n."""
     out = np.empty(n * (n - 1) // 2)
     at = 0
     for start in range(0, n, ROWS_PER_BLOCK):
@@ -55,9 +55,9 @@ def square(values: Float[np.ndarray, " {n*(n-1)//2}"], n: int, dtype: Any) -> Fl
 
 
 def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
-    """Average ranks over ties, written over the values (non-negative); `scale` sets what counts as a tie.
+    """Replace non-negative values by their ranks, averaged over ties. `scale` sets what counts as a tie.
 
-    Sorting plain values and looking each one up in a table beats an argsort of 50 million, in time and memory.
+    For 50 million values, sorting them and looking each one up in a table takes less time and memory than an argsort.
     """
     from unifeat.geometry._kernels import bin_starts, replace_by_rank, tied_ranks
 
@@ -77,7 +77,7 @@ def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
 
 
 class PairSum:
-    """Σ_{i<j} a_ij · b_π(i)π(j) for any permutation π: one gather over the pairs, nothing copied."""
+    """Σ_{i<j} a_ij · b_π(i)π(j) for any permutation π, in one pass over the pairs and without copies."""
 
     def __init__(self, n: int, a: Matrix, b: Matrix) -> None:
         """a, b: condensed, (n(n−1)/2,)."""
@@ -86,8 +86,8 @@ class PairSum:
         self.exact = dtype is np.float64
         self._a = a.astype(dtype, copy=False)
         self._b = b.astype(dtype, copy=False)
-        # Equal shares of the triangle above the diagonal. The cut depends on n alone, and parts are added
-        # in order: the same bits whatever the number of threads.
+        # Equal shares of the triangle above the diagonal. The shares depend only on n, and their sums are added in
+        # order, so the result is the same bit for bit for any number of threads.
         share = np.arange(_CHUNKS + 1) / _CHUNKS
         self._edges = np.round(n * (1 - np.sqrt(1 - share))).astype(np.int64)
 

@@ -73,7 +73,9 @@ def map_settings(max_memory: MaxMemory | None) -> dict[str, Any]:
         try:
             convert_file_size_to_int(size)
         except ValueError as error:
-            raise UserError(f"max_memory of {place}: {size!r} is no amount of memory; write bytes or 20GiB") from error
+            raise UserError(
+                f"max_memory of {place}: {size!r} is not an amount of memory; write bytes or 20GiB"
+            ) from error
     cache_root().mkdir(parents=True, exist_ok=True)
     return settings | {"offload_folder": tempfile.mkdtemp(prefix=".offload-", dir=cache_root())}
 
