@@ -30,8 +30,11 @@ BAD = {
         "more memory",
     ),
     "many characters": ("{% for i in range(99999) %}{{ 'a' * 99 }}{% endfor %}", "writes 9,899,901 characters"),
-    "a macro that calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "goes in circles"),
-    "brackets in brackets": ("{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}", "goes in circles|brings the process"),
+    "a macro that calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recurses too deeply"),
+    "brackets in brackets": (
+        "{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}",
+        "recurses too deeply|crashes the process",
+    ),
 }
 
 
@@ -44,7 +47,7 @@ def two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_line_in_little_time_and_memory(name: str, two_seconds: None):
     template, reason = BAD[name]
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    with pytest.raises(UserError, match=f"takes no message of role user: .*({reason})") as caught:
+    with pytest.raises(UserError, match=f"accepts no message of role user: .*({reason})") as caught:
         opening_of(with_template(template), "auto", "user")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700

@@ -165,7 +165,7 @@ def test_what_a_transcoder_writes_is_tried_too(tmp_path: Path, text: str):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
     tokenizer.save_pretrained(tmp_path / "bloom")
     checkpoints.write_circuit_tracer(tmp_path / "layer_1.safetensors", checkpoints.tensors(32, 64))
-    with pytest.raises(UserError, match="what its attention and MLP modules put out is not what they add"):
+    with pytest.raises(UserError, match="the outputs of its attention and MLP modules are not what is added"):
         checked(tmp_path / "layer_1.safetensors", tmp_path / "bloom", text)
 
 

@@ -255,7 +255,7 @@ def test_neighbours_that_an_architecture_lacks_are_not_tried(
 @pytest.mark.parametrize("hook", ["attn_z", "mlp_in"])
 def test_a_hook_point_that_the_model_lacks(hook: str, model_folder: Callable[..., Path], tmp_path: Path):
     sae = tiny_sae(tmp_path / "sae", 32)
-    with pytest.raises(UserError, match=f"so no {hook}: resid_pre and resid_post are there"):
+    with pytest.raises(UserError, match=f"so no {hook}: use resid_pre or resid_post"):
         check_sae(str(sae), str(model_folder("mamba")), 1, hook=hook, loss=False)
 
 
