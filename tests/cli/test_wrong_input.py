@@ -293,7 +293,7 @@ def test_a_mistake_in_the_last_model_is_found_before_the_first_is_run(warm: Warm
         (["run", "STUDY", "--out", "STUDY"], "study.yaml.*--out"),
         (["run", "x" * 300], "study x.*the name is longer than a file name may be"),
         (["run", "~nobody-here/study.yaml"], "~nobody-here has no home directory"),
-        (["run", "/dev/zero"], "no such file .it is no regular file"),
+        (["run", "/dev/zero"], "no such file .it is not a regular file"),
         (["run", "STUDY", "--out", "x" * 300], "--out x.*the name is longer than a file name may be"),
         (["run", "STUDY", "--out", "~nobody-here/run"], "--out .*~nobody-here has no home directory"),
         (["run", "STUDY", "--out", "STUDY/a/b"], "study.yaml is a file; name another folder with --out"),
@@ -349,7 +349,7 @@ def test_a_pipe_is_no_study(warm: Warm, place: Place) -> None:
     """Nobody writes into it: waiting for that would take forever."""
     os.mkfifo(place.home / "pipe.yaml")
     (place.home / "round.yaml").symlink_to("round.yaml")
-    refused(warm, place, "run", place.home / "pipe.yaml", names="pipe.yaml: no such file .it is no regular file")
+    refused(warm, place, "run", place.home / "pipe.yaml", names="pipe.yaml: no such file .it is not a regular file")
     refused(warm, place, "run", place.home, names="home: no such file .it is a folder")
     refused(warm, place, "run", place.home / "round.yaml", names="round.yaml: its links lead round in a circle")
 
@@ -411,7 +411,7 @@ STORES: dict[str, tuple[Callable[[Place], Path], str]] = {
         damaged(lambda path: truncate(path.with_name("manifest.json")), 0),
         "is damaged .*: it is made again",
     ),
-    "other settings": (change_settings, "is damaged .it says other settings: context.: it is made again"),
+    "other settings": (change_settings, "is damaged .its settings differ: context.: it is made again"),
 }
 
 

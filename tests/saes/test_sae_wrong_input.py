@@ -255,7 +255,7 @@ class TestNames:
 
     def test_an_empty_folder(self, tmp_path: Path):
         (tmp_path / "sae").mkdir()
-        with pytest.raises(UserError, match="no such folder or file there, or an empty one"):
+        with pytest.raises(UserError, match="no such folder or file, or an empty folder"):
             load_sae(tmp_path / "sae")
 
     def test_several_bare_files(self, tmp_path: Path):

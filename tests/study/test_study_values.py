@@ -252,7 +252,7 @@ class TestNamesOfSAEs:
         ("./" + "x" * 300, "longer than a file name may be"),
         ("./" + "x/" * 2100, "at most 4000 characters"),
         ("x" * 300 + ".txt", "longer than a file name may be"),
-        ("~nobody-here/x", "~nobody-here stands for no home"),
+        ("~nobody-here/x", "~nobody-here has no home directory"),
         ("./round/x", "its links form a loop"),
     ],
 )
@@ -279,7 +279,7 @@ def test_a_path_that_is_too_long_from_the_studys_folder(tmp_path: Path) -> None:
         ("x" * 300, "study x.*…x*: the name is longer than a file name may be"),
         ("nul\0.yaml", "study 'nul␀.yaml': a path cannot hold a NUL byte"),
         ("\ud800.yaml", "a path cannot hold half a character"),
-        ("~nobody-here/study.yaml", "~nobody-here stands for no home"),
+        ("~nobody-here/study.yaml", "~nobody-here has no home directory"),
         ("round.yaml", "round.yaml: its links form a loop"),
         ("file/study.yaml", "a file is where a folder should be"),
     ],

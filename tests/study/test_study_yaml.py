@@ -238,7 +238,7 @@ class TestWrongValues:
                 {"train": {"text": {"source": "x"}}, "spaces": own_training({"k": 64, "features": 32})},
                 ["train of the spaces a", "k = 64 features cannot be active of 32"],
             ),
-            ({"spaces": own_training({"seed": 1})}, ["the spaces a have a train section, and the study has none"]),
+            ({"spaces": own_training({"seed": 1})}, ["the spaces a have a train section, but the study has none"]),
         ],
     )
     def test_name_the_place(self, tmp_path: Path, changes: dict[str, Any], words: list[str]):

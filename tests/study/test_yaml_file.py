@@ -129,7 +129,7 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "round").symlink_to("round")
     for name, message in {
-        "pipe": "no such file .it is no regular file.",
+        "pipe": "no such file .it is not a regular file.",
         "": "no such file .it is a folder.",
         "nowhere": "no such file",
         "x.yaml/below": "a file is where a folder should be",
@@ -137,7 +137,7 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         with pytest.raises(UserError, match=f"^x: {message}"):
             read_yaml(tmp_path / name, "x")
-    with pytest.raises(UserError, match=r"^x: no such file .it is no regular file."):
+    with pytest.raises(UserError, match=r"^x: no such file .it is not a regular file."):
         read_yaml(Path("/dev/zero"), "x")
 
 

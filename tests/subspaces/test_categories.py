@@ -123,7 +123,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.truncate(20_000_000)
     for name, message in {
-        "pipe.yaml": "no such file .it is no regular file",
+        "pipe.yaml": "no such file .it is not a regular file",
         ".": "no such file .it is a folder",
         "round.yaml": "links form a loop",
         "huge.yaml": "is larger than 10 MB",

@@ -15,7 +15,7 @@ from unifeat.models.opening import describe_opening, opening_of
 from unifeat.saes.checking.claims import Claims, claims_of
 from unifeat.saes.checking.examine import examine
 from unifeat.saes.checking.loss import Loss, measure_loss
-from unifeat.saes.checking.misreadings import Tried, neighbours, with_outputs
+from unifeat.saes.checking.misreadings import Reading, neighbours, with_outputs
 from unifeat.saes.checking.verdict import Finding
 from unifeat.saes.fit import check_fits, fit_to_model
 from unifeat.saes.load import load_sae
@@ -60,8 +60,8 @@ class Checked:
     masked: Masked
     provenance: Provenance
     claims: Claims
-    own: Tried
-    others: list[Tried]
+    own: Reading
+    others: list[Reading]
     loss: Loss | None
     findings: list[Finding]
 

@@ -9,7 +9,7 @@ from unifeat.models.activations import GroupActivations
 from unifeat.models.language import LanguageModel
 from unifeat.saes.checking.claims import Claims
 from unifeat.saes.checking.misreadings import (
-    Tried,
+    Reading,
     as_read,
     at_points,
     with_other_bos,
@@ -26,7 +26,7 @@ from unifeat.vocabulary.windowing import Windowing
 
 
 @dataclass(frozen=True)
-class Examined:
+class Examination:
     """What an SAE does at a hook point.
 
     Attributes:
@@ -36,8 +36,8 @@ class Examined:
     """
 
     quality: Quality
-    own: Tried
-    others: list[Tried]
+    own: Reading
+    others: list[Reading]
     findings: list[Finding]
 
 
@@ -52,7 +52,7 @@ def examine(
     windowing: Windowing,
     *,
     everything: bool,
-) -> Examined:
+) -> Examination:
     """Measure an SAE and judge it.
 
     Args:
@@ -83,4 +83,4 @@ def examine(
     if everything or any(finding.level == "fault" for finding in verdict()):
         others += with_other_input(sae, some) + with_other_layout(sae, some)
         others += with_other_bos(model, parts, point, sae, windowing)
-    return Examined(quality, own, others, verdict())
+    return Examination(quality, own, others, verdict())

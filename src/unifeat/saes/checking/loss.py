@@ -28,7 +28,7 @@ from unifeat.vocabulary.hook_points import HookPoint, stream_before
 from unifeat.vocabulary.openings import opening_tokens
 from unifeat.vocabulary.windowing import Windowing
 
-_LOGITS = 1 << 27  # logits of a batch, in numbers: half a gigabyte in float32, whatever the vocabulary
+_BATCH_LOGITS = 1 << 27  # logits of a batch, in numbers: half a gigabyte in float32, whatever the vocabulary
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def measure_loss(
     """
     if model.causal is None:
         raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
-    written, told_at = writes_at(sae, point), stream_before(point)
+    written, sinks_at = writes_at(sae, point), stream_before(point)
     sums, tokens = np.zeros(3), 0
     for ids, reads in _batches(model, parts, windowing):
-        with capturing(model.blocks, [told_at]) as seen:
+        with capturing(model.blocks, [sinks_at]) as seen:
             clean = _logits(model, ids)
-        value = seen[told_at].reshape(*ids.shape, -1).to(model.device)
+        value = seen[sinks_at].reshape(*ids.shape, -1).to(model.device)
         reads = reads & (value.to(torch.float32).norm(dim=-1) <= sink_norm)
         # The last real position of a window predicts nothing that is there to compare with.
         scored = reads[:, :-1] & (ids[:, 1:] >= 0)
@@ -138,7 +138,7 @@ def _batches(model: LanguageModel, parts: list[Part], windowing: Windowing) -> I
         tokenized = tokenize_part(model.tokenizer, part)
         rows += [prefix + tokenized.token[w].tolist() for w in windows(tokenized, context - len(prefix))]
     special = torch.tensor(sorted(model.special_ids), dtype=torch.int64)
-    size = max(1, _LOGITS // (context * int(model.causal.config.get_text_config().vocab_size)))
+    size = max(1, _BATCH_LOGITS // (context * int(model.causal.config.get_text_config().vocab_size)))
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         ids = torch.full((len(batch), max(map(len, batch))), -1, dtype=torch.int64)

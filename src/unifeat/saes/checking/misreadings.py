@@ -32,7 +32,7 @@ Kind = Literal["as read", "hook", "scale", "layer norm", "token norm", "layout",
 
 
 @dataclass(frozen=True)
-class Tried:
+class Reading:
     """One way to read the SAE.
 
     Attributes:
@@ -69,7 +69,7 @@ def with_outputs(sae: SAE, points: list[HookPoint]) -> list[HookPoint]:
     return list(dict.fromkeys([*points, *(writes_at(sae, point) for point in points)]))
 
 
-def at_points(sae: SAE, activations: GroupActivations, points: list[HookPoint]) -> list[Tried]:
+def at_points(sae: SAE, activations: GroupActivations, points: list[HookPoint]) -> list[Reading]:
     """The SAE on activations from other hook points."""
     found = []
     for point in points:
@@ -78,7 +78,7 @@ def at_points(sae: SAE, activations: GroupActivations, points: list[HookPoint]) 
     return found
 
 
-def with_other_input(sae: SAE, sample: Sample) -> list[Tried]:
+def with_other_input(sae: SAE, sample: Sample) -> list[Reading]:
     """The SAE on activations that are scaled, by one factor or token by token, or layer-normalised.
 
     Args:
@@ -123,7 +123,7 @@ def best_scale(sae: SAE, sample: Sample) -> tuple[float, Quality]:
     return 2**best, tried[best]
 
 
-def with_other_layout(sae: SAE, sample: Sample) -> list[Tried]:
+def with_other_layout(sae: SAE, sample: Sample) -> list[Reading]:
     """The SAE with its decoder, its encoder, or both taken for matrices that were stored the other way round."""
     found = []
     for names in (("W_dec",), ("W_enc",), ("W_dec", "W_enc")):
@@ -135,7 +135,7 @@ def with_other_layout(sae: SAE, sample: Sample) -> list[Tried]:
 
 def with_other_bos(
     model: LanguageModel, parts: list[Part], point: HookPoint, sae: SAE, windowing: Windowing
-) -> list[Tried]:
+) -> list[Reading]:
     """The SAE on windows that begin with BOS if they began with nothing, or on windows without what they began with."""
     bos = windowing.opening
     other = model.tokenizer.bos_token_id if bos is None else None
@@ -149,13 +149,13 @@ def with_other_bos(
     return [_measured("bos", what, quality_on(sae, sample))]
 
 
-def as_read(sae: SAE, sample: Sample) -> Tried:
+def as_read(sae: SAE, sample: Sample) -> Reading:
     """The SAE as it was loaded, on the rows that the others are tried on."""
     return _measured("as read", "as loaded", quality_on(sae, sample))
 
 
-def _measured(kind: Kind, what: str, quality: Quality, factor: float | None = None) -> Tried:
-    return Tried(kind, what, quality.fvu, quality.l0, factor)
+def _measured(kind: Kind, what: str, quality: Quality, factor: float | None = None) -> Reading:
+    return Reading(kind, what, quality.fvu, quality.l0, factor)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from unifeat.saes.checking.claims import Claims
-from unifeat.saes.checking.misreadings import Tried
+from unifeat.saes.checking.misreadings import Reading
 from unifeat.saes.quality import Quality
 from unifeat.vocabulary.hook_points import HookPoint
 
@@ -16,13 +16,13 @@ L0_FACTOR = 3.0  # an L0 off by more is not another text's: the codes are not th
 # Another reading is clearly better when it leaves less than this share of the unexplained variance, and when that is
 # more than so much of all variance. The demo's six SAEs explain most at their own layer, on two texts; at the layers
 # next to it their FVU is 1.16 to 92 times as large.
-_MUCH = 0.9
-_SEEN = 0.01
-_SHORT = 0.15  # variance explained may fall short of what is stated by so much on another text
-_MUCH_LEFT = 0.5  # an FVU that few SAEs in use are above
+_CLEARLY_BETTER_SHARE = 0.9
+_SMALLEST_FVU_GAIN = 0.01
+_LARGEST_SHORTFALL = 0.15  # variance explained may fall short of what is stated by so much on another text
+_HIGH_FVU = 0.5  # an FVU that few SAEs in use are above
 # Below this share of Σ‖x‖², what is left about the mean is rounding: the text is one token, or one said over and over.
-_ROUNDING = 1e-10
-_NEAR_ONE = 1.3  # a best scale nearer to 1 than this is the SAE's shrinkage, not a missing factor
+_ROUNDING_SHARE = 1e-10
+_SHRINKAGE_FACTOR = 1.3  # a best scale nearer to 1 than this is the SAE's shrinkage, not a missing factor
 
 _CAUSES = {
     "hook": "the layer or hook point is another one (off by one?)",
@@ -54,8 +54,8 @@ def judge(
     *,
     point: HookPoint,
     model: str,
-    own: Tried | None = None,
-    others: Sequence[Tried] = (),
+    own: Reading | None = None,
+    others: Sequence[Reading] = (),
 ) -> list[Finding]:
     """Faults, warnings, and what is likely behind them, in this order.
 
@@ -78,7 +78,7 @@ def judge(
         text = f"{_CAUSES[best.kind]}: FVU {best.fvu:.3f} with {best.what}, {own.fvu:.3f} as loaded"
         found.append(Finding("cause" if faulty else "warning", text))
     elif faulty or short:
-        text = _unexplained(claims, model, bool(others))
+        text = _likely_causes(claims, model, bool(others))
         found.append(
             Finding("cause", text if faulty else f"another kind of text than it was trained on; if not that, {text}")
         )
@@ -88,7 +88,7 @@ def judge(
 def varies(quality: Quality) -> bool:
     """Whether what is to be reconstructed differs between tokens at all; where it does not, FVU says nothing."""
     variance = quality.variance
-    return not variance.about_mean <= _ROUNDING * variance.squares  # (NaN is no matter of the text)
+    return not variance.about_mean <= _ROUNDING_SHARE * variance.squares  # (NaN is no matter of the text)
 
 
 def unvaried(quality: Quality) -> Finding:
@@ -99,14 +99,20 @@ def unvaried(quality: Quality) -> Finding:
     )
 
 
-def clearly_better(own: Tried, others: Sequence[Tried]) -> list[Tried]:
+def clearly_better(own: Reading, others: Sequence[Reading]) -> list[Reading]:
     """The other readings that explain clearly more variance, best first."""
-    kept = [o for o in others if o.fvu < _MUCH * own.fvu and own.fvu - o.fvu > _SEEN and not _near_one(o.factor)]
+    kept = [
+        o
+        for o in others
+        if o.fvu < _CLEARLY_BETTER_SHARE * own.fvu
+        and own.fvu - o.fvu > _SMALLEST_FVU_GAIN
+        and not _is_shrinkage(o.factor)
+    ]
     return sorted(kept, key=lambda o: o.fvu)
 
 
-def _near_one(factor: float | None) -> bool:
-    return factor is not None and 1 / _NEAR_ONE < factor < _NEAR_ONE
+def _is_shrinkage(factor: float | None) -> bool:
+    return factor is not None and 1 / _SHRINKAGE_FACTOR < factor < _SHRINKAGE_FACTOR
 
 
 def _faults(fvu: float, l0: float, claims: Claims) -> list[Finding]:
@@ -124,14 +130,14 @@ def _shortfall(fvu: float, claims: Claims) -> list[Finding]:
     if not fvu <= 1:
         return []
     stated = claims.variance_explained
-    if stated is not None and 1 - fvu < stated - _SHORT:
+    if stated is not None and 1 - fvu < stated - _LARGEST_SHORTFALL:
         return [Finding("warning", f"variance explained is {1 - fvu:.2f}, but {claims.source} says {stated:.2f}")]
-    if stated is None and fvu > _MUCH_LEFT:
+    if stated is None and fvu > _HIGH_FVU:
         return [Finding("warning", f"FVU is {fvu:.2f}: most of the variance is left unexplained")]
     return []
 
 
-def _unexplained(claims: Claims, model: str, tried: bool) -> str:
+def _likely_causes(claims: Claims, model: str, tried: bool) -> str:
     said = f", and the SAE names {claims.model!r}" if claims.model and not same_model(claims.model, model) else ""
     if not tried:
         return f"layer off by one, missing normalisation, BOS, or another model of the same width{said}"

@@ -28,7 +28,7 @@ from unifeat.vocabulary.windowing import Windowing
 
 FORMAT = "activations/3"
 KIND = "activations"  # the folder of the cache where kept ones lie
-_ROWS = "rows.safetensors"
+_ROWS_FILE = "rows.safetensors"
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Rows:
 def _write(tensors: dict[str, Tensor], folder: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file(tensors, folder / _ROWS)
+    save_file(tensors, folder / _ROWS_FILE)
 
 
 def _read(_: Any, folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
-    return load((folder / _ROWS).read_bytes())  # not mapped: another process may remove the file
+    return load((folder / _ROWS_FILE).read_bytes())  # not mapped: another process may remove the file
 
 
 _FORM: Form[dict[str, Tensor]] = Form(_write, _read)

@@ -32,12 +32,12 @@ from unifeat.vocabulary.hook_points import HookPoint
 
 FORMAT = "training/3"
 INTERVAL_S = 30.0  # a killed training loses so much at most, and the group of text it was running
-_STATE, _ABOUT = "state.pt", "about.json"
+_STATE_FILE, _ABOUT_FILE = "state.pt", "about.json"
 _TRIES = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class Checkpoint:
     """One checkpoint on disk, its state not yet read.
 
     Attributes:
@@ -103,9 +103,9 @@ class Checkpoints:
         def write() -> None:
             with written_aside(path, replace=False) as aside:
                 aside.mkdir()
-                content = about | {"state": _write_state(state, aside / _STATE)}
+                content = about | {"state": _write_state(state, aside / _STATE_FILE)}
                 text = json.dumps({"sha256": digest_of(content), "content": content})
-                (aside / _ABOUT).write_text(text + "\n", encoding="utf-8")
+                (aside / _ABOUT_FILE).write_text(text + "\n", encoding="utf-8")
 
         written_again_if_gone(path, write)
         for other in names_in(self.folder, "checkpoint-*"):
@@ -113,7 +113,7 @@ class Checkpoints:
                 take_away(other)
         self._last = time.monotonic()
 
-    def load(self) -> tuple[Found, dict[str, Any]] | None:
+    def load(self) -> tuple[Checkpoint, dict[str, Any]] | None:
         """The checkpoint that is furthest along, of those that hold all of these SAEs, and its state.
 
         What is damaged is named on stderr and removed, and the next one taken.
@@ -143,10 +143,10 @@ class Checkpoints:
         with suppress(OSError):  # others train over this stream
             self.stream.rmdir()
 
-    def _usable(self) -> list[Found]:
-        return [f for folder in names_in(self.stream, "*") for f in _checkpoints_in(folder) if self._may_go_on_at(f)]
+    def _usable(self) -> list[Checkpoint]:
+        return [f for folder in names_in(self.stream, "*") for f in _checkpoints_in(folder) if self._can_resume_from(f)]
 
-    def _may_go_on_at(self, found: Found) -> bool:
+    def _can_resume_from(self, found: Checkpoint) -> bool:
         if not set(self.jobs) <= set(found.jobs):
             return False
         if set(found.points) == set(self.points):
@@ -193,41 +193,41 @@ def _write_state(state: dict[str, Any], path: Path) -> str:
     return summed.digest.hexdigest()
 
 
-def _checkpoints_in(folder: Path) -> list[Found]:
+def _checkpoints_in(folder: Path) -> list[Checkpoint]:
     return [found for path in names_in(folder, "checkpoint-*") if (found := _look_at(path)) is not None]
 
 
-def _look_at(path: Path) -> Found | None:
+def _look_at(path: Path) -> Checkpoint | None:
     """What a checkpoint says of itself; None where it is damaged, of another format, or gone meanwhile."""
     try:
-        held = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+        held = json.loads((path / _ABOUT_FILE).read_text(encoding="utf-8"))
         content = held["content"]
         if held["sha256"] != digest_of(content):
             raise DamagedError("its checksum does not match")
         if content["format"] != FORMAT:
             return None
         points = [HookPoint(*point) for point in content["points"]]
-        return Found(path, content["step"], content["over"], content["jobs"], points, content["state"])
+        return Checkpoint(path, content["step"], content["over"], content["jobs"], points, content["state"])
     except FileNotFoundError:
         if path.is_dir():
-            _put_away(path, f"{_ABOUT} is missing")
+            _put_away(path, f"{_ABOUT_FILE} is missing")
     except OSError as error:
         say(f"warning: checkpoint {path} cannot be read and is left out: {error}")
     except (DamagedError, ValueError, LookupError, TypeError, RecursionError) as error:
-        _put_away(path, f"{_ABOUT}: {error}")
+        _put_away(path, f"{_ABOUT_FILE}: {error}")
     return None
 
 
-def _state_of(found: Found) -> dict[str, Any] | None:
+def _state_of(found: Checkpoint) -> dict[str, Any] | None:
     """A checkpoint's state; None where it is damaged, cannot be read, or is gone meanwhile."""
     try:
-        if read_sha256(found.path / _STATE) != found.sha256:
-            raise DamagedError(f"the checksum of {_STATE} does not match")
-        state: dict[str, Any] = torch.load(found.path / _STATE, map_location="cpu", weights_only=True)
+        if read_sha256(found.path / _STATE_FILE) != found.sha256:
+            raise DamagedError(f"the checksum of {_STATE_FILE} does not match")
+        state: dict[str, Any] = torch.load(found.path / _STATE_FILE, map_location="cpu", weights_only=True)
         return state
     except FileNotFoundError:
         if found.path.is_dir():
-            _put_away(found.path, f"{_STATE} is missing")
+            _put_away(found.path, f"{_STATE_FILE} is missing")
     except DamagedError as damage:
         _put_away(found.path, str(damage))
     except Exception as error:  # torch and pickle raise of all kinds; what its checksum calls whole is not removed

@@ -15,7 +15,7 @@ from unifeat.saes.checking.loss import Loss
 from unifeat.saes.quality import Quality, Variance
 from unifeat.saes.training.activations import ActivationSource
 from unifeat.saes.training.card import cast, check_target, version, write_sae
-from unifeat.saes.training.checkpoints import FORMAT, Checkpoints, Found
+from unifeat.saes.training.checkpoints import FORMAT, Checkpoint, Checkpoints
 from unifeat.saes.training.measure import CURVE_POINTS, curve_point, curve_sample, measure_heldout, measure_losses
 from unifeat.saes.training.stream import ActivationStream
 from unifeat.saes.training.trainers import (
@@ -137,7 +137,7 @@ class _Training:
         stream: ActivationStream,
         last_document: int,
         device: torch.device,
-        found: Found | None,
+        found: Checkpoint | None,
         saved: dict[str, Any] | None,
         *,
         keep: bool,

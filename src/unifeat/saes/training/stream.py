@@ -95,9 +95,9 @@ class ActivationStream:
         return [self._batch(n) for n in range(self._at.batch, last)]
 
     def spent(self) -> list[int]:
-        """Groups that this buffer and those after it do not read in this pass; each is told once."""
-        told, self._spent = self._spent, []
-        return told
+        """Groups that this buffer and those after it do not read in this pass; each is groups once."""
+        groups, self._spent = self._spent, []
+        return groups
 
     def _batch(self, number: int) -> Batch:
         chosen = self._order[number * self.batch : (number + 1) * self.batch]

@@ -21,10 +21,10 @@ from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
 AUTOCAST_MIN_WIDTH = 256  # bfloat16 pays for wide matrices only, and small tests stay exact
 _WARM_UP_STEPS = 100
 # Activations have a mean norm of √d, so that squared errors grow with d and codes with √d.
-_L1 = 1 / 16  # times √d: about 30 features a token of SmolLM2's layer 15, where SAELens' own 5.0 leaves 6
+_L1_COEFFICIENT = 1 / 16  # times √d: about 30 features a token of SmolLM2's layer 15, where SAELens' own 5.0 leaves 6
 _L0_PENALTY = 0.02  # times d
 _BANDWIDTH = 0.0125  # times √d
-_SELECTING = 2 / 3  # of a JumpReLU training; thresholds are trained while the learning rate falls
+_SELECTION_SHARE = 2 / 3  # of a JumpReLU training; thresholds are trained while the learning rate falls
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +141,12 @@ def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> 
                 jumprelu_ste_to_input=True,
             )
         )
-        sae.selection_steps = int(_SELECTING * steps)
+        sae.selection_steps = int(_SELECTION_SHARE * steps)
         sae.auxiliary = spec.auxiliary
     else:
         sae = StandardTrainingSAE(
             StandardTrainingSAEConfig(
-                **common, l1_coefficient=spec.sparsity or _L1 * d_in**0.5, l1_warm_up_steps=steps // 5
+                **common, l1_coefficient=spec.sparsity or _L1_COEFFICIENT * d_in**0.5, l1_warm_up_steps=steps // 5
             )
         )
     if spec.architecture != "relu":
