@@ -175,7 +175,7 @@ class TestPublishedPythia:
 
     def test_the_wrong_layer_is_reported_and_stops_nothing(self, pythia: Run) -> None:
         warnings = [text for space in pythia.info["spaces"].values() for text in space["warnings"]]
-        assert any("hook_resid_post, and is given blocks.3.hook_resid_pre" in text for text in warnings)
+        assert any("hook_resid_post, but is given blocks.3.hook_resid_pre" in text for text in warnings)
 
 
 def published_section(run: Run) -> str:

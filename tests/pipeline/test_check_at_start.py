@@ -113,7 +113,7 @@ def test_a_neighbouring_layer_is_a_warning(study: Any, layer: int, capsys: pytes
     set_mode("log")
     run = study({"layers": layer})
     first, second = run.info["spaces"][f"two@{layer}"]["warnings"]
-    assert first == f"the SAE says it reads blocks.1.hook_resid_post, and is given blocks.{layer}.hook_resid_post"
+    assert first == f"the SAE says it reads blocks.1.hook_resid_post, but is given blocks.{layer}.hook_resid_post"
     assert "off by one" in second
     assert "with layer 1, resid_post" in second
     assert f"warning: space two@{layer}: {first}\n" in capsys.readouterr().err

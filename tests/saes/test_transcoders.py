@@ -109,7 +109,7 @@ class TestCheck:
         assert (right.point, right.findings) == (HookPoint(1, "ln2_normalized"), [])
         wrong = checked(sae, folder, text, hook="mlp_in", layer=1)
         assert wrong.quality.fvu > 1.03 * right.quality.fvu
-        assert any("and is given blocks.1.mlp.hook_in" in finding.text for finding in wrong.findings)
+        assert any("but is given blocks.1.mlp.hook_in" in finding.text for finding in wrong.findings)
         others = {one.what: one.fvu for one in right.others}
         assert others["layer 1, mlp_in"] > 1.03 * right.own.fvu  # the tiny model's weights are within a tenth of 1
 

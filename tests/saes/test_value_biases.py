@@ -97,8 +97,6 @@ def test_a_module_s_own_output_is_no_hook_point_where_it_is_normalised(
     text = str(write_text(tmp_path, sentences(20, seed=2)))
     match = f"was trained on the output of {module[9:]}, which Gemma3DecoderLayer normalises"
     with pytest.raises(UserError, match=match):
-        UserError, match=f"was trained on the output of {module[9:]}, which Gemma3DecoderLayer normalises"
-    ):
         check_sae(str(tmp_path / module), str(model_folder("gemma3")), text=text, loss=False)
     found = check_sae(str(tmp_path / module), str(model_folder("llama")), text=text, loss=False, dtype="float32")
     assert found.point == HookPoint(1, kind)  # type: ignore[arg-type]

@@ -144,10 +144,10 @@ def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[
     Only features that could be matched and could belong are asked: those that fire often enough, and whose top tokens
     the filters do not exclude (else a filter on full stops would make every category of words look matched).
     """
-    matchable_features = cell.rule.matchable_features(cell.table, side)
-    inside = matchable_features["feature"].isin(ids).to_numpy(bool)
-    matched = matchable_features["feature"].isin(cell.kept[f"feature_{side}"]).to_numpy(bool)
-    found = rate_test(matched, inside, matchable_features["count"].to_numpy())
+    matchable = cell.rule.matchable_features(cell.table, side)
+    inside = matchable["feature"].isin(ids).to_numpy(bool)
+    matched = matchable["feature"].isin(cell.kept[f"feature_{side}"]).to_numpy(bool)
+    found = rate_test(matched, inside, matchable["count"].to_numpy())
     return {
         "space_a": cell.a.name,
         "layer_a": cell.a.layer,

@@ -73,7 +73,7 @@ class TestMistakes:
     def test_a_neighbouring_layer(self, check: Callable[..., Checked], sae: Path, layer: int):
         checked = check(sae, layer=layer)
         warnings = causes(checked, "warning")
-        assert f"says it reads {HOOK}, and is given blocks.{layer}." in warnings
+        assert f"says it reads {HOOK}, but is given blocks.{layer}." in warnings
         assert "off by one" in warnings
         assert "with layer 1, resid_post" in warnings
 

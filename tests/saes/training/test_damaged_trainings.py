@@ -160,7 +160,7 @@ def test_a_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capfd: pytest
     made.save({"jobs": Evil()}, step=1, over=False, points=[POINT])
     set_mode("log")
     assert made.load() is None
-    assert "cannot be read and is left out" in capfd.readouterr().err
+    assert "cannot be read and is ignored" in capfd.readouterr().err
     assert not (tmp_path / "ran").exists()
 
 
@@ -215,13 +215,13 @@ class TestTheMachine:
         (tmp_path / "saes").unlink()
         (tmp_path / "saes").mkdir()
         (tmp_path / "saes" / "1").symlink_to(tmp_path / "nowhere")
-        with pytest.raises(UserError, match="saes/1 is a link to nothing"):
+        with pytest.raises(UserError, match="saes/1 is a broken link"):
             train(study)
         assert not (cache_root() / "training").exists()
 
     def test_a_folder_that_cannot_be_written(self, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-        with pytest.raises(UserError, match=r"cannot be written, and .*saes/1 shall go there"):
+        with pytest.raises(UserError, match=r"saes/1 cannot be saved, since .* cannot be written"):
             train(study)
 
     def test_a_cache_that_is_a_file(self, study: Study, tmp_path: Path):

@@ -109,13 +109,18 @@ def test_killed_again_and_again(study: Path, tmp_path: Path):
             process.kill()
             err = process.communicate()[1]
         assert process.returncode == -signal.SIGKILL, err
-        went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
+        went_on += [
+            int(n.replace(",", ""))
+            for n in re.findall(r"resuming from the last checkpoint, at ([\d,]+) activations", err)
+        ]
         assert not (tmp_path / "saes").exists()
         assert_whole()
     with start(study) as process:
         err = process.communicate()[1]
     assert process.returncode == 0, err
-    went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
+    went_on += [
+        int(n.replace(",", "")) for n in re.findall(r"resuming from the last checkpoint, at ([\d,]+) activations", err)
+    ]
     assert len(went_on) == 2
     assert 0 < went_on[0] < went_on[1] < TOKENS
     assert not list((cache_root() / "training").iterdir())  # nothing is left of it

@@ -288,7 +288,7 @@ class TestWrongInput:
 
     def test_too_few_documents_to_hold_some_back(self, tmp_path: Path, model_folder: Callable[..., Path]):
         study = self.study(tmp_path, model_folder, sentences(30))
-        with pytest.raises(UserError, match=r"30 documents and 30 are to be held out.*lower train\.heldout_documents"):
+        with pytest.raises(UserError, match=r"30 documents, and 30 are to be held out.*lower train\.heldout_documents"):
             train(study)
 
     @pytest.mark.parametrize("documents", [["The tide."] * 10, ["x"] * 10])
