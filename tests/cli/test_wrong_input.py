@@ -351,7 +351,7 @@ def test_a_pipe_is_no_study(warm: Warm, place: Place) -> None:
     (place.home / "round.yaml").symlink_to("round.yaml")
     refused(warm, place, "run", place.home / "pipe.yaml", names="pipe.yaml: no such file .it is not a regular file")
     refused(warm, place, "run", place.home, names="home: no such file .it is a folder")
-    refused(warm, place, "run", place.home / "round.yaml", names="round.yaml: its links lead round in a circle")
+    refused(warm, place, "run", place.home / "round.yaml", names="round.yaml: its links form a loop")
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ STORES: dict[str, tuple[Callable[[Place], Path], str]] = {
     "empty shard": (damaged(lambda path: path.write_bytes(b""), 9), "is damaged .*: it is encoded again"),
     "flipped bit": (damaged(flip, 17), "is damaged .*: it is encoded again"),
     "missing shard": (damaged(Path.unlink, 12), "is missing: it is encoded again"),
-    "shard changed for another": (swap, "is damaged .it is not the one in the manifest.: it is encoded again"),
+    "shard changed for another": (swap, "is damaged .it differs from the manifest.: it is encoded again"),
     "truncated manifest": (
         damaged(lambda path: truncate(path.with_name("manifest.json")), 0),
         "is damaged .*: it is made again",

@@ -81,7 +81,7 @@ def test_settings_that_say_another_store_are_made_again(store: CodeStore, capsys
     before = files(store)
     recorded = store.folder / "settings.json"
     recorded.write_text(json.dumps(store.settings | {"context": 64, "d_sae": 8}))
-    whole(again(store), capsys, f"warning: {recorded} is damaged (it says other settings: context, d_sae)")
+    whole(again(store), capsys, f"warning: {recorded} is damaged (its settings differ: context, d_sae)")
     assert files(store) == before
 
 

@@ -63,7 +63,7 @@ def said_by(call: Callable[[], object]) -> str:
         ("x" * 300, "longer than a file name may be"),
         ("/" + "x/" * 4000, "longer than a file name may be"),
         ("a\ud800b", "half a character"),
-        ("~nobody-here/model", "~nobody-here stands for no home here"),
+        ("~nobody-here/model", "~nobody-here has no home directory"),
         ("/dev/null", "no such file or folder"),
         ("", "has no config.json"),
         ("two words", "is neither a local folder or GGUF file nor a hub model"),

@@ -179,7 +179,7 @@ def test_pickles_hold_tensors_only(tmp_path: Path):
             "lacks dataset_average_activation_norm, without which its scale is unknown",
         ),
         (checkpoints.write_llama_scope, "hyperparams.json", {"norm_activation": "batch-wise"}, "depends on the batch"),
-        (checkpoints.write_llamascopium, "config.json", {}, "nor SAELens' registry state the factor"),
+        (
             checkpoints.write_llamascopium,
             "config.json",
             {},
@@ -204,7 +204,7 @@ def test_pickles_hold_tensors_only(tmp_path: Path):
             checkpoints.write_saelens,
             "cfg.json",
             {"normalize_activations": "expected_average_only_in"},
-            "nothing says by how much: put activation_scaler.json",
+            "does not state the factor: put activation_scaler.json",
         ),
     ],
 )

@@ -243,7 +243,9 @@ class TestSpace:
 
     def test_one_that_writes_elsewhere_is_no_space(self, home: Path):
         checkpoints.write_sparsify(home / "saes" / "layers.0", checkpoints.tensors(32, 64), k=3, transcode=True)
-        with pytest.raises(UserError, match=r"to blocks\.0\.hook_resid_post: of transcoders, only those that write"):
+        with pytest.raises(
+            UserError, match=r"to blocks\.0\.hook_resid_post: unifeat supports only transcoders that write"
+        ):
             self.spaces(home, {"sae": "saes/layers.0", "name": "coder", "hook": "mlp_in"})
 
     def test_attention_s_heads_make_a_space(self, home: Path):

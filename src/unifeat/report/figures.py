@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -42,7 +42,7 @@ SCALE = "Viridis"  # sequential, even in lightness, safe for colour-blind reader
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial, sans-serif'
 VALUES = {"score": "score", "null_mean": "mean of shuffled pairs", "corrected": "chance-corrected score"}
 COUNTS = {"kept": "pairs kept", "mean_correlation": "mean r", "mean_correlation_heldout": "mean held-out r"}
-_LABELLED = 16  # a grid with more columns has no room for numbers; they are in the hover text
+_MOST_LABELLED_COLUMNS = 16  # a grid with more columns has no room for numbers; they are in the hover text
 TITLE_FONT = {"size": 13, "color": COLOURS["muted"]}
 _MARGIN = {"l": 56, "r": 8, "t": 8, "b": 44}
 
@@ -157,7 +157,7 @@ def _panel(title: str, table: pd.DataFrame, value: str, groups: tuple[str, str])
 
 
 def _marks(row: Any) -> str:
-    return ("*" if row.q < SIGNIFICANT else "") + ("†" if len(row.flags) else "")
+    return ("*" if row.q < SIGNIFICANCE_LEVEL else "") + ("†" if len(row.flags) else "")
 
 
 def _score_hover(measure: Measure, row: Any) -> str:
@@ -194,7 +194,7 @@ def _heatmap(panel: Panel) -> dict[str, Any]:
 
 def _numbers(panel: Panel, bounds: tuple[float, float], axes: str = "") -> list[dict[str, Any]]:
     """The number in each cell, light on dark and dark on light; "n/a" where a comparison has no value."""
-    if panel.z.shape[1] > _LABELLED:
+    if panel.z.shape[1] > _MOST_LABELLED_COLUMNS:
         return []
     from plotly.colors import sample_colorscale, unlabel_rgb
 

@@ -22,7 +22,7 @@ from unifeat.report.sections.one_pair import one_pair
 from unifeat.report.sections.published import published
 from unifeat.report.summary import summary
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     cells,
     decimal,
     group_pairs,
@@ -118,7 +118,7 @@ def _page(run: Run) -> dict[str, Any]:
         "level": inference.get("level", 0.95),
         "permutations": inference.get("permutations"),
         "heldout": bool(study.get("matching", {}).get("heldout", True)),
-        "significant": SIGNIFICANT,
+        "significant": SIGNIFICANCE_LEVEL,
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
     }
 
@@ -141,7 +141,7 @@ def _headline(run: Run) -> list[tuple[str, str]]:
         ("feature pairs kept", number(table["kept"].sum())),
     ]
     if len(q):
-        shown.append((f"scores with q < {SIGNIFICANT:g}", f"{(q < SIGNIFICANT).sum()} of {len(whole)}"))
+        shown.append((f"scores with q < {SIGNIFICANCE_LEVEL:g}", f"{(q < SIGNIFICANCE_LEVEL).sum()} of {len(whole)}"))
     return shown
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -74,5 +74,5 @@ def _scores(table: pd.DataFrame) -> str:
         return "–"
     if table["corrected"].isna().all():
         return f"{span(table['score'], decimal)} raw"
-    found = int((table["q"] < SIGNIFICANT).sum())
+    found = int((table["q"] < SIGNIFICANCE_LEVEL).sum())
     return f"{span(table['corrected'], decimal)} ({number(found)} of {len(table)})"

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from unifeat.matching.methods import mutual_over
-from unifeat.report.tables import SIGNIFICANT, cells, decimal, percent, richest, role, study_of
+from unifeat.report.tables import SIGNIFICANCE_LEVEL, cells, decimal, percent, richest, role, study_of
 from unifeat.runs.folder import Run
 
-_FOUND = {
+_MATCH_PHRASES = {
     "mutual": "have a mutual best partner in",
     "max": "have a best partner in",
     "one-to-one": "are paired one to one with a feature of",
@@ -44,7 +44,7 @@ def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
     above = f" with r > {matching['min_correlation']:g}" if "min_correlation" in matching else ""
     sentence = (
         f"Of the {width:,} features of {best[f'space_{ours}']}, {paired:,} ({percent(paired / width)}) "
-        f"{_FOUND.get(method, 'have a partner in')} {best[f'space_{theirs}']}{above}"
+        f"{_MATCH_PHRASES.get(method, 'have a partner in')} {best[f'space_{theirs}']}{above}"
     )
     fitted, heldout = best["mean_correlation"], best["mean_correlation_heldout"]
     if math.isnan(heldout):
@@ -78,11 +78,11 @@ def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:
     shown = run.scores.merge(table[["space_a", "space_b"]], on=["space_a", "space_b"])
     q = shown.loc[shown["subspace"] == "all", "q"].dropna()
     if len(q):
-        over = int((q < SIGNIFICANT).sum())
+        over = int((q < SIGNIFICANCE_LEVEL).sum())
         which = f"{over} of {_count(len(q), 'score')}" if over < len(q) else f"All {_count(len(q), 'score')}"
         which = "The one score" if len(q) == over == 1 else which
         verb = "exceeds" if len(q) == 1 else "exceed"
-        sentences.append(f"{which} of decoder geometry {verb} what shuffled pairs reach (q < {SIGNIFICANT:g}).")
+        sentences.append(f"{which} of decoder geometry {verb} what shuffled pairs reach (q < {SIGNIFICANCE_LEVEL:g}).")
     return sentences
 
 

@@ -12,7 +12,7 @@ import yaml
 from unifeat.errors import UserError
 from unifeat.runs.folder import Run
 
-SIGNIFICANT = 0.05  # q below this is marked
+SIGNIFICANCE_LEVEL = 0.05  # q below this is marked
 
 _NAMES = {
     "svcca": "SVCCA",

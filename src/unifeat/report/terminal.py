@@ -15,7 +15,7 @@ from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_columns
 from unifeat.report.sections.categories import of_cell
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -34,8 +34,8 @@ from unifeat.report.tables import (
 )
 from unifeat.runs.folder import Run
 
-_LISTED = 20  # pairs listed of two spaces
-_LONGEST = 15  # rows of a list that stands for a grid too wide for the terminal
+_LISTED_PAIRS = 20  # pairs listed of two spaces
+_LONGEST_LIST = 15  # rows of a list that stands for a grid too wide for the terminal
 
 Write = Callable[[Any], str]
 
@@ -83,7 +83,7 @@ def _show_run(console: Console, run: Run) -> None:
         for measure in measures(run):
             _grid(console, measure.label, scores_of(run, measure), groups, _SCORE_WAYS)
     _categories(console, run)
-    marked = f"* q < {SIGNIFICANT:g}. The null shuffles which decoder row goes with which, among the pairs kept."
+    marked = f"* q < {SIGNIFICANCE_LEVEL:g}. The null shuffles which decoder row goes with which, among the pairs kept."
     console.print(Text(f"\n{marked}", style="dim"))
 
 
@@ -167,8 +167,8 @@ def _grid(
             console.print(_framed(["", *grid.columns], [[row, *grid.loc[row]] for row in grid.index]))
             return
     write, legend = ways[0]
-    order = own.sort_values("kept", ascending=False, kind="stable").head(_LONGEST)
-    more = f" (the {_LONGEST} with most pairs, of {len(own)})" if len(own) > _LONGEST else ""
+    order = own.sort_values("kept", ascending=False, kind="stable").head(_LONGEST_LIST)
+    more = f" (the {_LONGEST_LIST} with most pairs, of {len(own)})" if len(own) > _LONGEST_LIST else ""
     console.print(Text(f"\n{title}{legend}{more}", style="dim"))
     console.print(_framed(["", ""], [[f"{row.space_a} × {row.space_b}", write(row)] for row in rows_of(order)], 1))
 
@@ -194,7 +194,7 @@ def _kept(row: Any) -> str:
 
 
 def _score(row: Any) -> str:
-    return decimal(row.score) + ("*" if row.q < SIGNIFICANT else " ")
+    return decimal(row.score) + ("*" if row.q < SIGNIFICANCE_LEVEL else " ")
 
 
 def _with_null(row: Any) -> str:
@@ -231,7 +231,9 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         console.print(Text(f"  {flag}", style="dim"))
     if not len(kept):
         return
-    console.print(Text(f"\nstrongest {min(_LISTED, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim"))
+    console.print(
+        Text(f"\nstrongest {min(_LISTED_PAIRS, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim")
+    )
     pairs = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("r", "held out", space_a, "top tokens", space_b, "top tokens"):
         words = heading == "top tokens"
@@ -244,7 +246,7 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
             header_style="bold",
         )
     pairs.expand = True
-    for row in rows_of(kept.nlargest(_LISTED, "correlation")):
+    for row in rows_of(kept.nlargest(_LISTED_PAIRS, "correlation")):
         first, second = (_words(tokens) for tokens in (row.top_tokens_a, row.top_tokens_b))
         r, heldout = decimal(row.correlation), decimal(row.correlation_heldout)
         pairs.add_row(r, heldout, str(row.feature_a), Text(first), str(row.feature_b), Text(second))

@@ -10,7 +10,7 @@ import numpy as np
 from unifeat.report.tables import decimal, is_missing, number, percent
 
 # What is known of the pairs of two spaces: (name in the facts, words, how to write it).
-_OF_PAIRS: list[tuple[str, str, Callable[[Any], str]]] = [
+_PAIR_FACTS: list[tuple[str, str, Callable[[Any], str]]] = [
     ("kept", "pairs kept", number),
     ("share_a", "share of A’s features that are in a pair", percent),
     ("share_b", "share of B’s features that are in a pair", percent),
@@ -24,7 +24,7 @@ def pair_lines(cell: Any) -> list[dict[str, Any]]:
     facts = cell._asdict()
     intervals, shifted = (_part(facts, name) for name in ("intervals", "rematch"))
     lines = []
-    for name, words, show in _OF_PAIRS:
+    for name, words, show in _PAIR_FACTS:
         own = _part(intervals, name)
         # (share_a and share_b among the facts are of tokens.)
         value, low, high = own.get("estimate", facts.get(name)), own.get("low"), own.get("high")

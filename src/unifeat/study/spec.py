@@ -14,7 +14,7 @@ from unifeat.errors import did_you_mean
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
-from unifeat.study.values import MANY, WIDEST, Pair, Part, Seed, Text, memory
+from unifeat.study.values import LARGEST_COUNT, LARGEST_WIDTH, Pair, Part, Seed, Text, memory
 from unifeat.vocabulary.hook_points import HookKind
 from unifeat.vocabulary.masks import Mask
 from unifeat.vocabulary.openings import Chat
@@ -31,14 +31,17 @@ class TextSpec(Part):
     field: Text = Field("text", description="field of .jsonl and .parquet rows that holds the text")
     split: Text = Field("train", description="split of a Hugging Face dataset")
     config: Text | None = Field(None, description="configuration of a Hugging Face dataset")
-    skip: int = Field(0, ge=0, le=MANY, description="documents left out at the start")
-    documents: int | None = Field(None, gt=0, le=MANY, description="at most this many documents")
+    skip: int = Field(0, ge=0, le=LARGEST_COUNT, description="documents left out at the start")
+    documents: int | None = Field(None, gt=0, le=LARGEST_COUNT, description="at most this many documents")
     tokens: int | None = Field(
-        None, gt=0, le=MANY, description="stop after the document that reaches this many tokens of the first model"
+        None,
+        gt=0,
+        le=LARGEST_COUNT,
+        description="stop after the document that reaches this many tokens of the first model",
     )
     context: int = Field(128, ge=2, le=2**20, description="window length in tokens, including BOS")
     windows: int | None = Field(
-        None, gt=0, le=MANY, description="at most this many windows of each document, from its start"
+        None, gt=0, le=LARGEST_COUNT, description="at most this many windows of each document, from its start"
     )
     drop_duplicates: bool = Field(
         False, description="leave out documents that repeat an earlier one, before skip, documents and tokens count"
@@ -102,12 +105,12 @@ class TrainOverride(Part):
     """Settings of `train` that differ for one group of spaces. All SAEs of a model see the same activations."""
 
     architecture: Architecture | None = None
-    features: int | None = Field(None, gt=0, le=WIDEST)
-    k: int | None = Field(None, gt=0, le=WIDEST)
-    tokens: int | None = Field(None, gt=0, le=MANY)
+    features: int | None = Field(None, gt=0, le=LARGEST_WIDTH)
+    k: int | None = Field(None, gt=0, le=LARGEST_WIDTH)
+    tokens: int | None = Field(None, gt=0, le=LARGEST_COUNT)
     lr: float | None = Field(None, gt=0)
     auxiliary: float | None = Field(None, ge=0)
-    dead_after: int | None = Field(None, gt=0, le=MANY)
+    dead_after: int | None = Field(None, gt=0, le=LARGEST_COUNT)
     sparsity: float | None = Field(None, gt=0)
     levels: list[int] | None = None
     seed: Seed | None = None
@@ -167,7 +170,7 @@ class MatchingSpec(Part):
     direction: Literal["a_to_b", "b_to_a"] = Field("a_to_b", description="for max and first-seen: whose best partner")
     top: int = Field(4, ge=1, le=1000, description="best partners kept per feature, in both directions: the candidates")
     min_correlation: float = Field(0.1, ge=-1, le=1, description="pairs at or below it are dropped")
-    min_count: int = Field(10, ge=0, le=MANY, description="features firing on fewer tokens are dropped")
+    min_count: int = Field(10, ge=0, le=LARGEST_COUNT, description="features firing on fewer tokens are dropped")
     top_tokens: int = Field(5, ge=1, le=10, description="top activating tokens that the token filters compare")
     exclude_tokens: list[str] = Field(
         list(NON_CONCEPT_TOKENS), description="pairs with one of these among their top tokens are dropped"
@@ -220,20 +223,22 @@ class TrainSpec(Part):
 
     text: TextSpec = Field(description="training text: not the study's own documents")
     architecture: Architecture = Field("topk", description="topk, batchtopk, matryoshka, jumprelu or relu")
-    features: int = Field(4096, gt=0, le=WIDEST, description="width of the dictionaries")
+    features: int = Field(4096, gt=0, le=LARGEST_WIDTH, description="width of the dictionaries")
     k: int = Field(
         32,
         gt=0,
-        le=WIDEST,
+        le=LARGEST_WIDTH,
         description="active features per token: exactly (topk), on average, or as a target (jumprelu); not for relu",
     )
     tokens: int = Field(
-        1_000_000, gt=0, le=MANY, description="activations to train on; the text is reread if it is shorter"
+        1_000_000, gt=0, le=LARGEST_COUNT, description="activations to train on; the text is reread if it is shorter"
     )
     batch: int = Field(1024, gt=0, le=2**20, description="activations per step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate: warmed up, held, then lowered to zero")
     auxiliary: float = Field(1.0, ge=0, description="weight of the loss that makes dead features explain the residual")
-    dead_after: int = Field(50_000, gt=0, le=MANY, description="activations without firing that make a feature dead")
+    dead_after: int = Field(
+        50_000, gt=0, le=LARGEST_COUNT, description="activations without firing that make a feature dead"
+    )
     sparsity: float | None = Field(
         None,
         gt=0,
@@ -243,10 +248,10 @@ class TrainSpec(Part):
         None, description="matryoshka: widths of the nested dictionaries, without the whole one"
     )
     seed: Seed | None = Field(None, description="seed of the initial weights; the study's seed if left out")
-    buffer: int = Field(131_072, gt=0, le=WIDEST, description="activations held for shuffling")
+    buffer: int = Field(131_072, gt=0, le=LARGEST_WIDTH, description="activations held for shuffling")
     store: bool = Field(False, description="keep the activations in the cache for later trainings over the same text")
     heldout_documents: int = Field(
-        64, gt=0, le=MANY, description="documents of the text held out to measure the SAEs on"
+        64, gt=0, le=LARGEST_COUNT, description="documents of the text held out to measure the SAEs on"
     )
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 

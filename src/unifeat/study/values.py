@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 # The largest seed of numpy's RandomState, which pandas uses; torch and numpy's SeedSequence take larger ones.
 LARGEST_SEED = 2**32 - 1
-MANY = 10**12  # bound for counts of documents, tokens and activations, for which nothing is allocated
-WIDEST = 2**24  # bound for features of a dictionary and activations in memory
+LARGEST_COUNT = 10**12  # bound for counts of documents, tokens and activations, for which nothing is allocated
+LARGEST_WIDTH = 2**24  # bound for features of a dictionary and activations in memory
 
 
 class Part(BaseModel):

@@ -19,8 +19,8 @@ from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 
 MOST_BYTES = 10_000_000
-_DEEPEST = 50  # nested lists and maps; a study has seven levels
-_MOST_REPEATED = 100_000  # entries that aliases may add to those written
+_MOST_LEVELS = 50  # nested lists and maps; a study has seven levels
+_MOST_ALIAS_ENTRIES = 100_000  # entries that aliases may add to those written
 _MOST_DIGITS = 400  # Python refuses numbers of several thousand digits
 
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -103,9 +103,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
-        if self._depth > _DEEPEST:
+        if self._depth > _MOST_LEVELS:
             event = self.peek_event()
-            raise _RefusedError(f"nested more than {_DEEPEST} deep", ScalarNode("", "", event.start_mark))
+            raise _RefusedError(f"nested more than {_MOST_LEVELS} deep", ScalarNode("", "", event.start_mark))
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -152,15 +152,15 @@ def _check_aliases(root: Node) -> None:
             written += len(parts) + 1
             inside = [measure(part) for part in parts]
             depth = 1 + max((deep for _, deep in inside), default=0)
-            if depth > _DEEPEST:
-                raise _RefusedError(f"nested more than {_DEEPEST} deep", node)
+            if depth > _MOST_LEVELS:
+                raise _RefusedError(f"nested more than {_MOST_LEVELS} deep", node)
             measured[id(node)] = 1 + sum(entries for entries, _ in inside), depth
             under_way.remove(id(node))
         return measured[id(node)]
 
     entries, _ = measure(root)
-    if entries > written + _MOST_REPEATED:
-        raise _RefusedError(f"its aliases expand to more than {_MOST_REPEATED:,} entries", root)
+    if entries > written + _MOST_ALIAS_ENTRIES:
+        raise _RefusedError(f"its aliases expand to more than {_MOST_ALIAS_ENTRIES:,} entries", root)
 
 
 def _null(loader: _Loader, node: Node) -> None:

@@ -25,9 +25,9 @@ from unifeat.report.tables import (
 )
 from unifeat.runs.folder import Run
 
-_CELL = ["space_a", "space_b", "subspace"]
+_CELL_COLUMNS = ["space_a", "space_b", "subspace"]
 _METRICS = {"svcca": "SVCCA", "rsa": "RSA"}
-_WHAT = {
+_CHOICE_LABELS = {
     "text.windows": "windows of each document",
     "text.documents": "documents",
     "text.context": "tokens of a window",
@@ -50,7 +50,7 @@ _WHAT = {
     "subspaces.at_least": "hits to belong",
     "subspaces.window": "tokens to either side",
 }
-_WORDS = {
+_VALUE_LABELS = {
     "resid_pre": "block input",
     "resid_post": "block output",
     "before_topk": "before top-k",
@@ -68,10 +68,11 @@ def published(run: Run, drawn: Drawn) -> dict[str, Any] | None:
     names = [model_name(model["name"]) for model in run.info["models"].values()]
     found = {
         "source": SOURCE,
-        "cells": len(table[_CELL].drop_duplicates()),
+        "cells": len(table[_CELL_COLUMNS].drop_duplicates()),
         "matching": next(iter(table["matching"]), None),
         "choices": [
-            (_WHAT.get(key, key), _said(there, key), _said(here, key)) for key, there, here in differences(study, names)
+            (_CHOICE_LABELS.get(key, key), _choice_text(there, key), _choice_text(here, key))
+            for key, there, here in differences(study, names)
         ],
         "padding": _padding(run),
         "measures": _measures(table),
@@ -83,12 +84,12 @@ def published(run: Run, drawn: Drawn) -> dict[str, Any] | None:
     return {"published": found}
 
 
-def _said(value: Any, key: str) -> str:
+def _choice_text(value: Any, key: str) -> str:
     if key == "geometry":
         return "not measured" if value is None else Measure(value["metric"], json.dumps(value["settings"]), "all").label
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _WORDS.get(str(value), str(value))
+    return _VALUE_LABELS.get(str(value), str(value))
 
 
 def _padding(run: Run) -> str | None:
@@ -251,7 +252,7 @@ def _plain(values: pd.Series) -> list[float | None]:
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """One row a cell for the table: the pairs, then score, shuffled mean and p of both metrics, published and here."""
     rows = []
-    for cell, own in table.groupby(_CELL, sort=False):
+    for cell, own in table.groupby(_CELL_COLUMNS, sort=False):
         by_metric = {row.metric: row for row in rows_of(own)}
         first = rows_of(own)[0]
         shown: list[tuple[Any, str]] = [(n, number(n)) for n in (first.n_published, first.n_pairs)]
