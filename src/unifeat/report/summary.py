@@ -1,4 +1,4 @@
-"""What a run found, in a few plain sentences made from its numbers."""
+"""A run's results in a few sentences made from its numbers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MATCH_PHRASES = {
 
 
 def summary(run: Run) -> list[str]:
-    """What was found, in a few plain sentences made from the numbers: pairs, their held-out r, the control, scores."""
+    """The results in a few sentences: pairs, their held-out r, the control, scores."""
     whole = cells(run)
     best = whole.iloc[richest(run)]
     table = whole[[role(run, pair) == "" for pair in zip(whole["group_a"], whole["group_b"], strict=True)]]
-    table = table if len(table) else whole  # ceilings and controls alone
+    table = table if len(table) else whole  # a run with only ceilings and controls
     matching = study_of(run).get("matching", {})
     if best["kept"] == 0:
         reasons = pd.DataFrame(table["dropped"].tolist()).sum().sort_values(ascending=False)
@@ -56,7 +56,7 @@ def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
 
 
 def _control_sentence(run: Run, best: pd.Series) -> str:
-    """Mutual pairs in aligned and in shifted text, counted alike: at r > 0.1, without filters."""
+    """Mutual pairs in aligned and in shifted text, counted in the same way: at r > 0.1, without filters."""
     chance = best.get("mutual_shifted_over_0.1")
     if chance is None or pd.isna(chance):
         return ""

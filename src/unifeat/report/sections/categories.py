@@ -1,4 +1,4 @@
-"""Categories of words: what the report shows of each subspace, over all pairs of spaces and for one."""
+"""The section on categories of words: an overview of all pairs of spaces, and a table for each pair."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def categories(run: Run) -> list[str]:
 
 
 def subspaces(run: Run, drawn: Drawn) -> dict[str, Any] | None:
-    """For each measure a heatmap, categories down and pairs of spaces across; None where the run has no categories."""
+    """One heatmap per measure, with categories down and pairs of spaces across; None if the run has no categories."""
     panels = _overview(run)
     for place, panel in enumerate(panels):
         panel["key"] = f"categories-{place}"
@@ -46,7 +46,7 @@ def subspaces(run: Run, drawn: Drawn) -> dict[str, Any] | None:
 
 
 def _overview(run: Run) -> list[dict[str, Any]]:
-    """For each measure a heatmap: its figure and words."""
+    """One heatmap per measure, with its title and legend."""
     if not categories(run):
         return []
     table = cells(run)
@@ -69,7 +69,7 @@ def _overview(run: Run) -> list[dict[str, Any]]:
 
 
 def of_cell(run: Run, cell: Any) -> dict[str, Any] | None:
-    """The categories of one pair of spaces: headings and lines; None where the run has none."""
+    """The categories of one pair of spaces, as headings and lines; None if the run has none."""
     names = categories(run)
     if not names or run.rates is None:
         return None
@@ -109,7 +109,7 @@ def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
                 f"its {row['subset_n']:,} of all pairs {decimal(row['subset_score'], 3)}, random subsets "
                 f"{decimal(row['subset_mean'], 3)}, q {probability(row['subset_q'])}",
             ]
-            # On a handful of pairs every score is wild: how few they are says more.
+            # Scores of very few pairs are meaningless, so the number of pairs is shown instead.
             few = row["n_pairs"] < _FEWEST_PAIRS
             text = f"n={row['n_pairs']}" if few else decimal(row["score"]) + mark
             place = {"category": name, "cell": f"{cell.layer_a}×{cell.layer_b}", "number": cell.cell}

@@ -1,4 +1,4 @@
-"""The report's section "Published beside measured": cell by cell, what a paper printed and what this run found."""
+"""The section "Published beside measured": for each cell, the published numbers and those of this run."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from unifeat.runs.folder import Run
 _CELL_COLUMNS = ["space_a", "space_b", "subspace"]
 _METRICS = {"svcca": "SVCCA", "rsa": "RSA"}
 _CHOICE_LABELS = {
-    "text.windows": "windows of each document",
+    "text.windows": "windows per document",
     "text.documents": "documents",
-    "text.context": "tokens of a window",
+    "text.context": "tokens per window",
     "mask.special": "special tokens masked",
     "mask.first": "first positions masked",
     "mask.sinks": "attention sinks masked",
-    "mask.pads": "free of padding",
+    "mask.pads": "no padding",
     "spaces.hook": "where SAEs read",
     "spaces.codes": "codes",
     "matching.method": "matching",
-    "matching.direction": "who chooses",
-    "matching.min_correlation": "least r",
-    "matching.min_count": "least firing count",
-    "matching.top_tokens": "top tokens that filters look at",
-    "matching.shared_top_token": "top tokens must share one",
+    "matching.direction": "which side chooses",
+    "matching.min_correlation": "minimum r",
+    "matching.min_count": "minimum firing count",
+    "matching.top_tokens": "top tokens that filters compare",
+    "matching.shared_top_token": "a top token must be shared",
     "matching.heldout": "pairs found on half the documents",
     "geometry": "measure",
     "subspaces.categories": "categories",
-    "subspaces.top_tokens": "tokens that decide who belongs",
-    "subspaces.at_least": "hits to belong",
-    "subspaces.window": "tokens to either side",
+    "subspaces.top_tokens": "top tokens that decide membership",
+    "subspaces.at_least": "hits needed for membership",
+    "subspaces.window": "tokens on either side",
 }
 _VALUE_LABELS = {
     "resid_pre": "block input",
@@ -60,7 +60,7 @@ _VALUE_LABELS = {
 
 
 def published(run: Run, drawn: Drawn) -> dict[str, Any] | None:
-    """What the section shows; None where the study does not ask for it. Figures are added to `drawn`."""
+    """The data of the section; None if the study does not ask for it. Figures are added to `drawn`."""
     study = study_of(run)
     if study.get("published") != SOURCE:
         return None
@@ -93,14 +93,14 @@ def _choice_text(value: Any, key: str) -> str:
 
 
 def _padding(run: Run) -> str | None:
-    """The share of all rows that is padding, where a run kept it."""
+    """The share of tokens read that are padding, if the run kept padding."""
     spaces = run.info["spaces"].values()
     pads, read = (sum(space.get(name, 0) for space in spaces) for name in ("padding", "tokens_read"))
     return f"{pads / read:.0%}".replace("%", " %") if pads else None
 
 
 def _measures(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each metric and kind of cells: how measured scores compare with the published ones."""
+    """For each metric and kind of cell: how measured scores compare with published ones."""
     found = []
     for (metric, settings, whole), own in table.assign(whole=table["subspace"] == "all").groupby(
         ["metric", "settings", "whole"], sort=False
@@ -130,7 +130,7 @@ def _span(values: pd.Series, show: Any = decimal) -> str:
 
 
 def _grids(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
-    """For whole spaces two heatmaps on one colour scale and a scatter, a row for each metric."""
+    """For whole spaces: two heatmaps on one colour scale and a scatter plot, one row per metric."""
     whole = table[table["subspace"] == "all"]
     whole = whole.assign(group_a=whole["space_a"].map(group_of), group_b=whole["space_b"].map(group_of), cell=0)
     shown: list[dict[str, Any]] = []
@@ -157,7 +157,7 @@ def _grids(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
                 "label": Measure(str(metric), str(own["settings"].iloc[0]), "all").label,
                 "panels": panels,
                 "scatter": key,
-                "spoken": f"{_METRICS[str(metric)]}: measured score against published score, a point for each cell",
+                "spoken": f"{_METRICS[str(metric)]}: measured score against published score, one point per cell",
             }
         )
     return shown
@@ -209,7 +209,7 @@ def _scatter(own: pd.DataFrame, height: int) -> dict[str, Any]:
 
 
 def _strips(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
-    """For categories a strip chart for each metric: a dot for each pair of layers, published above measured."""
+    """For categories: one strip chart per metric, with one dot per pair of layers, published above measured."""
     own = table[table["subspace"] != "all"]
     shown: list[dict[str, Any]] = []
     for (metric, settings), part in own.groupby(["metric", "settings"], sort=False):
@@ -250,7 +250,7 @@ def _plain(values: pd.Series) -> list[float | None]:
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row a cell for the table: the pairs, then score, shuffled mean and p of both metrics, published and here."""
+    """One table row per cell: the pairs, then score, shuffled mean and p of both metrics, published and here."""
     rows = []
     for cell, own in table.groupby(_CELL_COLUMNS, sort=False):
         by_metric = {row.metric: row for row in rows_of(own)}
