@@ -187,7 +187,7 @@ CASES = {
     "other braces in an SAE's name": Case(r"\{lyer\}", spaces(sae="saes/one_{lyer}")),
     "an attribute in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer.real}")),
     "a width in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer:>99999999999}")),
-    "a way back in an SAE's name": Case(".. can only stand at the beginning", spaces(sae="./new/../one_{layer}")),
+    "a way back in an SAE's name": Case(".. can only be at the beginning", spaces(sae="./new/../one_{layer}")),
     "negative seed": Case("seed: .*greater than or equal to 0", {"seed": -1}),
     "huge seed": Case("seed: .*less than or equal to 4294967295", {"seed": 10**23}),
     "a count of terabytes": Case(

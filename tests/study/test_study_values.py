@@ -220,11 +220,11 @@ class TestNamesOfSAEs:
         ],
     )
     def test_only_a_bare_layer_in_braces(self, name: str) -> None:
-        assert "only {layer} can stand in braces" in refusal("spaces.0.sae", name)
+        assert "only {layer} can be in braces" in refusal("spaces.0.sae", name)
 
     @pytest.mark.parametrize("name", ["./new/../x", "../a/../{layer}", "/abs/../x", "x/..", "~/../x", "./{layer}/.."])
     def test_no_way_back_up(self, name: str) -> None:
-        assert ".. can only stand at the beginning" in refusal("spaces.0.sae", name)
+        assert ".. can only be at the beginning" in refusal("spaces.0.sae", name)
 
     def test_at_a_layer(self) -> None:
         for name, found in {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from unifeat.saes.protocol import SAE
 from unifeat.vocabulary.hook_points import HookPoint
 
 
-def is_transcoder(sae: Any) -> bool:
+def is_transcoder(sae: SAE) -> bool:
     """Whether an SAE reads and writes at different hook points."""
     provenance = getattr(sae, "unifeat_provenance", None)
     return provenance is not None and provenance.hook_out is not None

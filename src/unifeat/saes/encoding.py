@@ -15,7 +15,7 @@ Codes = Literal["output", "pre_activation"]
 ENCODE_ROWS = 1024  # tokens whose dense codes are in memory at once
 
 
-def codes_for(sae: Any, asked: str) -> Codes:
+def codes_for(sae: SAE, asked: str) -> Codes:
     """What a study's `codes` means for an SAE: `before_topk` depends on the SAE's architecture."""
     if asked == "before_topk":
         return "pre_activation" if sae.cfg.architecture() == "topk" else "output"
@@ -41,7 +41,7 @@ def encode_rows(sae: SAE, x: Tensor, codes: Codes = "output") -> Iterator[tuple[
         yield rows, encode_as(sae, rows, codes)
 
 
-def check_pre_activation(sae: Any, name: str) -> None:
+def check_pre_activation(sae: SAE, name: str) -> None:
     """Raise a UserError if an SAE has no pre-activation of this kind (gated SAEs have two, tied ones none)."""
     if not all(hasattr(sae, part) for part in ("process_sae_in", "W_enc", "b_enc")):
         raise UserError(

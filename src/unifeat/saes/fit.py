@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from unifeat.errors import UserError
 from unifeat.models.blocks import has_post_norms, value_bias
 from unifeat.saes.decoding import is_transcoder, writes_at
+from unifeat.saes.protocol import SAE
 from unifeat.vocabulary.hook_points import HookPoint, parse_hook, width_at
 
 _POINTS_BEFORE_MLP = ("mlp_in", "ln2_normalized", "resid_mid")
 
 
-def check_fits(sae: Any, name: str | Path, model: str, config: Any, point: HookPoint) -> None:
+def check_fits(sae: SAE, name: str | Path, model: str, config: Any, point: HookPoint) -> None:
     """Raise a UserError if an SAE cannot read at a model's hook point, or writes at a place that is not supported.
 
     Args:
@@ -52,7 +53,7 @@ def check_fits(sae: Any, name: str | Path, model: str, config: Any, point: HookP
             )
 
 
-def fit_to_model(sae: Any, name: str | Path, blocks: nn.ModuleList, point: HookPoint) -> None:
+def fit_to_model(sae: SAE, name: str | Path, blocks: nn.ModuleList, point: HookPoint) -> None:
     """Adapt an SAE to the loaded model, in place and once.
 
     An SAE of attention heads may have been trained on a model whose value biases b were folded away (TransformerLens'

@@ -12,6 +12,7 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.saes import registry
 from unifeat.saes.build import Known
 from unifeat.saes.files import Files, hub_files, local_files
+from unifeat.saes.protocol import SAE
 from unifeat.saes.tensors import read_pickle
 
 
@@ -114,7 +115,7 @@ def _sniff(files: Files) -> str:
     )
 
 
-def _check_sane(sae: Any, name: str | Path) -> None:
+def _check_sane(sae: SAE, name: str | Path) -> None:
     bad = [key for key, tensor in sae.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
         raise UserError(f"SAE {name}: {', '.join(bad)} holds NaN or Inf; the checkpoint is damaged")

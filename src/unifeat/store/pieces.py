@@ -104,7 +104,7 @@ class Piece(Generic[T]):
         except FileNotFoundError:
             if not (self.form.files and self.path.is_dir()):
                 return None
-            self._put_away("a file of it is missing")
+            self._put_away("one of its files is missing")
         except DamagedError as damage:
             self._put_away(str(damage))
         except OSError as error:

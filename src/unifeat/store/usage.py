@@ -36,8 +36,8 @@ KINDS = {
 Reason = str
 _NOT_PIECES = (RUNS, "digests", "demo")  # small, or not made by a study
 _TELL_EVERY_S = 30.0
-_UNDER_WAY_S = 24 * 3600.0  # a run that has told nothing for so long is not under way
-_LIVELY_S = 3600.0  # what is written to by a process that lives is younger
+_UNDER_WAY_S = 24 * 3600.0  # a run whose note is older is no longer under way
+_LIVELY_S = 3600.0  # files that a living process writes to are younger
 
 
 @dataclass
@@ -59,12 +59,12 @@ class Entry:
 
 
 class RunNote:
-    """The cache's note of a run: which pieces it uses, so that `unifeat cache` neither takes a kept run's nor those of
-    a run under way for unused.
+    """The cache's note of a run: the pieces it uses, so that `unifeat cache` does not count them as unused while the
+    run is kept or under way.
 
     Args:
-        folder: the run's.
-        study: its name.
+        folder: the run's folder.
+        study: the study's name.
     """
 
     def __init__(self, folder: Path, study: str) -> None:
@@ -73,13 +73,13 @@ class RunNote:
         self._told = float("-inf")
 
     def tell(self, used: Iterable[tuple[str, str]]) -> None:
-        """Note what a run under way uses, twice a minute at most."""
+        """Note what a run under way uses, at most twice a minute."""
         if time.monotonic() - self._told > _TELL_EVERY_S:
             self._told = time.monotonic()
             self._write(used, None)
 
     def finish(self, used: Iterable[tuple[str, str]], created: str) -> None:
-        """Note what the finished run uses; `created` stands in its `run.json`."""
+        """Note what the finished run uses; `created` is the date in its `run.json`."""
         self._write(used, created)
 
     def _write(self, used: Iterable[tuple[str, str]], created: str | None) -> None:
@@ -87,12 +87,12 @@ class RunNote:
         for kind, name in sorted(used):
             pieces.setdefault(kind, []).append(name)
         note = {"run": self._run, "study": self._study, "created": created, "pieces": pieces}
-        with suppress(UserError):  # a cache that cannot be written serves to read
+        with suppress(UserError):  # a read-only cache can still be used
             write_json(self._path, note)
 
 
 def kept_runs(root: Path) -> dict[Path, dict[str, Any]]:
-    """By the paths of their notes, the runs whose folders still hold them, and those under way."""
+    """The notes, by path, of the runs that are still in their folders and of those under way."""
     kept = {}
     for path in sorted((root / RUNS).glob("[!.]*.json")):
         try:
@@ -143,9 +143,10 @@ def contents(root: Path) -> list[Entry]:
 def prunable(
     entries: list[Entry], *, unused: bool = False, older_s: float | None = None, to_size: int | None = None
 ) -> list[tuple[Entry, Reason]]:
-    """What may be removed, each with the reason.
+    """The entries that may be removed, each with the reason.
 
-    Always: what kills left behind (`.partial-…`, libraries' own `.tmp…`), once no living process can be writing it.
+    These always include what killed processes left behind (`.partial-…`, `.tmp…` of libraries), if no living process
+    can be writing it.
 
     Args:
         unused: also everything that no kept run uses, including unfinished trainings.

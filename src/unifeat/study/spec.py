@@ -151,11 +151,11 @@ class SpacesSpec(Part):
     @classmethod
     def _nothing_but_layer(cls, value: str) -> str:
         if set(value.replace(LAYER, "")) & {"{", "}"}:
-            raise ValueError(f"{value!r}: only {LAYER} can stand in braces")
+            raise ValueError(f"{value!r}: only {LAYER} can be in braces")
         parts = value.split("/")
         below = next((i for i, part in enumerate(parts) if part not in (".", "..")), len(parts))
         if ".." in parts[below:]:
-            raise ValueError(f"{value!r}: .. can only stand at the beginning")
+            raise ValueError(f"{value!r}: .. can only be at the beginning")
         return value
 
     def sae_at(self, layer: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ def quality_on(sae: SAE, sample: Sample, prepare: Prepare | None = None) -> Qual
 def measure_quality(
     model: LanguageModel,
     corpus: Corpus,
-    saes: dict[HookPoint, Any],
+    saes: dict[HookPoint, SAE],
     windowing: Windowing,
     *,
     first_document: int = 0,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unifeat import __version__
 from unifeat.errors import UserError
+from unifeat.saes.protocol import SAE
 from unifeat.store import written_aside
 
 _ARCHITECTURES = {
@@ -52,7 +53,7 @@ def check_target(folder: Path) -> None:
         raise UserError(f"{folder} cannot be saved, since {above} cannot be written: name another folder")
 
 
-def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, about: dict[str, Any]) -> bool:
+def write_sae(folder: Path, sae: SAE, tensors: dict[str, Tensor], dtype: str, about: dict[str, Any]) -> bool:
     """Write `cfg.json`, `sae_weights.safetensors`, `training.json` and `README.md`, all or nothing.
 
     Args:
