@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from unifeat.runs.folder import open_run as open  # noqa: F401
     from unifeat.saes import load_sae as load_sae
 
-# Public name -> (module, attribute; None: the module itself). Resolved when used: importing unifeat costs nothing.
+# Public name -> (module, attribute), or (module, None) for a module. Each is imported on first use, so that
+# `import unifeat` is fast.
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "UserError": ("unifeat.errors", "UserError"),
     "correlate": ("unifeat.correlation.correlate", "correlate"),

@@ -1,4 +1,4 @@
-"""The command line: thin. Every command calls one function of the library; heavy imports happen inside it."""
+"""The command line. Every command calls one function of the library; slow imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_MANY = 10**12
+_LARGEST_COUNT = 10**12
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to put the result.")]
-Repair = Annotated[bool, typer.Option("--repair", hidden=True, help="Not needed: damage is mended by itself.")]
-Force = Annotated[bool, typer.Option("--force", help="Go on with SAEs that the check at the start finds wrong.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.")]
+Repair = Annotated[bool, typer.Option("--repair", hidden=True, help="Not needed: damage is repaired automatically.")]
+Force = Annotated[bool, typer.Option("--force", help="Continue with SAEs that fail the check at the start.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and errors.")]
 
 
 def _version(value: bool) -> None:
@@ -50,17 +50,17 @@ def _options(
 @app.command()
 def demo(
     documents: Annotated[
-        int | None, typer.Option(min=2, max=_MANY, help="Read fewer documents than the full demo (170).")
+        int | None, typer.Option(min=2, max=_LARGEST_COUNT, help="Number of documents to read; the full demo has 170.")
     ] = None,
     prepare: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, to edit and run.")
+        Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, for you to edit and run.")
     ] = None,
     out: Out = None,
     repair: Repair = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """SmolLM2-135M against Gemma-3-270M on news articles, three layers each: everything offline."""
+    """Compare SmolLM2-135M with Gemma-3-270M on news articles, three layers each. Works offline."""
     _mode(quiet)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from unifeat.demo.prepare import demo_study
@@ -78,7 +78,7 @@ def demo(
 
 @app.command()
 def run(study: StudyPath, out: Out = None, repair: Repair = False, force: Force = False, quiet: Quiet = False) -> None:
-    """Carry out a study. What is done already is not done again; after a kill the same command carries on."""
+    """Run a study. Work already done is not repeated; after an interruption, the same command continues."""
     _mode(quiet)
     from unifeat.study.read import load_study
 
@@ -87,11 +87,11 @@ def run(study: StudyPath, out: Out = None, repair: Repair = False, force: Force 
 
 @app.command()
 def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
-    """Train the SAEs that a study names and that do not exist yet; with --out, all of them anew into a folder."""
+    """Train the SAEs that a study names and that do not exist yet; with --out, train all of them into a folder."""
     _mode(quiet)
     from unifeat.study.read import load_study
 
-    loaded, folder = load_study(study), _folder(out)  # a mistyped key is told before torch is loaded
+    loaded, folder = load_study(study), _folder(out)  # a mistyped key is reported before torch is loaded
     from unifeat.pipeline.train import train as train_saes
 
     trained = train_saes(loaded, folder)
@@ -118,7 +118,7 @@ def show(
 
 @app.command()
 def report(run: RunFolder) -> None:
-    """Write a run's HTML report anew and print where it is."""
+    """Write a run's HTML report again and print where it is."""
     from unifeat.report.html import write_report
     from unifeat.runs.folder import open_run
 
@@ -130,17 +130,17 @@ def check(
     sae: Annotated[str, typer.Argument(help="release/sae_id from SAELens' registry, or a folder.")],
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file.")],
     layer: Annotated[
-        int | None, typer.Option(min=0, max=10_000, help="Block to read at; what the SAE says if left out.")
+        int | None, typer.Option(min=0, max=10_000, help="Block to read at; by default, the one that the SAE names.")
     ] = None,
     hook: Annotated[
-        str | None, typer.Option(help="resid_post, resid_pre, mlp_out, mlp_in …; what the SAE says if left out.")
+        str | None, typer.Option(help="resid_post, resid_pre, mlp_out, mlp_in …; by default, what the SAE names.")
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option(help="File, glob or dataset to measure on; a text that ships with unifeat if left out."),
+        typer.Option(help="File, glob or dataset to measure on; by default, a text that comes with unifeat."),
     ] = None,
-    documents: Annotated[int | None, typer.Option(min=1, max=_MANY, help="Documents to read at most.")] = None,
-    tokens: Annotated[int, typer.Option(min=100, max=10_000_000, help="Tokens to read at most.")] = 8192,
+    documents: Annotated[int | None, typer.Option(min=1, max=_LARGEST_COUNT, help="Most documents to read.")] = None,
+    tokens: Annotated[int, typer.Option(min=100, max=10_000_000, help="Most tokens to read.")] = 8192,
     context: Annotated[int, typer.Option(min=2, max=2**20, help="Window length in tokens.")] = 128,
     bos: Annotated[
         str, typer.Option(help="Begin windows with BOS: true, false, or auto (as the tokenizer does).")
@@ -152,14 +152,14 @@ def check(
     ] = "none",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the model's own code: only where you trust it.")
+        bool, typer.Option("--trust-remote-code", help="Run the model's own code: only if you trust it.")
     ] = False,
-    format: Annotated[str, typer.Option(help="Of the SAE's files (docs/saes.md); auto looks at them.")] = "auto",
+    format: Annotated[str, typer.Option(help="Format of the SAE's files (docs/saes.md); auto recognises it.")] = "auto",
     loss: Annotated[bool, typer.Option("--loss/--no-loss", help="Also measure the loss recovered.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure an SAE on real activations and say whether it is read as it should be; exit code 1 if not."""
+    """Measure an SAE on real activations and say whether it is read correctly; exit code 1 if not."""
     _mode(quiet)
     from unifeat.report.terminal_check import show
     from unifeat.saes.checking.check import check_sae
@@ -190,7 +190,7 @@ def check(
 
 
 cache_app = typer.Typer(
-    help="What is in the cache, and how large; with prune, remove what is not needed.",
+    help="Show what the cache holds and how large it is; with prune, remove what is not needed.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -199,7 +199,7 @@ app.add_typer(cache_app, name="cache")
 
 @cache_app.callback()
 def cache(context: typer.Context) -> None:
-    """What is in the cache, how large, and which studies of kept runs use it."""
+    """Show what the cache holds, how large it is, and which studies of kept runs use it."""
     if context.invoked_subcommand is not None:
         return
     from unifeat.report.terminal_cache import show_cache
@@ -212,17 +212,17 @@ def cache(context: typer.Context) -> None:
 @cache_app.command()
 def prune(
     unused: Annotated[
-        bool, typer.Option("--unused", help="Also what no kept run uses, old trainings among it.")
+        bool, typer.Option("--unused", help="Also what no kept run uses, including unfinished trainings.")
     ] = False,
     older: Annotated[
         str | None, typer.Option(metavar="30d", help="Of what no kept run uses, only what is older: 12h, 30d, 8w.")
     ] = None,
     to_size: Annotated[
-        str | None, typer.Option(metavar="20GB", help="Also the oldest pieces, until the cache is so small.")
+        str | None, typer.Option(metavar="20GB", help="Also the oldest pieces, until the cache has this size.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Say what can be removed, ask, and remove it. Everything in the cache can be made again."""
+    """Show what can be removed, ask, and remove it. Everything in the cache can be made again."""
     from unifeat.report.terminal_cache import show_prunable, size
     from unifeat.store.amounts import bytes_of, seconds_of
     from unifeat.store.cache import cache_root
@@ -239,13 +239,13 @@ def prune(
     if not chosen:
         return
     if not yes and not sys.stdin.isatty():
-        raise UserError("nothing was removed: say --yes where nobody can be asked")
+        raise UserError("nothing was removed: without a terminal to ask on, give --yes")
     if yes or typer.confirm("Remove it?"):
         print(f"removed {size(remove(chosen))}")
 
 
 def _folder(out: Path | None) -> Path | None:
-    """What --out names, if it can be written."""
+    """The folder that --out names, checked that it can be written."""
     from unifeat.store.paths import new_folder
 
     return None if out is None else new_folder(out, "--out")
@@ -265,14 +265,14 @@ def _mode(quiet: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    """Entry point. A user's mistake is printed as one line on stderr, with exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that wait for each other sleep instead of spinning: on a machine that does other work besides, spinning
-    # makes a forward pass several times slower.
+    # Waiting threads should sleep instead of spinning: on a busy machine, spinning makes a forward pass several times
+    # slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would break into ours
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of other libraries would interfere with ours
     for stream in (sys.stdout, sys.stderr):
-        # Names of files, and words of a text, that the terminal's encoding lacks.
+        # Text and file names may have characters that the terminal's encoding lacks.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -283,11 +283,11 @@ def main() -> None:
     except Exception as error:
         from unifeat.store.machine import machine_error
 
-        told = machine_error(error)
-        if told is None:
+        user_error = machine_error(error)
+        if user_error is None:
             raise
-        print(f"unifeat: {' '.join(str(told).split())}", file=sys.stderr)
+        print(f"unifeat: {' '.join(str(user_error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("unifeat: interrupted; the same command carries on where it stopped", file=sys.stderr)
+        print("unifeat: interrupted; the same command continues where it stopped", file=sys.stderr)
         sys.exit(130)

@@ -1,11 +1,11 @@
-"""The one exception that means "the user can mend this"."""
+"""The exception for mistakes that the user can correct."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake the user can mend: one clear line that names the thing and the way out.
+    """A mistake the user can correct: one clear line that names the thing and the way out.
 
     The command line prints it on stderr and exits with code 2; Python callers catch it like any exception.
     """

@@ -1,6 +1,6 @@
-"""Progress of everything that takes longer than two seconds: bars on a terminal, plain lines in a log, or nothing.
+"""Progress of work that takes longer than two seconds: bars on a terminal, plain lines in a log, or nothing.
 
-A step calls `track(...)`; how it looks is decided once, by `set_mode`, at the edge of the program.
+A step calls `track(...)`. The command line chooses the form once, with `set_mode`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Mode = Literal["auto", "bar", "log", "quiet"]
 Advance = Callable[..., None]
 
 _mode: Mode = "auto"
-_bars: list[str] = []  # labels of the work that is being reported
-_QUIET_START_S = 2.0  # shorter work shows nothing
+_bars: list[str] = []  # labels of the work being reported, outermost first
+_QUIET_START_S = 2.0  # work shorter than this shows nothing
 _LOG_EVERY_S = 15.0
 
 
@@ -33,7 +33,7 @@ def _resolved() -> Mode:
 
 
 def say(message: str) -> None:
-    """One line of news on stderr, unless quiet."""
+    """Print one line on stderr, unless the mode is quiet."""
     if _resolved() == "quiet":
         return
     print(message, file=sys.stderr, flush=True)
@@ -44,7 +44,7 @@ def track(label: str, total: int, unit: str = "tokens") -> Iterator[Advance]:
     """Report progress over `total` units; yields `advance(n=1, note="")`."""
     mode = _resolved()
     if _bars:
-        # Work inside work: the outer one tells enough, and the terminal has room for one bar.
+        # Nested work: only the outer bar is shown.
         yield _say_nothing
         return
     if mode == "bar":
@@ -111,7 +111,7 @@ def _rich_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
     )
     start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        # A bar that would vanish at once is noise: it turns visible after two seconds.
+        # The bar is hidden for the first two seconds, so that short work shows none.
         task = bar.add_task(label, total=total, note="", visible=False)
 
         def advance(n: int = 1, note: str = "") -> None:

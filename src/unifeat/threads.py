@@ -1,8 +1,8 @@
-"""Threads that share numerical work. Kernels and linear algebra release the interpreter's lock where they compute.
+"""Thread pools for numerical work. Compiled kernels and linear algebra release the GIL while they compute.
 
-A BLAS that splits a small matrix between all cores spends its time waiting: measured on two busy cores, the singular
-values of 350 × 576 took 18 times the processor time with two BLAS threads of what they take with one. So small pieces
-of work run side by side, each with linear algebra in one thread.
+A BLAS that splits a small matrix between all cores spends most of its time waiting. Measured on two busy cores, the
+singular values of a 350 × 576 matrix took 18 times as much processor time with two BLAS threads as with one. So small
+pieces of work run in parallel, each with one BLAS thread.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ Result = TypeVar("Result")
 
 
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """work(item) of every item, in their order; the first error is raised, and what has not begun is not begun."""
+    """Yield work(item) for every item, in order. The first error is raised, and pending items are cancelled."""
     with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
-        begun = [pool.submit(work, item) for item in items]
+        futures = [pool.submit(work, item) for item in items]
         try:
-            for future in begun:
+            for future in futures:
                 yield future.result()
         finally:
-            for future in begun:
+            for future in futures:
                 future.cancel()
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """While open, linear algebra runs in one thread."""
+    """Inside this context, BLAS uses one thread."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):
@@ -39,14 +39,14 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], *, worth_while: bool = True) -> list[Result]:
-    """`[work(i) for i in items]`, on as many threads as BLAS would take where that is worth while.
+    """`[work(i) for i in items]`, on as many threads as BLAS would use if `worth_while`, else in this thread.
 
-    A pool a call, not one kept: a kept pool would be dead, and wait for ever, in a forked worker.
+    Each call makes its own pool: a pool kept between calls would deadlock in a forked worker process.
     """
     limit = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(cores(), int(limit)) if limit.isdigit() and int(limit) > 0 else cores()
@@ -57,11 +57,11 @@ def in_threads(work: Callable[[Item], Result], items: Iterable[Item], *, worth_w
 
 
 class Team(NamedTuple):
-    """Threads that work through one job together."""
+    """A thread pool and the number of its threads."""
 
     pool: ThreadPoolExecutor
     threads: int
 
     def each(self, task: Callable[..., Any], jobs: list[Any]) -> list[Any]:
-        """task(job) for all jobs, results in order; the first error is raised."""
+        """task(job) for every job, results in order; the first error is raised."""
         return [task(jobs[0])] if len(jobs) == 1 else list(self.pool.map(task, jobs))

@@ -32,7 +32,7 @@ def test_pruning_says_asks_and_removes(warm: Warm, place: Place) -> None:
     asked = place.unifeat(warm, "cache", "prune")
     assert asked.code == 2
     assert "left behind by a kill" in asked.out
-    assert asked.err == "unifeat: nothing was removed: say --yes where nobody can be asked\n"
+    assert asked.err == "unifeat: nothing was removed: without a terminal to ask on, give --yes\n"
     assert left.exists()
     done = place.unifeat(warm, "cache", "prune", "--yes")
     assert (done.code, done.err) == (0, "")

@@ -36,7 +36,7 @@ def test_prepare_never_overwrites_an_edited_study(tmp_path: Path) -> None:
     assert demo.prepare(tmp_path / "demo") == path  # the same again is fine
     for edited in (written + b"# mine\n", b"", b"\xff"):
         path.write_bytes(edited)
-        with pytest.raises(UserError, match=r"study\.yaml is there and is not as unifeat would write it") as caught:
+        with pytest.raises(UserError, match=r"study\.yaml exists and differs from what unifeat would write") as caught:
             demo.prepare(tmp_path / "demo")
         assert "\n" not in str(caught.value)
         assert path.read_bytes() == edited

@@ -56,14 +56,14 @@ def test_folders_that_are_not_its_own(
     for name, message in {
         "../new": "name its folder without ..",
         "./file/new": "file is a file",
-        "./sae/new": "it would lie inside the SAE .*/sae .which holds cfg.json.",
-        "./sae/deep/er/new": "it would lie inside the SAE .*/sae .which holds cfg.json.",
-        "./other/new": "it would lie inside the SAE .*/sae .which holds cfg.json.",
+        "./sae/new": "it would be inside the SAE .*/sae .which holds cfg.json.",
+        "./sae/deep/er/new": "it would be inside the SAE .*/sae .which holds cfg.json.",
+        "./other/new": "it would be inside the SAE .*/sae .which holds cfg.json.",
         "./nowhere": "is a link that leads nowhere",
         "./nowhere/new": "is a link that leads nowhere",
         "./round/new": "is a link that leads nowhere",
         "/proc/a/new": "SAE /proc/a/new: ",
-        "~nobody-here/new": "~nobody-here stands for no home",
+        "~nobody-here/new": "~nobody-here has no home directory",
         "./" + "x" * 300: "the name is longer than a file name may be",
     }.items():
         found = refused(study(name))
@@ -76,7 +76,7 @@ def test_folders_that_are_not_its_own(
 def test_folders_of_two(tmp_path: Path, study: Callable[..., Study]) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to("a")
-    assert "two SAEs of the study would go to" in refused(study(f"{tmp_path}/a/x", f"{tmp_path}/b/x"))
+    assert "two SAEs of the study would be saved in" in refused(study(f"{tmp_path}/a/x", f"{tmp_path}/b/x"))
     names = (f"{tmp_path}/x", f"{tmp_path}/x/y")
-    assert "one would lie inside the other" in refused(study(*names))
-    assert "one would lie inside the other" in refused(study(*reversed(names)))
+    assert "would be inside the other" in refused(study(*names))
+    assert "would be inside the other" in refused(study(*reversed(names)))

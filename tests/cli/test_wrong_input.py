@@ -187,7 +187,7 @@ CASES = {
     "other braces in an SAE's name": Case(r"\{lyer\}", spaces(sae="saes/one_{lyer}")),
     "an attribute in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer.real}")),
     "a width in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer:>99999999999}")),
-    "a way back in an SAE's name": Case(".. can only stand at the beginning", spaces(sae="./new/../one_{layer}")),
+    "a way back in an SAE's name": Case(".. can only be at the beginning", spaces(sae="./new/../one_{layer}")),
     "negative seed": Case("seed: .*greater than or equal to 0", {"seed": -1}),
     "huge seed": Case("seed: .*less than or equal to 4294967295", {"seed": 10**23}),
     "a count of terabytes": Case(
@@ -196,14 +196,14 @@ CASES = {
     "a setting of terabytes": Case("dims: at most 1000000", {"geometry": [{"svcca": {"dims": 10**12}}]}),
     "more tokens than are kept": Case("matching.top_tokens: .*or equal to 10", {"matching": {"top_tokens": 50}}),
     "true as a layer": Case("spaces.0.layers: give the number of a block", spaces(layers=True)),
-    "a name above the runs": Case("name: '..' names no folder", {"name": ".."}),
+    "a name above the runs": Case("name: '..' cannot be a folder's name", {"name": ".."}),
     "half a character": Case("line 1: text with half a character", study='name: "\\ud800"\n'),
-    "a key given twice": Case("line 3: the key 'seed' stands a second time", study="seed: 1\nname: x\nseed: 2\n"),
-    "a study that laughs": Case("aliases stand for more than", study=LAUGHS),
+    "a key given twice": Case("line 3: the key 'seed' is given a second time", study="seed: 1\nname: x\nseed: 2\n"),
+    "a study that laughs": Case("aliases expand to more than", study=LAUGHS),
     "a study without a bottom": Case("nested more than 50 deep", study="[" * 20_000),
     "a name that is too long": Case("text.source x.*…x.*: the name is longer", text(source="x" * 300 + ".txt")),
-    "nobody's home": Case("models.one.name ~nobody-here.*stands for no home", models(name="~nobody-here/model")),
-    "the same measure twice": Case("geometry: cka stands there twice", {"geometry": ["cka", "rsa", "cka"]}),
+    "nobody's home": Case("models.one.name ~nobody-here.*has no home directory", models(name="~nobody-here/model")),
+    "the same measure twice": Case("geometry: cka is given twice", {"geometry": ["cka", "rsa", "cka"]}),
     "not YAML": Case(r"line 2", study="text: {source: a\nmodels: ]"),
     "not a study": Case("expected keys such as text", study="- a\n- b\n"),
     "an empty study": Case("expected keys such as text", study=""),
@@ -292,10 +292,10 @@ def test_a_mistake_in_the_last_model_is_found_before_the_first_is_run(warm: Warm
         (["run", "runs"], "runs: no such file"),
         (["run", "STUDY", "--out", "STUDY"], "study.yaml.*--out"),
         (["run", "x" * 300], "study x.*the name is longer than a file name may be"),
-        (["run", "~nobody-here/study.yaml"], "~nobody-here stands for no home"),
-        (["run", "/dev/zero"], "no such file .it is no regular file"),
+        (["run", "~nobody-here/study.yaml"], "~nobody-here has no home directory"),
+        (["run", "/dev/zero"], "no such file .it is not a regular file"),
         (["run", "STUDY", "--out", "x" * 300], "--out x.*the name is longer than a file name may be"),
-        (["run", "STUDY", "--out", "~nobody-here/run"], "--out .*~nobody-here stands for no home"),
+        (["run", "STUDY", "--out", "~nobody-here/run"], "--out .*~nobody-here has no home directory"),
         (["run", "STUDY", "--out", "STUDY/a/b"], "study.yaml is a file; name another folder with --out"),
         (["run", "STUDY", "--out", "/proc/a/b"], "--out /proc/a/b: "),
         (["run", "STUDY", "--out", "/proc"], "--out /proc: "),
@@ -349,9 +349,9 @@ def test_a_pipe_is_no_study(warm: Warm, place: Place) -> None:
     """Nobody writes into it: waiting for that would take forever."""
     os.mkfifo(place.home / "pipe.yaml")
     (place.home / "round.yaml").symlink_to("round.yaml")
-    refused(warm, place, "run", place.home / "pipe.yaml", names="pipe.yaml: no such file .it is no regular file")
+    refused(warm, place, "run", place.home / "pipe.yaml", names="pipe.yaml: no such file .it is not a regular file")
     refused(warm, place, "run", place.home, names="home: no such file .it is a folder")
-    refused(warm, place, "run", place.home / "round.yaml", names="round.yaml: its links lead round in a circle")
+    refused(warm, place, "run", place.home / "round.yaml", names="round.yaml: its links form a loop")
 
 
 @pytest.mark.parametrize(
@@ -406,12 +406,12 @@ STORES: dict[str, tuple[Callable[[Place], Path], str]] = {
     "empty shard": (damaged(lambda path: path.write_bytes(b""), 9), "is damaged .*: it is encoded again"),
     "flipped bit": (damaged(flip, 17), "is damaged .*: it is encoded again"),
     "missing shard": (damaged(Path.unlink, 12), "is missing: it is encoded again"),
-    "shard changed for another": (swap, "is damaged .it is not the one in the manifest.: it is encoded again"),
+    "shard changed for another": (swap, "is damaged .it differs from the manifest.: it is encoded again"),
     "truncated manifest": (
         damaged(lambda path: truncate(path.with_name("manifest.json")), 0),
         "is damaged .*: it is made again",
     ),
-    "other settings": (change_settings, "is damaged .it says other settings: context.: it is made again"),
+    "other settings": (change_settings, "is damaged .its settings differ: context.: it is made again"),
 }
 
 

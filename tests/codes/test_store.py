@@ -81,7 +81,7 @@ def test_settings_that_say_another_store_are_made_again(store: CodeStore, capsys
     before = files(store)
     recorded = store.folder / "settings.json"
     recorded.write_text(json.dumps(store.settings | {"context": 64, "d_sae": 8}))
-    whole(again(store), capsys, f"warning: {recorded} is damaged (it says other settings: context, d_sae)")
+    whole(again(store), capsys, f"warning: {recorded} is damaged (its settings differ: context, d_sae)")
     assert files(store) == before
 
 
@@ -186,7 +186,7 @@ def test_shards_changed_for_valid_ones(store: CodeStore, shards: list, capsys: T
     content = first.read_bytes()
     shutil.copy(second, first)
     second.write_bytes(content)
-    how = "is damaged (it is not the one in the manifest)"
+    how = "is damaged (it differs from the manifest)"
     mended(store, shards, capsys, f"shard-00000.safetensors {how}", f"shard-00001.safetensors {how}")
     assert files(store) == before
 
@@ -195,7 +195,7 @@ def test_a_shard_from_another_store(store: CodeStore, shards: list, capsys: Told
     before = files(store)
     store.shard_path(1).unlink()
     write_shard(store.shard_path(1), random_shard(np.random.default_rng(9), 1, document=1))
-    mended(store, shards, capsys, "shard-00001.safetensors is damaged (it is not the one in the manifest)")
+    mended(store, shards, capsys, "shard-00001.safetensors is damaged (it differs from the manifest)")
     assert files(store) == before
 
 
@@ -246,10 +246,10 @@ def test_a_manifest_without_a_checksum_is_held_against_the_shards(
     assert capsys.readouterr().err == ""
     manifest["shards"][1][key] = WRONG[key]
     path.write_text(json.dumps(manifest))
-    mended(store, shards, capsys, "shard-00001.safetensors is damaged (it is not the one in the manifest)")
+    mended(store, shards, capsys, "shard-00001.safetensors is damaged (it differs from the manifest)")
 
 
-NOT_DAMAGE = {errno.EMFILE: "too many open files", errno.EACCES: "permission denied", errno.EIO: "look at the disk"}
+NOT_DAMAGE = {errno.EMFILE: "too many open files", errno.EACCES: "permission denied", errno.EIO: "check the disk"}
 
 
 @pytest.mark.parametrize("number", NOT_DAMAGE)
@@ -306,7 +306,7 @@ def test_damage_after_the_check(store: CodeStore) -> None:
     reading.shard_path(1).write_bytes(b"")
     reading.shard_path(2).unlink()
     for number in (1, 2):
-        with pytest.raises(UserError, match=r"was whole and is not .*run the same command again") as caught:
+        with pytest.raises(UserError, match=r"was damaged during the run .*run the same command again") as caught:
             reading.shard(number)
         assert str(reading.shard_path(number)) in str(caught.value)
 

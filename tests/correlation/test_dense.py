@@ -30,7 +30,7 @@ def preactivations(rng: np.random.Generator, rows: int, features: int, hidden: n
 def ways(monkeypatch):
     """The ways that correlations went, in order."""
     gone = []
-    for name in ("as_dense", "in_one_go", "in_blocks"):
+    for name in ("search_dense", "search_in_memory", "search_in_panels"):
         plain = getattr(engine._Search, name)
 
         def spy(self, *args, name=name, plain=plain):
@@ -50,11 +50,11 @@ def test_dense_codes_go_the_dense_way_and_sparse_codes_do_not(ways) -> None:
     check_both(corr, x, y, 3)
     few = sparse.random_array((700, 400), density=0.01, rng=rng, format="csr")
     correlate(few, b)
-    assert ways == ["as_dense", "in_one_go"]
+    assert ways == ["search_dense", "search_in_memory"]
     # The codes alone decide: not the memory, not the threads, not the chunks.
     for memory_gb, threads, chunk_rows in ((1e-4, 1, 100), (1e-3, 3, None), (30.0, 2, 1)):
         same(corr, correlate(as_paired(a, b, chunk_rows=chunk_rows), top=3, memory_gb=memory_gb, threads=threads))
-    assert ways[2:] == ["as_dense"] * 3
+    assert ways[2:] == ["search_dense"] * 3
 
 
 def test_both_ways_find_the_same_partners(monkeypatch) -> None:
@@ -94,18 +94,18 @@ def test_chunks_of_different_types_and_sides_of_different_types(monkeypatch) -> 
 @pytest.mark.parametrize("features_a", [1, 63, 64, 1000, 5000])
 @pytest.mark.parametrize("width_b", [64, 1024, 6400])
 @pytest.mark.parametrize("memory_gb", [1e-9, 1e-4, 1e-2, 1.0])
-def test_blocks_cover_every_pair_once_within_the_memory(features_a: int, width_b: int, memory_gb: float) -> None:
-    plan = dense.blocks(features_a, width_b, memory_gb)
+def test_panels_cover_every_pair_once_within_the_memory(features_a: int, width_b: int, memory_gb: float) -> None:
+    plan = dense.panels(features_a, width_b, memory_gb)
     seen = np.zeros((features_a, width_b), np.int8)
     for low_a, high_a, low_b, high_b in plan:
         assert low_a % 64 == low_b % 64 == high_b % 64 == 0
         seen[low_a:high_a, low_b:high_b] += 1
     assert (seen == 1).all()
-    room = dense.Room.of(plan)
-    assert all(room.block(block).size <= room.totals.size for block in plan)
-    assert room.totals.nbytes <= max(memory_gb * 1e9, 64 * 64 * 8)
+    buffers = dense.Buffers.of(plan)
+    assert all(buffers.totals_of(panel).size <= buffers.totals.size for panel in plan)
+    assert buffers.totals.nbytes <= max(memory_gb * 1e9, 64 * 64 * 8)
     if memory_gb >= 1e-2:  # what is written out fits beside it
-        assert room.rows_a.nbytes + room.rows_b.nbytes <= memory_gb * 1e9 / 2
+        assert buffers.rows_a.nbytes + buffers.rows_b.nbytes <= memory_gb * 1e9 / 2
 
 
 def test_products_are_added_in_place() -> None:

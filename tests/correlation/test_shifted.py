@@ -105,7 +105,7 @@ def test_fewer_rows_than_promised_are_noticed() -> None:
 
     codes = as_paired(*[csr_array(random_dense(np.random.default_rng(2), 20))] * 2)
     assert isinstance(codes, InMemoryCodes)
-    with pytest.raises(UserError, match="the chunks hold 20 rows, but 25 were promised"):
+    with pytest.raises(UserError, match="the chunks hold 20 rows, but n_rows is 25"):
         correlate(ShiftedCodes(Liar(codes.a, codes.b, 32, 32), 7))
 
 

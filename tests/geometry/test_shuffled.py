@@ -77,8 +77,8 @@ def test_float32_of_large_n_stays_within_a_millionth(name, settings, views_for, 
 def test_both_ways_to_a_cka_shuffle_agree(debiased, views, monkeypatch):
     x, y = views(n=50)
     for limit in (0, 10**6):
-        monkeypatch.setattr(_cka, "_GRAM_UP_TO", limit)
-        monkeypatch.setattr(_cka, "_ADDS_A_GATHER", 1e-9)
+        monkeypatch.setattr(_cka, "_GRAM_UP_TO_PAIRS", limit)
+        monkeypatch.setattr(_cka, "_ADDS_PER_GATHER", 1e-9)
         assert worst_gap("cka", {"debiased": debiased}, x, y) < 1e-10
 
 

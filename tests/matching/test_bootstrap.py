@@ -142,7 +142,7 @@ def test_in_small_batches_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (table, sums_of(x, y, table), sums_of(u, v, table), keep)
     settings = {"draws": 30, "level": 0.95, "seed": 0}
     whole = bootstrap(*arguments, **settings)
-    monkeypatch.setattr("unifeat.matching.bootstrap._CELLS", 70)
+    monkeypatch.setattr("unifeat.matching.bootstrap._BATCH_CELLS", 70)
     same(bootstrap(*arguments, **settings), whole)
     assert bootstrap(*arguments, **(settings | {"seed": 1})).facts != whole.facts
 

@@ -167,7 +167,7 @@ def test_shifted_is_read_the_second_time(stores: tuple[CodeStore, CodeStore], mo
 
 def test_no_such_shift(stores: tuple[CodeStore, CodeStore]) -> None:
     for number in (DOCUMENTS // 2 - 1, -1):
-        with pytest.raises(UserError, match=f"shift {number} of the text: there are {DOCUMENTS // 2 - 1}"):
+        with pytest.raises(UserError, match=f"shift {number} of the text: only {DOCUMENTS // 2 - 1} shifts"):
             shifted(stores, number)
 
 

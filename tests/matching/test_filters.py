@@ -250,5 +250,5 @@ def test_who_has_a_chance() -> None:
     """The features that filters leave: each once, with its count; whatever it correlates with."""
     table = candidates(feature_a=[0, 0, 1, 2, 3], feature_b=[5, 6, 6, 6, 6], count_a=[9, 9, 50, 50, 4], correlation=-1)
     rule = Rule(Filters(0.5, 5, (",",)), "mutual", words_a={2: [","], 1: ["sea"]}, words_b={6: [" ,"]})
-    assert rule.able(table, "a").to_numpy().tolist() == [[0, 9], [1, 50]]
-    assert rule.able(table, "b").to_numpy().tolist() == [[5, 100]]
+    assert rule.matchable_features(table, "a").to_numpy().tolist() == [[0, 9], [1, 50]]
+    assert rule.matchable_features(table, "b").to_numpy().tolist() == [[5, 100]]

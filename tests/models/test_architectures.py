@@ -113,7 +113,7 @@ class TestMamba:
     @pytest.mark.parametrize(("kind", "what"), [("attn_out", "attention"), ("mlp_out", "MLP")])
     def test_has_neither_attention_nor_mlp(self, folder: Path, kind: Any, what: str):
         with pytest.raises(
-            UserError, match=f"MambaBlock has no {what} module, so no {kind}: resid_pre and resid_post are"
+            UserError, match=f"MambaBlock has no {what} module, so no {kind}: use resid_pre or resid_post"
         ):
             load_language_model(str(folder), [HookPoint(0, kind)])
 
@@ -146,7 +146,7 @@ class TestUnusualConfigurations:
             states = whole(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
         for layer in range(2):
             assert torch.equal(model.activations(ids, points)[HookPoint(layer)], states[layer + 1])
-        with pytest.raises(UserError, match=r"\(opt\), layer 1: what its attention and MLP modules put out is not"):
+        with pytest.raises(UserError, match=r"\(opt\), layer 1: the outputs of its attention and MLP modules are not"):
             load_language_model(str(folder), [HookPoint(0), HookPoint(1, "mlp_out")])
 
     def test_a_gpt_neox_without_parallel_blocks(self, tmp_path: Path, ids: Tensor):
@@ -261,7 +261,7 @@ class TestProbe:
             pad_token_id=0,
         )
         folder = str(write(tmp_path / "bert", config))
-        with pytest.raises(UserError, match=r"bert \(bert\): its tokens see later ones, so it is not a causal"):
+        with pytest.raises(UserError, match=r"bert \(bert\): its tokens attend to later ones, so it is not a causal"):
             load_language_model(folder, [HookPoint(1)])
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

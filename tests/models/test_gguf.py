@@ -193,21 +193,21 @@ BROKEN = {
     "noise": (b"no gguf at all" * 100, "it does not begin like a GGUF file"),
     "zeros": (bytes(5000), "it does not begin like a GGUF file"),
     "empty": (b"", "it is empty"),
-    "only the magic": (b"GGUF", "it is cut short"),
-    "half a header": (header(1, 1)[:20], "it is cut short"),
-    "nothing behind the header": (header(1, 1), "it is cut short"),
+    "only the magic": (b"GGUF", "it is truncated"),
+    "half a header": (header(1, 1)[:20], "it is truncated"),
+    "nothing behind the header": (header(1, 1), "it is truncated"),
     "an old version": (header(0, 0, version=1), "of version 1"),
     "a version to come": (header(0, 0, version=99), "of version 99"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 1, 1), "it is big-endian"),
-    "very many tensors": (header(10**12, 1, ARCHITECTURE), "speaks of 1,000,000,000,000 tensors"),
-    "very many entries": (header(1, 2**63, ARCHITECTURE), "metadata entries, more than it has room for"),
-    "a long key": (header(0, 1, struct.pack("<Q", 2**62) + bytes(100)), "cut short, or damaged"),
-    "a long text": (header(0, 1, entry("a", 8, struct.pack("<Q", 2**62))), "cut short, or damaged"),
-    "a long list": (header(0, 1, entry("a", 9, struct.pack("<IQ", 4, 2**61))), "cut short, or damaged"),
+    "very many tensors": (header(10**12, 1, ARCHITECTURE), "claims 1,000,000,000,000 tensors"),
+    "very many entries": (header(1, 2**63, ARCHITECTURE), "metadata entries, more than the file can hold"),
+    "a long key": (header(0, 1, struct.pack("<Q", 2**62) + bytes(100)), "truncated or damaged"),
+    "a long text": (header(0, 1, entry("a", 8, struct.pack("<Q", 2**62))), "truncated or damaged"),
+    "a long list": (header(0, 1, entry("a", 9, struct.pack("<IQ", 4, 2**61))), "truncated or damaged"),
     "a long list of texts": (header(0, 1, entry("a", 9, struct.pack("<IQ", 8, 2**40))), "a list of 1,099,511,627,776"),
-    "lists in lists": (header(0, 1, entry("a", 9, struct.pack("<IQ", 9, 1) * 50)), "unknown type|room for"),
+    "lists in lists": (header(0, 1, entry("a", 9, struct.pack("<IQ", 9, 1) * 50)), "unknown type|file can hold"),
     "an unknown type": (header(0, 1, entry("a", 77, bytes(100))), "the unknown type 77"),
-    "a tensor of four exabytes": (header(1, 1, ARCHITECTURE + TENSOR), "a tensor that it has no room for"),
+    "a tensor of four exabytes": (header(1, 1, ARCHITECTURE + TENSOR), "a tensor larger than the file"),
     "no architecture": (header(0, 0), "general.architecture"),
     "an unknown architecture": (
         header(0, 1, entry("general.architecture", 8, struct.pack("<Q", 3) + b"\xff\xfex")),
@@ -266,5 +266,5 @@ def test_sizes_that_its_tensors_do_not_bear_out(gguf_file: Path, key: str, value
     assert struct.unpack_from("<I", held, at) == (4,)  # an unsigned number of 32 bits
     held[at + 4 : at + 8] = struct.pack("<I", value)
     gguf_file.write_bytes(held)
-    with pytest.raises(UserError, match=rf"it says llama\.{key} = 1,000,000,000, which its tensors do not bear out"):
+    with pytest.raises(UserError, match=rf"it says llama\.{key} = 1,000,000,000, which contradicts its tensors"):
         load_language_model(str(gguf_file), [HookPoint(0)])

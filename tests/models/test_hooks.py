@@ -220,7 +220,7 @@ def test_the_norm_before_the_mlp(architecture, load, ids):
         ("gpt_neox", "resid_mid", "there is no resid_mid; use resid_pre, resid_post or mlp_in"),
         ("phi", "resid_mid", "has no norm before the MLP module, so no resid_mid"),
         ("phi", "ln2_normalized", "has no norm before the MLP module, so no ln2_normalized"),
-        ("mamba", "attn_z", "has no attention module, so no attn_z: resid_pre and resid_post are there"),
+        ("mamba", "attn_z", "has no attention module, so no attn_z: use resid_pre or resid_post"),
         ("mamba", "mlp_in", "has no MLP module, so no mlp_in"),
     ],
 )

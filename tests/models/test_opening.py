@@ -171,11 +171,11 @@ class TestWrongInput:
                 opening_of(tiny_tokenizer(), "auto", role)
 
     def test_a_template_that_refuses_the_role(self):
-        with pytest.raises(UserError, match="takes no message of role system: Conversation roles must alternate"):
+        with pytest.raises(UserError, match="accepts no message of role system: Conversation roles must alternate"):
             opening_of(with_template(STRICT), "auto", "system")
 
     def test_a_template_that_is_broken(self):
-        with pytest.raises(UserError, match="takes no message of role user: "):
+        with pytest.raises(UserError, match="accepts no message of role user: "):
             opening_of(with_template("{% for m in %}"), "auto", "user")
 
     def test_a_template_that_leaves_the_message_out(self):
@@ -239,6 +239,6 @@ class TestWindows:
     def test_a_template_that_fills_the_window(self, model: LanguageModel):
         opening = opening_of(model.tokenizer, "auto", "user")
         n = len(opening_tokens(opening))
-        with pytest.raises(UserError, match=rf"begins a window takes {n} tokens of its {n}; raise text\.context"):
+        with pytest.raises(UserError, match=rf"the opening takes {n} of a window's {n} tokens; raise text\.context"):
             run_group(replace(model), PARTS, [POINT], Windowing(n, opening))
         run_group(model, PARTS, [POINT], Windowing(n + 1, opening))

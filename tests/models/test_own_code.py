@@ -24,7 +24,7 @@ from unifeat.study.spec import ModelSpec, Study
 from unifeat.vocabulary.hook_points import HookPoint
 
 POINT = HookPoint(1)
-REFUSED = r"it brings code of its own, which unifeat does not run unless the study says `trust_remote_code: true`"
+REFUSED = r"it has code of its own, which unifeat runs only if the study says `trust_remote_code: true`"
 CONFIGURATION = """
 from pathlib import Path
 from transformers import LlamaConfig
@@ -162,7 +162,7 @@ class TestNotTrusted:
             check=False,
         )
         assert done.returncode == 2, done.stderr
-        assert "it brings code of its own" in done.stderr
+        assert "it has code of its own" in done.stderr
         assert "Do you wish to run" not in done.stdout + done.stderr
         assert not marker.exists()
 

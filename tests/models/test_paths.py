@@ -63,7 +63,7 @@ def said_by(call: Callable[[], object]) -> str:
         ("x" * 300, "longer than a file name may be"),
         ("/" + "x/" * 4000, "longer than a file name may be"),
         ("a\ud800b", "half a character"),
-        ("~nobody-here/model", "~nobody-here stands for no home here"),
+        ("~nobody-here/model", "~nobody-here has no home directory"),
         ("/dev/null", "no such file or folder"),
         ("", "has no config.json"),
         ("two words", "is neither a local folder or GGUF file nor a hub model"),
@@ -92,12 +92,12 @@ def test_paths_on_which_there_is_no_model(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("held", "reason"),
     [
-        ("[]", "its config.json holds no JSON object"),
-        ("3", "its config.json holds no JSON object"),
+        ("[]", "its config.json is not a JSON object"),
+        ("3", "its config.json is not a JSON object"),
         ("", "its config.json is damaged: "),
         ("[" * 100_000 + "]" * 100_000, "its config.json is nested too deeply"),
         ('{"a": ' * 100_000 + "1" + "}" * 100_000, "its config.json is nested too deeply"),
-        ('{"a": "' + "x" * (1 << 24) + '"}', "bytes, so it is no model's configuration"),
+        ('{"a": "' + "x" * (1 << 24) + '"}', "bytes, too many for a configuration"),
     ],
 )
 def test_a_config_that_is_none(copy: Path, held: str, reason: str):
@@ -182,13 +182,13 @@ def test_a_tokenizer_that_is_none(copy: Path, file: str, held: str):
 @pytest.mark.parametrize(
     ("device", "reason"),
     [
-        ("meta", "nothing can be computed on it here"),
-        ("mps", "nothing can be computed on it here"),
-        ("xla", "nothing can be computed on it here"),
-        ("vulkan", "nothing can be computed on it here"),
-        ("xpu", "nothing can be computed on it here"),
-        ("hpu", "nothing can be computed on it here"),
-        ("mkldnn", "nothing can be computed on it here"),
+        ("meta", "does not work on this machine"),
+        ("mps", "does not work on this machine"),
+        ("xla", "does not work on this machine"),
+        ("vulkan", "does not work on this machine"),
+        ("xpu", "does not work on this machine"),
+        ("hpu", "does not work on this machine"),
+        ("mkldnn", "does not work on this machine"),
         ("cuda:99", "no CUDA device"),
         ("cuda:-1", "no CUDA device"),
         ("cpu:-1", "unknown device"),

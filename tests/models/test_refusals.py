@@ -96,7 +96,7 @@ class TestHubCache:
 
     def test_a_revision_of_a_folder(self, copy: Path):
         said = line(lambda: model_folder(str(copy), torch.float32, "step1"))
-        assert said.endswith("only hub models have revisions, and this is on the disk; leave revision out")
+        assert said.endswith("only hub models have revisions, and this one is local; leave revision out")
 
     @pytest.mark.parametrize(
         "name", ["EleutherAI/pythia-70", "elutherai/pythia-70m", "pythia-70m", "EleutherAI/pythia70m"]
@@ -118,7 +118,7 @@ class TestHubCache:
 
     def test_a_gated_model(self):
         said = str(cannot_load("meta/llama", OSError("You are trying to access a gated repo.\nMake sure …")))
-        assert "ask for it on the model's page, then log in with `hf auth login`" in said
+        assert "request it on the model's page, then log in with `hf auth login`" in said
 
 
 class TestFolders:
@@ -131,8 +131,8 @@ class TestFolders:
         weights = copy / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:kept])
         said = line(lambda: load_language_model(str(copy), [POINT]))
-        assert "a weights file is damaged or cut short (" in said
-        assert said.endswith("; fetch it again")
+        assert "a weights file is damaged or truncated (" in said
+        assert said.endswith("; download it again")
 
     def test_a_missing_shard(self, model_folder: Callable[..., Path], tmp_path: Path):
         model = tf.AutoModelForCausalLM.from_pretrained(model_folder("llama"))
@@ -156,13 +156,13 @@ class TestFolders:
     def test_an_encoder_decoder(self, copy: Path, config: tf.PreTrainedConfig):
         (copy / "config.json").write_text(json.dumps(config.to_dict()))
         for call in (lambda: load_language_model(str(copy), [POINT]), lambda: read_config(str(copy))):
-            assert f"it is an encoder–decoder model ({config.model_type}), and unifeat reads decoders only" in line(
+            assert f"it is an encoder–decoder model ({config.model_type}), and unifeat reads only decoders" in line(
                 call
             )
 
     def test_no_language_model(self, copy: Path):
         (copy / "config.json").write_text(json.dumps(tf.ViTConfig().to_dict()))
-        assert "transformers knows no language model of its kind (vit)" in line(lambda: read_config(str(copy)))
+        assert "transformers has no language model of its kind (vit)" in line(lambda: read_config(str(copy)))
 
     @pytest.mark.parametrize("architecture", ["gpt2", "gemma2", "qwen2", "llama"])
     def test_no_tokenizer_is_not_made_up(self, architecture: str, model_folder: Callable[..., Path], tmp_path: Path):
@@ -178,4 +178,4 @@ class TestFolders:
         ends = int(model.decoder.get_input_embeddings().num_embeddings) - 1
         parts = [Part(0, 0, "the tide 😀 ŷ")]
         said = line(lambda: run_group(model, parts, [POINT], Windowing(32, None)))
-        assert f"and its embeddings end at {ends}: the tokenizer is another model's" in said
+        assert f"but its embeddings end at {ends}: the tokenizer belongs to another model" in said

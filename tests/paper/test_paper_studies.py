@@ -166,7 +166,7 @@ class TestPublishedPythia:
         assert table["score_published"].round(3).tolist() == [0.661]
         section = published_section(pythia)
         assert "4 of this run’s cells were published" in section
-        assert "makes the published choices" in section
+        assert "makes the same choices as the paper" in section
         (row,) = re.findall(r"<tr><th[^>]*>pythia-70m@3</th><th[^>]*>pythia-160m@5</th>(.*?)</tr>", section, re.S)
         shown = re.findall(r">([^<>]+)</td>", row)
         measured = float(table["score"].iloc[0])
@@ -175,7 +175,7 @@ class TestPublishedPythia:
 
     def test_the_wrong_layer_is_reported_and_stops_nothing(self, pythia: Run) -> None:
         warnings = [text for space in pythia.info["spaces"].values() for text in space["warnings"]]
-        assert any("hook_resid_post, and is given blocks.3.hook_resid_pre" in text for text in warnings)
+        assert any("hook_resid_post, but is given blocks.3.hook_resid_pre" in text for text in warnings)
 
 
 def published_section(run: Run) -> str:
@@ -194,7 +194,7 @@ def test_published_gemma_correlates_the_output(gemma: Run) -> None:
     table = beside(gemma)
     assert len(table) == 8
     assert (table["matching"] == "one-to-one").all()
-    assert "makes the published choices" in published_section(gemma)
+    assert "makes the same choices as the paper" in published_section(gemma)
 
 
 @pytest.mark.parametrize("name", ["pythia", "gemma"])
@@ -247,7 +247,7 @@ class TestSemantic:
         assert found["score"].notna().any()
         section = published_section(run)
         assert "SVCCA (dims 1) by category" in section
-        assert "makes the published choices" in section
+        assert "makes the same choices as the paper" in section
 
     @pytest.mark.parametrize("name", ["pythia", "gemma"])
     def test_right(self, name: str, run_study: RunStudy) -> None:

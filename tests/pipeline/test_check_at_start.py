@@ -64,7 +64,7 @@ def refused(study: Any, spec: dict[str, Any] | None = None, **changes: Any) -> s
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("space two@")
-    assert message.endswith("--force goes on")
+    assert message.endswith("--force continues anyway")
     assert not list((cache_root() / "codes").glob("*/shard-*")), "nothing is encoded before all SAEs are checked"
     return message
 
@@ -113,7 +113,7 @@ def test_a_neighbouring_layer_is_a_warning(study: Any, layer: int, capsys: pytes
     set_mode("log")
     run = study({"layers": layer})
     first, second = run.info["spaces"][f"two@{layer}"]["warnings"]
-    assert first == f"the SAE says it reads blocks.1.hook_resid_post, and is given blocks.{layer}.hook_resid_post"
+    assert first == f"the SAE says it reads blocks.1.hook_resid_post, but is given blocks.{layer}.hook_resid_post"
     assert "off by one" in second
     assert "with layer 1, resid_post" in second
     assert f"warning: space two@{layer}: {first}\n" in capsys.readouterr().err
@@ -175,7 +175,7 @@ def test_force_on_the_command_line(warm: Warm, place: Place) -> None:
     done = place.unifeat(warm, "run", path, "--quiet")
     assert done.code == 2
     assert done.err.startswith("unifeat: space two@1, SAE ")
-    assert done.err.endswith("--force goes on\n")
+    assert done.err.endswith("--force continues anyway\n")
     done = place.unifeat(warm, "run", path, "--quiet", "--force")
     assert (done.code, done.err) == (0, "")
     info = json.loads((place.work / "runs/bad/run.json").read_text())

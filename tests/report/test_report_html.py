@@ -88,7 +88,7 @@ def test_says_what_was_compared_and_found(make_run):
         for value in (row.score, row.null_mean, row.corrected, row.q):
             assert f"{value:.3f}" in text
     assert "Of the 256 features of smollm2@7, 60 (23 %) have a mutual best partner in gemma3@4 with r > 0.1" in text
-    assert "they were selected for correlating, and shuffling does not repeat that selection" in text
+    assert "they were selected because they correlate, and shuffling does not repeat that selection" in text
     assert "torch 2.13.0" in text
     assert "encode 201.4" in text
     assert "min_correlation: 0.1" in text
@@ -161,7 +161,7 @@ def test_single_cell_and_nothing_held_out(make_run):
     run = make_run(groups={"a": [1], "b": [2]}, heldout=False)
     page = page_of(run)
     assert "on the same documents that they were found on" in page.text
-    assert "This run held no documents out" in page.text
+    assert "This run held out no documents" in page.text
     assert not any("data-pick" in a for _, a in page.elements), "a grid of one cell is a table"
     assert f"{run.scores['null_mean'][0]:.3f} ± 0.010" in page.text
 
@@ -177,7 +177,7 @@ def test_without_examples(make_run):
     run = make_run()
     (run.folder / "examples.parquet").unlink()
     (run.folder / "shown.parquet").unlink()
-    assert "only the pairs of spaces with most shared features are shown" in page_of(run).text
+    assert "only the pairs of spaces with the most shared features are shown" in page_of(run).text
 
 
 def test_large_runs_are_sampled_and_say_so(make_run, monkeypatch):

@@ -83,4 +83,4 @@ def test_nothing_to_show_is_no_error(make_run, capsys, options):
 
 
 def test_no_pairs_anywhere_says_so(make_run, capsys):
-    assert "undefined everywhere, mostly for want of pairs" in printed(capsys, make_run(kept=0))
+    assert "undefined everywhere, mostly because there are too few pairs" in printed(capsys, make_run(kept=0))

@@ -185,7 +185,7 @@ class TestRegistry:
             load_sae(name)
 
     def test_a_known_one_that_cannot_be_fetched(self):
-        with pytest.raises(UserError, match="cannot be fetched from the hub now, and is not in the cache") as caught:
+        with pytest.raises(UserError, match="cannot be downloaded from the hub now, and is not in the cache") as caught:
             load_sae("gpt2-small-res-jb/blocks.5.hook_resid_pre")
         assert "\n" not in str(caught.value)
 

@@ -179,13 +179,18 @@ def test_pickles_hold_tensors_only(tmp_path: Path):
             "lacks dataset_average_activation_norm, without which its scale is unknown",
         ),
         (checkpoints.write_llama_scope, "hyperparams.json", {"norm_activation": "batch-wise"}, "depends on the batch"),
-        (checkpoints.write_llamascopium, "config.json", {}, "neither its weights nor SAELens' registry says by how"),
+        (
+            checkpoints.write_llamascopium,
+            "config.json",
+            {},
+            "neither its weights nor SAELens' registry state the factor",
+        ),
         (checkpoints.write_llamascopium, "config.json", {"d_model": 19}, "d_model = 19, but the weights have 18"),
         (
             checkpoints.write_llamascopium,
             "config.json",
             {"act_fn": "batchtopk", "norm_activation": "inference"},
-            "fires by the batch",
+            "a token's codes depend on its batch",
         ),
         (checkpoints.write_llamascopium, "config.json", {"sae_type": "crosscoder"}, "is a crosscoder"),
         (checkpoints.write_llamascopium, "config.json", {"use_glu_encoder": True}, "use_glu_encoder"),
@@ -199,7 +204,7 @@ def test_pickles_hold_tensors_only(tmp_path: Path):
             checkpoints.write_saelens,
             "cfg.json",
             {"normalize_activations": "expected_average_only_in"},
-            "nothing says by how much: put activation_scaler.json",
+            "does not state the factor: put activation_scaler.json",
         ),
     ],
 )
@@ -255,13 +260,13 @@ class TestNames:
 
     def test_an_empty_folder(self, tmp_path: Path):
         (tmp_path / "sae").mkdir()
-        with pytest.raises(UserError, match="no such folder or file there, or an empty one"):
+        with pytest.raises(UserError, match="no such folder or file, or an empty folder"):
             load_sae(tmp_path / "sae")
 
     def test_several_bare_files(self, tmp_path: Path):
         for layer in (1, 2):
             checkpoints.write_goodfire(tmp_path / f"SAE-l{layer}.pt", checkpoints.tensors(D, M))
-        with pytest.raises(UserError, match="2 pickled files; name one of them"):
+        with pytest.raises(UserError, match="2 pickled files; give one of them"):
             load_sae(tmp_path, format="goodfire")
         assert load_sae(tmp_path / "SAE-l2.pt").cfg.d_sae == M
 
@@ -278,11 +283,11 @@ class TestNames:
 
     def test_qwen_scope_whose_k_nobody_says(self, tmp_path: Path):
         checkpoints.write_qwen_scope(tmp_path / "layer7.sae.pt", checkpoints.tensors(D, M))
-        with pytest.raises(UserError, match="stands only in the repository's name"):
+        with pytest.raises(UserError, match="only the repository's name"):
             load_sae(tmp_path / "layer7.sae.pt")
 
     @pytest.mark.parametrize("state", [{"postact_fn": "Identity"}, {"k": 2.5}])
     def test_openai_s_other_top_ks(self, tmp_path: Path, state: dict[str, Any]):
         checkpoints.write_openai(tmp_path / "6.pt", checkpoints.tensors(D, M), **state)
-        with pytest.raises(UserError, match="top-k needs a number k and ReLU after it"):
+        with pytest.raises(UserError, match="top-k needs a number k, followed by ReLU"):
             load_sae(tmp_path / "6.pt")

@@ -230,8 +230,8 @@ class TestWrongInput:
         ("config", "message"),
         [
             ({"activation": "batchtopk"}, "sparsify's 'batchtopk' activation is not supported, only topk, groupmax"),
-            ({"activation": "groupmax", "k": 7}, "60 features do not make 7 groups"),
-            ({"skip_connection": True}, "has a skip connection from its input to itself"),
+            ({"activation": "groupmax", "k": 7}, "60 features cannot be divided into 7 groups"),
+            ({"skip_connection": True}, "has a skip connection but is not a transcoder"),
             ({"signed": True}, "signed top-k is not supported"),
         ],
     )

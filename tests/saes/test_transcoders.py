@@ -109,7 +109,7 @@ class TestCheck:
         assert (right.point, right.findings) == (HookPoint(1, "ln2_normalized"), [])
         wrong = checked(sae, folder, text, hook="mlp_in", layer=1)
         assert wrong.quality.fvu > 1.03 * right.quality.fvu
-        assert any("and is given blocks.1.mlp.hook_in" in finding.text for finding in wrong.findings)
+        assert any("but is given blocks.1.mlp.hook_in" in finding.text for finding in wrong.findings)
         others = {one.what: one.fvu for one in right.others}
         assert others["layer 1, mlp_in"] > 1.03 * right.own.fvu  # the tiny model's weights are within a tenth of 1
 
@@ -165,7 +165,7 @@ def test_what_a_transcoder_writes_is_tried_too(tmp_path: Path, text: str):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
     tokenizer.save_pretrained(tmp_path / "bloom")
     checkpoints.write_circuit_tracer(tmp_path / "layer_1.safetensors", checkpoints.tensors(32, 64))
-    with pytest.raises(UserError, match="what its attention and MLP modules put out is not what they add"):
+    with pytest.raises(UserError, match="the outputs of its attention and MLP modules are not what is added"):
         checked(tmp_path / "layer_1.safetensors", tmp_path / "bloom", text)
 
 
@@ -243,7 +243,9 @@ class TestSpace:
 
     def test_one_that_writes_elsewhere_is_no_space(self, home: Path):
         checkpoints.write_sparsify(home / "saes" / "layers.0", checkpoints.tensors(32, 64), k=3, transcode=True)
-        with pytest.raises(UserError, match=r"to blocks\.0\.hook_resid_post: of transcoders, only those that write"):
+        with pytest.raises(
+            UserError, match=r"to blocks\.0\.hook_resid_post: unifeat supports only transcoders that write"
+        ):
             self.spaces(home, {"sae": "saes/layers.0", "name": "coder", "hook": "mlp_in"})
 
     def test_attention_s_heads_make_a_space(self, home: Path):

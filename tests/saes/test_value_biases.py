@@ -51,7 +51,7 @@ def test_where_there_are_none(model_folder: Callable[..., Path]):
     model = load_language_model(str(model_folder("llama")), [POINT], dtype="float32")
     assert value_bias(model.blocks[1], 32) is None
     fused = load_language_model(str(model_folder("gpt_neox")), [POINT], dtype="float32")
-    with pytest.raises(UserError, match="where its value biases are is not known here"):
+    with pytest.raises(UserError, match="does not know where its value biases are"):
         value_bias(fused.blocks[1], 32)
 
 
@@ -95,7 +95,8 @@ def test_a_module_s_own_output_is_no_hook_point_where_it_is_normalised(
     """sparsify reads what `mlp` puts out; Gemma adds that to the stream only after another norm."""
     checkpoints.write_sparsify(tmp_path / module, checkpoints.tensors(32, 64))
     text = str(write_text(tmp_path, sentences(20, seed=2)))
-    with pytest.raises(UserError, match=f"is of what {module[9:]} puts out, and Gemma3DecoderLayer normalises that"):
+    match = f"was trained on the output of {module[9:]}, which Gemma3DecoderLayer normalises"
+    with pytest.raises(UserError, match=match):
         check_sae(str(tmp_path / module), str(model_folder("gemma3")), text=text, loss=False)
     found = check_sae(str(tmp_path / module), str(model_folder("llama")), text=text, loss=False, dtype="float32")
     assert found.point == HookPoint(1, kind)  # type: ignore[arg-type]

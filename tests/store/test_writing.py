@@ -142,7 +142,7 @@ class TestWrittenAside:
                 (aside / text).write_text(text)
         assert [p.name for p in (tmp_path / "folder").iterdir()] == ["old"]
         with (
-            pytest.raises(ValueError, match="no folder takes another's place"),
+            pytest.raises(ValueError, match="a folder cannot be replaced"),
             written_aside(tmp_path / "folder") as aside,
         ):
             aside.mkdir()
@@ -251,7 +251,7 @@ class TestUserPath:
             ("a\0b", "NUL byte"),
             ("x" * 300, "longer than a file name"),
             ("/".join(["deep"] * 2000), "longer than a file name"),
-            ("~nobody-of-that-name/x", "stands for no home"),
+            ("~nobody-of-that-name/x", "has no home directory"),
             ("a\ud800b", "half a character"),
         ],
     )

@@ -120,7 +120,7 @@ def test_the_largest_seed_is_one_to_all_that_draw() -> None:
     ("place", "value", "message"),
     [
         ("matching.top_tokens", 50, "less than or equal to 10"),
-        ("subspaces.at_least", 6, "at_least = 6 of top_tokens = 5 can never be"),
+        ("subspaces.at_least", 6, "at_least = 6 cannot be reached with top_tokens = 5"),
         ("matching.heldout", "no", "valid boolean (write true or false)"),
         ("matching.heldout", 1, "valid boolean (write true or false)"),
         ("mask.sinks", "no", "valid boolean (write true or false)"),
@@ -129,8 +129,8 @@ def test_the_largest_seed_is_one_to_all_that_draw() -> None:
         ("models.a.revision", 1234567, "models.a.revision: Input should be a valid string (put it in quotes"),
         ("models.a.max_memory", {"gpu": 3}, "'gpu': give the numbers of CUDA devices, and cpu"),
         ("models.a.max_memory", {True: 3}, "True: give the numbers of CUDA devices, and cpu"),
-        ("models.a.max_memory", {0: True}, "True is no amount of memory"),
-        ("models.a.max_memory", {0: 1, "0": 2}, "stands there twice"),
+        ("models.a.max_memory", {0: True}, "True is not an amount of memory"),
+        ("models.a.max_memory", {0: 1, "0": 2}, "is given twice"),
         ("spaces.0.layers", True, "spaces.0.layers: give the number of a block, or a list of them"),
         ("spaces.0.layers", [True], "spaces.0.layers.0"),
         ("spaces.0.layers", ["1"], "spaces.0.layers.0"),
@@ -146,16 +146,16 @@ def test_the_largest_seed_is_one_to_all_that_draw() -> None:
         ("text.source", "", "text.source: String should have at least 1 character"),
         ("text.source", 5, "text.source"),
         ("spaces.0.name", "", "spaces.0.name"),
-        ("spaces.0.name", "a\0b", "text with a NUL byte"),
+        ("spaces.0.name", "a\0b", "text cannot hold a NUL byte"),
         ("models.a.name", "x" * 5000, "at most 4000 characters"),
         ("preset", ["arxiv-2410.06981"], "preset"),
-        ("geometry", ["cka", "cka"], "geometry: cka stands there twice with the same settings: drop one"),
+        ("geometry", ["cka", "cka"], "geometry: cka is given twice with the same settings: drop one"),
         (
             "geometry",
             [{"svcca": {"dims": 4}}, {"metric": "svcca", "settings": {"dims": 4}}],
-            "svcca stands there twice",
+            "svcca is given twice",
         ),
-        ("subspaces.geometry", ["rsa", {"rsa": {}}], "subspaces.geometry: rsa stands there twice"),
+        ("subspaces.geometry", ["rsa", {"rsa": {}}], "subspaces.geometry: rsa is given twice"),
         ("geometry", [{"svcca": False}], "geometry.0.settings"),
         ("geometry", [{"svcca": []}], "geometry.0.settings"),
         ("geometry", [{"svcca": {"dims": 10**7}}], "dims: at most 1000000"),
@@ -165,9 +165,9 @@ def test_the_largest_seed_is_one_to_all_that_draw() -> None:
         ("geometry", [{"svcca": {"variance": float("-inf")}}], "variance: give a finite number"),
         ("geometry", [{"svcca": {"dims": [1, 2]}}], "dims: give a number, text, true or false"),
         ("geometry", [{1: {"dims": 2}}], "geometry.0.metric"),
-        ("name", "..", "name: '..' names no folder of its own"),
-        ("name", ".", "name: '.' names no folder of its own"),
-        ("name", ".....", "names no folder of its own"),
+        ("name", "..", "name: '..' cannot be a folder's name"),
+        ("name", ".", "name: '.' cannot be a folder's name"),
+        ("name", ".....", "cannot be a folder's name"),
         ("name", "x" * 201, "name: String should have at most 200 characters"),
         ("name", "a/b", "name"),
         ("name", "a\n", "name"),
@@ -220,11 +220,11 @@ class TestNamesOfSAEs:
         ],
     )
     def test_only_a_bare_layer_in_braces(self, name: str) -> None:
-        assert "only {layer} can stand in braces" in refusal("spaces.0.sae", name)
+        assert "only {layer} can be in braces" in refusal("spaces.0.sae", name)
 
     @pytest.mark.parametrize("name", ["./new/../x", "../a/../{layer}", "/abs/../x", "x/..", "~/../x", "./{layer}/.."])
     def test_no_way_back_up(self, name: str) -> None:
-        assert ".. can only stand at the beginning" in refusal("spaces.0.sae", name)
+        assert ".. can only be at the beginning" in refusal("spaces.0.sae", name)
 
     def test_at_a_layer(self) -> None:
         for name, found in {
@@ -252,8 +252,8 @@ class TestNamesOfSAEs:
         ("./" + "x" * 300, "longer than a file name may be"),
         ("./" + "x/" * 2100, "at most 4000 characters"),
         ("x" * 300 + ".txt", "longer than a file name may be"),
-        ("~nobody-here/x", "~nobody-here stands for no home"),
-        ("./round/x", "its links lead round in a circle"),
+        ("~nobody-here/x", "~nobody-here has no home directory"),
+        ("./round/x", "its links form a loop"),
     ],
 )
 def test_names_that_cannot_be_paths(tmp_path: Path, place: str, value: str, message: str) -> None:
@@ -279,8 +279,8 @@ def test_a_path_that_is_too_long_from_the_studys_folder(tmp_path: Path) -> None:
         ("x" * 300, "study x.*…x*: the name is longer than a file name may be"),
         ("nul\0.yaml", "study 'nul␀.yaml': a path cannot hold a NUL byte"),
         ("\ud800.yaml", "a path cannot hold half a character"),
-        ("~nobody-here/study.yaml", "~nobody-here stands for no home"),
-        ("round.yaml", "round.yaml: its links lead round in a circle"),
+        ("~nobody-here/study.yaml", "~nobody-here has no home directory"),
+        ("round.yaml", "round.yaml: its links form a loop"),
         ("file/study.yaml", "a file is where a folder should be"),
     ],
 )

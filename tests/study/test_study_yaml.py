@@ -231,14 +231,14 @@ class TestWrongValues:
             ({"train": MATRYOSHKA | {"levels": [16, 8]}}, ["train", "levels [16, 8]", "below features = 64"]),
             ({"train": MATRYOSHKA | {"levels": [16, 64]}}, ["train", "levels [16, 64]"]),
             ({"train": MATRYOSHKA | {"levels": [0, 16]}}, ["train", "a width is at least 1"]),
-            ({"train": {"text": {"source": "x"}, "sparsity": 2}}, ["train", "sparsity is for", "topk is told by k"]),
+            ({"train": {"text": {"source": "x"}, "sparsity": 2}}, ["train", "sparsity is for", "topk is set by k"]),
             ({"train": {"text": {"source": "x"}, "dead_after": 0}}, ["train.dead_after"]),
             ({"train": {"text": {"source": "x"}, "seed": -1}}, ["train.seed"]),
             (
                 {"train": {"text": {"source": "x"}}, "spaces": own_training({"k": 64, "features": 32})},
                 ["train of the spaces a", "k = 64 features cannot be active of 32"],
             ),
-            ({"spaces": own_training({"seed": 1})}, ["the spaces a have a train section, and the study has none"]),
+            ({"spaces": own_training({"seed": 1})}, ["the spaces a have a train section, but the study has none"]),
         ],
     )
     def test_name_the_place(self, tmp_path: Path, changes: dict[str, Any], words: list[str]):
@@ -249,12 +249,12 @@ class TestWrongValues:
     def test_a_model_that_is_not_among_the_models(self, tmp_path: Path):
         spaces = [{"model": "gemm", "layers": 1, "sae": "x"}, *STUDY["spaces"]]
         message = error_of(tmp_path, STUDY | {"spaces": spaces, "models": STUDY["models"] | {"gemma": {"name": "g"}}})
-        assert "spaces name the model 'gemm', which models does not have (did you mean 'gemma'?)" in message
+        assert "spaces name the model 'gemm', which is not under models (did you mean 'gemma'?)" in message
 
     def test_spaces_that_are_compared_but_not_there(self, tmp_path: Path):
         spaces = [{"model": "a", "layers": 1, "sae": "x", "name": "early"}, STUDY["spaces"][1]]
         message = error_of(tmp_path, STUDY | {"spaces": spaces, "compare": [["eraly", "b"]]})
-        assert "compare names 'eraly', which no spaces are called (did you mean 'early'?)" in message
+        assert "compare names 'eraly', but no spaces have that name (did you mean 'early'?)" in message
 
     def test_two_spaces_of_one_name(self, tmp_path: Path):
         spaces = [*STUDY["spaces"], {"model": "a", "layers": 2, "sae": "other/{layer}"}]
@@ -264,7 +264,7 @@ class TestWrongValues:
 
     def test_one_group_alone(self, tmp_path: Path):
         alone = STUDY | {"spaces": STUDY["spaces"][:1]}
-        assert "there is one group of spaces only" in error_of(tmp_path, alone)
+        assert "there is only one group of spaces" in error_of(tmp_path, alone)
         load_study(write(tmp_path, alone | {"compare": [["a", "a"]]}))
 
     def test_braces_that_reach_inside(self):

@@ -53,14 +53,14 @@ def test_values(written: str, read: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "x, line 3: the key 'a' stands a second time (first in line 1): drop one"),
-        ("a:\n  b: 1\n  'b': 2", "x, line 3: the key 'b' stands a second time (first in line 2): drop one"),
-        ("true: 1\n1: 2", "x, line 2: the key 1 stands a second time (first in line 1): drop one"),
+        ("a: 1\nb: 2\na: 3", "x, line 3: the key 'a' is given a second time (first in line 1): drop one"),
+        ("a:\n  b: 1\n  'b': 2", "x, line 3: the key 'b' is given a second time (first in line 2): drop one"),
+        ("true: 1\n1: 2", "x, line 2: the key 1 is given a second time (first in line 1): drop one"),
         ("? [a]\n: 1", "x, line 1: not valid YAML (a key is a list or a map)"),
-        ("a: &a [*a]", "x, line 1: an alias stands inside what it names"),
+        ("a: &a [*a]", "x, line 1: an alias refers to something that contains it"),
         ("a: *b", "x, line 1: not valid YAML (found undefined alias 'b')"),
-        ("a: !!int x", "x, line 1: not valid YAML ('x' is no int)"),
-        ("a: !!bool no", "x, line 1: not valid YAML ('no' is no bool)"),
+        ("a: !!int x", "x, line 1: not valid YAML ('x' is not of type int)"),
+        ("a: !!bool no", "x, line 1: not valid YAML ('no' is not of type bool)"),
         ("a: !!float [1]", "x, line 1: not valid YAML (expected a scalar node, but found sequence)"),
         ("a: !!map [1]", "x, line 1: not valid YAML (expected keys with values)"),
         (r"b: 1" "\n" r'a: "\ud800"', "x, line 2: text with half a character (a lone surrogate)"),
@@ -87,7 +87,7 @@ def test_aliases_are_allowed_within_reason() -> None:
     with pytest.raises(UserError, match=r"line 51: nested more than 50 deep"):
         parse_yaml(chain, "x")
     laughs = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40))
-    with pytest.raises(UserError, match="its aliases stand for more than 100,000 entries"):
+    with pytest.raises(UserError, match="its aliases expand to more than 100,000 entries"):
         parse_yaml(laughs, "x")
     wide = f"a: &a [{', '.join('x' * 200)}]\nb: [{', '.join(['*a'] * 400)}]"
     assert len(parse_yaml(wide, "x")["b"]) == 400  # 80,000 entries more than are written
@@ -129,15 +129,15 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "round").symlink_to("round")
     for name, message in {
-        "pipe": "no such file .it is no regular file.",
+        "pipe": "no such file .it is not a regular file.",
         "": "no such file .it is a folder.",
         "nowhere": "no such file",
         "x.yaml/below": "a file is where a folder should be",
-        "round": "its links lead round in a circle",
+        "round": "its links form a loop",
     }.items():
         with pytest.raises(UserError, match=rf"^x( \(.*\))?: {message}"):
             read_yaml(tmp_path / name, "x")
-    with pytest.raises(UserError, match=r"^x: no such file .it is no regular file."):
+    with pytest.raises(UserError, match=r"^x: no such file .it is not a regular file."):
         read_yaml(Path("/dev/zero"), "x")
 
 

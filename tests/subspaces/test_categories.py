@@ -65,19 +65,22 @@ def test_the_papers_lists_are_carried_as_given() -> None:
         ("{}", "expected names of categories"),
         ("Sea: [tide, true]", "Sea: True is not text: put it in quotes"),
         ("Sea: [tide, ~]", "Sea: None is not text: put it in quotes"),
-        ("Sea: [tide, [ebb]]", r"Sea: \['ebb'\] stands where a word should be"),
-        ("Sea: [tide, {ebb: flow}]", r"Sea: \{'ebb': 'flow'\} stands where a word should be"),
+        ("Sea: [tide, [ebb]]", r"Sea: \['ebb'\] is where a word should be"),
+        ("Sea: [tide, {ebb: flow}]", r"Sea: \{'ebb': 'flow'\} is where a word should be"),
         ("Sea: {tide: ebb}", "Sea: expected a list of words"),
-        ("Sea: [tide]\nCity: [bus]\nSea: [ebb]", "line 3: the key 'Sea' stands a second time .first in line 1."),
-        ("all: [tide]", "no category can be called 'all': so the scores call the pairs of all features"),
-        ("Sea · random words: [tide]", "no category can be called 'Sea · random words': so the lists of random words"),
+        ("Sea: [tide]\nCity: [bus]\nSea: [ebb]", "line 3: the key 'Sea' is given a second time .first in line 1."),
+        ("all: [tide]", "no category can be called 'all': it is reserved for the pairs of all features"),
+        (
+            "Sea · random words: [tide]",
+            "no category can be called 'Sea · random words': such names are reserved for lists of random words",
+        ),
         ("Sea: [tide]\nSea · random words 2: [ebb]", "called 'Sea · random words 2'"),
         ("' ': [tide]", "no category can be called ' ': give it a name of 1 to 200 characters"),
         (f"{'x' * 201}: [tide]", "no category can be called 'xx.*…x*': give it a name of 1 to 200 characters"),
         (f"Sea: [{'x ' * 5000}]", "Sea: 'x x .*…x x.* is not one whole word"),
         (r'Sea: ["\ud800"]', "line 1: text with half a character"),
-        ("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + LAUGHS, "its aliases stand for more than 100,000 entries"),
-        ("Sea: &sea [*sea]", "line 1: an alias stands inside what it names"),
+        ("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + LAUGHS, "its aliases expand to more than 100,000 entries"),
+        ("Sea: &sea [*sea]", "line 1: an alias refers to something that contains it"),
         ("[" * 20_000, "nested more than 50 deep"),
         ("Sea: " + "[" * 20_000 + "]" * 20_000, "nested more than 50 deep"),
         ("Sea: [!!timestamp 2001-01-01]", "not valid YAML .could not determine a constructor"),
@@ -123,9 +126,9 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.truncate(20_000_000)
     for name, message in {
-        "pipe.yaml": "no such file .it is no regular file",
+        "pipe.yaml": "no such file .it is not a regular file",
         ".": "no such file .it is a folder",
-        "round.yaml": "lead round in a circle",
+        "round.yaml": "links form a loop",
         "huge.yaml": "is larger than 10 MB",
         "lists.yaml/below": "no such file|a file is where a folder should be",
         "x" * 300: "longer than a file name may be",
@@ -135,7 +138,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as caught:
             load_categories(str(tmp_path / name))
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="~nobody-here stands for no home"):
+    with pytest.raises(UserError, match="~nobody-here has no home directory"):
         load_categories("~nobody-here/lists.yaml")
 
 

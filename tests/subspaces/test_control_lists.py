@@ -11,7 +11,7 @@ from texts import corpus_of
 
 from tiny import sentences
 from unifeat.errors import UserError
-from unifeat.subspaces.control import NEAREST, control_lists, word_counts
+from unifeat.subspaces.control import NEAREST_WORDS, control_lists, word_counts
 from unifeat.text.corpus import Cut
 
 
@@ -66,7 +66,7 @@ def test_one_of_the_nearest_is_drawn() -> None:
     counts = {f"x{c}": 100 + 10 * i for i, c in enumerate("abcdefghijklmnopqrst")} | {"day": 201}
     by_ratio = sorted((w for w in counts if w != "day"), key=lambda w: abs(np.log(counts[w] / 201)))
     drawn = {own[0] for own in control_lists(counts, {"Time": ("day",)}, 400, seed=0)["Time"]}
-    assert drawn == set(by_ratio[:NEAREST])
+    assert drawn == set(by_ratio[:NEAREST_WORDS])
 
 
 def test_the_seed_decides() -> None:

@@ -82,7 +82,7 @@ def test_places_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("WNSEARCHDIR", "WNHOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("unifeat.subspaces.wordnet._PLACES", (str(tmp_path / "nowhere"),))
-    with pytest.raises(UserError, match="not installed here: apt install wordnet-base"):
+    with pytest.raises(UserError, match="not installed: apt install wordnet-base"):
         load_categories("wordnet")
     with pytest.raises(UserError, match=r"holds no data\.noun"):
         load_categories(f"wordnet:{tmp_path}")

@@ -200,7 +200,7 @@ def test_recovery_by_hand():
         ({"parts": 1}, "parts=1: give a whole number, 2 or more"),
         ({"noise": float("nan")}, "noise=nan"),
         ({"seed": -1}, "seed=-1"),
-        ({"documents": 30_000}, "documents=30000 are more than n_tokens=20000"),
+        ({"documents": 30_000}, "documents=30000 is more than n_tokens=20000"),
         ({"shared": 1.0, "split": 1.0}, "600 shared features and 0 hubs do not fit into features_b=240"),
         ({"hubs_a": 200}, "hubs_a=200 leave no other"),
     ],

@@ -262,7 +262,7 @@ class TestWrongInput:
     @pytest.mark.parametrize("documents", [[], ["", "  \n"]])
     def test_empty_text(self, tmp_path: Path, own_cache: Path, documents: list[str]):
         source = write_text(tmp_path, documents)
-        with pytest.raises(UserError, match=r"text\.jsonl holds no text: every document is blank or there is none"):
+        with pytest.raises(UserError, match=r"text\.jsonl holds no text: it has no documents, or all are blank"):
             build(source)
         assert not [p for p in own_cache.rglob("*") if p.is_file()]
 

@@ -245,13 +245,13 @@ class TestWrongInput:
     @pytest.mark.parametrize(
         ("name", "says"),
         [
-            ("~nobody-at-all/a.txt", "stands for no home here"),
+            ("~nobody-at-all/a.txt", "has no home directory"),
             ("a\0b.txt", "cannot hold a NUL byte"),
             ("x" * 300 + ".txt", "longer than a file name may be"),
             ("x/" * 3000 + "a.txt", "longer than a file name may be"),
             ("half\ud800.txt", "half a character"),
-            ("loop", "links lead round in a circle"),
-            ("loop/a.txt", "links lead round in a circle"),
+            ("loop", "links form a loop"),
+            ("loop/a.txt", "links form a loop"),
             ("file.txt/a.txt", "a file is where a folder should be"),
             ("pipe.txt", "neither a file nor a folder"),
         ],
@@ -277,7 +277,7 @@ class TestWrongInput:
         (tmp_path / "gone.txt").symlink_to("nowhere.txt")
         assert read(tmp_path) == ["a", "a"]
         (tmp_path / "loop.txt").symlink_to("loop.txt")
-        with pytest.raises(UserError, match="links lead round in a circle"):
+        with pytest.raises(UserError, match="links form a loop"):
             read(tmp_path)
 
     def test_a_pattern_without_files(self, tmp_path: Path):

@@ -91,7 +91,7 @@ def test_damaged_chunks() -> None:
         with pytest.raises(UserError, match=message):
             correlate(Stored(pairs, rows, 4, features))
 
-    refused([(eye, eye)], "the chunks hold 4 rows, but 5 were promised", rows=5)
+    refused([(eye, eye)], "the chunks hold 4 rows, but n_rows is 5", rows=5)
     refused([(eye, arrays(np.eye(3)))], "a chunk holds 4 rows of codes A but 3 of codes B")
     refused([(eye, eye)], "codes B name feature 3, but there are 3 features", features=3)
     refused([(eye, eye._replace(index=eye.index - 1))], "codes B name feature -1, but there are 4 features")

@@ -1,4 +1,4 @@
-"""Codes: a space's feature activations over the text, sparse, on disk, with their places."""
+"""Codes: a space's sparse feature activations over the text, on disk, with their places."""
 
 from unifeat.codes.align import AlignedCodes, align
 from unifeat.codes.store import CodeStore, Shard

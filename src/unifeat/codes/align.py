@@ -1,11 +1,11 @@
 """Codes of two spaces on the places they share, so that row i of one and row i of the other are the same token.
 
-With the same tokenizer every token pairs, and so they do in a shard that two tokenizers cut into the very same tokens
-(Gemma 1 and 2 have one vocabulary in two files). With different ones, tokens pair that end at the same character of the
-same document; where a tokenizer cut one character into several tokens, only the last of them, which completes it, can.
+With the same tokenizer every token is paired. So it is in shards that two tokenizers cut into identical tokens (Gemma 1
+and 2 have one vocabulary in two files). With different tokenizers, two tokens are paired if they end at the same
+character of the same document. If a tokenizer cuts one character into several tokens, only the last can be paired.
 
-Shard k of every store over a text holds the same stretch of it, so alignment is a matter of shard k and shard k alone:
-memory does not grow with the text.
+Shard k of every store over a text holds the same stretch of it, so shards are aligned one by one, and memory does not
+grow with the text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unifeat.errors import UserError
 from unifeat.vocabulary.paired_codes import CsrArrays
 from unifeat.vocabulary.places import Places
 
-# A place within a shard as one integer: document (20 bits, counted from the shard's first), character (31), order (12).
+# A place in a shard as one integer: document (20 bits, counted from the shard's first), character (31), order (12).
 _ORDER_BITS = 12
 _DOCUMENT_SHIFT = 31 + _ORDER_BITS
 
@@ -33,8 +33,8 @@ class AlignedCodes:
 
     Attributes:
         a, b: the stores.
-        n_rows: aligned rows of the documents chosen.
-        documents: (documents of the corpus,) which of them to use, or None for all.
+        n_rows: aligned rows of the chosen documents.
+        documents: (documents of the corpus,) mask of the documents to use, or None for all.
     """
 
     a: CodeStore
@@ -44,25 +44,25 @@ class AlignedCodes:
 
     @property
     def features_a(self) -> int:
-        """Width of A's dictionary."""
+        """Number of features of A."""
         return self.a.features
 
     @property
     def features_b(self) -> int:
-        """Width of B's dictionary."""
+        """Number of features of B."""
         return self.b.features
 
     def only(self, documents: NDArray[np.bool_]) -> AlignedCodes:
-        """The rows of some documents; `documents` has an entry for each document of the corpus."""
+        """The rows of some documents. `documents` is a mask over the documents of the corpus."""
         chosen = replace(self, documents=documents)
         return replace(chosen, n_rows=sum(len(at_a) for _, _, at_a, _ in chosen._aligned_shards()))
 
     def document_starts(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Which documents the aligned rows come from, and where each begins.
+        """The documents that the aligned rows come from, and where each begins.
 
         Returns:
             document: (documents with an aligned row,) their numbers in the corpus, ascending.
-            start: the first aligned row of each. A document that goes on in the next shard begins once.
+            start: the first aligned row of each. A document that continues in the next shard is listed once.
         """
         documents: list[NDArray[np.int32]] = []
         starts: list[NDArray[np.int64]] = []
@@ -77,7 +77,7 @@ class AlignedCodes:
         return np.concatenate(documents).astype(np.int32), np.concatenate(starts).astype(np.int64)
 
     def chunks(self) -> Iterator[tuple[CsrArrays, CsrArrays]]:
-        """Aligned codes of one shard after another; the same each time. Where every row pairs, nothing is copied."""
+        """Aligned codes, shard by shard; the same each time. Nothing is copied where every row is paired."""
         for shard_a, shard_b, at_a, at_b in self._aligned_shards():
             if len(at_a):
                 yield _take(shard_a, at_a), _take(shard_b, at_b)
@@ -114,12 +114,12 @@ def shared_places(a: Places, b: Places, *, same_tokenizer: bool) -> tuple[NDArra
 
     Args:
         a, b: places in order of document and character.
-        same_tokenizer: pair every token, those that end inside a character too.
+        same_tokenizer: pair every token, including those that end inside a character.
     """
     first = min((int(p.document[0]) for p in (a, b) if len(p)), default=0)
     rows_a, keys_a = _keys(a, first, same_tokenizer)
     rows_b, keys_b = _keys(b, first, same_tokenizer)
-    # Both ascend, so a search finds what they share, without sorting them together as intersect1d does.
+    # Both are sorted, so a binary search finds the shared keys faster than intersect1d, which sorts them together.
     at_b = np.searchsorted(keys_b, keys_a)
     at_b[at_b == len(keys_b)] = 0
     shared = keys_b[at_b] == keys_a if len(keys_b) else np.zeros(len(keys_a), bool)
@@ -127,14 +127,14 @@ def shared_places(a: Places, b: Places, *, same_tokenizer: bool) -> tuple[NDArra
 
 
 def _same(a: Places, b: Places) -> bool:
-    """Whether two tokenizers cut a stretch of text into the very same tokens, as one vocabulary in two files does."""
+    """Whether two tokenizers cut a stretch of text into identical tokens, as with one vocabulary in two files."""
     return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Places))
 
 
 def _keys(places: Places, first: int, same_tokenizer: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows = np.arange(len(places)) if same_tokenizer else np.flatnonzero(places.order == 0)
-    # `order` counts down along the text; turned round, keys ascend with it. More than 4,096 tokens ending at one
-    # character fall on one key: the rest stays unpaired.
+    # `order` counts down along the text, so it is reversed for keys to ascend. If more than 4,096 tokens end at one
+    # character, the rest share one key and only one of them is paired.
     order = np.maximum((1 << _ORDER_BITS) - 1 - places.order[rows].astype(np.int64), 0)
     key = ((places.document[rows].astype(np.int64) - first) << _DOCUMENT_SHIFT) | (
         places.char_end[rows].astype(np.int64) << _ORDER_BITS
@@ -146,7 +146,7 @@ def _keys(places: Places, first: int, same_tokenizer: bool) -> tuple[NDArray[np.
 
 
 def _take(shard: Shard, rows: NDArray[np.int64]) -> CsrArrays:
-    """Some rows of a shard: a view of the memory map if they follow each other, else a copy."""
+    """Some rows of a shard: a view of the memory map if they are consecutive, else a copy."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return CsrArrays(shard.indptr[rows[0] : rows[-1] + 2], shard.feature, shard.value)
     begin, end = shard.indptr[rows], shard.indptr[rows + 1]

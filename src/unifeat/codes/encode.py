@@ -1,7 +1,7 @@
-"""From text to codes: one forward pass of a model serves all its spaces, one group of text at a time.
+"""From text to codes, one group of text at a time: one forward pass of a model serves all its spaces.
 
-`encode_group` is the unit of work: a pure function of stored text, model and SAE, so that a loop, a pool or a cluster
-can run it, in any order, again after a kill, with the same outcome bit for bit.
+`encode_group` is the unit of work. It is a pure function of stored text, model and SAE, so it can run in a loop, a pool
+or a cluster, in any order and again after a kill, with the same result bit for bit.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from unifeat.vocabulary.masks import DEFAULT_MASK, SINK_RATIO
 from unifeat.vocabulary.windowing import Windowing
 
 _TRIES = 5
-_FVU_EVERY = 4  # reconstructing costs as much as encoding; a quarter of the groups tells the FVU well enough
+_FVU_EVERY_GROUPS = 4  # reconstructing costs as much as encoding, and a quarter of the groups estimates FVU well
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """What encodes one space: where it reads, its SAE, the store its codes go to, and which codes they are."""
+    """How one space is encoded: hook point, SAE, the store for its codes, and which codes to store."""
 
     space: str
     point: HookPoint
@@ -45,10 +45,10 @@ class Encoder:
 
 
 def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
-    """Encode what is missing from the stores and finish them. Memory does not grow with the text.
+    """Encode the shards that are missing from the stores, and finish the stores. Memory does not grow with the text.
 
     Raises:
-        UserError: activations or codes with NaN or Inf, a text shorter than a window, a full disk.
+        UserError: activations or codes with NaN or Inf, a text shorter than a window, or a full disk.
     """
     for _ in range(_TRIES):
         _encode_missing(model, corpus, encoders, windowing)
@@ -59,21 +59,21 @@ def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder],
                     encoder.store.finish(corpus.groups)
             return
         except FileNotFoundError:
-            continue  # another process found a shard damaged and took it out to encode it again
-    raise UserError("shards of codes vanish as soon as they are written: is another process removing them?")
+            continue  # another process found a damaged shard and removed it, to encode it again
+    raise UserError("shards of codes disappear right after they are written: is another process removing them?")
 
 
 def _encode_missing(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
     missing = [[e for e in encoders if not e.store.has(group)] for group in range(corpus.groups)]
-    work = sum(size for size, todo in zip(corpus.group_characters, missing, strict=True) if todo)
+    work = sum(size for size, waiting in zip(corpus.group_characters, missing, strict=True) if waiting)
     name = model.name.rsplit("/", 1)[-1]
     start, tokens = time.monotonic(), 0
     with track(f"encoding {name} ({len(encoders)} spaces)", work, unit="characters") as advance:
-        for group, todo in enumerate(missing):
-            if todo:
-                for encoder in todo:
+        for group, waiting in enumerate(missing):
+            if waiting:
+                for encoder in waiting:
                     encoder.store.note_use()
-                tokens += encode_group(model, corpus, group, todo, windowing)
+                tokens += encode_group(model, corpus, group, waiting, windowing)
                 rate = tokens / (time.monotonic() - start)
                 advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")
 
@@ -81,22 +81,22 @@ def _encode_missing(model: LanguageModel, corpus: Corpus, encoders: list[Encoder
 def encode_group(
     model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], windowing: Windowing
 ) -> int:
-    """Encode one group of text for some spaces of a model and write their shards; returns the tokens read."""
+    """Encode one group of text for several spaces of a model and write their shards; returns the tokens read."""
     points = [encoder.point for encoder in encoders]
-    if _tells_fvu(group):
+    if _measures_fvu(group):
         points += [writes_at(encoder.sae, encoder.point) for encoder in encoders if encoder.codes == "output"]
     points = list(dict.fromkeys(points))
     activations = run_group(model, corpus.parts(group), points, windowing)
     for encoder in encoders:
-        # (Pre-activations are not what an SAE decodes.)
-        with_fvu = _tells_fvu(group) and encoder.codes == "output"
+        # (An SAE does not decode pre-activations.)
+        with_fvu = _measures_fvu(group) and encoder.codes == "output"
         shard = encode_shard(encoder, activations, with_fvu=with_fvu)
         write_shard(encoder.store.shard_path(group), shard)
     return activations.masked.read
 
 
-def _tells_fvu(group: int) -> bool:
-    return group % _FVU_EVERY == 0
+def _measures_fvu(group: int) -> bool:
+    return group % _FVU_EVERY_GROUPS == 0
 
 
 def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: bool) -> Shard:
@@ -108,20 +108,20 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     x, places, masked = activations.without_sinks(encoder.point)
     counts, features, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     unexplained = Variance()
-    # Of a transcoder, what the MLP puts out is to be made; of other SAEs, what they read.
+    # A transcoder reconstructs the MLP's output, other SAEs their own input.
     wanted = activations.beside(encoder.point, writes_at(encoder.sae, encoder.point)) if with_fvu else x
     with torch.inference_mode():
         parts = zip(encode_rows(encoder.sae, x, encoder.codes), wanted.split(ENCODE_ROWS), strict=True)
         for (rows, codes), target in parts:
             if not bool(torch.isfinite(codes).all()):
-                raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; its weights do not fit")
+                raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; check the SAE's weights")
             row, feature = torch.nonzero(codes, as_tuple=True)
             counts.append(torch.bincount(row, minlength=len(rows)).cpu().numpy())
             features.append(feature.to(torch.int32).cpu().numpy())
             values.append(codes[row, feature].to(torch.float32).cpu().numpy())
             if with_fvu:
                 unexplained.add(target, reconstruct(encoder.sae, rows, codes))
-    # (Pads are named where there are any, so that ordinary shards keep their bytes.)
+    # Pads are listed only if there are any, so that the bytes of other shards do not change.
     counted = {reason: count for reason, count in asdict(masked).items() if count or reason != "pad"}
     stats: dict[str, Any] = counted | {"fvu_tokens": len(x) if with_fvu else 0}
     if with_fvu and len(x):
@@ -158,13 +158,13 @@ def store_settings(
     codes: Codes = "output",
     specials: str | None = None,
 ) -> dict[str, Any]:
-    """Everything that determines a space's codes: the store's key is made from it.
+    """Everything that determines a space's codes. The store's key is made from it.
 
     Args:
         model: `model_identity` of the language model.
         tokenizer: `tokenizer_digest` of its tokenizer.
         sae: a SAELens SAE.
-        specials: `extra_specials` of the tokenizer, whose digest does not say which tokens are masked as special.
+        specials: `extra_specials` of the tokenizer: the digest does not say which tokens are masked as special.
     """
     bos = windowing.opening
     return {
@@ -180,7 +180,7 @@ def store_settings(
         "bos": list(bos) if isinstance(bos, tuple) else bos,
         "sink_ratio": SINK_RATIO,
         "batch_tokens": BATCH_TOKENS,
-        # Only what is out of the ordinary is named, so that ordinary codes keep their keys.
+        # Only settings that differ from the default are listed, so that other codes keep their keys.
         **({"mask": windowing.mask.model_dump()} if windowing.mask != DEFAULT_MASK else {}),
         **({"windows": windowing.limit} if windowing.limit is not None else {}),
         **({"codes": codes} if codes != "output" else {}),

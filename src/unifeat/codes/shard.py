@@ -1,4 +1,4 @@
-"""One shard of codes: a safetensors file that says of itself whether it is whole. Specified in docs/code-store.md."""
+"""One shard of codes: a safetensors file that contains its own checksum. Specified in docs/code-store.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from unifeat.vocabulary.places import Places
 FORMAT = "unifeat-codes/1"
 _DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
 _ARRAYS = ("indptr", "feature", "value", "document", "char_end", "order", "token")
-_METADATA = "unifeat"  # one entry only: the library writes several in no fixed order, but equal shards are equal files
+_METADATA = (
+    "unifeat"  # a single entry: safetensors writes several in no fixed order, and equal shards must be equal files
+)
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,17 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """Tokens in the shard."""
+        """Number of tokens in the shard."""
         return len(self.indptr) - 1
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The shard's arrays by their names in the file."""
+        """The shard's arrays, by their names in the file."""
         places = {field.name: getattr(self.places, field.name) for field in fields(self.places)}
         return {"indptr": self.indptr, "feature": self.feature, "value": self.value, **places}
 
 
 def write_shard(path: Path, shard: Shard) -> str:
-    """Write a shard whole or not at all; returns the SHA-256 of what it holds, which the file also carries."""
+    """Write a shard whole or not at all; returns the SHA-256 of its content, which is also in the file."""
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(array) for name, array in shard.arrays().items()}
@@ -69,10 +71,10 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
         verify: read every byte and compare checksums; otherwise only the header and the size are checked.
 
     Returns:
-        The shard and the SHA-256 it carries.
+        The shard and the SHA-256 stored in it.
 
     Raises:
-        DamagedError: a truncated or corrupt file; the text says how.
+        DamagedError: a truncated or corrupt file; the message says how.
         FileNotFoundError: no such file.
         UserError: the machine cannot read it: too many open files, no permission …
     """
@@ -89,8 +91,8 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        told = machine_error(error, f"reading {path}")
-        raise told or DamagedError(str(error)) from error
+        user_error = machine_error(error, f"reading {path}")
+        raise user_error or DamagedError(str(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DamagedError(str(error)) from error
 
@@ -110,7 +112,7 @@ def _digest(arrays: dict[str, NDArray[Any]], stats: dict[str, Any]) -> str:
 
 
 def _map(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
-    """The arrays of a safetensors file as memory maps, and its metadata. The library itself would copy them."""
+    """The arrays of a safetensors file as memory maps, and its metadata. (The safetensors library would copy them.)"""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

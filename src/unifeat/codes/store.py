@@ -22,7 +22,7 @@ class CodeStore:
     """A folder of shards, one for each group of the corpus, in text order.
 
     Attributes:
-        folder: `<cache>/codes/<key>`, where key is made from everything that determines the codes.
+        folder: `<cache>/codes/<key>`, where the key is made from everything that determines the codes.
         settings: what the key is made from.
     """
 
@@ -31,7 +31,7 @@ class CodeStore:
 
     @classmethod
     def create(cls, root: Path, settings: dict[str, Any]) -> CodeStore:
-        """The store for these settings, there already or not; damaged settings are named on stderr and made again.
+        """The store for these settings, new or existing. Damaged settings are reported on stderr and written again.
 
         Raises:
             UserError: the machine cannot read or write them.
@@ -53,7 +53,7 @@ class CodeStore:
         """Open a finished store by its folder.
 
         Raises:
-            UserError: no finished store there.
+            UserError: there is no finished store.
         """
         try:
             settings = json.loads(_read(folder / "settings.json"))
@@ -70,12 +70,12 @@ class CodeStore:
         if recorded == self.settings:
             return
         differ = sorted(k for k in {*recorded, *self.settings} if recorded.get(k, ...) != self.settings.get(k, ...))
-        # The folder's name is made from the settings, so that these are not what was written.
-        raise ValueError(f"it says other settings: {', '.join(differ)}")
+        # The folder's name is made from the settings, so different ones in its file mean damage.
+        raise ValueError(f"its settings differ: {', '.join(differ)}")
 
     @property
     def identity(self) -> list[str]:
-        """What the finished store holds: its name, which its settings give, and a digest of all its shards."""
+        """Identity of the finished store: its name, made from its settings, and a digest of all its shards."""
         return [self.folder.name, key_of([entry["sha256"] for entry in self.manifest["shards"]])]
 
     def shard_path(self, number: int) -> Path:
@@ -83,20 +83,20 @@ class CodeStore:
         return self.folder / f"shard-{number:05d}.safetensors"
 
     def has(self, number: int) -> bool:
-        """Whether shard `number` is there; it is renamed into place only when whole."""
+        """Whether shard `number` is there. (It is renamed into place only when complete.)"""
         return self.shard_path(number).exists()
 
     def finished(self) -> bool:
-        """Whether every shard was written and the manifest with them."""
+        """Whether all shards and the manifest have been written."""
         return self._manifest_path.exists()
 
     def verify(self, shards: int) -> None:
-        """Check the shards that are there, byte for byte; a finished store also against its manifest.
+        """Check the shards that are there, byte for byte; in a finished store also against the manifest.
 
-        What is damaged is named on stderr and put out of the way, to be made again.
+        Damaged files are reported on stderr and removed, to be made again.
 
         Args:
-            shards: how many shards the store has when finished.
+            shards: number of shards of the finished store.
 
         Raises:
             UserError: the machine cannot read a file.
@@ -109,7 +109,7 @@ class CodeStore:
                     if recorded is not None or path.exists():
                         entry = self._entry(number, verify=True)
                         if recorded is not None and key_of(recorded[number]) != key_of(entry):
-                            raise DamagedError("it is not the one in the manifest")
+                            raise DamagedError("it differs from the manifest")
                 except FileNotFoundError:
                     self._again(path, "missing")
                 except DamagedError as damage:
@@ -125,7 +125,7 @@ class CodeStore:
             raise machine_error(error, f"shard {path} is {how} and cannot be made again") or error from error
 
     def stats(self, number: int) -> dict[str, Any]:
-        """The statistics of a shard of a store that need not be finished.
+        """The statistics of one shard. The store need not be finished.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -139,19 +139,19 @@ class CodeStore:
         write_json(self._manifest_path, content | {"sha256": digest_of(content)})
 
     def _entry(self, number: int, *, verify: bool) -> dict[str, Any]:
-        """What the manifest says of a shard."""
+        """The manifest's entry for a shard."""
         path = self.shard_path(number)
         shard, digest = read_shard(path, verify=verify)
         nonzeros = len(shard.feature)
         return {"file": path.name, "sha256": digest, "rows": shard.rows, "nonzeros": nonzeros, "stats": shard.stats}
 
     def _recorded(self, shards: int) -> list[dict[str, Any]] | None:
-        """The entries of a finished store's manifest; None where there is none, or it was damaged."""
+        """The entries of a finished store's manifest; None if there is none or it is damaged."""
         try:
             content = dict(self.manifest)
             sha256 = content.pop("sha256", None)
             if content["settings"] != self.settings or len(content["shards"]) != shards:
-                raise ValueError("it is another store's")
+                raise ValueError("it belongs to another store")
             if sha256 is not None and sha256 != digest_of(content):
                 raise ValueError("its checksum does not match")
             return list(content["shards"])
@@ -167,7 +167,7 @@ class CodeStore:
             self._manifest_path.unlink(missing_ok=True)
         except OSError as error:
             raise machine_error(error, f"manifest {self._manifest_path} cannot be made again") or error from error
-        self.__dict__.pop("manifest", None)  # what `manifest` remembers
+        self.__dict__.pop("manifest", None)  # the cached value of `manifest`
 
     @property
     def _manifest_path(self) -> Path:
@@ -180,30 +180,30 @@ class CodeStore:
 
     @property
     def n_shards(self) -> int:
-        """Shards of the finished store."""
+        """Number of shards of the finished store."""
         return len(self.manifest["shards"])
 
     @property
     def rows(self) -> int:
-        """Tokens of the finished store."""
+        """Number of tokens in the finished store."""
         return sum(entry["rows"] for entry in self.manifest["shards"])
 
     @property
     def features(self) -> int:
-        """Width of the dictionary."""
+        """Number of features of the space."""
         return int(self.settings["d_sae"])
 
     def shard(self, number: int) -> Shard:
         """Map one shard into memory.
 
         Raises:
-            UserError: it was damaged or removed since the store was verified.
+            UserError: the shard was damaged or removed after the store was verified.
         """
         path = self.shard_path(number)
         try:
             return read_shard(path, verify=False)[0]
         except (DamagedError, FileNotFoundError) as error:
-            raise UserError(f"shard {path} was whole and is not ({error}): run the same command again") from error
+            raise UserError(f"shard {path} was damaged during the run ({error}): run the same command again") from error
 
     def shards(self) -> Iterator[Shard]:
         """All shards, in text order."""

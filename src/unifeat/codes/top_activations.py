@@ -15,7 +15,7 @@ from unifeat.engine import Unit
 from unifeat.progress import track
 from unifeat.store import TABLE, Piece
 
-VERSION = 1  # raised whenever the same codes give another table than before
+VERSION = 1  # raised whenever the table made from the same codes changes
 COLUMNS = ["feature", "rank", "activation", "document", "char_end", "token"]
 
 
@@ -29,26 +29,26 @@ def top_unit(store: CodeStore, n: int) -> Unit[pd.DataFrame]:
 def top_activations(store: CodeStore, n: int) -> pd.DataFrame:
     """The `n` strongest activations of each feature, one row each, strongest first; ties to the earlier token.
 
-    Memory is that of the result and one shard.
+    Needs memory for the result and one shard.
 
     Returns:
         Columns `feature`, `rank` (from 0), `activation`, `document`, `char_end`, `token` (id).
     """
-    held = pd.DataFrame({column: [] for column in ("feature", "activation", "document", "char_end", "token")})
-    floor = np.full(store.features, -np.inf, np.float32)  # the n-th best so far: weaker ones need no sorting
+    best = pd.DataFrame({column: [] for column in ("feature", "activation", "document", "char_end", "token")})
+    floor = np.full(store.features, -np.inf, np.float32)  # the n-th best so far: weaker ones can be skipped
     with track("finding the strongest activations", store.n_shards, unit="shards") as advance:
         for shard in store.shards():
             new = _above(floor, shard)
-            both = pd.concat([held, new], ignore_index=True) if len(held) else new
-            # A stable sort keeps text order among equals, since shards come in text order.
+            both = pd.concat([best, new], ignore_index=True) if len(best) else new
+            # Shards come in text order, so a stable sort puts the earlier token first among equals.
             both = both.sort_values(["feature", "activation"], ascending=[True, False], kind="stable")
             rank = both.groupby("feature", sort=False).cumcount()
-            held = both[rank < n]
-            last = held[rank[rank < n] == n - 1]
+            best = both[rank < n]
+            last = best[rank[rank < n] == n - 1]
             floor[last["feature"]] = last["activation"]
             advance(1)
-    held = held.assign(rank=held.groupby("feature", sort=False).cumcount()).reset_index(drop=True)
-    return held[COLUMNS].astype(
+    best = best.assign(rank=best.groupby("feature", sort=False).cumcount()).reset_index(drop=True)
+    return best[COLUMNS].astype(
         {"feature": "int32", "rank": "int32", "document": "int32", "char_end": "int32", "token": "int32"}
     )
 
@@ -69,7 +69,7 @@ def _above(floor: NDArray[np.float32], shard: Shard) -> pd.DataFrame:
 
 
 def top_token_texts(tops: pd.DataFrame, tokenizer: Any, n: int) -> dict[int, list[str]]:
-    """For each feature the texts of its `n` strongest tokens, each decoded on its own."""
+    """The texts of each feature's `n` strongest tokens, each token decoded separately."""
     strongest = tops[tops["rank"] < n]
     texts = {token: tokenizer.decode([token]) for token in strongest["token"].unique()}
     tokens = strongest.groupby("feature", sort=False)["token"].agg(list)

@@ -1,1 +1,1 @@
-"""Exact correlation of paired codes, sparse or dense, on all cores. Knows no study, no store and no model."""
+"""Exact correlation of paired codes, sparse or dense, on all cores. Independent of studies, stores and models."""

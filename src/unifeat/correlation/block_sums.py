@@ -1,6 +1,6 @@
 """Sums of given pairs in blocks of whole documents: all that a bootstrap over documents needs, from one pass.
 
-At most 128 blocks, whatever the length of the text, so that neither memory nor a draw grows with it.
+There are at most 128 blocks, however long the text, so that neither the memory nor the cost of a draw grows with it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FeatureSums(NamedTuple):
     """Sums of single features, (blocks, features). A dense feature is measured from a shift near its mean."""
 
     count: Array  # type: ignore[assignment]  # int64, rows on which it fires; hides tuple.count
-    total: Array  # float64, Σ(x − shift), silent rows included
+    total: Array  # float64, Σ(x − shift) over all rows, with x = 0 where the feature does not fire
     squares: Array  # float64, Σ(x − shift)²
 
 
@@ -35,12 +35,12 @@ class FeatureSums(NamedTuple):
 class BlockSums:
     """Sufficient statistics of Pearson's r for given pairs, block by block.
 
-    The shift of dense features (see `moments`) leaves every r as it is and takes the cancellation out of it.
+    The shift of dense features (see `moments`) does not change any r, but avoids cancellation.
 
     Attributes:
         n: (blocks,) int64, rows.
-        a, b: sums of the features that any pair names.
-        pair_a, pair_b: (pairs,) int64, which column of `a` and of `b` a pair belongs to.
+        a, b: sums of the features that occur in any pair.
+        pair_a, pair_b: (pairs,) int64, the columns of `a` and `b` that belong to each pair.
         product: (blocks, pairs) float64, Σ(a − shift)(b − shift).
     """
 
@@ -53,22 +53,22 @@ class BlockSums:
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return len(self.n)
 
     @property
     def pairs(self) -> int:
-        """How many pairs there are."""
+        """Number of pairs."""
         return len(self.pair_a)
 
 
 def block_edges(start: Array, n_rows: int, most: int = MOST_BLOCKS) -> Array:
-    """Where blocks of whole documents begin and end: contiguous, as equal in documents as can be.
+    """Where blocks of whole documents begin and end: contiguous, with numbers of documents as equal as possible.
 
     Args:
         start: (documents,) the first row of each document, ascending from 0.
-        n_rows: rows of them all.
-        most: how many blocks at most; with fewer documents, each is a block.
+        n_rows: rows in all.
+        most: largest number of blocks; with fewer documents, each is a block.
 
     Returns:
         (blocks + 1,) int64 rows.
@@ -103,13 +103,13 @@ def block_sums(codes: Any, edges: Array, feature_a: Any, feature_b: Any, *, thre
         sides = _Side(a, ids[0], blocks), _Side(b, ids[1], blocks)
         current = 0
         with track("sums in blocks", paired.n_rows) as advance:
-            for block, piece in _pieces(paired, dtype, edges):
+            for block, part in _block_parts(paired, dtype, edges):
                 if block != current:
                     product[current] = work.take().total
                     current = block
-                list(pool.map(lambda side, p=piece, k=block: sides[side].add(p[side], k), (0, 1)))
-                work.add(piece)
-                advance(piece[0].rows)
+                list(pool.map(lambda side, p=part, k=block: sides[side].add(p[side], k), (0, 1)))
+                work.add(part)
+                advance(part[0].rows)
         if blocks:
             product[current] = work.take().total
     n = np.diff(edges)
@@ -126,8 +126,8 @@ class _Side:
         self.slot[features] = np.arange(len(features))
         self.shift = np.zeros(len(features))
         dense = profile.order[: profile.dense]
-        named = self.slot[dense] >= 0
-        self.shift[self.slot[dense[named]]] = profile.shift[named]
+        in_pairs = self.slot[dense] >= 0
+        self.shift[self.slot[dense[in_pairs]]] = profile.shift[in_pairs]
         self.count = np.zeros((blocks, len(features)), np.int64)
         self.total, self.squares = np.zeros((2, blocks, len(features)))
 
@@ -135,13 +135,13 @@ class _Side:
         _sum_features(*codes, self.slot, self.shift, self.count[block], self.total[block], self.squares[block])
 
     def finished(self, n: Array) -> FeatureSums:
-        """With the rows on which a feature is silent, which are worth minus its shift."""
+        """The sums over all rows: on rows where a feature does not fire, it counts as minus its shift."""
         silent = n[:, None] - self.count
         return FeatureSums(self.count, self.total - silent * self.shift, self.squares + silent * self.shift**2)
 
 
-def _pieces(paired: PairedCodes, dtype: Any, edges: Array) -> Iterator[tuple[int, ChunkPair]]:
-    """The rows in order, cut where a chunk or a block ends: (block, piece)."""
+def _block_parts(paired: PairedCodes, dtype: Any, edges: Array) -> Iterator[tuple[int, ChunkPair]]:
+    """The rows in order, cut where a chunk or a block ends: (block, part of a chunk)."""
     begin = 0
     for a, b in normal_chunks(paired, dtype):
         end = begin + a.rows

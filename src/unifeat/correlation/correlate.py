@@ -1,12 +1,12 @@
 """Exact Pearson correlation of every feature of A with every feature of B over sparse (or dense) codes.
 
-r = (Σab − n μa μb) / (n σa σb). Only Σab takes work, and only where both fire: k_A·k_B products a token instead of
-F_A·F_B. But every r is then looked at, also those of pairs that never fire together: with codes of both signs such a
-pair can be the best one, so nothing is skipped. Codes so dense that a plain matrix product is cheaper (pre-activations)
-get one.
+r = (Σab − n μa μb) / (n σa σb). Most of the work is Σab, and only tokens on which both features fire add to it: k_A·k_B
+products per token instead of F_A·F_B. Every r is compared, even of pairs that never fire together, because with codes
+of both signs such a pair can be the best one. Codes so dense that a plain matrix product is cheaper (pre-activations)
+are multiplied that way.
 
-The parts: `moments` (mean and spread of every feature), `best_partners`, `pair_sums` (co-firing counts, and
-correlations of given pairs); `layout`, `kernels` and `dense` below them.
+The parts are `moments` (mean and spread of every feature), `best_partners` and `pair_sums` (co-firing counts, and
+correlations of given pairs), with `layout`, `kernels` and `dense` below them.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Correlation:
     """What `correlate` found.
 
     Attributes:
-        n: tokens.
-        a_to_b: for each feature of A its best partners in B.
-        b_to_a: for each feature of B its best partners in A.
-        moments_a, moments_b: firing count, mean and sd of every feature.
+        n: number of tokens.
+        a_to_b: the best partners in B of each feature of A.
+        b_to_a: the best partners in A of each feature of B.
+        moments_a, moments_b: firing count, mean and standard deviation of every feature.
     """
 
     n: int
@@ -62,11 +62,11 @@ class Correlation:
     moments_b: Moments
 
     def candidates(self) -> pd.DataFrame:
-        """All pairs of both directions, once each, ordered by (feature_a, feature_b).
+        """The pairs of both directions, each once, ordered by (feature_a, feature_b).
 
         Columns: feature_a, feature_b (int32), correlation (float64), cofiring (int64: tokens on which both fire),
         rank_a_to_b and rank_b_to_a (int32: 1 = best partner; 0 = not among the best partners in this direction),
-        csls (float64: r less the mean of either feature's best partners, see `csls`).
+        csls (float64: r corrected for hubs, see `csls`).
         """
         import pandas as pd
 
@@ -100,24 +100,25 @@ class Correlation:
 def correlate(
     codes_a: Any, codes_b: Any = None, *, top: int = 4, memory_gb: float = 1.0, threads: int | None = None
 ) -> Correlation:
-    """Correlate every feature of A with every feature of B and keep each one's best partners, in both directions.
+    """Correlate every feature of A with every feature of B and keep each feature's best partners, in both directions.
 
-    Every r is within 1e-5 of numpy.corrcoef in float64 (in practice 1e-12, to which r is rounded so that correlations
-    equal on paper tie; ties go to the lower feature id). Codes may be negative. A feature that never varies has no
-    partner and is nobody's partner. The result is the same bit for bit for any `threads`, `memory_gb` and chunking.
+    Every r is within 1e-5 of numpy.corrcoef in float64; in practice within 1e-12, to which r is rounded so that
+    correlations equal in exact arithmetic tie. Ties go to the lower feature id. Codes may be negative. A feature that
+    never varies has no partners and is no feature's partner. The result is the same bit for bit for any `threads`,
+    `memory_gb` and chunking.
 
-    Codes of which more than about a sixth are not zero on both sides go through BLAS's float64 matrix product. All of
-    the above holds for them too; the same bits, however, rest on BLAS summing every element in one order. OpenBLAS,
-    which NumPy's and SciPy's wheels hold, does so for any number of its threads (measured, not promised by it). With
-    another BLAS a sum may move in its last bit, and with it a few of the r by one step of 1e-12.
+    If more than about a sixth of the codes on both sides are not zero, BLAS multiplies them as float64 matrices. All of
+    the above still holds, but equal bits then depend on BLAS summing every element in one order. OpenBLAS, which comes
+    with NumPy's and SciPy's wheels, does so for any number of its threads (measured; it does not promise this). With
+    another BLAS, the last bit of a sum may differ, and with it a few of the r by one step of 1e-12.
 
     Args:
         codes_a: scipy sparse matrix (tokens, features of A), or `PairedCodes` holding both sides (and no `codes_b`).
         codes_b: scipy sparse matrix (tokens, features of B), the same tokens in the same order.
-        top: how many partners to keep.
-        memory_gb: memory of the accumulator; half as much again, and a little, goes to codes being laid out. Less
+        top: how many partners to keep per feature.
+        memory_gb: memory of the accumulator. The codes being laid out take a little more than half as much again. Less
             memory means more passes over the tokens.
-        threads: threads to use; numba's number by default (all cores, or NUMBA_NUM_THREADS). BLAS has its own
+        threads: threads to use; by default numba's number (all cores, or NUMBA_NUM_THREADS). BLAS has its own setting
             (OPENBLAS_NUM_THREADS).
 
     Raises:

@@ -1,4 +1,4 @@
-"""CSLS: correlations less what hubs give to everyone."""
+"""CSLS: correlations corrected for hubs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ def csls(
     r: Float[np.ndarray, " pairs"],
     top: int | None = None,
 ) -> Float64[np.ndarray, " pairs"]:
-    """Cross-domain similarity local scaling (Lample et al. 2018, arXiv 1710.04087): r less what either side's
-    neighbourhood gives to anyone, so that hubs lose their head start.
+    """Cross-domain similarity local scaling (Lample et al. 2018, arXiv 1710.04087), which corrects r for hubs:
 
         2 r − mean r of a's best partners − mean r of b's best partners
 
     Args:
         a, b: (pairs,) feature ids; each pair at most once.
         r: (pairs,) correlations, NaN where there is none.
-        top: partners in a neighbourhood: the best so many of the pairs given; all of them if None. For candidates of
-            `correlate`, before any filter, its `top` best are just the ones it listed.
+        top: how many best partners, among the given pairs, make up a neighbourhood; None for all. For the unfiltered
+            candidates of `correlate`, the `top` best are those that it listed.
 
     Returns:
-        (pairs,) float64, rounded to 1e-12 as r is, so that what is equal on paper ties.
+        (pairs,) float64, rounded to 1e-12 as r is, so that values equal in exact arithmetic tie.
     """
     return np.round(2 * r - _neighbourhood(a, r, top) - _neighbourhood(b, r, top), 12)
 
@@ -32,7 +31,7 @@ def csls(
 def _neighbourhood(
     one: Integer[np.ndarray, " pairs"], r: Float[np.ndarray, " pairs"], top: int | None
 ) -> Float64[np.ndarray, " pairs"]:
-    """For each pair the mean of the `top` largest r that its `one` has."""
+    """For each pair, the mean of the `top` largest r of its feature `one`."""
     order = np.lexsort((-r, one))  # NaN last
     ids, first, row = np.unique(one[order], return_index=True, return_inverse=True)
     rank = np.arange(len(order)) - first[row]

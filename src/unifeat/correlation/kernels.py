@@ -1,13 +1,13 @@
 """The compiled loops: lay out the codes, multiply them sparsely, keep the best partners, sum over given pairs.
 
-The product Σab of all pairs is formed one A feature at a time (Gustavson): walk the rows on which it fires, add
-a × (the row of B) into one accumulator as long as B has features. The accumulator stays in cache; the rows of B are
-scattered over memory, and fetching them is what the time goes into. Hence the layout: each row of B is one contiguous
-record (length, ids, values), A stores the address of that record instead of the row number, and records are
-prefetched a few steps ahead.
+The sums Σab of all pairs are formed one A feature at a time (Gustavson): for each row on which the feature fires, add
+a × (the row of B) to an accumulator with one entry per B feature. The accumulator stays in the cache. The rows of B are
+scattered over memory, and fetching them takes most of the time. Hence the layout: each row of B is one contiguous
+record (length, ids, values), A stores the address of that record instead of the row number, and records are prefetched
+a few steps ahead.
 
-Every pair's sum is accumulated in row order by one thread, without fused or reordered arithmetic, so results are the
-same bit for bit whatever the threads, chunks or blocks. "Rank" is a feature's place in `Profile.order`.
+Every pair's sum is accumulated in row order by one thread, without fused or reordered arithmetic. So the results are
+the same bit for bit whatever the number of threads, chunks or panels. "Rank" is a feature's place in `Profile.order`.
 """
 
 from __future__ import annotations
@@ -22,57 +22,59 @@ from numba.extending import intrinsic
 
 from unifeat.vocabulary.paired_codes import Array
 
-_FAR, _NEAR = 16, 4  # records prefetched ahead; the optimum is flat
-_WORTH_FETCHING = 64  # entries for which an accumulator that has left the cache is fetched whole, in order
-_STRIP = 64  # products formed at once (vectorised) before they are scattered
-TILE = 64  # correlations formed at once; they are looked at one by one where any of them may enter a list
-# Adding and subtracting this rounds to a multiple of 2⁻⁴⁰ ≈ 1e-12: correlations that are equal on paper then tie.
-ROUND = 1.5 * 2.0 ** (52 - 40)
-_STEP = 2.0**-40
+_PREFETCH_FAR, _PREFETCH_NEAR = 16, 4  # how many records ahead to prefetch; the exact numbers matter little
+_FEWEST_ENTRIES_TO_PREFETCH = 64  # from this many entries on, the accumulator itself is prefetched first
+_STRIP_LENGTH = 64  # products formed at once (vectorised) before they are scattered
+TILE = 64  # correlations formed at once; they are compared one by one only if one of them may enter a list
+# Adding and subtracting this rounds to a multiple of 2⁻⁴⁰ ≈ 1e-12, so that correlations equal in exact arithmetic tie.
+ROUNDING = 1.5 * 2.0 ** (52 - 40)
+_ROUNDING_STEP = 2.0**-40
 
 
 class Records(NamedTuple):
-    """Rows of B. Record at word w: length k and k ids (from `ids[w * R]`), then whole words: the dense features' values
-    (all high parts, then all low parts: their difference from the shift needs more digits than a float32 has), then k
-    values.
+    """Rows of B as records.
 
-    `values` and `ids` are two views of one buffer of words; a word is one value, R ids fit into it.
+    The record at word w holds the length k and k ids (from `ids[w * R]`), padded to whole words; then the values of the
+    dense features; then k values. A dense feature's difference from its shift needs more digits than a float32 has, so
+    it is stored in two parts: the high parts of all dense features first, then the low parts.
+
+    `values` and `ids` are two views of one buffer of words. A word is one value, or R ids.
     """
 
     values: Array  # (words,) float32 or float64
-    ids: Array  # (words * R,) uint16 or uint32, ranks; the dense ones, 0, 1, 2 …, go without saying
-    per_word: tuple[int, ...]  # R values: a tuple's length is part of its type, so R is a constant to the compiler
+    ids: Array  # (words * R,) uint16 or uint32, ranks; the dense ranks 0, 1, 2 … are not stored
+    per_word: tuple[int, ...]  # R values: a tuple's length is part of its type, so R is a compile-time constant
     dense: int
     lines: int  # cache lines of a typical record
 
 
 class Columns(NamedTuple):
-    """Entries of A, feature by feature, in row order: where the row's record starts, and the value."""
+    """Entries of A, feature by feature, in row order: the address of the row's record, and the value."""
 
-    start: Array  # (features of the block + 1,) int64
+    start: Array  # (features of the panel + 1,) int64
     word: Array  # (entries,) uint32
-    value: Array  # (entries,) float32 or float64; dense features less their shift and on every row, their high parts
-    low: Array  # (entries of dense features, which come first,) the same type, their low parts
+    value: Array  # (entries,) float32 or float64; for dense features, the high part of value − shift on every row
+    low: Array  # (entries of dense features, which come first,) the same type, the low parts
 
 
 class Best(NamedTuple):
     """The best partners so far, best first; −inf and −1 where there are none yet.
 
-    Threads that keep lists of the same features share `floor`: an r below any thread's worst listed one is not among
-    the best, so a late or lost update costs a needless look and never a partner.
+    Threads with lists of the same features share `floor`: an r below the worst r in any thread's full list is not among
+    the best. So a late or lost update costs an unnecessary comparison, but never a partner.
     """
 
     value: Array  # (features, top) float64
     partner: Array  # (features, top) int32, feature ids
-    floor: Array  # (features,) float64: an r below this (before rounding) need not be looked at
+    floor: Array  # (features,) float64: an r below this (before rounding) can be skipped
 
     def over(self, features: slice) -> Best:
-        """The lists of some of the features; what enters them enters these."""
+        """Views of the lists of some of the features."""
         return Best(self.value[features], self.partner[features], self.floor[features])
 
 
 class Scan(NamedTuple):
-    """What turns Σab into r (see `Profile`), and the feature ids behind the ranks."""
+    """What turns Σab into r (see `Profile`), and the feature id at each rank."""
 
     scale_a: Array
     ratio_a: Array
@@ -82,12 +84,12 @@ class Scan(NamedTuple):
     order_b: Array
 
     def over_b(self, ranks: slice) -> Scan:
-        """The same with some of B's ranks."""
+        """The same for some of B's ranks."""
         return self._replace(scale_b=self.scale_b[ranks], ratio_b=self.ratio_b[ranks], order_b=self.order_b[ranks])
 
 
 def _prefetch(locality: int) -> Any:
-    """An instruction that asks for the cache line of array[position], to be read soon."""
+    """A prefetch instruction for the cache line of array[position]."""
 
     @intrinsic
     def instruction(typingctx: Any, array: Any, position: Any) -> Any:
@@ -105,13 +107,13 @@ def _prefetch(locality: int) -> Any:
     return instruction
 
 
-_prefetch_far = _prefetch(2)  # into the second-level cache, which can wait for more lines at once
-_prefetch_near = _prefetch(0)  # into the first level, to be read once: the accumulator stays
+_prefetch_far = _prefetch(2)  # into the second-level cache, which allows more outstanding requests
+_prefetch_near = _prefetch(0)  # into the first level, for one read, so that the accumulator is not evicted
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _id_words(k, per_word):  # type: ignore[no-untyped-def]
-    """Words taken by a length and k ids, at one or two a word (a shift: a division would cost a tenth of the time)."""
+    """Words for a length and k ids, one or two per word. (A shift, since a division would take a tenth of the time.)"""
     return (k + per_word) >> (per_word - 1)
 
 
@@ -185,7 +187,7 @@ def fill_columns(  # type: ignore[no-untyped-def]
             apart[d] = -shift[d]
         for q in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
             r = rank[np.uint32(index[q])]
-            column = np.uint32(r - low)  # below low it wraps around and is too large: one comparison does for both
+            column = np.uint32(r - low)  # ranks below `low` wrap around to large values, so one comparison is enough
             if column < width and r >= 0 and value[q] != 0:
                 if r < dense:
                     apart[r] = value[q] - shift[r]
@@ -209,12 +211,12 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
     per_word = len(records.per_word)
     line, lines, dense = 64 // values.itemsize, records.lines, records.dense
     for p in range(first, last):
-        if p + _FAR < last:
-            far = np.int64(word[p + _FAR])
+        if p + _PREFETCH_FAR < last:
+            far = np.int64(word[p + _PREFETCH_FAR])
             for i in range(lines):
                 _prefetch_far(values, far + i * line)
-        if p + _NEAR < last:
-            near = np.int64(word[p + _NEAR])
+        if p + _PREFETCH_NEAR < last:
+            near = np.int64(word[p + _PREFETCH_NEAR])
             for i in range(lines):
                 _prefetch_near(values, near + i * line)
         a = np.float64(columns.value[p])
@@ -228,8 +230,8 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
         for d in range(dense):
             total[d] += a * (np.float64(values[head + d]) + np.float64(values[head + dense + d]))
         head += 2 * dense
-        for done in range(0, k, _STRIP):
-            size = min(k - done, _STRIP)
+        for done in range(0, k, _STRIP_LENGTH):
+            size = min(k - done, _STRIP_LENGTH)
             for q in range(size):
                 strip[q] = a * values[head + done + q]
             for q in range(size):
@@ -238,9 +240,9 @@ def _multiply(first, last, columns, records, total, strip):  # type: ignore[no-u
 
 @njit(nogil=True, cache=True)
 def _insert(best, row, r, identity):  # type: ignore[no-untyped-def]
-    """Put (r, identity) into the row's list if it belongs there: larger r first, then the lower id."""
+    """Insert (r, identity) into the row's list if it is good enough: larger r first, then the lower id."""
     value, partner = best.value, best.partner
-    r = min(max((r + ROUND) - ROUND, -1.0), 1.0)
+    r = min(max((r + ROUNDING) - ROUNDING, -1.0), 1.0)
     k = value.shape[1] - 1
     if r < value[row, k] or (r == value[row, k] and identity > partner[row, k]):
         return
@@ -249,18 +251,18 @@ def _insert(best, row, r, identity):  # type: ignore[no-untyped-def]
         k -= 1
     value[row, k], partner[row, k] = r, identity
     worst = value[row, value.shape[1] - 1]
-    if worst > -1.0 and worst - _STEP > best.floor[row]:
-        best.floor[row] = worst - _STEP
+    if worst > -1.0 and worst - _ROUNDING_STEP > best.floor[row]:
+        best.floor[row] = worst - _ROUNDING_STEP
 
 
 @njit(nogil=True, cache=True)
 def multiply(low, high, columns, records, totals):  # type: ignore[no-untyped-def]
     """Add the products of columns low:high into the same rows of `totals`."""
-    strip = np.empty(_STRIP)
+    strip = np.empty(_STRIP_LENGTH)
     for a in range(low, high):
         first, last = columns.start[a], columns.start[a + 1]
         total = totals[a]
-        if last - first > _WORTH_FETCHING:
+        if last - first > _FEWEST_ENTRIES_TO_PREFETCH:
             for i in range(0, total.shape[0], 8):
                 _prefetch_far(total, i)
         _multiply(first, last, columns, records, total, strip)
@@ -268,16 +270,16 @@ def multiply(low, high, columns, records, totals):  # type: ignore[no-untyped-de
 
 @njit(nogil=True, cache=True)
 def select(low, high, base, totals, scan, best_a, best_b):  # type: ignore[no-untyped-def]
-    """Correlations of ranks low:high with every B feature into both lists; sets their rows of `totals` back to zero.
+    """Enter the correlations of ranks low:high with every B feature into both lists; reset their rows of `totals`.
 
-    Everything over B's ranks is padded to a multiple of TILE, with ratio NaN: NaN enters no list.
+    Arrays over B's ranks are padded to a multiple of TILE, with ratio NaN: NaN enters no list.
     """
     scale_b, ratio_b, floor_b = scan.scale_b, scan.ratio_b, best_b.floor
     for a in range(low, high):
         total = totals[a - base]
         scale_a, ratio_a = scan.scale_a[a], scan.ratio_a[a]
         for tile in range(total.shape[0] // TILE):
-            # A loop of fixed length over unsigned indices: that is what the compiler turns into vector instructions.
+            # The compiler vectorises this loop because its length is fixed and its indices are unsigned.
             first = np.uint64(tile) * np.uint64(TILE)
             floor_a, hits = best_a.floor[a], np.int64(0)
             for i in range(TILE):
@@ -298,8 +300,8 @@ def select(low, high, base, totals, scan, best_a, best_b):  # type: ignore[no-un
 
 @njit(nogil=True, cache=True)
 def multiply_and_select(low, high, columns, records, totals, scan, best_a, best_b):  # type: ignore[no-untyped-def]
-    """Both for ranks low:high, one after another in the single row of `totals` (zero before and after)."""
-    strip = np.empty(_STRIP)
+    """`multiply` and `select` for each of the ranks low:high, in the single row of `totals` (zero before and after)."""
+    strip = np.empty(_STRIP_LENGTH)
     for a in range(low, high):
         _multiply(columns.start[a], columns.start[a + 1], columns, records, totals[0], strip)
         select(a, a + 1, a, totals, scan, best_a, best_b)
@@ -311,8 +313,8 @@ def count_partners(  # type: ignore[no-untyped-def]
 ):
     """tally[f, t, 1] += rows of first:last on which f and its partner tally[f, t, 0] both fire, for either side.
 
-    A tally is (features, top, 2) uint32, partner beside count so that both come with one cache line; "no partner" is
-    the number of features on the other side.
+    A tally is (features, top, 2) uint32: the partner next to the count, so that one cache line holds both. "No partner"
+    is the number of features on the other side.
     """
     top = tally_a.shape[1]
     fires_a = np.zeros(tally_a.shape[0] + 1, np.uint8)
@@ -342,10 +344,10 @@ def count_partners(  # type: ignore[no-untyped-def]
 def sum_pairs(  # type: ignore[no-untyped-def]
     indptr_a, index_a, value_a, dense_a, shift_a, indptr_b, index_b, value_b, base_b, start, other, sums, counts
 ):
-    """Add Σab and the number of rows on which both fire to the pairs start[a]:start[a + 1], which are (a, other[e]).
+    """Add Σab and the number of rows on which both fire, for the pairs (a, other[e]), e in start[a]:start[a + 1].
 
     `dense_a` (features of A,) is a dense feature's place in `shift_a`, else −1; `base_b` (features of B,) is minus the
-    shift, or 0. One row of B is spread out at a time, so both sides are read in order.
+    shift, or 0. One row of B at a time is written out in full, so that both sides are read in order.
     """
     spread = base_b.copy()
     fires = np.zeros(base_b.shape[0], np.uint8)

@@ -1,4 +1,4 @@
-"""Codes laid out for the kernels, by all threads at once: rows of B as records, entries of A feature by feature."""
+"""Codes laid out for the kernels, by all threads: rows of B as records, entries of A feature by feature."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from unifeat.correlation.moments import Profile
 from unifeat.threads import Team
 from unifeat.vocabulary.paired_codes import Array, ChunkPair, PairedCodes, normal_chunks, row_slice
 
-_MOST_LINES = 12  # a longer record is fetched by the processor's own streams once it is being read
+_MOST_RECORD_LINES = 12  # for longer records, the processor's own prefetching takes over
 MOST_ENTRIES = 1 << 30  # laid out at once: record addresses are 32-bit word numbers
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any = np.float64, fill: float | None = None) -> Array:
-    """An array that starts on a cache line: vector instructions over it run a quarter faster."""
+    """An array that starts on a cache line, where vector instructions run a quarter faster."""
     size, kind = int(np.prod(shape)), np.dtype(dtype)
-    room = np.empty(size * kind.itemsize + 64, np.uint8)
-    skip = -room.ctypes.data % 64
-    array = room[skip : skip + size * kind.itemsize].view(kind).reshape(shape)
+    buffer = np.empty(size * kind.itemsize + 64, np.uint8)
+    skip = -buffer.ctypes.data % 64
+    array = buffer[skip : skip + size * kind.itemsize].view(kind).reshape(shape)
     if fill is not None:
         array.fill(fill)
     return array
 
 
 class _Piece(NamedTuple):
+    """Rows first:last of a chunk."""
+
     chunk: int
-    first: int  # row of the chunk
+    first: int
     last: int
 
 
 def groups(paired: PairedCodes, dtype: Any, a: Profile, b: Profile, limit: int) -> Iterator[list[ChunkPair]]:
-    """Consecutive chunks together, as many as have `limit` entries; a larger chunk alone, cut into pieces."""
+    """Consecutive chunks in groups of at most `limit` entries; a larger chunk is cut into groups of its own."""
     limit = min(limit, MOST_ENTRIES)
     group: list[ChunkPair] = []
     held = 0
@@ -57,15 +59,15 @@ def groups(paired: PairedCodes, dtype: Any, a: Profile, b: Profile, limit: int) 
 
 
 class Outline(NamedTuple):
-    """Where everything of a group of chunks will lie. Blocks share it, so it is measured once."""
+    """The layout of a group of chunks. It is the same for all panels, so it is computed once."""
 
     start: Array  # (rows,) uint32, the word at which each row's record starts
-    words: int
+    words: int  # words in all
     entries: Array  # (parts, varying features of A) int64, entries that each part of the rows adds to a column
 
 
 def outline(chunks: list[ChunkPair], a: Profile, b: Profile, dtype: Any, team: Team) -> Outline:
-    """Measure a group."""
+    """Compute the layout of a group of chunks."""
     bounds = _row_bounds(chunks)
     parts = _parts(bounds, team.threads)
     words = np.empty(bounds[-1], np.int64)
@@ -93,11 +95,11 @@ def records(chunks: list[ChunkPair], plan: Outline, profile: Profile, dtype: Any
 
     def fill(pieces: list[_Piece]) -> None:
         for c, first, last in pieces:
-            where = plan.start[bounds[c] : bounds[c + 1]]
-            kernels.fill_records(*chunks[c][1], profile.rank, profile.shift, where, first, last, values, ids)
+            starts = plan.start[bounds[c] : bounds[c + 1]]
+            kernels.fill_records(*chunks[c][1], profile.rank, profile.shift, starts, first, last, values, ids)
 
     team.each(fill, _parts(bounds, team.threads))
-    lines = min(values.nbytes // (64 * bounds[-1]) + 1, _MOST_LINES)
+    lines = min(values.nbytes // (64 * bounds[-1]) + 1, _MOST_RECORD_LINES)
     return Records(values, ids, (0,) * per_word, profile.dense, lines)
 
 
@@ -108,7 +110,7 @@ def columns(chunks: list[ChunkPair], plan: Outline, profile: Profile, low: int, 
     count = plan.entries[:, low:high]
     column = np.zeros(high - low + 1, np.int64)
     np.cumsum(count.sum(axis=0), out=column[1:])
-    # Each part writes behind the parts before it, so a column is in row order whoever wrote it.
+    # Each part writes behind the parts before it, so every column is in row order whichever thread wrote it.
     cursor = column[:-1] + np.cumsum(count, axis=0) - count
     dtype = chunks[0][0].value.dtype
     word, value = np.empty(column[-1], np.uint32), np.empty(column[-1], dtype)
@@ -116,12 +118,12 @@ def columns(chunks: list[ChunkPair], plan: Outline, profile: Profile, low: int, 
 
     def fill(part: int) -> None:
         for c, first, last in parts[part]:
-            where = plan.start[bounds[c] : bounds[c + 1]]
+            starts = plan.start[bounds[c] : bounds[c + 1]]
             kernels.fill_columns(
                 *chunks[c][0],
                 profile.rank,
                 profile.shift,
-                where,
+                starts,
                 low,
                 high,
                 first,
@@ -137,12 +139,12 @@ def columns(chunks: list[ChunkPair], plan: Outline, profile: Profile, low: int, 
 
 
 def _per_word(profile: Profile, dtype: Any) -> int:
-    """Ids in a word. Half-width ids where the ranks (and a record's length) fit: less memory to fetch."""
+    """Ids per word. Ids have half the width of a value if ranks and record lengths fit: less memory to fetch."""
     return 2 if dtype == np.float64 or profile.varying < 1 << 16 else 1
 
 
 def even_ranges(work: Array, parts: int) -> list[tuple[int, int]]:
-    """Consecutive ranges of about equal work, none empty."""
+    """Consecutive, non-empty ranges of about equal work."""
     total = np.cumsum(work, dtype=np.float64)
     edges = np.searchsorted(total, np.linspace(0, total[-1], parts + 1)[1:-1], side="left") + 1
     edges = np.unique(np.concatenate([[0], np.minimum(edges, len(work)), [len(work)]])).tolist()
@@ -154,9 +156,9 @@ def _row_bounds(chunks: list[ChunkPair]) -> list[int]:
 
 
 def _parts(bounds: list[int], parts: int) -> list[list[_Piece]]:
-    """The rows of all chunks dealt into consecutive parts of equal length."""
+    """The rows of all chunks, divided into consecutive parts of equal length."""
     edges = np.linspace(0, bounds[-1], parts + 1).astype(int).tolist()
-    dealt = []
+    divided = []
     for low, high in pairwise(edges):
         pieces = [
             _Piece(c, max(low, bounds[c]) - bounds[c], min(high, bounds[c + 1]) - bounds[c])
@@ -164,5 +166,5 @@ def _parts(bounds: list[int], parts: int) -> list[list[_Piece]]:
             if low < bounds[c + 1] and high > bounds[c]
         ]
         if pieces:
-            dealt.append(pieces)
-    return dealt
+            divided.append(pieces)
+    return divided

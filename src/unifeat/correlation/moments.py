@@ -1,17 +1,18 @@
-"""Mean, spread and firing count of every feature, exact enough that no correlation loses digits.
+"""Mean, spread and firing count of every feature, accurate enough that no correlation loses digits.
 
-Two things would spoil Pearson's r from plain sums. A feature that fires often has Σx² ≈ nμ², and the difference that
-is its variance drowns in rounding. And a variance threshold cannot tell a constant from a quiet feature. So:
+Two things would spoil Pearson's r from plain sums. For a feature that fires often, Σx² ≈ nμ², and rounding swamps the
+difference, which is the variance. And a threshold on the variance cannot distinguish a constant feature from one with
+small values. So:
 
-* A feature that fires on at most half the rows has Σx² ≥ (Σx)²/count ≥ 2nμ² (Cauchy-Schwarz), so nσ² = Σx² − nμ² is
-  at least half of Σx²: the subtraction costs one bit, whatever the values.
+* A feature that fires on at most half the rows has Σx² ≥ (Σx)²/count ≥ 2nμ² (Cauchy-Schwarz), so nσ² = Σx² − nμ² is at
+  least half of Σx²: the subtraction loses at most one bit, whatever the values.
 * A feature that fires on more than half the rows ("dense") is measured from a shift near its mean, on every row,
-  zeros included. That leaves every correlation as it was, removes the cancellation, and at most doubles its entries.
-  (For a feature silent on one row of n, (μ/σ)² is near n: at ten million rows plain float64 sums, whose own rounding
-  grows with n, already miss the fifth digit.)
-* Whether a feature varies at all is decided exactly, from its smallest and largest value.
+  including zeros. The shift does not change any correlation, it avoids the cancellation, and it at most doubles the
+  number of entries. (For a feature that fires on all rows of n but one, (μ/σ)² is near n: at ten million rows, plain
+  float64 sums, whose rounding errors grow with n, are already wrong in the fifth digit.)
+* Whether a feature varies at all is decided exactly, from its smallest and largest values.
 
-Sums run in row order and carry over from chunk to chunk: the result does not depend on chunking or threads.
+Sums run in row order and carry over from chunk to chunk, so the result does not depend on chunking or threads.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -28,14 +29,15 @@ from unifeat.errors import UserError
 from unifeat.progress import track
 from unifeat.vocabulary.paired_codes import Array, PairedCodes, checked_chunks, normal_chunks
 
-_COUNT, _SUM, _LOST, _SQUARES, _LEAST, _MOST, _COLUMNS = range(7)
-# Squares and products of these, times any number of rows, stay inside float64.
+# Columns of the running state of a feature, and how many there are.
+_COUNT, _SUM, _SUM_ERROR, _SQUARES, _SMALLEST, _LARGEST, _STATE_COLUMNS = range(7)
+# Squares and products of values in this range, times any number of rows, stay within float64.
 _SMALLEST_PEAK, _LARGEST_PEAK = 1e-100, 1e100
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Per feature of one space, over all rows (zeros included).
+    """Moments of each feature of one space, over all rows, including zeros.
 
     Attributes:
         count: (features,) int64, rows on which the feature fires (its code is not zero).
@@ -50,13 +52,13 @@ class Moments:
 
 @dataclass(frozen=True)
 class Profile:
-    """One space as the correlation kernels want it: features that vary, the most active first ("rank").
+    """One space as the correlation kernels read it: features that vary, ranked by firing count, the largest first.
 
     Attributes:
-        moments: of the codes as they are.
-        order: (varying,) int32, the feature at each rank. Busy features side by side share cache lines.
+        moments: moments of the codes before any shift.
+        order: (varying,) int32, the feature at each rank. Features that fire often are adjacent and share cache lines.
         rank: (features,) int32, inverse of `order`; −1 where the feature never varies.
-        shift: (dense,) float64. Ranks below `len(shift)` are dense: the kernels see value − shift on every row.
+        shift: (dense,) float64. Ranks below `len(shift)` are dense: the kernels read value − shift on every row.
         scale: (varying,) float64, 1/(√n σ) by rank.
         ratio: (varying,) float64, μ/σ by rank, μ after the shift. So r = Σab·scale_a·scale_b − ratio_a·ratio_b.
     """
@@ -77,7 +79,7 @@ class Profile:
         return len(self.order)
 
     def entries(self, n: int) -> int:
-        """Entries the kernels will see: firings, with dense features on every row."""
+        """Entries that the kernels read: one per firing, and one per row for dense features."""
         return int(self.moments.count[self.order[self.dense :]].sum()) + self.dense * n
 
 
@@ -88,17 +90,19 @@ def profiles(paired: PairedCodes, pool: ThreadPoolExecutor, threads: int) -> tup
         UserError: NaN or infinite values, feature ids out of range, values beyond 1e±100, malformed chunks.
     """
     n, sizes = paired.n_rows, (paired.features_a, paired.features_b)
-    states = [np.zeros((size, _COLUMNS)) for size in sizes]
+    states = [np.zeros((size, _STATE_COLUMNS)) for size in sizes]
     for state in states:
-        state[:, _LEAST], state[:, _MOST] = np.inf, -np.inf
+        state[:, _SMALLEST], state[:, _LARGEST] = np.inf, -np.inf
     dtype: Any = np.float32
     with track("moments", n) as advance:
         for chunk in checked_chunks(paired):
-            jobs = [(side, span) for side in (0, 1) for span in _spans(sizes[side], -(-threads // 2))]
-            codes = list(pool.map(lambda job, c=chunk: _sum_moments(*c[job[0]], states[job[0]], *job[1]), jobs))
-            for (side, _), (code, feature) in zip(jobs, codes, strict=True):
-                if code:
-                    raise _bad_value(code, feature, "AB"[side], sizes[side])
+            jobs = [job for side in (0, 1) for job in _jobs(side, sizes[side], -(-threads // 2))]
+            faults = list(
+                pool.map(lambda job, c=chunk: _sum_moments(*c[job.side], states[job.side], job.low, job.high), jobs)
+            )
+            for job, (fault, feature) in zip(jobs, faults, strict=True):
+                if fault:
+                    raise _bad_value(fault, feature, "AB"[job.side], sizes[job.side])
             if any(c.value.dtype == np.float64 for c in chunk):
                 dtype = np.float64
             advance(chunk[0].rows)
@@ -114,21 +118,22 @@ def profiles(paired: PairedCodes, pool: ThreadPoolExecutor, threads: int) -> tup
 def _summarise(state: Array, n: int, side: str) -> tuple[Array, Array, Array, Array, Array]:
     """(count, mean, sd, ids that vary and are not dense, ids that vary and are dense)."""
     count = state[:, _COUNT].astype(np.int64)
-    least = np.where(count < n, np.minimum(state[:, _LEAST], 0.0), state[:, _LEAST])
-    most = np.where(count < n, np.maximum(state[:, _MOST], 0.0), state[:, _MOST])
-    peak = np.maximum(np.abs(least), np.abs(most))
-    odd = np.flatnonzero((count > 0) & ((peak < _SMALLEST_PEAK) | (peak > _LARGEST_PEAK)))
-    if len(odd):
+    smallest = np.where(count < n, np.minimum(state[:, _SMALLEST], 0.0), state[:, _SMALLEST])
+    largest = np.where(count < n, np.maximum(state[:, _LARGEST], 0.0), state[:, _LARGEST])
+    peak = np.maximum(np.abs(smallest), np.abs(largest))
+    out_of_range = np.flatnonzero((count > 0) & ((peak < _SMALLEST_PEAK) | (peak > _LARGEST_PEAK)))
+    if len(out_of_range):
         raise UserError(
-            f"codes {side}, feature {odd[0]}: values of size {peak[odd[0]]:.0e} are beyond 1e±100; rescale the codes"
+            f"codes {side}, feature {out_of_range[0]}: values of size {peak[out_of_range[0]]:.0e} are beyond 1e±100; "
+            "rescale the codes"
         )
-    varies = most > least
+    varies = largest > smallest
     is_dense = varies & (2 * count > n)
-    mean = (state[:, _SUM] + state[:, _LOST]) / max(n, 1)
+    mean = (state[:, _SUM] + state[:, _SUM_ERROR]) / max(n, 1)
     sd = np.zeros_like(mean)
     sparse = varies & ~is_dense
     sd[sparse] = np.sqrt(state[sparse, _SQUARES] / n - mean[sparse] ** 2)
-    # Most active first, ties by id; dense features are the most active of all that vary.
+    # By firing count, largest first, ties by id: the dense features come first.
     order = np.flatnonzero(varies)
     order = order[np.argsort(-count[order], kind="stable")].astype(np.int32)
     dense = int(is_dense.sum())
@@ -138,7 +143,7 @@ def _summarise(state: Array, n: int, side: str) -> tuple[Array, Array, Array, Ar
 def _centred_sums(
     paired: PairedCodes, dense: list[Array], shifts: list[Array], dtype: Any, pool: ThreadPoolExecutor
 ) -> list[Array]:
-    """Per side (dense, 2): Σ and Σ² of value − shift over the rows on which the dense feature fires."""
+    """For each side (dense, 2): Σ and Σ² of value − shift over the rows on which the dense feature fires."""
     sums = [np.zeros((len(ids), 2)) for ids in dense]
     if not any(len(ids) for ids in dense):
         return sums
@@ -158,7 +163,7 @@ def _profile(
     count: Array, mean: Array, sd: Array, sparse: Array, dense: Array, shift: Array, sums: Array, n: int
 ) -> Profile:
     order = np.concatenate([dense, sparse])
-    offset = mean[order]  # the mean the kernels see: after the shift, for dense features
+    offset = mean[order]  # the mean that the kernels see: after the shift, for dense features
     if len(dense):
         silent = n - count[dense]
         offset[: len(dense)] = (sums[:, 0] - silent * shift) / n
@@ -170,44 +175,55 @@ def _profile(
     return Profile(Moments(count, mean, sd), order, rank, shift, 1.0 / (np.sqrt(n) * spread), offset / spread)
 
 
-def _spans(size: int, parts: int) -> list[tuple[int, int]]:
+class _Job(NamedTuple):
+    """Features low:high of one side."""
+
+    side: int
+    low: int
+    high: int
+
+
+def _jobs(side: int, size: int, parts: int) -> list[_Job]:
     edges = np.linspace(0, size, min(parts, max(size, 1)) + 1).astype(int).tolist()
-    return list(pairwise(edges))
+    return [_Job(side, low, high) for low, high in pairwise(edges)]
 
 
-def _bad_value(code: int, feature: int, side: str, features: int) -> UserError:
-    if code == 2:
+def _bad_value(fault: int, feature: int, side: str, features: int) -> UserError:
+    if fault == _BAD_ID:
         return UserError(f"codes {side} name feature {feature}, but there are {features} features")
     return UserError(f"codes {side} hold NaN or infinite values (feature {feature}): correlation needs finite codes")
 
 
+_NOT_FINITE, _BAD_ID = 1, 2  # faults that `_sum_moments` reports
+
+
 @njit(nogil=True, cache=True)
 def _sum_moments(indptr, index, value, state, low, high):  # type: ignore[no-untyped-def]
-    """Add the entries of features low:high to `state`; (0, 0), or what is wrong and where: (1 not finite | 2 id)."""
+    """Add the entries of features low:high to `state`. Returns (0, 0), or (fault, feature id)."""
     first, beyond, size = np.uint32(low), np.uint32(high), np.uint32(state.shape[0])
     for q in range(np.uint64(indptr[0]), np.uint64(indptr[-1])):
-        feature = np.uint32(index[q])  # unsigned: a negative id is beyond the size, and indexing is faster
+        feature = np.uint32(index[q])  # unsigned: a negative id becomes too large, and indexing is faster
         if feature < first or feature >= beyond:
             if feature >= size:
-                return 2, np.int64(index[q])
+                return _BAD_ID, np.int64(index[q])
             continue
         x = np.float64(value[q])
         if not np.isfinite(x):
-            return 1, np.int64(feature)
+            return _NOT_FINITE, np.int64(feature)
         if x != 0.0:
             state[feature, _COUNT] += 1.0
-            # What rounding takes from the sum is kept beside it (Knuth's TwoSum): the shift of a dense feature must be
-            # right to the last digit even when its spread is a billionth of its mean.
+            # The rounding error of the sum is added up beside it (Knuth's TwoSum): a dense feature's shift must be
+            # accurate to the last digit even when its spread is a billionth of its mean.
             before = state[feature, _SUM]
             after = before + x
             part = after - before
-            state[feature, _LOST] += (before - (after - part)) + (x - part)
+            state[feature, _SUM_ERROR] += (before - (after - part)) + (x - part)
             state[feature, _SUM] = after
             state[feature, _SQUARES] += x * x
-            if x < state[feature, _LEAST]:
-                state[feature, _LEAST] = x
-            if x > state[feature, _MOST]:
-                state[feature, _MOST] = x
+            if x < state[feature, _SMALLEST]:
+                state[feature, _SMALLEST] = x
+            if x > state[feature, _LARGEST]:
+                state[feature, _LARGEST] = x
     return 0, np.int64(0)
 
 

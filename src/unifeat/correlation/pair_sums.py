@@ -1,8 +1,8 @@
 """Sums and co-firing counts of given pairs, in one pass over the tokens.
 
-Rows are read in order on both sides and each row of B is spread out once, so a pair costs one multiplication per
-token on which its owner fires. No accumulator of all pairs is needed: this is how co-firing counts of the best
-partners and correlations on held-out text are made.
+Rows are read in order on both sides, and each row of one side is written out in full once. So a pair costs one
+multiplication per token on which its owner fires, and no accumulator of all pairs is needed. Used for co-firing counts
+of the best partners and for correlations on held-out text.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ from unifeat.vocabulary.paired_codes import Array, ChunkPair, CsrArrays, PairedC
 
 
 class Sums(NamedTuple):
+    """Sums of given pairs."""
+
     total: Array  # (pairs,) float64, Σab after the dense features' shift
     cofiring: Array  # (pairs,) int64, rows on which both fire
 
 
 class _Job(NamedTuple):
-    side: int  # whose features own the pairs
-    start: Array  # (features of that side + 1,) the owner's pairs
-    other: Array
-    total: Array
+    """Pairs for one task of a thread."""
+
+    side: int  # the side whose features own the pairs
+    start: Array  # (features of that side + 1,) where each owner's pairs begin
+    other: Array  # (pairs,) the features on the other side
+    total: Array  # (pairs,) as in `Sums`
     cofiring: Array
 
 
 def pair_correlation(
     codes: PairedCodes | tuple[Any, Any], feature_a: Any, feature_b: Any, *, threads: int | None = None
 ) -> tuple[Array, Array]:
-    """Exact correlations of given pairs on given codes: for instance, on held-out text, of pairs found elsewhere.
+    """Exact correlations of given pairs on given codes: for instance, of pairs found on other text.
 
     Args:
         codes: `PairedCodes`, or (codes_a, codes_b) as for `correlate`.
@@ -67,38 +71,38 @@ def pair_correlation(
     i, j = rank_a[known], rank_b[known]
     r = np.full(len(total), np.nan)
     exact = (total[known] * a.scale[i]) * b.scale[j] - a.ratio[i] * b.ratio[j]
-    r[known] = np.clip((exact + kernels.ROUND) - kernels.ROUND, -1.0, 1.0)
+    r[known] = np.clip((exact + kernels.ROUNDING) - kernels.ROUNDING, -1.0, 1.0)
     return r, count
 
 
 def cofiring(paired: PairedCodes, index_ab: Array, index_ba: Array, team: Team) -> tuple[Array, Array]:
-    """Rows on which a feature and its partner both fire: (features, top) int64 like the partner ids, 0 where −1."""
+    """Rows on which a feature and its partner both fire: (features, top) int64, 0 where there is no partner."""
     counts = np.zeros(index_ab.shape, np.int64), np.zeros(index_ba.shape, np.int64)
-    sheets = [(_tally(index_ab, len(index_ba)), _tally(index_ba, len(index_ab))) for _ in range(team.threads)]
+    tallies = [(_tally(index_ab, len(index_ba)), _tally(index_ba, len(index_ab))) for _ in range(team.threads)]
     with track("co-firing", paired.n_rows) as advance:
         for a, b in normal_chunks(paired):
             edges = np.linspace(0, a.rows, team.threads + 1).astype(int).tolist()
 
             def run(part: int, a: CsrArrays = a, b: CsrArrays = b, edges: list[int] = edges) -> None:
-                kernels.count_partners(*a, *b, edges[part], edges[part + 1], *sheets[part])
+                kernels.count_partners(*a, *b, edges[part], edges[part + 1], *tallies[part])
 
             team.each(run, list(range(team.threads)))
-            for sheet in sheets:
-                for count, tally in zip(counts, sheet, strict=True):
+            for of_thread in tallies:
+                for count, tally in zip(counts, of_thread, strict=True):
                     count += tally[..., 1]
                     tally[..., 1] = 0
             advance(a.rows)
     return counts
 
 
-def _tally(index: Array, nobody: int) -> Array:
+def _tally(index: Array, no_partner: int) -> Array:
     tally = np.zeros((*index.shape, 2), np.uint32)
-    tally[..., 0] = np.where(index >= 0, index, nobody)
+    tally[..., 0] = np.where(index >= 0, index, no_partner)
     return tally
 
 
 class PairSums:
-    """Sums of given pairs over chunks of rows, as they come.
+    """Sums of given pairs, added up chunk by chunk.
 
     Args:
         a, b: profiles of the two sides.
@@ -108,7 +112,7 @@ class PairSums:
     def __init__(self, a: Profile, b: Profile, feature_a: Array, feature_b: Array, team: Team) -> None:
         self.both, self.team = (a, b), team
         self.n_pairs = len(feature_a)
-        # A pair belongs to its feature with fewer pairs: the many partners of a hub do not cost its many tokens.
+        # A pair is owned by its feature with fewer pairs; otherwise each partner of a hub would cost the hub's tokens.
         by_b = np.bincount(feature_a, minlength=1)[feature_a] > np.bincount(feature_b, minlength=1)[feature_b]
         owned = np.flatnonzero(~by_b), np.flatnonzero(by_b)
         self.orders: list[Array] = []
@@ -127,7 +131,7 @@ class PairSums:
                 start = np.searchsorted(owner[low:high], np.arange(len(count) + 1))
                 self.jobs.append(_Job(side, start, other[low:high], sums.total[low:high], sums.cofiring[low:high]))
 
-        # Dense features: their place among the shifts, and what a silent row of theirs is worth.
+        # For dense features: their place among the shifts, and their value on rows where they do not fire.
         self.places, self.bases = [], []
         for profile in self.both:
             dense = profile.order[: profile.dense]
@@ -140,26 +144,26 @@ class PairSums:
         """Add the rows of a chunk, in the form that `normal_chunks` gives."""
 
         def run(job: _Job) -> None:
-            own, far = job.side, 1 - job.side
+            own, other = job.side, 1 - job.side
             kernels.sum_pairs(
-                *chunk[own], self.places[own], self.both[own].shift, *chunk[far], self.bases[far],
+                *chunk[own], self.places[own], self.both[own].shift, *chunk[other], self.bases[other],
                 job.start, job.other, job.total, job.cofiring,
             )  # fmt: skip
 
         self.team.each(run, self.jobs)
 
     def take(self) -> Sums:
-        """The sums so far, in the order of the pairs given; the next rows are summed from zero."""
-        taken = Sums(np.empty(self.n_pairs), np.empty(self.n_pairs, np.int64))
+        """The sums so far, in the order of the given pairs. The sums are then reset to zero."""
+        result = Sums(np.empty(self.n_pairs), np.empty(self.n_pairs, np.int64))
         for sums, order in zip(self.sums, self.orders, strict=True):
-            for into, values in zip(taken, sums, strict=True):
+            for into, values in zip(result, sums, strict=True):
                 into[order] = values
                 values[:] = 0
-        return taken
+        return result
 
 
 def thread_count(threads: int | None) -> int:
-    """The threads asked for, or numba's number.
+    """`threads`, or numba's number of threads if None.
 
     Raises:
         UserError: fewer than one.

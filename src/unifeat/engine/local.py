@@ -1,4 +1,4 @@
-"""The engine of this machine: a thread a core, since the measures release the interpreter's lock where they compute."""
+"""The engine of this machine: one thread per core, since the measures release the GIL while they compute."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class Local:
-    """Units side by side on this machine's cores; those that fill it, one by one with all of BLAS's threads."""
+    """Runs units in parallel on this machine's cores. Units that fill it run one by one, with all BLAS threads."""
 
     def map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
-        """The results of units, in their order; the first error is raised, and what has not begun is not begun."""
-        todo = list(units)
-        if any(unit.fills_machine for unit in todo):
-            return (unit.result() for unit in todo)
-        return each(lambda unit: unit.result(), todo)
+        """The results of the units, in order. The first error is raised, and pending units are cancelled."""
+        waiting = list(units)
+        if any(unit.fills_machine for unit in waiting):
+            return (unit.result() for unit in waiting)
+        return each(lambda unit: unit.result(), waiting)

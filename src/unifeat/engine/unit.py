@@ -1,4 +1,4 @@
-"""A unit of work: a pure function whose result is a piece. It can run anywhere, in any order, again after a kill."""
+"""A unit of work: a pure function whose result is a piece. It can run anywhere, in any order, and run again."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ class Unit(Generic[T]):
     """One unit of work.
 
     Attributes:
-        piece: where its result is kept, under a key made from everything that determines it.
-        compute: makes the result, or what the piece's form makes it of; pure, and of arguments that can be sent to
-            another process.
-        fills_machine: whether it keeps all cores busy, or takes so much memory, that nothing should run beside it.
+        piece: where its result is stored, under a key made from everything that determines it.
+        compute: computes the result. It is pure, and its arguments can be sent to another process.
+        fills_machine: whether it uses all cores, or so much memory that nothing else should run at the same time.
     """
 
     piece: Piece[T]
@@ -28,26 +27,27 @@ class Unit(Generic[T]):
     fills_machine: bool = False
 
     def result(self) -> T:
-        """The stored result, or, where there is none or a damaged one, the computed one, stored.
+        """The stored result. If there is none, or it is damaged, the result is computed and stored first.
 
         Raises:
-            UserError: whatever `compute` raises, and errors of the machine.
+            UserError: as `compute` does, and for errors of the machine.
         """
         found = self.piece.read()
         if found is not None:
             return found
         for _ in range(3):
             self.piece.write(self.compute())
-            # What is in place may be another process's; and a value read back is the same now and after a restart.
+            # Read back: another process may have stored its result first, and a value from the disk is the same now as
+            # after a restart.
             stored = self.piece.read()
             if stored is not None:
                 return stored
-        raise UserError(f"{self.piece.path} is gone or damaged as soon as it is written: look at the disk of the cache")
+        raise UserError(f"{self.piece.path} is missing or damaged right after it was written: check the cache's disk")
 
 
 class Engine(Protocol):
-    """What maps units."""
+    """Anything that runs units."""
 
     def map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
-        """The results of units, in their order; the first error is raised, and what has not begun is not begun."""
+        """The results of the units, in order. The first error is raised, and pending units are cancelled."""
         ...

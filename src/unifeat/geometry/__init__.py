@@ -1,4 +1,4 @@
-"""How alike two sets of paired rows lie: pure functions on two arrays, x (n, d_a) against y (n, d_b)."""
+"""How alike two geometries of paired rows are: pure functions on two arrays, x (n, d_a) against y (n, d_b)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,22 +15,22 @@ from unifeat.geometry._svcca import prepare_svcca, svcca
 from unifeat.geometry.measure import Invariance, Measure, Prepared, Variant
 from unifeat.geometry.score import Score
 
-_RIGID: frozenset[Invariance] = frozenset({"orthogonal", "isotropic_scaling", "row_permutation"})
-_SIMILARITY: frozenset[Invariance] = _RIGID | {"translation"}
-# Which pairs are held out goes by position, so reordering the rows of both sides changes a held-out score.
-_FOLDED: frozenset[Invariance] = _SIMILARITY - {"row_permutation"}
-# PWCCA weighs directions by the columns of x.
-_WEIGHED: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
+_ROTATION_AND_SCALE: frozenset[Invariance] = frozenset({"orthogonal", "isotropic_scaling", "row_permutation"})
+_SIMILARITY: frozenset[Invariance] = _ROTATION_AND_SCALE | {"translation"}
+# Pairs are held out by position, so reordering the rows of both sides changes a held-out score.
+_SIMILARITY_OF_FOLDS: frozenset[Invariance] = _SIMILARITY - {"row_permutation"}
+# PWCCA weights directions by the columns of x.
+_SIMILARITY_OF_PWCCA: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
 _ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_linear"})
 
-# The measures there are, with what each declares to ignore; the property tests are made from this table.
+# All measures, with the invariances that each declares; the property tests are made from this table.
 MEASURES: dict[str, Measure] = {
     "svcca": Measure(
         "svcca",
         svcca,
         prepare_svcca,
         (
-            # Every component kept is plain CCA; cutting components makes the choice depend on their lengths.
+            # With every component kept this is plain CCA; with fewer, the choice depends on the components' lengths.
             Variant({"dims": None, "variance": 1.0}, _SIMILARITY | {"invertible_linear"}),
             Variant({}, _SIMILARITY),
         ),
@@ -40,9 +40,9 @@ MEASURES: dict[str, Measure] = {
         pwcca,
         prepare_pwcca,
         (
-            Variant({"dims": None, "variance": None}, _WEIGHED, only_y=_ANY_BASIS_OF_Y),
-            Variant({"dims": None, "variance": 1.0}, _WEIGHED, only_y=_ANY_BASIS_OF_Y),
-            Variant({}, _WEIGHED, only_y=frozenset({"orthogonal"})),
+            Variant({"dims": None, "variance": None}, _SIMILARITY_OF_PWCCA, only_y=_ANY_BASIS_OF_Y),
+            Variant({"dims": None, "variance": 1.0}, _SIMILARITY_OF_PWCCA, only_y=_ANY_BASIS_OF_Y),
+            Variant({}, _SIMILARITY_OF_PWCCA, only_y=frozenset({"orthogonal"})),
         ),
         symmetric=False,
     ),
@@ -51,8 +51,8 @@ MEASURES: dict[str, Measure] = {
         heldout_cca,
         prepare_heldout_cca,
         (
-            Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _FOLDED | {"invertible_linear"}),
-            Variant({}, _FOLDED),
+            Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _SIMILARITY_OF_FOLDS | {"invertible_linear"}),
+            Variant({}, _SIMILARITY_OF_FOLDS),
         ),
     ),
     "rsa": Measure(
@@ -60,7 +60,7 @@ MEASURES: dict[str, Measure] = {
         rsa,
         prepare_rsa,
         (
-            Variant({"inner": "cosine"}, _RIGID),
+            Variant({"inner": "cosine"}, _ROTATION_AND_SCALE),
             Variant({"inner": "euclidean"}, _SIMILARITY),
             Variant({"inner": "pearson"}, frozenset({"isotropic_scaling", "row_permutation"})),
         ),
@@ -70,15 +70,15 @@ MEASURES: dict[str, Measure] = {
         "procrustes",
         procrustes,
         prepare_procrustes,
-        (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _FOLDED)),
+        (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
     ),
-    # (Version 1: studies' `alpha` was taken for the level of the test.)
-    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _FOLDED),), version=2),
+    # (In version 1, a study's `alpha` was taken for the level of the test.)
+    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=2),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,
         prepare_mutual_knn,
-        (Variant({"metric": "cosine"}, _RIGID), Variant({"metric": "euclidean"}, _SIMILARITY)),
+        (Variant({"metric": "cosine"}, _ROTATION_AND_SCALE), Variant({"metric": "euclidean"}, _SIMILARITY)),
     ),
     "mean_max_cosine": Measure(
         "mean_max_cosine",
@@ -92,11 +92,11 @@ MEASURES: dict[str, Measure] = {
 
 
 def heldout_counterpart(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The measure and settings that ask the same of pairs which had no part in any fit; None where there is none.
+    """The measure and settings that ask the same question on pairs that took no part in a fit; None if there are none.
 
-    SVCCA and PWCCA fit directions: held-out CCA fits them on other pairs. Procrustes has a held-out form, and CKA's
-    bias is what debiasing takes away. RSA and nearest neighbours fit nothing, and ridge maps and held-out CCA are
-    read on held-out pairs as they are: these are their own counterparts.
+    SVCCA and PWCCA fit directions; held-out CCA fits them on other pairs. Procrustes has a held-out form, and debiased
+    CKA has no bias. RSA and nearest neighbours fit nothing, and ridge maps and held-out CCA already use held-out pairs:
+    these are their own counterparts.
     """
     own = dict(settings)
     if name in ("svcca", "pwcca"):

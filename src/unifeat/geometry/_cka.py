@@ -15,10 +15,10 @@ from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
-# A shuffle either gathers n²/2 entries of a Gram matrix or multiplies out n·d_a·d_b: measured, a gathered
-# entry costs as much as about 20 multiply-adds of a matrix product. The Gram matrices take 6 n² bytes.
-_ADDS_A_GATHER = 20
-_GRAM_UP_TO = 12_000
+# A shuffle either gathers n²/2 entries of a Gram matrix, or computes a matrix product of n·d_a·d_b multiply-adds.
+# Gathering an entry costs about as much as 20 multiply-adds (measured). The Gram matrices take 6 n² bytes.
+_ADDS_PER_GATHER = 20
+_GRAM_UP_TO_PAIRS = 12_000
 
 
 def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
@@ -29,8 +29,8 @@ def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
         CKA = HSIC(K, L) / √(HSIC(K, K) HSIC(L, L))
 
     `debiased=False`: HSIC(K, L) = ⟨K, L⟩ = ‖XᵀY‖²_F, in [0, 1] (Kornblith et al. 2019, "Similarity of neural
-    network representations revisited", ICML, arXiv 1905.00414). Far above 0 on unrelated data when n is not
-    much larger than d.
+    network representations revisited", ICML, arXiv 1905.00414). It is far above 0 on unrelated data unless n is much
+    larger than d.
     `debiased=True`: the unbiased HSIC₁ of Song et al. (2012, JMLR 13, eq. 5; 2007, ICML), which is about 0 on
     unrelated data and can be negative (Nguyen, Raghu & Kornblith 2021, arXiv 2010.15327). With K̃, L̃ the
     Gram matrices without their diagonals,
@@ -48,7 +48,7 @@ def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
 
 
 def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
-    """Centre each side and find the denominator, which no pairing changes; the arguments are those of `cka`."""
+    """Centre each side and compute the denominator, which does not depend on the pairing. Arguments as for `cka`."""
     if not isinstance(debiased, bool | np.bool_):
         raise UserError(f"cka debiased={debiased!r}: give true or false")
     settings = {"debiased": bool(debiased)}
@@ -67,13 +67,13 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
     if not debiased and n <= max(d_a, d_b):
         flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
     if n == 2:
-        flags += ("saturated: 2 pairs have one distance a side, which always agrees",)
+        flags += ("saturated: 2 pairs have one distance per side, which always agrees",)
     blank = Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags)
     return PreparedCKA(sides[0], sides[1], float(np.sqrt(norms[0] * norms[1])), blank)
 
 
 class _Side:
-    """A centred matrix X with what CKA asks of K = XXᵀ: its diagonal and ⟨K, K⟩."""
+    """A centred matrix X, with the diagonal of K = XXᵀ and ⟨K, K⟩."""
 
     def __init__(self, rows: Matrix) -> None:
         self.rows = rows
@@ -87,19 +87,19 @@ class _Side:
         return _unbiased(self.energy - float(self.diagonal @ self.diagonal), self.diagonal, self.diagonal)
 
     def gram(self) -> Matrix:
-        """K off the diagonal, condensed."""
+        """K without its diagonal, condensed."""
         return condensed(len(self.rows), lambda start, stop: self.rows[start:stop] @ self.rows[start:].T)
 
 
 class PreparedCKA:
-    """Two centred sides. Reordering rows keeps them centred and leaves the denominator alone."""
+    """Two centred sides. Reordering the rows keeps them centred and does not change the denominator."""
 
     def __init__(self, a: _Side, b: _Side, norm: float, blank: Score) -> None:
         self.n = blank.n
         self._a, self._b, self._norm, self._blank = a, b, norm, blank
         self._debiased = bool(blank.settings["debiased"])
         products = a.rows.shape[1] * b.rows.shape[1]
-        self._by_gram = self.n <= min(_GRAM_UP_TO, 2 * products / _ADDS_A_GATHER)
+        self._by_gram = self.n <= min(_GRAM_UP_TO_PAIRS, 2 * products / _ADDS_PER_GATHER)
         self.tolerance = 1e-7 if self._by_gram and self.n > FLOAT64_UP_TO else 1e-10
 
     def score(self) -> Score:
@@ -144,7 +144,7 @@ class PreparedCKA:
 
 
 def _unit_scale(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
-    """Scaled by a power of two, so that fourth powers of what centring left do not vanish."""
+    """Scaled by a power of two, so that fourth powers of tiny centred rows do not underflow."""
     _, exponent = np.frexp(np.abs(rows).max())
     return np.ldexp(rows, -exponent)
 
@@ -153,7 +153,7 @@ def _unbiased(off_diagonal: float, k: Float64[np.ndarray, " n"], l: Float64[np.n
     """HSIC₁ from tr(K̃L̃) and the diagonals of K and L.
 
     Rows of a centred Gram matrix sum to zero, so those of K̃ sum to −K_ii: 1ᵀK̃1 = −tr K and
-    1ᵀK̃L̃1 = Σ K_ii L_ii. (HSIC₁ does not see translations: K̃ may come from centred rows.)
+    1ᵀK̃L̃1 = Σ K_ii L_ii. (HSIC₁ ignores translations, so K̃ may come from centred rows.)
     """
     n = len(k)
     sums = float(k.sum() * l.sum()) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * float(k @ l)

@@ -1,4 +1,4 @@
-"""Leading principal components of a side, and canonical directions between two: what the CCA family shares."""
+"""What the CCA measures share: leading principal components of a side, and canonical directions between two sides."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy import linalg
 from unifeat.errors import UserError
 from unifeat.geometry._input import EPS, Matrix, centred
 
-# Singular values this close are one value: equal in exact arithmetic, as correlations forced to 1 are.
-TIED = 1e-10
+# Singular values this close count as tied: they are equal in exact arithmetic, as correlations forced to 1 are.
+TIE_TOLERANCE = 1e-10
 
 
 class Components(NamedTuple):
-    """The components kept: centred rows ≈ basis · diag(scale) · (directions)ᵀ."""
+    """Components kept: centred rows ≈ basis · diag(scale) · (directions)ᵀ."""
 
     basis: Float64[np.ndarray, "n k"]
     """Left singular vectors, (n, k), orthonormal columns."""
@@ -27,7 +27,7 @@ class Components(NamedTuple):
 
 
 def component_settings(measure: str, dims: Any, variance: Any, *, default: float) -> dict[str, Any]:
-    """The setting in force, `dims` or `variance` (`default` without either), or a UserError that names it."""
+    """The setting to use, `dims` or `variance` (`default` if neither is given); a UserError names a bad one."""
     if dims is not None and variance is not None:
         raise UserError(f"{measure} takes dims or variance, not both: drop one")
     if dims is not None:
@@ -58,13 +58,13 @@ def leading_components(
 
 
 def component_flags(measure: str, n: int, widths: tuple[int, int], a: Components, b: Components) -> tuple[str, ...]:
-    """Flags of too few pairs for so many dimensions or components."""
+    """Flags for too few pairs, given the dimensions or components."""
     flags: tuple[str, ...] = ()
     if n <= max(widths):
         flags += (f"n <= d: {n} pairs in {widths[0]} and {widths[1]} dimensions inflate {measure}; "
                   "compare it with its null",)  # fmt: skip
     ka, kb = a.scale.size, b.scale.size
-    # Centred rows live in n − 1 dimensions; subspaces too large for them must intersect.
+    # Centred rows span at most n − 1 dimensions, in which two large subspaces must intersect.
     forced = min(ka + kb - (n - 1), ka, kb)
     if forced > 0:
         flags += (f"saturated: {n} pairs force {forced} of {min(ka, kb)} correlations to 1; keep fewer dims",)
@@ -72,14 +72,14 @@ def component_flags(measure: str, n: int, widths: tuple[int, int], a: Components
 
 
 def rank_flags(dims: int | None, a: Components, b: Components) -> tuple[str, ...]:
-    """The flag of a side that has fewer components than were asked for."""
+    """A flag if a side has fewer components than were asked for."""
     if dims is None or min(a.scale.size, b.scale.size) >= dims:
         return ()
     return (f"rank: {dims} components asked for, x has {a.rank} and y {b.rank}",)
 
 
 def found(a: Components, b: Components) -> dict[str, Any]:
-    """The details that every measure of components gives."""
+    """The details that all measures based on components report."""
     return {"dims_a": a.scale.size, "dims_b": b.scale.size, "rank_a": a.rank, "rank_b": b.rank}
 
 
@@ -88,15 +88,15 @@ def canonical_directions(
     load_a: Float64[np.ndarray, "any_a k_a"],
     load_b: Float64[np.ndarray, "any_b k_b"] | None,
 ) -> tuple[Float64[np.ndarray, "k_a m"], Float64[np.ndarray, " m"], Float64[np.ndarray, "k_b m"]]:
-    """Left and right singular vectors (k_a, m) and (k_b, m) of the product (k_a, k_b), and the values between.
+    """Left singular vectors (k_a, m), singular values (m,), right singular vectors (k_b, m) of the product (k_a, k_b).
 
-    Where values are tied, any rotation of their vectors is as good; rounding would then choose them, and with
-    them whatever depends on single directions. There the vectors are turned to the principal axes of what they
-    explain, ‖load_a w‖² / ‖load_a‖² + ‖load_b z‖² / ‖load_b‖², largest first. load: (any, k).
+    Where values are tied, their vectors are only determined up to a rotation, and rounding would decide what depends on
+    single directions. Such vectors are rotated to the principal axes of what they explain,
+    ‖load_a w‖² / ‖load_a‖² + ‖load_b z‖² / ‖load_b‖², largest first. load: (any, k).
     """
     left, values, right_t = svd(product)
     right = right_t.T
-    starts = np.flatnonzero(-np.diff(values) > TIED) + 1
+    starts = np.flatnonzero(-np.diff(values) > TIE_TOLERANCE) + 1
     for tied in np.split(np.arange(values.size), starts):
         if tied.size < 2:
             continue
@@ -117,17 +117,17 @@ def svd(
     """The thin singular value decomposition: U, s, Vᵀ."""
     try:
         left, scale, right = linalg.svd(matrix, full_matrices=False, check_finite=False)
-    except linalg.LinAlgError:  # divide and conquer gave up, rarely; QR iteration is slower and surer
+    except linalg.LinAlgError:  # divide and conquer rarely fails; QR iteration is slower and more robust
         left, scale, right = linalg.svd(matrix, full_matrices=False, check_finite=False, lapack_driver="gesvd")
     return left, scale, right
 
 
 def singular_values(product: Float64[np.ndarray, "k_a k_b"]) -> Float64[np.ndarray, " k"]:
-    """In no set order: by the eigenvalues of the smaller Gram matrix where that is exact enough."""
+    """Singular values, in no particular order: from the eigenvalues of the smaller Gram matrix if accurate enough."""
     short = product if product.shape[0] <= product.shape[1] else product.T
     if short.shape[0] > 32:
         squares = np.linalg.eigvalsh(short @ short.T)
-        # √λ loses digits for λ near 0 (error ε·λ_max / 2√λ): from here up it stays below 1e-10.
+        # √λ loses digits for λ near 0 (error ε·λ_max / 2√λ). Above this bound the error stays below 1e-10.
         if squares[0] > 1e-9 * squares[-1]:
             return np.sqrt(squares)
     values: Matrix = linalg.svdvals(short, check_finite=False)

@@ -1,4 +1,4 @@
-"""Pairs held out: which rows each fold leaves aside, and the moments a map is fitted and read with."""
+"""Folds: which rows each fold holds out, and the moments used to fit a map and to evaluate it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unifeat.geometry._input import Matrix
 
 Rows = NDArray[np.intp]
 DEFAULT_FOLDS = 5
-AT_LEAST = 4  # two pairs to fit on and two to read on
+FEWEST_PAIRS = 4  # two pairs to fit on and two to evaluate on
 
 
 def fold_settings(measure: str, folds: Any, seed: Any) -> dict[str, Any]:
-    """The two settings every held-out measure has, or a UserError that names the bad one."""
+    """The two settings that every held-out measure has, checked; a UserError names a bad one."""
     if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or folds < 2:
         raise UserError(f"{measure} folds={folds!r}: give a whole number of folds, 2 or more")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
@@ -30,12 +30,12 @@ def fold_settings(measure: str, folds: Any, seed: Any) -> dict[str, Any]:
 def held_out(n: int, folds: int, seed: int) -> tuple[tuple[Rows, ...], tuple[str, ...]]:
     """The rows each fold holds out, ascending, and a flag where n is too small for that many folds.
 
-    The folds cut range(n) into parts whose sizes differ by at most one, two rows or more in each. They depend
-    on (n, folds, seed) alone: position decides, so that a shuffle of y leaves the rows of x in their folds.
+    The folds divide range(n) into parts of at least two rows whose sizes differ by at most one. They depend only on
+    (n, folds, seed), so that a shuffle of y leaves the rows of x in their folds.
     """
     used = min(folds, n // 2)
     flags = (f"folds: {n} pairs are too few for {folds} folds of two or more, {used} used",) if used < folds else ()
-    # The raw stream of Philox is fixed between numpy versions; this key is none of the permutations' keys.
+    # The raw stream of Philox is the same in all numpy versions. The permutations never use this key.
     key = np.array([seed, 2**64 - 1], dtype=np.uint64)
     words = np.random.Philox(key=key, counter=np.array([0, 0, 0, n], dtype=np.uint64)).random_raw(n)
     order = np.argsort(words, kind="stable")
@@ -62,8 +62,11 @@ class Part:
 def cut(
     rows: Float64[np.ndarray, "n k"], tests: tuple[Rows, ...], total: Float64[np.ndarray, "k k"] | None = None
 ) -> list[Part]:
-    """The parts of centred rows (n, k). total = rowsᵀ rows, which no order of the rows changes: with it, the
-    scatter of the training rows follows by taking the held-out ones away."""
+    """The parts of centred rows (n, k), one per fold.
+
+    total: rowsᵀ rows, which is the same for any order of the rows. If given, the scatter of the training rows is
+    computed from it by subtracting the held-out rows.
+    """
     parts = []
     for test in tests:
         chosen = rows[test]
@@ -79,8 +82,8 @@ def cut(
 
 
 def cross(a: list[Part], b: list[Part]) -> list[tuple[Matrix, Matrix]]:
-    """For each fold, (k_a, k_b): cross-scatter of the training pairs about their means, and of the held-out
-    pairs about theirs."""
+    """For each fold, two (k_a, k_b) matrices: the cross-scatter of the training pairs about their means, and that of
+    the held-out pairs about theirs."""
     products = [left.rows.T @ right.rows for left, right in zip(a, b, strict=True)]
     total = np.sum(products, axis=0)
     pairs = []
@@ -91,9 +94,9 @@ def cross(a: list[Part], b: list[Part]) -> list[tuple[Matrix, Matrix]]:
 
 
 def slim(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n k"]:
-    """Centred rows, turned into as few columns as they span where there are more columns than rows.
+    """Centred rows; if there are more columns than rows, rotated into as few columns as the rows span.
 
-    A rotation: every inner product between rows stays.
+    The rotation keeps every inner product between rows.
     """
     if rows.shape[1] <= rows.shape[0]:
         return rows

@@ -1,4 +1,4 @@
-"""Canonical correlations read on pairs that had no part in finding the directions."""
+"""Canonical correlations evaluated on held-out pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy import linalg
 
 from unifeat.errors import UserError
 from unifeat.geometry._components import (
-    TIED,
+    TIE_TOLERANCE,
     Components,
     canonical_directions,
     component_settings,
@@ -18,7 +18,7 @@ from unifeat.geometry._components import (
     rank_flags,
     svd,
 )
-from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Part, Rows, cross, cut, fold_settings, held_out
+from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Part, Rows, cross, cut, fold_settings, held_out
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
 from unifeat.geometry.measure import Prepared, Undefined
@@ -35,31 +35,31 @@ def heldout_cca(
     seed: int = 0,
     ridge: float = 0.0,
 ) -> Score:
-    """Cross-validated SVCCA: canonical directions fitted on some pairs, correlations read on the others.
+    """Cross-validated SVCCA: canonical directions fitted on some pairs, correlations evaluated on the others.
 
-    1. Each side is cut to its leading principal components, those `svcca` keeps. They are found on all rows,
-       by each side alone: they cannot know which row goes with which.
-    2. For each fold, canonical directions (a_i, b_i), i = 1 … m, are fitted on the pairs outside it (ridge
-       adds to the diagonals: Vinod 1976, "Canonical ridge", J. Econometrics 4).
-    3. On the pairs of the fold, r_i = Pearson correlation of X a_i and Y b_i, with the sign that it has.
+    1. Each side is reduced to its leading principal components, as in `svcca`. They are computed on all rows of each
+       side alone, so they do not depend on the pairing.
+    2. For each fold, canonical directions (a_i, b_i), i = 1 … m, are fitted on the pairs outside it. (The ridge is
+       added to the diagonals: Vinod 1976, "Canonical ridge", J. Econometrics 4.)
+    3. On the pairs of the fold, r_i is the Pearson correlation of X a_i and Y b_i, with its sign.
     4. The value is the mean of r_i over i, then over folds.
 
-    Given the training pairs, the held-out ones are as likely paired one way as another if pairing means nothing;
-    so the expected value is exactly 0 under the shuffle null, for every n, d and choice of settings, and nothing
-    is clipped: a value below 0 is chance. (Cross-validated CCA as in Bilenko & Gallant 2016, "Pyrcca", Front.
-    Neuroinform. 10:49.) Directions that fit poorly are counted, so a value below `svcca`'s is not yet a fault of
-    the sides: with few pairs a dimension the directions are not found even where they exist.
+    Under the shuffle null, all pairings of the held-out rows are equally likely given the training pairs. So the
+    expected value is exactly 0, for every n, d and settings. Nothing is clipped: a value below 0 is due to chance.
+    (Cross-validated CCA as in Bilenko & Gallant 2016, "Pyrcca", Front. Neuroinform. 10:49.) Poorly fitted directions
+    count too, so a value below that of `svcca` does not mean that the sides differ: with few pairs per dimension, the
+    directions cannot be found even if they exist.
 
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 4.
-    dims, variance: components kept on each side, as in `svcca` (variance=0.99 without either).
-    folds, seed: how many parts, two pairs or more in each, and which row falls in which. The parts go by
-        position: reordering the rows of both sides alike changes them, and the value a little.
+    dims, variance: components kept on each side, as in `svcca` (variance=0.99 if neither is given).
+    folds, seed: number of folds, each of at least two pairs, and the assignment of rows to folds. The assignment goes
+        by position: reordering the rows of both sides in the same way changes it, and the value slightly.
     ridge: added to each variance, as a share of the mean variance of the kept components; 0 or more.
 
     details: `dims_a`, `dims_b`, `rank_a`, `rank_b`, `folds_used`, `fitted` (the mean correlation on the training
-    pairs), `correlations` (held-out, by place in the order of fitted ones), `by_fold`.
-    flags: `folds` (too few pairs for so many), `rank`, `saturated` (the training pairs force correlations of 1,
-    so that the directions fitted are arbitrary), `constant x` or `constant y` (value NaN).
+    pairs), `correlations` (held-out, in the order of the fitted ones), `by_fold`.
+    flags: `folds` (too few pairs for that many), `rank`, `saturated` (the training pairs force correlations of 1,
+    so that the fitted directions are arbitrary), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_heldout_cca(x, y, dims=dims, variance=variance, folds=folds, seed=seed, ridge=ridge).score()
@@ -75,13 +75,13 @@ def prepare_heldout_cca(
     seed: int = 0,
     ridge: float = 0.0,
 ) -> Prepared:
-    """One SVD a side, and what the folds need of x; the arguments are those of `heldout_cca`."""
+    """One SVD per side, and the fits of x for all folds. The arguments are those of `heldout_cca`."""
     components = component_settings("heldout_cca", dims, variance, default=DEFAULT_VARIANCE)
     real = isinstance(ridge, int | float | np.number) and not isinstance(ridge, bool)
     if not real or not 0 <= ridge < float("inf"):
         raise UserError(f"heldout_cca ridge={ridge!r}: give a number, 0 or more")
     settings = components | fold_settings("heldout_cca", folds, seed) | {"ridge": float(ridge)}
-    a, b = as_pair(x, y, at_least=AT_LEAST, why="held-out CCA")
+    a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="held-out CCA")
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("heldout_cca", float("nan"), settings, n, d_a, d_b, flags=flags))
@@ -92,14 +92,14 @@ def prepare_heldout_cca(
     forced = min(kept_a.scale.size + kept_b.scale.size - (n_train - 1), small)
     if forced > 0 and ridge == 0:
         flags += (f"saturated: {n_train} training pairs force {forced} of {small} fitted correlations to 1, "
-                  "which finds no direction; keep fewer dims or give a ridge",)  # fmt: skip
+                  "so the directions are arbitrary; keep fewer dims or give a ridge",)  # fmt: skip
     details = found(kept_a, kept_b) | {"folds_used": len(tests)}
     blank = Score("heldout_cca", float("nan"), settings, n, d_a, d_b, details, flags)
     return PreparedHeldoutCCA(kept_a, kept_b, tests, blank)
 
 
 class _Whitener(NamedTuple):
-    """Of the training scatter C (plus its ridge): C ≈ load loadᵀ, and inverseᵀ C inverse = 1; both (k, r)."""
+    """Factors of the training scatter C plus the ridge: C ≈ load loadᵀ and inverseᵀ C inverse = 1; both (k, r)."""
 
     load: Matrix
     inverse: Matrix
@@ -132,8 +132,8 @@ class _Side:
                 load = linalg.cholesky(scatter + extra * np.eye(len(scatter)), lower=True, check_finite=False)
             except linalg.LinAlgError:
                 load = np.zeros_like(scatter)
-            # What is left of each column, without the held-out rows and beside the columns before it. Where that
-            # is not too little, the factor is exact enough.
+            # The squared diagonal is what remains of each column without the held-out rows and the columns before it.
+            # If enough remains, the factor is accurate.
             if (load.diagonal() ** 2 > 1e-4 * (self._total.diagonal() + extra)).all():
                 inverse = linalg.solve_triangular(load, np.eye(len(load)), lower=True, check_finite=False)
                 return _Whitener(load, inverse.T)
@@ -146,8 +146,8 @@ class _Side:
 
 
 class PreparedHeldoutCCA:
-    """Component scores of the two sides. A shuffle moves other rows of y into each fold: its training scatter is
-    the whole one less that of the held-out rows, then comes a Cholesky factor and one SVD a fold."""
+    """Component scores of the two sides. A shuffle moves other rows of y into each fold. The training scatter is then
+    the total less that of the held-out rows, and each fold takes one Cholesky factorisation and one SVD."""
 
     tolerance = 1e-9
 
@@ -183,8 +183,8 @@ class PreparedHeldoutCCA:
             a, b = whiteners_a[i], whiteners_b[i]
             left, values, right = canonical_directions(a.inverse.T @ train @ b.inverse, a.load, b.load)
             read = _correlations(parts_a[i], a.inverse @ left, parts_b[i], b.inverse @ right)
-            # Where nothing was fitted, any direction is as good: it predicts nothing.
-            folds.append(_Fold(values, np.where(values > TIED, read, 0.0)))
+            # Where the fitted correlation is zero, the direction is arbitrary and predicts nothing.
+            folds.append(_Fold(values, np.where(values > TIE_TOLERANCE, read, 0.0)))
         return folds
 
 
@@ -200,7 +200,7 @@ def _correlations(a: Part, directions_a: Matrix, b: Part, directions_b: Matrix) 
 
 
 def _mean(correlations: Matrix) -> float:
-    return float(correlations.mean()) if correlations.size else 0.0  # training rows all the same predict nothing
+    return float(correlations.mean()) if correlations.size else 0.0  # identical training rows predict nothing
 
 
 def _value(folds: list[_Fold]) -> float:

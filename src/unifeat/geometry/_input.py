@@ -1,4 +1,4 @@
-"""From whatever the caller has to two clean float64 matrices, or one clear line about what is wrong."""
+"""Checking the caller's arrays and converting them to two float64 matrices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPS = float(np.finfo(np.float64).eps)
 def as_pair(
     x: Any, y: Any, *, at_least: int, why: str
 ) -> tuple[Float64[np.ndarray, "n d_a"], Float64[np.ndarray, "n d_b"]]:
-    """Two checked matrices with equally many rows, at least `at_least` (`why` completes the message)."""
+    """Two checked matrices with equally many rows, at least `at_least`. `why` says in the message what needs them."""
     a, b = as_matrix(x, "x"), as_matrix(y, "y")
     if len(a) != len(b):
         raise UserError(f"x has {len(a)} rows and y has {len(b)}: row i of x must be paired with row i of y")
@@ -29,16 +29,16 @@ def as_pair(
 def as_matrix(values: Any, name: str) -> Float64[np.ndarray, "n d"]:
     """A fresh C-ordered float64 copy, scaled by a power of two so that its largest entry lies in [0.5, 1).
 
-    Every measure here ignores an isotropic scale, and the scaling is exact: it only keeps squares of very
-    large or very small entries from overflowing or vanishing.
+    Every measure here ignores an isotropic scale, and this scaling is exact. It keeps the squares of very large or very
+    small entries from overflowing or underflowing.
     """
-    if hasattr(values, "detach"):  # a torch tensor, known without importing torch; bfloat16 has no numpy twin
+    if hasattr(values, "detach"):  # a torch tensor, detected without importing torch; numpy has no bfloat16
         values = values.detach().cpu().double().numpy()
     raw = np.asarray(values)
     if raw.dtype.kind not in "fiub":
         raise UserError(f"{name} has dtype {raw.dtype}: give a dense 2-D array of real numbers")
     if raw.ndim != 2:
-        raise UserError(f"{name} has shape {raw.shape}: give a 2-D array, one row a pair")
+        raise UserError(f"{name} has shape {raw.shape}: give a 2-D array, one row per pair")
     if raw.shape[1] == 0:
         raise UserError(f"{name} has no columns (shape {raw.shape})")
     matrix = np.array(raw, dtype=np.float64, order="C")
@@ -55,8 +55,8 @@ def as_matrix(values: Any, name: str) -> Float64[np.ndarray, "n d"]:
 def centred(matrix: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
     """The matrix less its column means (a copy).
 
-    Twice, because the first mean carries a rounding error in proportion to itself: after the second pass a
-    huge common offset leaves nothing behind.
+    Done twice: the rounding error of the first mean is proportional to the mean, so a huge common offset would leave
+    something behind.
     """
     out: Matrix = matrix - matrix.mean(axis=0)
     out -= out.mean(axis=0)
@@ -66,7 +66,7 @@ def centred(matrix: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
 def unit_rows(matrix: Float64[np.ndarray, "n d"], *, centre: bool = False) -> tuple[Float64[np.ndarray, "n d"], int]:
     """Rows of length 1, and how many rows have no direction."""
     largest = np.abs(matrix).max(axis=1, keepdims=True)
-    rows = matrix / np.where(largest > 0, largest, 1.0)  # so that the squares of tiny rows do not vanish
+    rows = matrix / np.where(largest > 0, largest, 1.0)  # so that the squares of tiny rows do not underflow
     if centre:
         rows -= rows.mean(axis=1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -87,7 +87,7 @@ def constant_flags(a: Float64[np.ndarray, "n d_a"], b: Float64[np.ndarray, "n d_
 
 
 def as_permutation(permutation: Any, n: int) -> Integer[np.ndarray, " {n}"]:
-    """A checked permutation of range(n); compiled code reads memory by it unchecked."""
+    """A checked permutation of range(n). The check matters: compiled code indexes memory with it."""
     order = np.asarray(permutation)
     if order.shape != (n,) or order.dtype.kind not in "iu":
         raise UserError(
@@ -100,7 +100,7 @@ def as_permutation(permutation: Any, n: int) -> Integer[np.ndarray, " {n}"]:
 
 
 def one_of(value: Any, known: tuple[str, ...], setting: str) -> str:
-    """`value` if it is among the known ones."""
+    """`value`, or a UserError if it is not one of the known values."""
     if value not in known:
         hint = did_you_mean(str(value), known)
         raise UserError(f"unknown {setting} {value!r}{hint}: choose one of {', '.join(known)}")

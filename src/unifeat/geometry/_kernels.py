@@ -1,8 +1,8 @@
-"""Compiled loops over pairs of rows. They release the GIL: threads run them side by side, and each is serial,
-so that results do not depend on how many threads there are.
+"""Compiled loops over pairs of rows. They release the GIL, so threads can run them in parallel; each loop is serial, so
+that results do not depend on the number of threads.
 
-Whoever uses them imports them there, since numba takes its time: reports know the measures and need none of it.
-Condensed order is that of scipy's `pdist`: (0,1), (0,2) … (0,n−1), (1,2) …
+Import this module inside the functions that use it: numba is slow to import, and reports need the measures but not the
+kernels. Condensed order is that of scipy's `pdist`: (0,1), (0,2) … (0,n−1), (1,2) …
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REORDER_SUMS = {"reassoc", "contract", "nsz"}
 def gather_dot(upper, square, order, start, stop):  # type: ignore[no-untyped-def]
     """Σ over rows i in [start, stop) and j > i of upper[i, j] · square[order[i], order[j]].
 
-    upper: (n(n−1)/2,) condensed; square: (n, n); order: (n,) unsigned (signed indices cost a test each).
+    upper: (n(n−1)/2,) condensed; square: (n, n); order: (n,) unsigned, since a signed index costs a sign test.
     """
     n = order.size
     total = 0.0
@@ -61,7 +61,7 @@ def bin_starts(ordered, per_unit, bins):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def replace_by_rank(values, ordered, ranks, starts, per_unit):  # type: ignore[no-untyped-def]
-    """values[i] ← its rank, in place: its bin by arithmetic, its place in the bin by bisection."""
+    """Replace each value by its rank, in place. The bin is found by arithmetic, the place in it by bisection."""
     bins = starts.size - 1
     for i in range(values.size):
         value = values[i]

@@ -9,11 +9,13 @@ import numpy as np
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import as_pair, as_permutation, constant_flags, unit_rows
-from unifeat.geometry._pairs import ROWS_A_BLOCK
+from unifeat.geometry._pairs import ROWS_PER_BLOCK
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
-_BLIND = "pairing-blind: which row goes with which plays no part, so shuffled pairs score the same and give no p-value"
+_PAIRING_BLIND_FLAG = (
+    "pairing-blind: the score does not depend on the pairing, so shuffled pairs score the same and give no p-value"
+)
 
 
 def mean_max_cosine(x: Any, y: Any) -> Score:
@@ -23,11 +25,11 @@ def mean_max_cosine(x: Any, y: Any) -> Score:
 
     (Sharkey, Braun & Millidge 2022, "Taking features out of superposition with sparse autoencoders", Alignment
     Forum, and Cunningham et al. 2023, arXiv 2309.08600, take one direction; here both, `details` has each.)
-    For two dictionaries over one residual stream, as two seeds of an SAE. Rotating one side changes it; rows of
-    unequal width are refused.
+    Meant for two dictionaries of one residual stream, such as two seeds of an SAE. Rotating one side changes the score;
+    rows of unequal width are refused.
 
-    Which row goes with which plays no part: every shuffle of the pairs scores the same, so the shuffle null is one
-    point, p = 1 and the corrected score 0 whatever the data. The flag `pairing-blind` says so in every result.
+    The score does not depend on the pairing. Every shuffle of the pairs scores the same, so for any data the shuffle
+    null is a single point, p = 1 and the corrected score is 0. The flag `pairing-blind` says so in every result.
 
     x: (n, d) and y: (n, d), arrays or tensors of any real dtype, computed in float64; n ≥ 2.
 
@@ -39,7 +41,7 @@ def mean_max_cosine(x: Any, y: Any) -> Score:
 
 
 def prepare_mean_max_cosine(x: Any, y: Any) -> Prepared:
-    """All of the work: no pairing changes it. The arguments are those of `mean_max_cosine`."""
+    """Compute the score, which is the same for every pairing. The arguments are those of `mean_max_cosine`."""
     a, b = as_pair(x, y, at_least=2, why="mean max cosine")
     (n, d_a), d_b = a.shape, b.shape[1]
     if d_a != d_b:
@@ -57,18 +59,20 @@ def prepare_mean_max_cosine(x: Any, y: Any) -> Prepared:
     if flags:
         return Undefined(Score("mean_max_cosine", float("nan"), {}, n, d_a, d_b, flags=flags))
     best_a, best_b = np.empty(n), np.full(n, -np.inf)
-    for start in range(0, n, ROWS_A_BLOCK):
-        cosines = sides[0][start : start + ROWS_A_BLOCK] @ sides[1].T
-        best_a[start : start + ROWS_A_BLOCK] = cosines.max(axis=1)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        cosines = sides[0][start : start + ROWS_PER_BLOCK] @ sides[1].T
+        best_a[start : start + ROWS_PER_BLOCK] = cosines.max(axis=1)
         np.maximum(best_b, cosines.max(axis=0), out=best_b)
     forth, back = (min(1.0, float(np.sort(best).mean())) for best in (best_a, best_b))
     details = {"a_to_b": forth, "b_to_a": back}
-    return PreparedMeanMaxCosine(Score("mean_max_cosine", (forth + back) / 2, {}, n, d_a, d_b, details, (_BLIND,)))
+    return PreparedMeanMaxCosine(
+        Score("mean_max_cosine", (forth + back) / 2, {}, n, d_a, d_b, details, (_PAIRING_BLIND_FLAG,))
+    )
 
 
 @dataclass(frozen=True)
 class PreparedMeanMaxCosine:
-    """The score, whatever the pairing."""
+    """The score, which is the same for every pairing."""
 
     result: Score
     tolerance: float = 1e-10

@@ -1,4 +1,4 @@
-"""Overlap of nearest neighbours."""
+"""Mutual k-nearest neighbours: overlap of neighbourhoods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
-from unifeat.geometry._pairs import ROWS_A_BLOCK, TIE
+from unifeat.geometry._pairs import ROWS_PER_BLOCK, TIE_TOLERANCE
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -25,18 +25,17 @@ def mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine") -> Sco
         m = 1/n Σ_i |N_k(x_i) ∩ N_k(y_i)| / k, in [0, 1]
 
     (Huh, Cheung, Wang & Isola 2024, "The platonic representation hypothesis", ICML, arXiv 2405.07987, appendix A.)
-    Under a random pairing its expected value is k / (n − 1), whatever n and d: `details["chance"]`.
+    Under random pairing its expected value is k / (n − 1), for every n and d: `details["chance"]`.
 
-    Where rows are tied at the edge of a neighbourhood, each belongs to it in part, so that the parts add up to
-    what is left of k: for one side tied, the overlap expected if ties were broken at random. Then two copies of
-    a side overlap in less than 1.
+    Rows tied at the edge of a neighbourhood share the remaining places equally. If only one side has ties, this gives
+    the overlap expected if ties were broken at random. With ties, the overlap of a side with itself is less than 1.
 
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 2.
-    k: neighbours a row, at most n − 1 (more are cut, and flagged).
+    k: neighbours per row, at most n − 1 (a larger k is reduced, and flagged).
     metric: `cosine` (ignores rotation and each row's length) or `euclidean` (ignores rotation and translation).
 
-    details: `neighbours` (k in force), `chance`, `tied_a`, `tied_b` (rows with a tie at the edge).
-    flags: `saturated` (k leaves no row out, so the overlap is 1), `ties x` (in one row in ten or more),
+    details: `neighbours` (the k used), `chance`, `tied_a`, `tied_b` (rows with a tie at the edge).
+    flags: `saturated` (all rows are neighbours, so the overlap is 1), `ties x` (in at least one row in ten),
     `zero rows of x` (cosine) and `constant x`, which make the value NaN.
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
@@ -44,7 +43,7 @@ def mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine") -> Sco
 
 
 def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine") -> Prepared:
-    """The neighbours of every row, once a side; the arguments are those of `mutual_knn`."""
+    """The neighbours of every row, on each side. The arguments are those of `mutual_knn`."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise UserError(f"mutual_knn k={k!r}: give a whole number of neighbours, 1 or more")
     name = one_of(metric, METRICS, "metric of mutual_knn")
@@ -55,7 +54,7 @@ def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine"
     sides = []
     for side, rows in (("x", a), ("y", b)):
         if name == "euclidean":
-            sides.append(centred(rows))  # distances do not change, and a common offset would cost digits
+            sides.append(centred(rows))  # distances stay the same, and a common offset would cost digits
             continue
         unit, undefined = unit_rows(rows)
         sides.append(unit)
@@ -75,7 +74,7 @@ def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine"
 
 
 class _Neighbours(NamedTuple):
-    """For row i the rows columns[start[i]:start[i+1]], ascending, each with the share of it that belongs."""
+    """The neighbours of row i are columns[start[i]:start[i+1]], ascending; tied ones count with a share below 1."""
 
     start: NDArray[np.int64]
     columns: NDArray[np.int64]
@@ -84,7 +83,7 @@ class _Neighbours(NamedTuple):
 
 
 class PreparedMutualKNN:
-    """The neighbourhoods of both sides. A shuffle renames the rows of one and looks n k of them up in the other."""
+    """The neighbourhoods of both sides. A shuffle renames the rows of one side and looks n·k up in the other."""
 
     tolerance = 1e-10
 
@@ -106,21 +105,21 @@ class PreparedMutualKNN:
 
 
 def _neighbours(rows: Matrix, k: int, metric: str) -> _Neighbours:
-    """The k nearest of each row, in blocks of rows against all."""
+    """The k nearest neighbours of each row, computed for blocks of rows against all."""
     n = len(rows)
     squares = np.einsum("ij,ij->i", rows, rows)
     counts, columns, shares, tied = [], [], [], 0
-    for start in range(0, n, ROWS_A_BLOCK):
-        stop = min(start + ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, n)
         far: Matrix = rows[start:stop] @ rows.T
-        # Distances that differ by no more than the rounding of an inner product are equal.
-        rounding: Matrix | float = TIE
+        # Distances that differ by no more than the rounding of an inner product count as equal.
+        rounding: Matrix | float = TIE_TOLERANCE
         if metric == "cosine":
             np.subtract(1.0, far, out=far)
         else:
             sums = squares[start:stop, None] + squares[None, :]
             far = sums - 2.0 * far
-            rounding = TIE * sums
+            rounding = TIE_TOLERANCE * sums
         far[np.arange(stop - start), np.arange(start, stop)] = np.inf
         edge = np.partition(far, k - 1, axis=1)[:, k - 1 : k]
         local, column = np.nonzero(far <= edge + rounding)

@@ -1,4 +1,4 @@
-"""Quantities of row pairs, n(n−1)/2 of them in condensed order, made and summed in bounded memory."""
+"""Values for pairs of rows, n(n−1)/2 in condensed order, computed and summed in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 from unifeat.geometry._input import Matrix
 from unifeat.threads import in_threads
 
-ROWS_A_BLOCK = 512
+ROWS_PER_BLOCK = 512
 _CHUNKS = 16
-_WORTH_THREADS = 2_000_000  # row pairs
-# Up to here shuffles run in float64 (134 MB for the square); above, in float32 with float64 sums, half the
-# memory and twice the speed. Rounding errors of single pairs average out: 1e-9 in the sum.
+_FEWEST_PAIRS_FOR_THREADS = 2_000_000  # row pairs
+# Up to this many rows, shuffles run in float64 (134 MB for the square). Above, they run in float32 with float64 sums:
+# half the memory and twice the speed. The rounding errors of single pairs average out to 1e-9 in the sum.
 FLOAT64_UP_TO = 4096
-# Distances that differ by less than the rounding of one inner product are equal. Without this, ties would
-# be broken by noise, and reordering the rows would change the ranks.
-TIE = 32 * float(np.finfo(np.float64).eps)
+# Distances that differ by less than the rounding of one inner product count as equal. Otherwise ties would be broken by
+# noise, and reordering the rows would change the ranks.
+TIE_TOLERANCE = 32 * float(np.finfo(np.float64).eps)
 
 
 def condensed(n: int, block: Callable[[int, int], Matrix]) -> Float64[np.ndarray, " {n*(n-1)//2}"]:
-    """Condensed values from `block(start, stop)`, which gives rows start … stop against columns start … n."""
+    """Condensed values from `block(start, stop)`, which gives rows start:stop of columns start:n."""
     out = np.empty(n * (n - 1) // 2)
     at = 0
-    for start in range(0, n, ROWS_A_BLOCK):
-        stop = min(start + ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, n)
         rows = block(start, stop)
         for i in range(stop - start):
             right = rows[i, i + 1 :]
@@ -46,8 +46,8 @@ def square(values: Float[np.ndarray, " {n*(n-1)//2}"], n: int, dtype: Any) -> Fl
     for i in range(n - 1):
         out[i, i + 1 :] = values[at : at + n - 1 - i]
         at += n - 1 - i
-    for start in range(0, n, ROWS_A_BLOCK):
-        stop = min(start + ROWS_A_BLOCK, n)
+    for start in range(0, n, ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, n)
         out[start:stop, :start] = out[:start, start:stop].T
         corner = out[start:stop, start:stop]
         corner += np.triu(corner).T
@@ -55,14 +55,14 @@ def square(values: Float[np.ndarray, " {n*(n-1)//2}"], n: int, dtype: Any) -> Fl
 
 
 def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
-    """Average ranks over ties, written over the values (non-negative); `scale` sets what counts as a tie.
+    """Replace non-negative values by their ranks, averaged over ties. `scale` sets what counts as a tie.
 
-    Sorting plain values and looking each one up in a table beats an argsort of 50 million, in time and memory.
+    For 50 million values, sorting them and looking each one up in a table takes less time and memory than an argsort.
     """
     from unifeat.geometry._kernels import bin_starts, replace_by_rank, tied_ranks
 
     ordered = np.sort(values)
-    ranks = tied_ranks(ordered, scale, TIE)
+    ranks = tied_ranks(ordered, scale, TIE_TOLERANCE)
     bins = int(np.clip(values.size // 3, 1, 2**24))
     spread = ordered[-1] - ordered[0]
     per_unit = bins / spread if spread > 0 else 0.0
@@ -72,12 +72,12 @@ def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
     in_threads(
         lambda part: replace_by_rank(part, ordered, ranks, starts, per_unit),
         parts,
-        worth_while=values.size >= _WORTH_THREADS,
+        worth_while=values.size >= _FEWEST_PAIRS_FOR_THREADS,
     )
 
 
 class PairSum:
-    """Σ_{i<j} a_ij · b_π(i)π(j) for any permutation π: one gather over the pairs, nothing copied."""
+    """Σ_{i<j} a_ij · b_π(i)π(j) for any permutation π, in one pass over the pairs and without copies."""
 
     def __init__(self, n: int, a: Matrix, b: Matrix) -> None:
         """a, b: condensed, (n(n−1)/2,)."""
@@ -86,8 +86,8 @@ class PairSum:
         self.exact = dtype is np.float64
         self._a = a.astype(dtype, copy=False)
         self._b = b.astype(dtype, copy=False)
-        # Equal shares of the triangle above the diagonal. The cut depends on n alone, and parts are added
-        # in order: the same bits whatever the number of threads.
+        # Equal shares of the triangle above the diagonal. The shares depend only on n, and their sums are added in
+        # order, so the result is the same bit for bit for any number of threads.
         share = np.arange(_CHUNKS + 1) / _CHUNKS
         self._edges = np.round(n * (1 - np.sqrt(1 - share))).astype(np.int64)
 
@@ -101,6 +101,8 @@ class PairSum:
         moved, index = self._square, order.astype(np.uint32)
         spans = list(pairwise(self._edges))
         parts = in_threads(
-            lambda span: gather_dot(self._a, moved, index, *span), spans, worth_while=self._a.size >= _WORTH_THREADS
+            lambda span: gather_dot(self._a, moved, index, *span),
+            spans,
+            worth_while=self._a.size >= _FEWEST_PAIRS_FOR_THREADS,
         )
         return float(sum(parts))

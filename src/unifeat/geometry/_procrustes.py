@@ -8,14 +8,14 @@ import numpy as np
 
 from unifeat.errors import UserError
 from unifeat.geometry._components import singular_values, svd
-from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Rows, cross, cut, fold_settings, held_out, slim
+from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Rows, cross, cut, fold_settings, held_out, slim
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 
 def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Score:
-    """How alike two sides are after the best rotation (reflections included) of one onto the other.
+    """How alike two sides are after the best rotation (or reflection) of one onto the other.
 
     `heldout=False`: with centred X and Y and ‖·‖_* the sum of singular values,
 
@@ -25,22 +25,22 @@ def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FO
     shape metrics on neural representations", NeurIPS, arXiv 2110.14739), also known as the normalised Bures
     similarity of the Gram matrices (Harvey, Larsen & Williams 2023, arXiv 2311.11436); with sides of norm 1 the
     Procrustes distance of Ding, Denain & Steinhardt 2021 (arXiv 2108.01661) is 2 − 2 × similarity. Sides of
-    unequal width are compared as if the narrower had columns of zeros added. Far above 0 on unrelated data unless
-    n is much larger than d: read it beside its null, or held out.
+    unequal width are compared as if columns of zeros were added to the narrower one. The score is far above 0 on
+    unrelated data unless n is much larger than d: compare it with its null, or use the held-out form.
 
-    `heldout=True`: Q from the training pairs of each fold; on the pairs left out, about their means, the cosine
-    ⟨X Q, Y⟩ / (‖X‖_F ‖Y‖_F) in [−1, 1]; the value is the mean over folds. As in `heldout_cca` its expected value
-    is exactly 0 where pairing means nothing, for every n and d. Directions that the training pairs leave
-    undetermined are mapped to zero. No scale is fitted: a cosine does not depend on it.
+    `heldout=True`: Q is fitted on the training pairs of each fold. On the held-out pairs, about their means, the cosine
+    ⟨X Q, Y⟩ / (‖X‖_F ‖Y‖_F) in [−1, 1] is computed, and the value is the mean over folds. As in `heldout_cca`, its
+    expected value under random pairing is exactly 0, for every n and d. Directions that the training pairs do not
+    determine are mapped to zero. No scale is fitted, since a cosine does not depend on it.
 
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64;
     n ≥ 2, and n ≥ 4 when held out.
-    folds, seed: as in `heldout_cca`; they play no part in-sample.
+    folds, seed: as in `heldout_cca`; not used in-sample.
 
     details: `angle` (arccos of the similarity, in radians) and `residual` (1 − similarity²: the share of Y's
     variance that remains after the best rotation and scale, the `disparity` of scipy.spatial.procrustes);
     held-out: `folds_used`, `by_fold`.
-    flags: `n <= d`; `saturated` (two pairs always fit); `folds` (too few pairs for so many); `constant x` or
+    flags: `n <= d`; `saturated` (two pairs always fit); `folds` (too few pairs for that many); `constant x` or
     `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
@@ -48,13 +48,13 @@ def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FO
 
 
 def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Prepared:
-    """Centre each side, scale it to norm 1; the arguments are those of `procrustes`."""
+    """Centre each side and scale it to norm 1. The arguments are those of `procrustes`."""
     if not isinstance(heldout, bool | np.bool_):
         raise UserError(f"procrustes heldout={heldout!r}: give true or false")
     cutting = fold_settings("procrustes", folds, seed)
     settings = {"heldout": bool(heldout)} | (cutting if heldout else {})
     why = "held-out Procrustes" if heldout else "Procrustes"
-    a, b = as_pair(x, y, at_least=AT_LEAST if heldout else 2, why=why)
+    a, b = as_pair(x, y, at_least=FEWEST_PAIRS if heldout else 2, why=why)
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags))
@@ -68,13 +68,13 @@ def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DE
         if n <= max(d_a, d_b):
             flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate Procrustes; compare it with its null",)
         if n == 2:
-            flags += ("saturated: 2 pairs span one direction a side, which always fits",)
+            flags += ("saturated: 2 pairs span one direction per side, which always fits",)
     blank = Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags)
     return PreparedHeldoutProcrustes(a, b, tests, blank) if heldout else PreparedProcrustes(a, b, blank)
 
 
 class PreparedProcrustes:
-    """Two centred sides of norm 1: every pairing's similarity is the nuclear norm of one product."""
+    """Two centred sides of norm 1. The similarity of any pairing is the nuclear norm of one product."""
 
     tolerance = 1e-10
 
@@ -95,8 +95,8 @@ class PreparedProcrustes:
 
 
 class PreparedHeldoutProcrustes:
-    """Two centred sides, x cut into folds. A shuffle takes each fold's product; what a fold trains on is their
-    sum less its own."""
+    """Two centred sides, with x divided into folds. A shuffle computes the product of each fold; the product over a
+    fold's training pairs is the sum of all of them less its own."""
 
     tolerance = 1e-9
 
@@ -118,7 +118,7 @@ class PreparedHeldoutProcrustes:
         cosines = []
         for left, right, (train, test) in zip(self._parts_a, parts_b, cross(self._parts_a, parts_b), strict=True):
             u, values, vt = svd(train)
-            # Both sides have norm 1, so this is the rounding of the product.
+            # Both sides have norm 1, so this bound is the rounding error of the product.
             rank = min(int((values > max(train.shape) * EPS).sum()), left.n_train - 1)
             norm = float(np.linalg.norm(left.rows - left.mean) * np.linalg.norm(right.rows - right.mean))
             aligned = float(np.sum((u[:, :rank] @ vt[:rank]) * test))
@@ -128,7 +128,7 @@ class PreparedHeldoutProcrustes:
 
 def _unit(rows: Matrix) -> Matrix:
     rows = slim(rows)
-    # By the largest entry first, so that the squares of what centring left do not vanish.
+    # Divide by the largest entry first, so that the squares of tiny centred rows do not underflow.
     rows = rows / np.abs(rows).max()
     unit: Matrix = rows / np.linalg.norm(rows)
     return unit

@@ -21,7 +21,7 @@ from unifeat.geometry.score import Score
 
 
 def pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Score:
-    """Canonical correlations, each weighted by how much of x its direction accounts for.
+    """Mean canonical correlation, weighted by how much of x each direction accounts for.
 
     With ρ_i the canonical correlations of the centred sides and h_i the canonical variates of x (orthonormal
     vectors over the n pairs),
@@ -29,18 +29,18 @@ def pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
         PWCCA = Σ α_i ρ_i / Σ α_i,   α_i = Σ_j |⟨h_i, x_j⟩|, x_j the columns of x
 
     (Morcos, Raghu & Bengio 2018, "Insights on representational similarity in neural networks with canonical
-    correlation", NeurIPS, arXiv 1806.05759.) The weights come from x, the first side, always: pwcca(x, y) and
-    pwcca(y, x) differ. Google's code (`svcca/pwcca.py`) takes them from the side with fewer dimensions: give that
-    side first to follow it. There the columns enter with their means; here they are centred, so that a
-    translation does not matter. The sum of absolute values depends on the basis of x: PWCCA does not ignore a
-    rotation of x, and ignores every invertible linear map of y.
+    correlation", NeurIPS, arXiv 1806.05759.) The weights always come from x, the first side, so pwcca(x, y) and
+    pwcca(y, x) differ. Google's code (`svcca/pwcca.py`) takes them from the side with fewer dimensions; to follow it,
+    give that side first. It does not centre the columns; here they are centred, so that a translation does not matter.
+    The sum of absolute values depends on the basis of x: PWCCA changes with a rotation of x, and ignores every
+    invertible linear map of y.
 
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 2.
-    dims, variance: leading principal components kept on each side, as in `svcca`; without either every one is
-        kept, as in the paper.
+    dims, variance: leading principal components kept on each side, as in `svcca`. The default, without either, keeps
+        all, as in the paper.
 
-    Far above 0 on unrelated data unless n is much larger than d, and 1 once n − 1 ≤ d: read it beside its null.
-    Where n forces some correlations to 1, their directions are the principal axes of x within what they span.
+    The score is far above 0 on unrelated data unless n is much larger than d, and 1 once n − 1 ≤ d: compare it with its
+    null. Where n forces several correlations to 1, their directions are the principal axes of x in their common span.
 
     details: `dims_a`, `dims_b` (components used), `rank_a`, `rank_b`, `correlations` (descending) and their
     `weights` (sum 1).
@@ -52,7 +52,7 @@ def pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
 
 
 def prepare_pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Prepared:
-    """One SVD a side, and the columns of x in its components; the arguments are those of `pwcca`."""
+    """One SVD per side, and the columns of x in its components. The arguments are those of `pwcca`."""
     settings = component_settings("pwcca", dims, variance, default=1.0)
     a, b = as_pair(x, y, at_least=2, why="PWCCA")
     (n, d_a), d_b = a.shape, b.shape[1]
@@ -67,7 +67,7 @@ def prepare_pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
 class PreparedPWCCA:
     """Orthonormal bases of the two sides. A shuffle takes one product, its SVD, and one product for the weights."""
 
-    tolerance = 1e-9  # close correlations leave their directions, and so the weights, less exact than themselves
+    tolerance = 1e-9  # directions of nearly equal correlations, and so the weights, are less exact than correlations
 
     def __init__(self, a: Components, b: Components, columns: Matrix, blank: Score) -> None:
         """columns: the columns of centred x in the components of x, (d_a, k_a)."""

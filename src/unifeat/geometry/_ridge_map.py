@@ -1,4 +1,4 @@
-"""How well a linear map with a ridge penalty carries one side to the other, on pairs it has not seen."""
+"""How well a linear map with a ridge penalty predicts one side from the other, on held-out pairs."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ import numpy as np
 from scipy import linalg
 
 from unifeat.errors import UserError
-from unifeat.geometry._folds import AT_LEAST, DEFAULT_FOLDS, Part, Rows, cross, cut, fold_settings, held_out, slim
+from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Part, Rows, cross, cut, fold_settings, held_out, slim
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
-_LEAST_ALPHA = 1e-6  # below, the normal equations lose too many digits
+_SMALLEST_ALPHA = 1e-6  # below this, the normal equations lose too many digits
 Fit = tuple[Matrix, bool]
 
 
 def ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Score:
     """Held-out R² of a ridge regression from x to y and from y to x; the value is the mean of the two.
 
-    For each fold, W = (XᵀX + λ)⁻¹ XᵀY from the training pairs, about their means. Over all pairs, each predicted
-    by the fold that held it out,
+    For each fold, W = (XᵀX + λ)⁻¹ XᵀY is fitted on the training pairs, about their means. Each pair is predicted by the
+    fold that held it out; over all pairs,
 
         R²(x → y) = 1 − Σ ‖y_i − ŷ_i‖² / Σ ‖y_i − ȳ_train‖²
 
-    Columns count by their variance (scikit-learn's `variance_weighted`), so that a rotation of the target does
-    not matter; predicting the training mean scores 0. (Hoerl & Kennard 1970, Technometrics 12; held-out R² as in
+    Columns are weighted by their variance (scikit-learn's `variance_weighted`), so that a rotation of the target does
+    not matter. Predicting the training mean scores 0. (Hoerl & Kennard 1970, Technometrics 12; held-out R² as in
     Hawinkel, Waegeman & Maere 2023, "Out-of-sample R²", Am. Stat.)
-    λ = alpha × the mean over columns of the training scatter: alpha × ‖X − X̄‖²_F / d × n_train / n, so that a
-    scale of x does not matter. It shrinks: a perfect map of isotropic rows scores 1 − (alpha / (1 + alpha))².
+    λ = alpha × the mean over columns of the training scatter, alpha × ‖X − X̄‖²_F / d × n_train / n, so that the scale
+    of x does not matter. The penalty shrinks W: a perfect map of isotropic rows scores 1 − (alpha / (1 + alpha))².
 
-    Not clipped: on unrelated data the value is 0 or below, the further the closer n is to d and the smaller
-    alpha. So its null does not lie about 0, and only the comparison with the null tells chance from a map.
+    The value is not clipped. On unrelated data it is 0 or below, and lower the closer n is to d and the smaller alpha
+    is. So its null is not centred on 0, and only a comparison with the null shows whether a map is better than chance.
 
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 4.
-    alpha: strength of the penalty, at least 1e-6. The same for both directions.
+    alpha: strength of the penalty, at least 1e-6; the same in both directions.
     folds, seed: as in `heldout_cca`.
 
     details: `r2_a_to_b`, `r2_b_to_a`, `folds_used`.
-    flags: `n <= d`, `folds` (too few pairs for so many), `constant x` or `constant y` (value NaN).
+    flags: `n <= d`, `folds` (too few pairs for that many), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_ridge_map(x, y, alpha=alpha, folds=folds, seed=seed).score()
 
 
 def prepare_ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Prepared:
-    """Centre each side and factor the normal equations of x; the arguments are those of `ridge_map`."""
+    """Centre each side and factor the normal equations of x. The arguments are those of `ridge_map`."""
     real = isinstance(alpha, int | float | np.number) and not isinstance(alpha, bool)
-    if not real or not _LEAST_ALPHA <= alpha < float("inf"):
-        raise UserError(f"ridge_map alpha={alpha!r}: give a number, {_LEAST_ALPHA:g} or more")
+    if not real or not _SMALLEST_ALPHA <= alpha < float("inf"):
+        raise UserError(f"ridge_map alpha={alpha!r}: give a number, {_SMALLEST_ALPHA:g} or more")
     cutting = fold_settings("ridge_map", folds, seed)
     settings = {"alpha": float(alpha)} | cutting
-    a, b = as_pair(x, y, at_least=AT_LEAST, why="a held-out ridge map")
+    a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="a held-out ridge map")
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("ridge_map", float("nan"), settings, n, d_a, d_b, flags=flags))
@@ -64,7 +64,7 @@ def prepare_ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAUL
 
 
 class _Side:
-    """Centred rows of mean square column 1, in as few columns as they span."""
+    """Centred rows in as few columns as they span, scaled so that the original columns have mean square 1."""
 
     def __init__(self, matrix: Matrix, tests: tuple[Rows, ...], alpha: float) -> None:
         n, d = matrix.shape
@@ -75,7 +75,7 @@ class _Side:
         self._tests, self._alpha = tests, alpha
 
     def fitted(self, order: Rows | None = None) -> tuple[list[Part], list[Fit]]:
-        """The parts, and for each the Cholesky factor of its training scatter with the penalty."""
+        """The parts, and for each the Cholesky factor of its training scatter plus the penalty."""
         rows = self.rows if order is None else self.rows.take(order, axis=0)
         parts, factors = cut(rows, self._tests, self._total), []
         for part in parts:
@@ -86,12 +86,12 @@ class _Side:
 
 
 class PreparedRidgeMap:
-    """Two centred sides with x factored. A shuffle moves other rows of y into each fold, which changes the
-    scatter of y and the products of the two; the residuals follow from these moments."""
+    """Two centred sides, with x factored. A shuffle moves other rows of y into each fold, which changes the scatter of
+    y and the products of the two sides; the residuals are computed from these moments."""
 
     def __init__(self, a: _Side, b: _Side, blank: Score) -> None:
         self.n = blank.n
-        # With fewer training pairs than columns, rounding is divided by the penalty.
+        # With fewer training pairs than columns, rounding errors are divided by the penalty.
         self.tolerance = max(1e-9, 1e-13 / blank.settings["alpha"])
         self._fitted_a = a.fitted()
         self._b, self._blank = b, blank

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
-from unifeat.geometry._pairs import TIE, PairSum, condensed, ranks_in_place
+from unifeat.geometry._pairs import TIE_TOLERANCE, PairSum, condensed, ranks_in_place
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -16,7 +16,7 @@ Inner = Literal["cosine", "euclidean", "pearson"]
 Outer = Literal["spearman", "pearson"]
 INNER = ("cosine", "euclidean", "pearson")
 OUTER = ("spearman", "pearson")
-_FEW = 5  # pairs
+_FEWEST_PAIRS = 5  # pairs
 
 
 def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -> Score:
@@ -30,22 +30,22 @@ def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -
         `cosine`     1 − x_i·x_j / (|x_i| |x_j|), rows as they are; ignores rotation and each row's length.
         `euclidean`  |x_i − x_j|; ignores rotation and translation.
         `pearson`    1 − corr of x_i and x_j over their coordinates. NOT rotation invariant: the score depends
-                     on the basis the model happens to use. Legacy: only to reproduce arXiv 2410.06981.
+                     on the model's basis, which is arbitrary. Only for reproducing arXiv 2410.06981.
     outer: `spearman` (average ranks over ties; distances equal up to rounding count as tied) or `pearson`.
 
-    Memory: about 1.6 GB at n = 10,000 (50 million row pairs), and it grows with n².
+    Memory: about 1.6 GB at n = 10,000 (50 million row pairs), growing with n².
 
-    details: `pairs`, the number n(n−1)/2 of dissimilarities a side.
+    details: `pairs`, the number n(n−1)/2 of dissimilarities per side.
     flags: `constant x` (all rows the same), `equidistant x` (all dissimilarities equal), `zero rows of x`
-    (the inner measure is undefined there); each makes the value NaN. `few pairs` (fewer than five: their
-    dissimilarities can agree by accident, even perfectly, and fewer than 120 shuffles tell).
+    (the inner measure is undefined there); each makes the value NaN. `few pairs`: fewer than five pairs, whose
+    dissimilarities can agree by chance, even perfectly, and which have fewer than 120 shuffles to compare with.
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_rsa(x, y, inner=inner, outer=outer).score()
 
 
 def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -> Prepared:
-    """Standardised (ranks of) dissimilarities, once a side; the arguments are those of `rsa`."""
+    """Standardised dissimilarities, or their ranks, of each side. The arguments are those of `rsa`."""
     inner_name = one_of(inner, INNER, "inner measure of rsa")
     outer_name = one_of(outer, OUTER, "outer measure of rsa")
     settings = {"inner": inner_name, "outer": outer_name}
@@ -61,14 +61,14 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
             flags += flag
     if flags:
         return Undefined(Score("rsa", float("nan"), settings, n, d_a, d_b, details, flags))
-    if n < _FEW:
-        flags = (f"few pairs: {n} pairs have {details['pairs']} dissimilarities a side, which agree by accident",)
+    if n < _FEWEST_PAIRS:
+        flags = (f"few pairs: {n} pairs have {details['pairs']} dissimilarities per side, which can agree by chance",)
     value = float(np.clip(sides[0] @ sides[1], -1.0, 1.0))
     return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))
 
 
 class PreparedRSA:
-    """Two condensed vectors of mean 0 and length 1: every pairing's correlation is an inner product."""
+    """Two condensed vectors of mean 0 and length 1. The correlation of any pairing is an inner product."""
 
     def __init__(self, pairs: PairSum, result: Score) -> None:
         self.n = result.n
@@ -85,7 +85,7 @@ class PreparedRSA:
 
 
 def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Matrix, tuple[str, ...]]:
-    """Condensed dissimilarities (or their ranks), mean 0 and length 1; or the flag that says why not."""
+    """Condensed dissimilarities (or their ranks) of mean 0 and length 1; or a flag that says why they are undefined."""
     if inner == "euclidean":
         values, scale = _squared_distances(matrix)
     else:
@@ -95,12 +95,12 @@ def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Ma
             flag = f"zero rows of {name}: {undefined} rows are {what}, {inner} dissimilarity is undefined there"
             return matrix, (flag,)
         values, scale = _one_minus_cosine(unit), 1.0
-    if np.ptp(values) <= TIE * max(scale, float(values.max())):
+    if np.ptp(values) <= TIE_TOLERANCE * max(scale, float(values.max())):
         return matrix, (f"equidistant {name}: all pairs of rows are equally dissimilar",)
     if outer == "spearman":
         ranks_in_place(values, scale)
     elif inner == "euclidean":
-        np.sqrt(values, out=values)  # ranks do not need the root, and near 0 it magnifies rounding
+        np.sqrt(values, out=values)  # not for ranks: they do not change, and near 0 the root magnifies rounding
     values -= values.mean()
     values /= np.linalg.norm(values)
     return values, ()
@@ -109,21 +109,21 @@ def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Ma
 def _one_minus_cosine(unit: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " pairs"]:
     def block(start: int, stop: int) -> Matrix:
         values: Matrix = 1.0 - unit[start:stop] @ unit[start:].T
-        values[values < TIE] = 0.0
+        values[values < TIE_TOLERANCE] = 0.0
         return values
 
     return condensed(len(unit), block)
 
 
 def _squared_distances(matrix: Float64[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, " pairs"], float]:
-    """|x_i − x_j|² and the size of a typical one, to which rounding is in proportion."""
-    rows = centred(matrix)  # distances do not change, and a common offset would cost digits
+    """|x_i − x_j|², and the size of a typical one, to which rounding errors are proportional."""
+    rows = centred(matrix)  # distances stay the same, and a common offset would cost digits
     squares = np.einsum("ij,ij->i", rows, rows)
 
     def block(start: int, stop: int) -> Matrix:
         sums = squares[start:stop, None] + squares[None, start:]
         values: Matrix = sums - 2.0 * (rows[start:stop] @ rows[start:].T)
-        values[values < TIE * sums] = 0.0
+        values[values < TIE_TOLERANCE * sums] = 0.0
         return values
 
     return condensed(len(rows), block), float(np.median(squares))

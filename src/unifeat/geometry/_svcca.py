@@ -22,11 +22,11 @@ from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 DEFAULT_VARIANCE = 0.99
-# A shuffle is one matrix product of n·ka·kb multiply-adds. Beyond this many (a millisecond or two) it runs in
-# float32, twice as fast, with float64 sums over blocks of rows; the shuffled value then moves by 1e-9 or so, far
-# below the spread of any null.
+# A shuffle is one matrix product of n·ka·kb multiply-adds. Above this many (a millisecond or two) it runs in float32,
+# twice as fast, with float64 sums over blocks of rows. That changes the shuffled value by about 1e-9, far less than the
+# spread of any null.
 _FLOAT32_ABOVE = 100_000_000
-_ROWS_A_BLOCK = 2048
+_ROWS_PER_BLOCK = 2048
 
 
 def svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Score:
@@ -39,12 +39,12 @@ def svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
 
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 2.
     dims: components kept on each side, at most its numerical rank; `details` reports how many were used.
-    variance: instead, the fewest components whose Σs² reaches this share of the whole, in (0, 1]; 1 keeps
-        every component, which is plain CCA. Without either, variance=0.99.
+    variance: instead of dims, keep the fewest components whose Σs² reaches this share of the whole, in (0, 1]; 1 keeps
+        every component, which is plain CCA. The default, without either, is variance=0.99.
 
-    `dims=1` is abs(corr(PC1 of x, PC1 of y)), which is what arXiv 2410.06981 published as SVCCA: only for
-    reproducing it. An honest SVCCA is far from 0 on unrelated data (.35 for 512 × 768 dims and n = 5,000) and
-    exactly 1 once n − 1 ≤ k: read it beside its null (`unifeat.permutation_test`).
+    `dims=1` is abs(corr(PC1 of x, PC1 of y)), which arXiv 2410.06981 published as SVCCA; use it only to reproduce that
+    paper. SVCCA is far from 0 on unrelated data (0.35 for 512 × 768 dims and n = 5,000) and exactly 1 once n − 1 ≤ k:
+    compare it with its null (`unifeat.permutation_test`).
 
     details: `dims_a`, `dims_b` (components used), `rank_a`, `rank_b`, `correlations` (descending).
     flags: `n <= d`, `rank` (fewer components than asked for), `saturated` (n forces correlations of 1),
@@ -55,7 +55,7 @@ def svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
 
 
 def prepare_svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Prepared:
-    """One SVD a side; the arguments are those of `svcca`."""
+    """One SVD per side. The arguments are those of `svcca`."""
     settings = component_settings("svcca", dims, variance, default=DEFAULT_VARIANCE)
     a, b = as_pair(x, y, at_least=2, why="SVCCA")
     (n, d_a), d_b = a.shape, b.shape[1]
@@ -68,7 +68,7 @@ def prepare_svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
 
 
 class PreparedSVCCA:
-    """Orthonormal bases of the two sides. Shuffling rows permutes a basis and leaves it orthonormal."""
+    """Orthonormal bases of the two sides. Shuffling the rows of a basis keeps it orthonormal."""
 
     def __init__(self, basis_a: Matrix, basis_b: Matrix, blank: Score) -> None:
         self.n = blank.n
@@ -88,11 +88,11 @@ class PreparedSVCCA:
     def shuffled(self, permutation: Any) -> float:
         order = as_permutation(permutation, self.n)
         still, moved = self._shuffle_bases
-        if still.shape[1] < moved.shape[1]:  # gather the slimmer side: U_aᵀ U_b[π] = U_a[π⁻¹]ᵀ U_b
+        if still.shape[1] < moved.shape[1]:  # reorder the narrower side: U_aᵀ U_b[π] = U_a[π⁻¹]ᵀ U_b
             still, moved, order = moved, still, np.argsort(order)
         product = np.zeros((moved.shape[1], still.shape[1]))
-        for start in range(0, self.n, _ROWS_A_BLOCK):
-            rows = slice(start, start + _ROWS_A_BLOCK)
+        for start in range(0, self.n, _ROWS_PER_BLOCK):
+            rows = slice(start, start + _ROWS_PER_BLOCK)
             product += moved.take(order[rows], axis=0).T @ still[rows]
         return float(np.clip(singular_values(product), 0.0, 1.0).mean())
 

@@ -1,7 +1,7 @@
-"""What a measure is: a function of two arrays that declares its invariances and shuffles cheaply.
+"""Measures: functions of two arrays that declare their invariances and can be shuffled cheaply.
 
-Every measure is split in two, as netrep does it: `prepare` does the work that depends on each side alone,
-once; `shuffled` then costs only what a new pairing of the rows changes.
+Every measure has two steps, as in netrep: `prepare` does the work that depends on each side alone, once; `shuffled`
+then does only the work that depends on the pairing of the rows.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry.score import Score
 
 Invariance = Literal["orthogonal", "isotropic_scaling", "translation", "invertible_linear", "row_permutation"]
-"""What may be done to the rows without changing the score.
+"""What can be done to the rows without changing the score.
 
-* `orthogonal`: x → x Q, QᵀQ = I, on either side by itself
+* `orthogonal`: x → x Q, QᵀQ = I, on either side alone
 * `isotropic_scaling`: x → c x, c > 0
 * `translation`: x → x + 1 tᵀ, the same vector t added to every row
 * `invertible_linear`: x → x L with any invertible L
@@ -27,7 +27,7 @@ Invariance = Literal["orthogonal", "isotropic_scaling", "translation", "invertib
 
 @runtime_checkable
 class Prepared(Protocol):
-    """Two sides made ready: the score of their pairing, and of any other pairing of the same rows."""
+    """Two prepared sides, which give the score of their pairing and of any other pairing of the same rows."""
 
     @property
     def n(self) -> int:
@@ -36,25 +36,25 @@ class Prepared(Protocol):
 
     @property
     def tolerance(self) -> float:
-        """`shuffled` is this close to the measure called anew; scores closer than that count as ties."""
+        """`shuffled` is this close to the measure computed from scratch; scores closer than that count as ties."""
         ...
 
     def score(self) -> Score:
-        """The score of the rows as they were given."""
+        """The score of the rows as given."""
         ...
 
     def shuffled(self, permutation: Any) -> float:
         """The value when row i of x goes with row `permutation[i]` of y: the measure of (x, y[permutation]).
 
-        permutation: integer array of shape (n,). Raises UserError if it is none of 0 … n − 1.
-        A pure function: safe to call from several threads or processes.
+        permutation: integer array of shape (n,). Raises UserError if it is not a permutation of 0 … n − 1.
+        A pure function, safe to call from several threads or processes.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Undefined:
-    """The prepared form of input that leaves a measure undefined: NaN, whatever the pairing."""
+    """The prepared form of input on which a measure is undefined: NaN for every pairing."""
 
     result: Score
     tolerance: float = 0.0
@@ -76,9 +76,9 @@ class Variant:
 
     settings: Mapping[str, Any]
     invariances: frozenset[Invariance]
-    """What may be done to either side."""
+    """What can be done to either side."""
     only_y: frozenset[Invariance] = frozenset()
-    """What, besides, may be done to y alone: a measure that weighs by x treats the sides unlike."""
+    """What can in addition be done to y alone. (A measure weighted by x treats the sides differently.)"""
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,24 @@ class Measure:
     preparation: Callable[..., Prepared]
     """`preparation(x, y, **settings)`, the same arguments as `function`."""
     variants: tuple[Variant, ...]
-    """Declared invariances; the first variant whose settings all agree is the one that holds."""
+    """Declared invariances. The first variant whose settings all agree applies."""
     symmetric: bool = True
     """Whether measure(x, y) = measure(y, x)."""
     equal_widths: bool = False
     """Whether x and y must have equally many columns."""
     sees_pairing: bool = True
-    """Whether it matters which row goes with which. If not, shuffling pairs tests nothing, and a flag
-    `pairing-blind` says so in every score."""
+    """Whether it matters which row is paired with which. If not, shuffling tests nothing, and every score has a flag
+    `pairing-blind` that says so."""
 
     version: int = 1
-    """Raised whenever the measure gives other values than before: part of the key of every stored score."""
+    """Raised whenever the measure's values change. Part of the key of every stored score."""
 
     def identity(self, settings: Mapping[str, Any]) -> list[Any]:
-        """What determines a score by it beside the data, as JSON data."""
+        """What determines a score of this measure besides the data, as JSON data."""
         return [self.name, self.version, dict(settings)]
 
     def prepare(self, x: Any, y: Any, **settings: Any) -> Prepared:
-        """Do what depends on each side alone. x: (n, d_a), y: (n, d_b). Raises what `function` raises."""
+        """Do the work that depends on each side alone. x: (n, d_a), y: (n, d_b). Raises as `function` does."""
         self.check(settings)
         return self.preparation(x, y, **settings)
 
@@ -130,7 +130,7 @@ class Measure:
         return self._variant(settings).invariances
 
     def invariances_of_y(self, **settings: Any) -> frozenset[Invariance]:
-        """What the score ignores under these settings where it is done to y."""
+        """What the score ignores under these settings if it is done to y."""
         variant = self._variant(settings)
         return variant.invariances | variant.only_y
 

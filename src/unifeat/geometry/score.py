@@ -1,4 +1,4 @@
-"""The result of a comparison: a number that knows how it was made."""
+"""The result of a comparison: a number with its settings, details and flags."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Score:
     measure: str
     """Name of the measure: `svcca`, `rsa`, `cka` … (the keys of `unifeat.geometry.MEASURES`)."""
     value: float
-    """The score; NaN where the input leaves it undefined (then a flag says why)."""
+    """The score; NaN if it is undefined for the input (a flag then says why)."""
     settings: dict[str, Any]
-    """The settings in force; passing them back as keywords repeats the score."""
+    """The settings used; passing them as keywords gives the same score."""
     n: int
     """Number of pairs (rows)."""
     d_a: int
@@ -24,7 +24,7 @@ class Score:
     d_b: int
     """Columns of y."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What the measure found on its way, e.g. `dims_a`, `dims_b`, `correlations` of SVCCA."""
+    """Intermediate results, e.g. `dims_a`, `dims_b`, `correlations` of SVCCA."""
     flags: tuple[str, ...] = ()
     """Reasons to read the value with care, each starting with a short code and a colon: `saturated: …`."""
 

@@ -1,4 +1,4 @@
-"""How sure a score is: nulls, p-values, intervals and chance-corrected scores."""
+"""How certain a score is: nulls, p-values, intervals and chance-corrected scores."""
 
 from unifeat.inference._permutation_test import PermutationTest, find_measure, permutation_test, with_settings
 from unifeat.inference.calibration import Calibration, calibrate

@@ -1,4 +1,4 @@
-"""Compiled loops of permutations. They release the GIL and are serial, so that threads change no result."""
+"""Compiled loops over permutations. They release the GIL and are serial, so results do not depend on threads."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numba import njit
 
 @njit(nogil=True, cache=True)
 def first_return(order, ids, place):  # type: ignore[no-untyped-def]
-    """For each of `ids` the first place at or above 0 that following `order` from it comes by.
+    """From each of `ids`, follow `order` until `place` is not negative; returns those places.
 
-    order: (size,) a permutation; ids: (n,) where to begin; place: (size,) −1 where the way goes on.
+    order: (size,) a permutation; ids: (n,) starting points; place: (size,), −1 where to go on.
     """
     to = np.empty(ids.size, np.intp)
     for i in range(ids.size):

@@ -1,4 +1,4 @@
-"""Is the pairing of rows worth more than chance? The test that shuffles which row goes with which."""
+"""The permutation test: is a score higher than that of shuffled pairs?"""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from unifeat.inference.calibration import calibrate
 from unifeat.inference.permuting import MOST_DRAWS, SharedRows, null_scores, whole
 from unifeat.progress import track
 
-_BATCH = 25
+_BATCH_SHUFFLES = 25
 
 
 @dataclass(frozen=True, eq=False)
 class PermutationTest:
-    """A score beside what shuffled pairs score."""
+    """A score, compared with the scores of shuffled pairs."""
 
     measure: str
     """Name of the measure."""
@@ -32,23 +32,23 @@ class PermutationTest:
     null: NDArray[np.float64]
     """Scores of the shuffled pairs, (m,), in the order of their permutations; read-only."""
     p: float
-    """(b + 1) / (m + 1), b = how many null scores are at least the score; NaN for an undefined score."""
+    """(b + 1) / (m + 1), where b null scores are at least the score; NaN for an undefined score."""
     corrected: float
     """Chance-corrected score (score − τ) / (1 − τ), clipped to [0, 1]; see `calibrate`."""
     threshold: float
     """τ: the critical value at level alpha."""
     alpha: float
-    """Level of τ. It plays no part in p."""
+    """Level of τ. Not used for p."""
     seed: int
     """Seed of the permutations."""
     settings: dict[str, Any]
-    """Settings of the measure in force."""
+    """Settings of the measure."""
     n: int
     """Number of pairs."""
     flags: tuple[str, ...]
     """Flags of the score and of the test."""
     observed: Score
-    """The whole score: components used, correlations, …"""
+    """The score with its details: components used, correlations …"""
 
     @property
     def null_mean(self) -> float:
@@ -90,20 +90,20 @@ def permutation_test(
     rows: SharedRows | None = None,
     **settings: Any,
 ) -> PermutationTest:
-    """Score the pairs (x_i, y_i) and ask how often shuffled pairs (x_i, y_π(i)) score as high.
+    """Score the pairs (x_i, y_i) and count how often shuffled pairs (x_i, y_π(i)) score as high.
 
     measure: a public measure (`unifeat.rsa`) or its name ("rsa").
     x: (n, d_a), y: (n, d_b): row i of x is paired with row i of y.
     permutations: how many shuffles, 1,000,000 at most; the smallest p they can give is 1 / (permutations + 1).
     seed: the same seed and n give the same permutations, for every measure, on every machine.
     alpha: level of the threshold τ in the chance-corrected score.
-    rows: which rows of a larger whole the pairs are; tests that say so share their permutations, however many of
-        these rows each has (what max-T over a grid needs).
-    settings: keywords of the measure; one that is called as an argument here (`alpha`, `seed`) goes by
-        `with_settings`.
+    rows: which rows of a larger set the pairs are. Tests with the same set share permutations, however many of its rows
+        each has; max-T over a grid needs this.
+    settings: keywords of the measure. Use `with_settings` for those that have the name of an argument here (`alpha`,
+        `seed`).
 
-    The null is "any row of y might have gone with any row of x". It does not know that the pairs were picked
-    for correlating with each other: a test of that has to redo the matching.
+    The null hypothesis is that any row of y could have been paired with any row of x. It ignores that the pairs were
+    chosen because they correlate; to test that, the matching has to be redone.
 
     Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed.
     """
@@ -116,8 +116,8 @@ def permutation_test(
     else:
         with track(f"{chosen.name} null", total=m, unit="shuffles") as advance:
             batches = []
-            for start in range(0, m, _BATCH):
-                batches.append(null_scores(prepared, min(_BATCH, m - start), seed, start=start, rows=rows))
+            for start in range(0, m, _BATCH_SHUFFLES):
+                batches.append(null_scores(prepared, min(_BATCH_SHUFFLES, m - start), seed, start=start, rows=rows))
                 advance(batches[-1].size)
         null = np.concatenate(batches)
     null.flags.writeable = False
@@ -139,7 +139,7 @@ def permutation_test(
 
 
 def find_measure(measure: str | Callable[..., Score] | Measure) -> Measure:
-    """The registry's entry for a measure's name, its public function, or the entry itself."""
+    """The registered measure for a name, a public function, or a registered measure itself."""
     if isinstance(measure, Measure):
         return measure
     for known in MEASURES.values():
@@ -150,7 +150,7 @@ def find_measure(measure: str | Callable[..., Score] | Measure) -> Measure:
 
 
 def with_settings(measure: str | Measure, settings: Mapping[str, Any]) -> Measure:
-    """The measure under settings of its own, for tests that have a `seed` or an `alpha` themselves."""
+    """The measure with fixed settings, for tests that have a `seed` or an `alpha` of their own."""
     known = find_measure(measure)
     known.check(settings)
     return replace(

@@ -1,4 +1,4 @@
-"""From a score and its null to a p-value and a chance-corrected score."""
+"""A p-value and a chance-corrected score from a score and its null."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ S_MAX = 1.0  # the largest value of every measure here
 
 class Calibration(NamedTuple):
     p: float
-    """(b + 1) / (m + 1), b = how many of the m null scores are at least the score."""
+    """(b + 1) / (m + 1), where b of the m null scores are at least the score."""
     corrected: float
     """(score − τ) / (s_max − τ), clipped to [0, 1]."""
     threshold: float
@@ -26,12 +26,12 @@ def calibrate(score: float, null: Any, *, alpha: float = 0.05, tolerance: float 
 
     With m null scores, τ is number ⌈(1 − alpha)(m + 1)⌉, in ascending order, of the m + 1 values {score} ∪ null
     (the observed score is one of them); corrected = (score − τ) / (s_max − τ) clipped to [0, 1], s_max = 1,
-    and p = (1 + #{null ≥ score}) / (m + 1). So `corrected` is 0 for anything that chance reaches at level
-    alpha, and 1 for a perfect score; it is 0 by construction if m + 1 < 1 / alpha.
-    This is what the package `calibrated-similarity` 0.1.1 computes (in float32).
+    and p = (1 + #{null ≥ score}) / (m + 1). So `corrected` is 0 for any score that chance reaches at level
+    alpha, and 1 for a perfect score. It is always 0 if m + 1 < 1 / alpha.
+    The package `calibrated-similarity` 0.1.1 computes the same (in float32).
 
-    null: (m,) array. tolerance: null scores this little below the score still count as reaching it, so that
-    rounding cannot make a tie look significant. A NaN anywhere gives NaN for all three.
+    null: (m,) array. tolerance: null scores below the score by at most this count as reaching it, so that
+    rounding cannot make a tie look significant. If any input is NaN, all three results are NaN.
     Raises UserError for an empty null or an alpha outside (0, 1).
     """
     values = np.asarray(null, dtype=np.float64)
@@ -46,6 +46,6 @@ def calibrate(score: float, null: Any, *, alpha: float = 0.05, tolerance: float 
     place = min(max(math.ceil((1.0 - alpha) * (m + 1)), 1), m + 1)
     threshold = float(np.partition(np.append(values, score), place - 1)[place - 1])
     above = score - threshold
-    # The oracle divides by at least 1e-12; a score within rounding of τ is at τ, whatever it is divided by.
+    # calibrated-similarity divides by at least 1e-12. A score within rounding of τ counts as equal to τ.
     corrected = 0.0 if above <= tolerance else min(1.0, above / max(S_MAX - threshold, 1e-12))
     return Calibration((reached + 1) / (m + 1), corrected, threshold)

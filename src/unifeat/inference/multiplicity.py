@@ -1,4 +1,4 @@
-"""Corrections for asking many questions at once."""
+"""Corrections for multiple tests."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def family_wise(
 ) -> Float64[np.ndarray, " cells"]:
     """Family-wise p-values of c scores from one shared set of m permutations: the step-down max-T of Westfall & Young.
 
-    Scores on different numbers of pairs have different nulls, so each cell's values are first standardised by the
-    mean and spread of the m + 1 of them, the observed among them: under the null all m + 1 stay exchangeable. Then,
-    from the largest observed value down, p = (b + 1)/(m + 1) with b the permutations whose largest value over this
-    cell and those below it reaches the observed one, made monotone (Westfall & Young 1993, "Resampling-based multiple
-    testing", algorithm 4.1; Ge, Dudoit & Speed 2003, TEST 12). With permutations shared between the cells, what they
-    have in common is not paid for twice.
+    Scores on different numbers of pairs have different nulls. So each cell's m + 1 values, including the observed one,
+    are first standardised by their own mean and spread; under the null they stay exchangeable. Then, from the largest
+    observed value down, p = (b + 1)/(m + 1), where b permutations have a largest value, over this cell and those below
+    it, that reaches the observed one. The p-values are then made monotone (Westfall & Young 1993, "Resampling-based
+    multiple testing", algorithm 4.1; Ge, Dudoit & Speed 2003, TEST 12). Because the cells share permutations, the
+    correction takes their dependence into account.
 
     observed: (c,), NaN where a score is undefined. null: (c, m), row i the null of score i; column b is permutation b.
     Returns (c,) p-values, NaN where the score or any of its null is NaN.
@@ -39,7 +39,7 @@ def family_wise(
     values = np.column_stack([observed[known], null[known]])
     values = values - values.mean(axis=1, keepdims=True)
     spread = values.std(axis=1, keepdims=True)
-    # A null that does not vary says nothing: its cell ties with every permutation.
+    # If a cell's null does not vary, its score ties with every permutation.
     still = spread <= 1e-12 * np.maximum(np.abs(null[known]).max(axis=1, keepdims=True), 1.0)
     values = np.where(still, 0.0, values / np.where(still, 1.0, spread))
     order = np.argsort(-values[:, 0], kind="stable")

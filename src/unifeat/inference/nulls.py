@@ -1,7 +1,7 @@
-"""The nulls that scores stand beside: what each asks, which columns of `scores.parquet` it fills, its version.
+"""The nulls that scores are compared with: the question each answers, its columns in `scores.parquet`, its version.
 
-A new null is a row of `NULLS` and a step that fills its columns (as `pipeline/rematch.py` does); q-values, the report's
-table of scores and the keys of what is stored follow from the row.
+To add a null, add a row to `NULLS` and a step that fills its columns (as `pipeline/rematch.py` does). The q-values, the
+report's table of scores and the keys of stored results follow from the row.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Null:
     """One null.
 
     Attributes:
-        question: what a small p says.
-        columns: its columns in `scores.parquet`, in order, each with what it holds where the null was not asked.
-        p, q: which of them are its p-value, and the q-value of that.
-        headings: what the report's table of scores shows of it: (heading, column).
-        version: raised whenever it comes out otherwise than before; part of the key of what is stored.
+        question: the question that a small p answers with yes.
+        columns: its columns in `scores.parquet`, in order, each with its value where the null was not computed.
+        p, q: the columns of its p-value and q-value.
+        headings: the columns that the report's table of scores shows: (heading, column).
+        version: raised whenever the null's results change; part of the keys of stored results.
     """
 
     question: str
@@ -35,7 +35,7 @@ class Null:
 
 NULLS: dict[str, Null] = {
     "shuffle": Null(
-        question="is the pairing of rows worth more than chance, given the pairs?",
+        question="does the pairing of rows matter, given the pairs?",
         columns=dict.fromkeys(("null_mean", "null_sd", "corrected", "p", "p_family", "q"), NAN),
         p="p",
         q="q",
@@ -49,7 +49,7 @@ NULLS: dict[str, Null] = {
         ),
     ),
     "rematch": Null(
-        question="is it more than the same matching gives on text shifted by documents?",
+        question="is the score higher than with the same matching on text shifted by documents?",
         columns=dict.fromkeys(("rematch_mean", "rematch_sd", "rematch_p", "rematch_q"), NAN),
         p="rematch_p",
         q="rematch_q",

@@ -1,4 +1,4 @@
-"""Reproducible permutations, and null scores in batches that any machine can work off in any order."""
+"""Reproducible permutations, and null scores in batches that can be computed anywhere and in any order."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.geometry.measure import Prepared
 
-LARGEST_SEED = 2**64 - 1  # a word of Philox' key
+LARGEST_SEED = 2**64 - 1  # a word of Philox's key
 MOST_ROWS = 2**31
-MOST_DRAWS = 1_000_000  # p as small as that, and arrays that any machine holds
+MOST_DRAWS = 1_000_000  # permutations, subsamples; enough for any p-value, and the arrays fit in memory
 
 
 def permutations(n: int, m: int, seed: int = 0, *, start: int = 0) -> Iterator[NDArray[np.intp]]:
     """Permutations number `start` … `start + m − 1` of range(n), each an intp array of shape (n,).
 
-    Permutation b depends on (seed, n, b) alone: batches can be made anywhere, in any order. Drawn by sorting the raw
-    words of a Philox generator with key (seed, b), whose stream numpy keeps fixed between versions.
+    Permutation b depends only on (seed, n, b), so batches can be computed anywhere and in any order. It is drawn by
+    sorting the raw words of a Philox generator with key (seed, b), whose stream is the same in all numpy versions.
 
-    Raises UserError for a seed outside 0 … 2⁶⁴ − 1, a negative n or count, or one beyond all bounds.
+    Raises UserError for a seed outside 0 … 2⁶⁴ − 1, or an n or count that is negative or too large.
     """
     n = whole(n, "n", least=0, most=MOST_ROWS)
     seed = whole(seed, "seed", least=0)
     start, m = whole(start, "start", least=0, most=2**62), whole(m, "permutations", least=0, most=MOST_DRAWS)
-    # Not a generator itself, so that a bad seed is reported at the call and not at the first use.
+    # This function is not itself a generator, so that a bad seed is reported at the call and not at first use.
     return (_permutation(n, seed, number) for number in range(start, start + m))
 
 
 def _permutation(n: int, seed: int, number: int) -> NDArray[np.intp]:
     key = np.array([seed, number], dtype=np.uint64)
-    # n in the counter's last word keeps permutations of different lengths from sharing random words.
+    # n is in the counter's last word, so that permutations of different lengths do not share random words.
     counter = np.array([0, 0, 0, n], dtype=np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(n)
     return np.argsort(words, kind="stable")
@@ -42,11 +42,11 @@ def _permutation(n: int, seed: int, number: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class SharedRows:
-    """Which rows of a larger whole the pairs of one test are, so that tests on different rows share permutations.
+    """Which rows of a larger set the pairs of one test are, so that tests on different rows can share permutations.
 
     Attributes:
-        ids: (n,) the pairs' places in the whole, all different.
-        size: how many places the whole has.
+        ids: (n,) the pairs' places in the set, all different.
+        size: number of places in the set.
     """
 
     ids: NDArray[np.int64]
@@ -60,14 +60,14 @@ class SharedRows:
 
 
 def induced(order: NDArray[np.intp], rows: SharedRows) -> NDArray[np.intp]:
-    """The permutation of range(n) that a permutation of the whole induces on n of its places.
+    """The permutation of range(n) that a permutation of a larger set induces on n of its places.
 
-    Follow the whole's permutation from a place until it returns to one of the n: that is where the place goes. Of a
-    uniform permutation the induced one is uniform too, and sets with most places in common are permuted mostly alike
+    From each of the n places, follow the larger permutation until it reaches one of the n places again. If the larger
+    permutation is uniform, so is the induced one, and subsets with most places in common are permuted mostly alike
     (Kerov, Olshanski & Vershik 2004, "Harmonic analysis on the infinite symmetric group", Invent. Math. 158: virtual
-    permutations). So the cells of a grid, whose pairs differ, can share one permutation.
+    permutations). So the cells of a grid can share one permutation although their pairs differ.
     """
-    from unifeat.inference._kernels import first_return  # numba, which the table of nulls does without
+    from unifeat.inference._kernels import first_return  # imported here, since numba is slow to import
 
     place = np.full(rows.size, -1, np.intp)
     place[rows.ids] = np.arange(len(rows.ids))
@@ -79,8 +79,8 @@ def null_scores(
 ) -> NDArray[np.float64]:
     """Values under permutations number `start` … `start + m − 1`, float64 (m,).
 
-    rows: see `SharedRows`; without it the pairs themselves are the whole.
-    A pure function of its arguments: run batches in any order, on any machine, and concatenate them.
+    rows: see `SharedRows`; by default the pairs themselves are the whole set.
+    A pure function of its arguments: batches can run in any order, on any machine, and be concatenated.
     """
     if rows is None:
         orders = permutations(prepared.n, m, seed, start=start)

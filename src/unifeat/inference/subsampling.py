@@ -1,4 +1,4 @@
-"""Confidence intervals of geometry scores: how much the score would move with other pairs."""
+"""Confidence intervals of geometry scores: how much a score would vary with other pairs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from unifeat.inference._permutation_test import find_measure
 from unifeat.inference.permuting import MOST_DRAWS, permutations, whole
 from unifeat.progress import track
 
-VERSION = 1  # raised whenever intervals come out otherwise than before
-_LEAST = 8  # pairs: halves of four, which every measure here can score
-_FEW = 40  # below this many pairs, halves are so small that the interval is rough
-# Halves are drawn from random words that no permutation test uses: its permutations start at number 0.
-_FIRST = 2**40
+VERSION = 1  # raised whenever the intervals change
+_FEWEST_PAIRS = 8  # halves of four pairs, which every measure here can score
+_ROUGH_BELOW_PAIRS = 40  # below this many pairs, halves are so small that the interval is rough
+# Halves use random words that no permutation test uses: those permutations start at number 0.
+_FIRST_PERMUTATION = 2**40
 
 
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """A confidence interval of a score over which pairs were drawn."""
+    """A confidence interval of a score, over the choice of pairs."""
 
     measure: str
     """Name of the measure."""
     low: float
-    """Lower end; NaN where the halves say nothing (a flag says why)."""
+    """Lower end; NaN if the halves do not determine it (a flag says why)."""
     high: float
     """Upper end."""
     sd: float
@@ -40,9 +40,9 @@ class Interval:
     level: float
     """Nominal coverage."""
     score: float
-    """The score of all pairs, the middle of the interval before it is cut to the measure's range."""
+    """The score of all pairs: the middle of the interval, before it is clipped to the measure's range."""
     mean_half: float
-    """Mean score of the halves. It differs from `score` where the measure depends on n, as SVCCA does."""
+    """Mean score of the halves. It differs from `score` if the measure depends on n, as SVCCA does."""
     halves: NDArray[np.float64]
     """Scores of the halves, (subsamples,), NaN where undefined; read-only."""
     n: int
@@ -50,7 +50,7 @@ class Interval:
     seed: int
     """Seed of the halves."""
     settings: dict[str, Any]
-    """Settings of the measure in force."""
+    """Settings of the measure."""
     flags: tuple[str, ...]
     """Flags of the score and of the interval."""
 
@@ -76,32 +76,32 @@ def subsample_interval(
     seed: int = 0,
     **settings: Any,
 ) -> Interval:
-    """How far the score of the pairs (x_i, y_i) is from what n such pairs score on average.
+    """A confidence interval for the score of the pairs (x_i, y_i), from the scores of random halves.
 
     The interval is for the expected score of n pairs drawn at random from the population that these n come from. It
-    says what other pairs would have done, not whether chance reaches the score: for that see `permutation_test`.
+    shows how the score would vary with other pairs, not whether chance reaches it; for that see `permutation_test`.
 
-    Pairs drawn with replacement, as the bootstrap does, come twice and more: two equal rows are at distance zero on
-    both sides, which every measure here takes for likeness. So the pairs are halved without replacement, many times,
-    and each half is scored (subsampling: Politis & Romano 1994, "Large sample confidence regions based on subsamples
-    under minimal assumptions", Ann. Stat. 22; as an estimate of variance the delete-d jackknife, Shao & Wu 1989, "A
-    general theory for jackknife variance estimation", Ann. Stat. 17). From subsamples of size b the variance of the
-    full score is estimated by b / (n − b) × theirs about their mean, and at b = n / 2 that factor is 1. With an odd
-    n it is (n − 1) / (n + 1). The interval is score ± t × sd, t the quantile of Student's distribution with
-    subsamples − 1 degrees of freedom, cut to the measure's range.
+    The bootstrap draws some pairs more than once. Two equal rows are at distance zero on both sides, which every
+    measure here counts as similarity. So random halves are drawn without replacement instead, and each half is scored
+    (subsampling: Politis & Romano 1994, "Large sample confidence regions based on subsamples under minimal
+    assumptions", Ann. Stat. 22; as an estimate of variance, the delete-d jackknife: Shao & Wu 1989, "A general theory
+    for jackknife variance estimation", Ann. Stat. 17). From subsamples of size b, the variance of the full score is
+    estimated as b / (n − b) × the variance of their scores. At b = n / 2 that factor is 1; for odd n it is
+    (n − 1) / (n + 1). The interval is score ± t × sd, clipped to the measure's range, where t is the quantile of
+    Student's distribution with subsamples − 1 degrees of freedom.
 
-    Of the part of the variance that falls as 1/n², which is all of it where nothing is shared, halves count up to three
-    times: there the interval is too wide. A half has fewer pairs, and many measures depend on n: only the spread of the
-    halves is used, not where they lie. Where that spread shrinks as n does, as for in-sample SVCCA, PWCCA and
-    Procrustes with n not far above d, the interval is a little short (measured coverage: `docs/calibration.md`). Where
-    halves are saturated it is NaN, with a flag. For held-out measures each half is cut into folds of its own.
+    Limits: the part of the variance that falls as 1/n² is overestimated up to three times. Where nothing is shared,
+    that is all of the variance, and the interval is too wide. Many measures depend on n, so only the spread of the
+    halves is used, not their mean. Where that spread shrinks with n, as for in-sample SVCCA, PWCCA and Procrustes with
+    n not far above d, the interval is slightly too short (measured coverage: `docs/calibration.md`). If halves are
+    saturated, the interval is NaN, with a flag. For held-out measures, each half is divided into its own folds.
 
     measure, settings: as in `permutation_test`.
     x: (n, d_a), y: (n, d_b); n ≥ 8.
     subsamples: halves drawn, 2 to 1,000,000. level: nominal coverage, in (0, 1).
     seed: the same seed and n give the same halves, for every measure.
 
-    flags: those of the score, and `few pairs` (n < 40: rough), `halves` (some had no score, and were left out),
+    flags: those of the score, and `few pairs` (n < 40: rough), `halves` (some had no score and were left out),
     `saturated halves` and `undefined` (the interval is NaN).
     Raises UserError as the measure does, and for fewer than 8 pairs or a bad count, level or seed.
     """
@@ -111,13 +111,13 @@ def subsample_interval(
         raise UserError(f"level={level!r}: give a level between 0 and 1")
     observed = chosen.prepare(x, y, **settings).score()
     n = observed.n
-    if n < _LEAST:
-        raise UserError(f"{n} pairs are too few for an interval: halves need at least {_LEAST}")
+    if n < _FEWEST_PAIRS:
+        raise UserError(f"{n} pairs are too few for an interval: halves need at least {_FEWEST_PAIRS}")
     rows_x, rows_y = _rows(x), _rows(y)
     halves, saturated = np.full(count, np.nan), 0
     if not math.isnan(observed.value):
         with track(f"{chosen.name} interval", total=count, unit="halves") as advance:
-            for i, order in enumerate(permutations(n, count, seed, start=_FIRST)):
+            for i, order in enumerate(permutations(n, count, seed, start=_FIRST_PERMUTATION)):
                 half = np.sort(order[: n // 2])
                 score = chosen.prepare(rows_x[half], rows_y[half], **settings).score()
                 halves[i] = score.value
@@ -126,13 +126,13 @@ def subsample_interval(
     halves.flags.writeable = False
     known = halves[~np.isnan(halves)]
     flags = observed.flags
-    if n < _FEW:
+    if n < _ROUGH_BELOW_PAIRS:
         flags += (f"few pairs: halves of {n // 2} make a rough interval",)
     low = high = sd = math.nan
     if known.size < max(2, count / 2):
         flags += (f"undefined: only {known.size} of {count} halves have a score",)
-    elif saturated and "folds" not in observed.settings:  # what is read on pairs held out is forced to nothing
-        flags += (f"saturated halves: {saturated} of {count}, whose spread says nothing about all {n} pairs; "
+    elif saturated and "folds" not in observed.settings:  # held-out scores are not forced to any value
+        flags += (f"saturated halves: {saturated} of {count}; their spread says nothing about all {n} pairs; "
                   "keep fewer dims",)  # fmt: skip
     else:
         if known.size < count:
@@ -158,7 +158,7 @@ def subsample_interval(
 
 
 def _lowest(score: Score) -> float:
-    """The least value the measure can take with these settings; the largest is 1 for all."""
+    """The smallest value of the measure with these settings; the largest is 1 for all measures."""
     if score.measure == "ridge_map":
         return -math.inf
     signed = (
@@ -170,5 +170,5 @@ def _lowest(score: Score) -> float:
 
 
 def _rows(values: Any) -> Any:
-    """Something to take rows of by an integer array; checked before, by the measure."""
+    """The values as something that an integer array can index. The measure has already checked them."""
     return values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)

@@ -1,1 +1,1 @@
-"""Who is matched with whom: candidates, filters, methods, hubs, stability, intervals."""
+"""Matching features of two spaces: candidates, filters, methods, hubs, stability, intervals."""

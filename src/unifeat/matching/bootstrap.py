@@ -1,7 +1,7 @@
 """Intervals of r and of match rates: the bootstrap over documents.
 
-What is drawn anew, with replacement, are blocks of whole documents, not tokens: tokens of one document share its topic
-and its words, so that a bootstrap over tokens takes n for far larger than it is and its intervals for far too narrow.
+Blocks of whole documents are drawn with replacement, not tokens. The tokens of one document share its topic and words,
+so a bootstrap over tokens would overestimate n, and its intervals would be far too narrow.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from unifeat.store import Form
 from unifeat.vocabulary.paired_codes import Array
 
 Keep = Callable[[pd.DataFrame], Array]
-VERSION = 1  # raised whenever intervals come out otherwise than before
+VERSION = 1  # raised whenever the intervals change
 
-_STREAMS = {"fitted": 2, "heldout": 3}  # keep these draws apart from others made with the study's seed
-_CELLS = 4_000_000  # correlations held at once
-# Below this share of Σx² a variance is rounding: the feature does not vary in the blocks drawn.
-_ROUNDING = 1e-12
+_RNG_STREAMS = {"fitted": 2, "heldout": 3}  # separate these draws from others made with the study's seed
+_BATCH_CELLS = 4_000_000  # correlations in memory at once
+# Below this share of Σx², a variance is a rounding error: the feature does not vary in the drawn blocks.
+_ROUNDING_SHARE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Bootstrap:
     """Intervals of one pair of spaces.
 
     Attributes:
-        pairs: a row for each candidate, in their order: `correlation_low`, `correlation_high`,
+        pairs: one row per candidate, in their order: `correlation_low`, `correlation_high`,
             `correlation_heldout_low`, `correlation_heldout_high` (float64, NaN where there is no interval).
-        facts: for `kept`, `share_a`, `share_b`, `mean_correlation`, `mean_correlation_heldout` the `estimate`, `low`
-            and `high`, and `bias`, by which the draws lie above the estimate on average and which is taken off (None
-            where undefined); `draws`, `level`, `blocks` and `blocks_heldout`.
+        facts: for `kept`, `share_a`, `share_b`, `mean_correlation` and `mean_correlation_heldout`: the `estimate`,
+            `low`, `high`, and `bias`, the mean of the draws less the estimate, which has been subtracted (None where
+            undefined). Also `draws`, `level`, `blocks` and `blocks_heldout`.
     """
 
     pairs: pd.DataFrame
@@ -68,31 +68,31 @@ def bootstrap(
     seed: int,
     top: int | None = None,
 ) -> Bootstrap:
-    """Draw the documents anew, and match anew each time.
+    """Draw documents with replacement, many times, and redo the matching for each draw.
 
-    Intervals of r are percentile intervals. They say how far r of this pair depends on the documents; that the pair was
-    chosen for its high r is another matter, which only `correlation_heldout` is free of.
+    Intervals of r are percentile intervals. They show how much r of a pair depends on the documents. They do not
+    correct for choosing the pair by its high r; only `correlation_heldout` is free of that bias.
 
-    For counts, rates and means over kept pairs the percentiles are centred on the estimate. A drawn text has fewer
-    different documents than a text, so its matching is noisier: it keeps systematically fewer pairs, and plain
-    percentiles often leave out the estimate itself. What the interval says is where a study of this size over other
-    text of the same kind would come out.
+    For counts, rates and means over kept pairs, the percentiles are centred on the estimate. A drawn text has fewer
+    different documents than the original, so its matching is noisier and keeps systematically fewer pairs; plain
+    percentiles often exclude the estimate itself. The interval shows where a study of this size on other text of the
+    same kind would come out.
 
-    Partners outside the table cannot enter a match: the best `top` of each feature are taken to hold all that matter.
+    Only candidates in the table can be matched: the best `top` partners of each feature are assumed to be enough.
 
     Args:
-        table: candidates (see `find_candidates`), before any filter.
+        table: candidates (see `Comparison.candidates`), before any filter.
         fitted: block sums of its pairs, in its order, over the documents they were found on.
         heldout: the same over the held-out documents, which are drawn independently; None if nothing is held out.
-        keep: filters and method: from a table like this one to a (rows,) mask of the pairs kept. The tables it gets
-            have `correlation`, `correlation_heldout`, `count_a` and `count_b` of the documents drawn.
-        draws: how often to draw.
-        level: of the intervals, for instance 0.95.
-        seed: of the draws.
-        top: neighbourhood for `csls`, which is then computed anew too. Only CSLS matching reads it.
+        keep: filters and method, as a function from a table like this one to a (rows,) mask of the pairs kept. Its
+            tables have `correlation`, `correlation_heldout`, `count_a` and `count_b` of the drawn documents.
+        draws: number of draws.
+        level: confidence level of the intervals, for instance 0.95.
+        seed: seed of the draws.
+        top: size of the neighbourhoods for `csls`, which is then computed for each draw. Only CSLS matching needs it.
 
     Returns:
-        The intervals; they are NaN or None with fewer than two blocks or draws.
+        The intervals. They are NaN or None with fewer than two blocks or draws.
     """
     weights = draw_weights(fitted.blocks, draws, seed, "fitted")
     weights_heldout = draw_weights(heldout.blocks, draws, seed, "heldout") if heldout is not None else None
@@ -142,22 +142,22 @@ def bootstrap(
 
 
 def draw_weights(blocks: int, draws: int, seed: int, stream: str = "fitted") -> Array:
-    """How often each block is drawn: (draws, blocks) float64, rows that sum to `blocks`."""
+    """How often each block is drawn: (draws, blocks) float64; each row sums to `blocks`."""
     if not blocks:
         return np.zeros((draws, 0))
-    rng = np.random.default_rng([_STREAMS[stream], seed])
+    rng = np.random.default_rng([_RNG_STREAMS[stream], seed])
     return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float64)
 
 
 def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> Array:
-    """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1 that of `pair_correlation`.
+    """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1, as `pair_correlation`.
 
     Args:
         weights: (draws, blocks) float64, not negative.
-        pairs: some of the pairs.
+        pairs: which pairs to compute.
 
     Returns:
-        (draws, pairs) float64, NaN where a feature does not vary in the blocks drawn.
+        (draws, pairs) float64, NaN where a feature does not vary in the drawn blocks.
     """
     n = (weights @ sums.n.astype(np.float64))[:, None]
     total_a, inverse_a = _moments(n, weights, sums.a, sums.pair_a[pairs])
@@ -165,15 +165,15 @@ def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> 
     r = n * (weights @ sums.product[:, pairs]) - total_a * total_b
     r *= inverse_a
     r *= inverse_b
-    return np.clip((r + kernels.ROUND) - kernels.ROUND, -1.0, 1.0)
+    return np.clip((r + kernels.ROUNDING) - kernels.ROUNDING, -1.0, 1.0)
 
 
 def _moments(n: Array, weights: Array, sums: FeatureSums, of_pair: Array) -> tuple[Array, Array]:
-    """(draws, pairs): Σx, and 1/√(n Σx² − (Σx)²), NaN where that is nothing but rounding."""
+    """(draws, pairs): Σx, and 1/√(n Σx² − (Σx)²), NaN where the latter is only rounding error."""
     named, place = np.unique(of_pair, return_inverse=True)
     total, squares = weights @ sums.total[:, named], n * (weights @ sums.squares[:, named])
     spread = squares - total**2
-    spread[~(spread > _ROUNDING * squares)] = np.nan
+    spread[~(spread > _ROUNDING_SHARE * squares)] = np.nan
     return total[:, place], (1 / np.sqrt(spread))[:, place]
 
 
@@ -186,13 +186,13 @@ def resampled_counts(sums: BlockSums, weights: Array) -> tuple[Array, Array]:
 def percentiles(values: Array, level: float, blocks: int) -> tuple[Array, Array]:
     """Both ends of percentile intervals down each column, expanded for few blocks.
 
-    A bootstrap of K blocks has (K − 1)/K of the variance, and the normal's tails instead of Student's: so the
-    percentiles are taken at Φ(−√(K/(K − 1)) · t) instead of (1 − level)/2, with t that point of Student's t on K − 1
-    degrees of freedom (Hesterberg 2015, arXiv 1411.5279).
+    A bootstrap of K blocks has (K − 1)/K of the variance, and normal tails instead of those of Student's t. So the
+    percentiles are taken at Φ(−√(K/(K − 1)) · t) instead of (1 − level)/2, where t is the corresponding quantile of
+    Student's t with K − 1 degrees of freedom (Hesterberg 2015, arXiv 1411.5279).
 
     Args:
         values: (draws, columns) float64, NaN where undefined.
-        level: of the interval.
+        level: confidence level of the interval.
         blocks: K.
 
     Returns:
@@ -225,7 +225,7 @@ def _pair_intervals(sums: BlockSums | None, weights: Array | None, level: float,
 
 
 def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str, float]:
-    """What is reported of a matching; shares are of the features that have any partner."""
+    """The figures reported for a matching. Shares are among the features that have any partner."""
     chosen = table[kept]
     return {
         "kept": float(len(chosen)),
@@ -237,7 +237,7 @@ def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str,
 
 
 def _batches(length: int, width: int) -> Iterator[slice]:
-    step = max(_CELLS // max(width, 1), 1)
+    step = max(_BATCH_CELLS // max(width, 1), 1)
     return (slice(first, min(first + step, length)) for first in range(0, length, step))
 
 

@@ -1,4 +1,4 @@
-"""The candidate pairs of two spaces: found on half the documents, read again on the other half."""
+"""The candidate pairs of two spaces: found on half the documents, correlated again on the other half."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from unifeat.matching.methods import mutual_over
 from unifeat.store import TABLE, Form, Piece
 from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
 
-VERSION = 4  # raised whenever candidates come out otherwise than before
-_HELD = (
-    50_000_000  # entries of either side together, 400 MB: reading and aligning them anew costs as much as correlating
+VERSION = 4  # raised whenever the candidates change
+_MOST_ENTRIES_IN_MEMORY = (
+    50_000_000  # both sides together, 400 MB: reading and aligning them again costs as much as correlating
 )
 
 
@@ -36,10 +36,9 @@ class Candidates:
 
     Attributes:
         table: `feature_a`, `feature_b`, `correlation`, `correlation_heldout`, `cofiring`, `csls`, `count_a`, `count_b`.
-        other: the same table made on the other half of the documents, where `correlation_heldout` is r on this one;
-            None if nothing is held out.
-        facts: tokens aligned and fitted on, best r of each feature here and in shifted text, how many shifts there
-            are, hubness and reciprocity.
+        other: the same table with the two halves of the documents exchanged; None if nothing is held out.
+        facts: tokens aligned and fitted on, best r of each feature in this text and in shifted text, the number of
+            possible shifts, hubness and reciprocity.
     """
 
     table: pd.DataFrame
@@ -70,11 +69,11 @@ class Comparison:
 
     Attributes:
         a, b: the stores.
-        top: best partners kept a feature, both ways.
-        heldout: find them on one half of the documents and report their r on the other half too, and find them again
-            on that half alone; otherwise all documents are fitted on and `correlation_heldout` is NaN.
-        documents: how many documents the text has.
-        seed: which documents are held out, and how the text is shifted.
+        top: best partners kept per feature, in both directions.
+        heldout: find candidates on one half of the documents, compute their r on the other half too, and also find
+            candidates on that half alone. If false, all documents are fitted on and `correlation_heldout` is NaN.
+        documents: number of documents in the text.
+        seed: seed for which documents are held out and how the text is shifted.
     """
 
     a: CodeStore
@@ -97,16 +96,16 @@ class Comparison:
         }
 
     def candidates(self) -> Unit[Candidates]:
-        """Correlate the stores and keep each feature's best partners.
+        """A unit that correlates the stores and keeps each feature's best partners.
 
-        Raises (when it is carried out):
+        Raises (when it runs):
             UserError: fewer than two documents to split.
         """
         piece = Piece("candidates", self.made_from(), _FORM, "the candidate pairs")
         return Unit(piece, partial(_candidates, self), fills_machine=True)
 
     def halves(self) -> list[AlignedCodes]:
-        """The documents fitted on, and those held out if any are."""
+        """The codes of the documents fitted on, and of those held out if there are any."""
         codes = align(self.a, self.b)
         if not self.heldout:
             return [codes]
@@ -114,9 +113,9 @@ class Comparison:
         return [codes.only(fit), codes.only(~fit)]
 
     def block_sums(self, table: pd.DataFrame) -> tuple[BlockSums, BlockSums | None]:
-        """Sums of candidates in blocks of documents, for `bootstrap`: over the half fitted on and the one held out.
+        """Sums of candidates in blocks of documents, for `bootstrap`: on the half fitted on, and on the held-out half.
 
-        Made whenever they are wanted: stored, they were the largest part of a grid's cache.
+        They are computed each time: stored, they were the largest part of a grid's cache.
         """
         sums = [
             block_sums(
@@ -129,7 +128,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ShiftedComparison:
-    """The candidates of chance: B's text shifted by whole documents, then correlated as in `Comparison`."""
+    """Candidates by chance: B's text shifted by whole documents, then correlated as in `Comparison`."""
 
     comparison: Comparison
 
@@ -137,10 +136,10 @@ class ShiftedComparison:
         """The candidates of one shift: `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, and both counts.
 
         Args:
-            number: which, from 0; `facts["shifts"]` of the candidates says how many there are. The same number is the
-                same document in every pair of spaces over the text, unless its shift is not allowed there.
+            number: which shift, from 0; `facts["shifts"]` of the candidates is how many there are. The same number
+                stands for the same document in every pair of spaces over the text, if its shift is allowed there.
 
-        Raises (when it is carried out):
+        Raises (when it runs):
             UserError: fewer than two documents to split, or no such shift.
         """
         made_from = self.comparison.made_from() | {"shift": number}
@@ -151,20 +150,20 @@ class ShiftedComparison:
         codes, by_rows = self._codes
         if not 0 <= number < len(by_rows):
             raise UserError(
-                f"shift {number} of the text: there are {len(by_rows)}, numbered from 0, that take every token "
-                "out of its document; ask for fewer rematches or give more documents"
+                f"shift {number} of the text: only {len(by_rows)} shifts, numbered from 0, move every token out of its "
+                "document; ask for fewer rematches or give more documents"
             )
         return _table(correlate(ShiftedCodes(codes, int(by_rows[number])), top=self.comparison.top))
 
     @cached_property
     def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
-        """The fitting documents' codes, held in memory where they are few, and by how many rows B can be shifted."""
+        """The codes of the documents fitted on, in memory if they are few, and the numbers of rows to shift B by."""
         fitted = self.comparison.halves()[0]
-        return in_memory(fitted, _HELD), _shifts(fitted, self.comparison.seed)
+        return in_memory(fitted, _MOST_ENTRIES_IN_MEMORY), _shifts(fitted, self.comparison.seed)
 
 
 def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
-    """A (documents,) mask of the half that pairs are found on; the other half is held out."""
+    """(documents,) mask of the half that pairs are found on; the other half is held out."""
     if documents < 2:
         raise UserError("one document cannot be split into two halves: give more, or set matching.heldout to false")
     fit = np.zeros(documents, bool)
@@ -189,8 +188,8 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
     if fit is not None:
         heldout = codes.only(~fit)
         other = _table(correlate(heldout, top=top))
-        other.insert(3, "correlation_heldout", _read_again(fitted, other))
-    table.insert(3, "correlation_heldout", _read_again(heldout, table) if fit is not None else np.nan)
+        other.insert(3, "correlation_heldout", _heldout_r(fitted, other))
+    table.insert(3, "correlation_heldout", _heldout_r(heldout, table) if fit is not None else np.nan)
     by_rows = _shifts(fitted, seed)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
@@ -204,7 +203,7 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
         "reciprocity": reciprocity(corr),
     }
     if len(by_rows):
-        # What best partners look like where no token meets its own: the yardstick for every r above.
+        # The best partners by chance, where no token is paired with itself: what every r above is compared with.
         shifted = correlate(ShiftedCodes(fitted, int(by_rows[0])), top=1)
         chance = shifted.candidates()
         facts["best_r_shifted"] = _best(shifted)
@@ -220,23 +219,23 @@ def _table(corr: Correlation) -> pd.DataFrame:
 
 
 def _shifts(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
-    """By how many rows B can be shifted, in the order drawn by the seed."""
+    """The numbers of rows by which B can be shifted, in the order drawn with the seed."""
     document, start = fitted.document_starts()
     return start[shifts(document, start, fitted.n_rows, None, seed)]
 
 
-def _read_again(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
-    """r of the same pairs on other documents."""
+def _heldout_r(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
+    """r of the given pairs on other documents."""
     if codes.n_rows < 2:
         return np.full(len(table), np.nan)
     return pair_correlation(codes, table["feature_a"].to_numpy(), table["feature_b"].to_numpy())[0]
 
 
 def _best(corr: Correlation) -> dict[str, list[float]]:
-    """Deciles of each feature's best r, both ways: enough to draw the distribution."""
-    deciles = {}
+    """Every 5 % quantile of the features' best r, in both directions: enough to draw the distribution."""
+    quantiles = {}
     for direction, partners in (("a_to_b", corr.a_to_b), ("b_to_a", corr.b_to_a)):
         best = partners.value[:, 0]
         best = best[~np.isnan(best)]
-        deciles[direction] = [float(v) for v in np.quantile(best, np.linspace(0, 1, 21))] if len(best) else []
-    return deciles
+        quantiles[direction] = [float(v) for v in np.quantile(best, np.linspace(0, 1, 21))] if len(best) else []
+    return quantiles

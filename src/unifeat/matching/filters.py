@@ -1,4 +1,4 @@
-"""What a candidate pair must fulfil before a method may choose it, and why it does not."""
+"""Filters: the conditions that a candidate must meet before a method may choose it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Filters:
-    """What a candidate must fulfil.
+    """The conditions that candidates must meet.
 
     Attributes:
-        min_correlation: pairs with r at or below it are dropped.
+        min_correlation: pairs with r at or below this are dropped.
         min_count: features that fire on fewer tokens are dropped.
-        exclude_tokens: pairs with one of these among either feature's top tokens are dropped. Compared as they are
-            and without surrounding blanks.
-        shared_top_token: drop pairs whose top tokens have none in common (letter case and blanks aside).
+        exclude_tokens: pairs with one of these among either feature's top tokens are dropped. Tokens are compared both
+            unchanged and without surrounding blanks.
+        shared_top_token: drop pairs whose top tokens have none in common, ignoring case and surrounding blanks.
     """
 
     min_correlation: float
@@ -34,7 +34,7 @@ def token_reasons(
     top_tokens_a: Mapping[int, list[str]],
     top_tokens_b: Mapping[int, list[str]],
 ) -> NDArray[np.object_]:
-    """Why the features' top tokens drop a row, (rows,) text, empty where they do not."""
+    """(rows,) text: why the token filters drop a row; empty if they do not."""
     reasons = np.full(len(candidates), "", object)
 
     def drop(bad: NDArray[np.bool_] | pd.Series, why: str) -> None:
@@ -62,13 +62,13 @@ def excluded_features(filters: Filters, top_tokens: Mapping[int, list[str]]) -> 
 
 
 def rare(candidates: pd.DataFrame, filters: Filters) -> NDArray[np.bool_]:
-    """(rows,) pairs with a feature that fires on too few tokens."""
+    """(rows,) mask of the pairs with a feature that fires on too few tokens."""
     fewest = np.minimum(candidates["count_a"].to_numpy(), candidates["count_b"].to_numpy())
     return fewest < filters.min_count
 
 
 def weak(candidates: pd.DataFrame, filters: Filters) -> NDArray[np.bool_]:
-    """(rows,) pairs whose r is too small, or unknown."""
+    """(rows,) mask of the pairs whose r is too small or NaN."""
     return ~(candidates["correlation"].to_numpy(np.float64) > filters.min_correlation)
 
 

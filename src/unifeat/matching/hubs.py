@@ -15,11 +15,12 @@ def hubness(corr: Correlation) -> dict[str, dict[str, Any]]:
 
     Returns:
         For `a_to_b` (partners are features of B) and `b_to_a`:
-        `largest_share`, the share of features whose best partner is one and the same;
-        `distinct`, how many different best partners there are;
-        `skewness` of the k-occurrence N_k, how many features have this one among their k = `top` best, over all
-        features that vary: m₃ / m₂^1.5 (Radovanović et al. 2010). 0 where every feature is as popular.
-        None where there are no partners, or no spread to measure.
+        `largest_share`, the share of features whose best partner is the most popular one;
+        `distinct`, the number of different best partners;
+        `skewness` of the k-occurrence N_k over all features that vary, m₃ / m₂^1.5 (Radovanović et al. 2010). N_k of a
+        feature is how many features have it among their k = `top` best. The skewness is 0 if N_k is symmetric about
+        its mean.
+        Values are None without partners, or if N_k does not vary.
     """
     return {
         "a_to_b": _hubs(corr.a_to_b.index, corr.moments_b.sd > 0),
@@ -32,18 +33,18 @@ def _hubs(index: Array, varies: Array) -> dict[str, Any]:
     if not len(best):
         return {"largest_share": None, "distinct": 0, "skewness": None}
     claims = np.bincount(best)
-    apart = np.bincount(index[index >= 0], minlength=len(varies))[varies].astype(np.float64)
-    apart -= apart.mean()
-    spread = (apart**2).mean()
+    deviation = np.bincount(index[index >= 0], minlength=len(varies))[varies].astype(np.float64)
+    deviation -= deviation.mean()
+    variance = (deviation**2).mean()
     return {
         "largest_share": float(claims.max() / len(best)),
         "distinct": int(np.count_nonzero(claims)),
-        "skewness": float((apart**3).mean() / spread**1.5) if spread > 0 else None,
+        "skewness": float((deviation**3).mean() / variance**1.5) if variance > 0 else None,
     }
 
 
 def reciprocity(corr: Correlation) -> dict[str, float | None]:
-    """The share of features whose best partner's best partner is themselves, among those with a partner.
+    """The share of features that are the best partner of their own best partner, among those with a partner.
 
     Returns:
         For `a_to_b` (features of A) and `b_to_a` (features of B); None where no feature has a partner.

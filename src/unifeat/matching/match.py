@@ -1,4 +1,4 @@
-"""`match`: from what `correlate` found to a table of pairs."""
+"""`match`: from the result of `correlate` to a table of pairs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def match(
     """Match features of two spaces.
 
     Args:
-        corr: what `correlate` found; its best partners, both ways, are the candidates.
+        corr: the result of `correlate`; the best partners in both directions are the candidates.
         method: `max` (each feature's best partner, many-to-one), `mutual` (each other's best), `one-to-one` (highest
-            r first), `assignment` (largest total r over the candidates), `csls` (each other's best once hubs are
-            corrected for) or `first-seen` (as in arXiv 2410.06981: best partners, claimed by the lowest id).
+            r first), `assignment` (largest total r over the candidates), `csls` (each other's best, corrected for
+            hubs) or `first-seen` (as in arXiv 2410.06981: best partners, claimed by the lowest id).
         direction: for `max` and `first-seen`: whose best partner.
-        min_correlation: leave out candidates with r at or below it, before matching (`first-seen`: after it).
-        min_count: leave out features that fire on fewer tokens, before matching (`first-seen`: after it).
+        min_correlation: drop candidates with r at or below this, before matching (for `first-seen`, after matching).
+        min_count: drop features that fire on fewer tokens, before matching (for `first-seen`, after matching).
 
     Returns:
         `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, `count_a`, `count_b`, highest r first.

@@ -1,8 +1,8 @@
-"""Who is matched with whom: methods that choose pairs from a table of candidates.
+"""Matching methods: they choose pairs from a table of candidates.
 
-Every method is a function from arrays (feature_a, feature_b, correlation), one entry a candidate pair, to a mask of
-the pairs chosen; CSLS reads `csls` in the place of the correlation. Equal values are decided by the lower feature ids,
-so the order of rows does not matter.
+Every method is a function from arrays (feature_a, feature_b, correlation), one entry per candidate pair, to a mask of
+the chosen pairs. CSLS uses `csls` in place of the correlation. Ties go to the lower feature ids, so the order of rows
+does not matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Direction = Literal["a_to_b", "b_to_a"]
 
 
 def best_of(one: Ids, other: Ids, r: Values) -> Mask:
-    """The best partner of each `one`: highest r, ties to the lower `other`. At most one True for each `one`."""
+    """The best partner of each feature in `one`: highest r, ties to the lower `other`. At most one True per feature."""
     order = np.lexsort((other, -r, one))
     first = np.ones(len(order), bool)
     first[1:] = one[order][1:] != one[order][:-1]
@@ -41,7 +41,7 @@ def mutual(a: Ids, b: Ids, r: Values) -> Mask:
 
 
 def one_to_one(a: Ids, b: Ids, r: Values) -> Mask:
-    """Highest r first, each feature once: the greedy matching."""
+    """Greedy matching: pairs in order of r, highest first, each feature used once."""
     chosen = np.zeros(len(r), bool)
     used_a, used_b = set(), set()
     for row in np.lexsort((b, a, -r)).tolist():
@@ -55,8 +55,8 @@ def one_to_one(a: Ids, b: Ids, r: Values) -> Mask:
 def assignment(a: Ids, b: Ids, r: Values) -> Mask:
     """The one-to-one matching with the largest total r over the candidates; pairs with r ≤ 0 are never used.
 
-    SciPy's sparse solver (LAPJVsp, Jonker & Volgenant 1987) wants a full matching, which the candidates may not have.
-    So each feature of A also gets a partner of its own that stands for "unmatched" and is worth nothing.
+    SciPy's sparse solver (LAPJVsp, Jonker & Volgenant 1987) needs a full matching, which the candidates may not allow.
+    So each feature of A also gets a dummy partner that stands for "unmatched" and adds nothing.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -67,7 +67,8 @@ def assignment(a: Ids, b: Ids, r: Values) -> Mask:
         return chosen
     ids_a, row = np.unique(a[usable], return_inverse=True)
     ids_b, column = np.unique(b[usable], return_inverse=True)
-    # The solver reads an explicit 0 as "no edge": shift all costs by a constant, which every full matching pays alike.
+    # The solver treats an explicit 0 as "no edge", so all costs are shifted by a constant. This does not change the
+    # best matching, since all full matchings have the same number of edges.
     unmatched = np.arange(len(ids_a))
     cost = np.concatenate([2.0 - r[usable], np.full(len(ids_a), 2.0)])
     rows = np.concatenate([row, unmatched])
@@ -81,12 +82,13 @@ def assignment(a: Ids, b: Ids, r: Values) -> Mask:
 
 
 def first_seen(one: Ids, other: Ids, r: Values, allowed: Mask | None = None) -> Mask:
-    """One to one as published in arXiv 2410.06981: of all `one` with the same best partner the lowest id keeps it.
+    """One-to-one matching as in arXiv 2410.06981: of all features with the same best partner, the lowest id gets it.
 
-    Not the one with the highest r, and the others get no second choice: it is there to reproduce the paper.
+    It is not the one with the highest r, and the others get no second choice. Meant only for reproducing the paper.
 
     Args:
-        allowed: (pairs,) pairs that the token filters let pass; a best partner that they do not is lost, not claimed.
+        allowed: (pairs,) mask of the pairs that pass the token filters. A feature whose best partner does not pass
+            claims no other.
     """
     best = best_of(one, other, r)
     claims = np.flatnonzero(best if allowed is None else best & allowed)
@@ -102,10 +104,10 @@ class Method:
     """An entry of the table of matching methods.
 
     Attributes:
-        choose: from (feature_a, feature_b, correlation or, for csls, csls), one entry a candidate pair, to a mask.
-        version: raised whenever `choose` gives other pairs than before; it is part of the key of what is stored.
-        directed: whether it asks whose best partner is meant.
-        before_filters: whether it finds best partners among all candidates, before any filter: as published.
+        choose: from (feature_a, feature_b, correlation or, for csls, csls), one entry per candidate pair, to a mask.
+        version: raised whenever `choose` gives different pairs; part of the keys of stored results.
+        directed: whether it depends on `direction`.
+        before_filters: whether it finds best partners among all candidates, before any filter, as published.
     """
 
     choose: Callable[..., Mask]
@@ -139,12 +141,11 @@ def select(candidates: pd.DataFrame, method: str = "mutual", direction: str = "a
     """Which rows of a table of candidate pairs a matching method chooses.
 
     Args:
-        candidates: columns `feature_a`, `feature_b`, `correlation`; each pair at most once. For `csls` also `csls`,
-            which is computed over the rows given if it is not there. For `first-seen` perhaps `allowed`, the rows
-            whose tokens may be paired.
+        candidates: columns `feature_a`, `feature_b`, `correlation`; each pair at most once. For `csls` also `csls`;
+            if missing, it is computed from the given rows. For `first-seen` optionally `allowed`, a mask of the rows
+            that pass the token filters.
         method: `max`, `mutual`, `one-to-one`, `assignment`, `csls` or `first-seen`.
-        direction: for `max` and `first-seen`: `a_to_b` gives each A feature its best B feature, `b_to_a` the other way
-            round.
+        direction: for `max` and `first-seen`: `a_to_b` gives each A feature its best B feature, `b_to_a` the reverse.
 
     Returns:
         (rows,) mask.
@@ -176,5 +177,5 @@ def _csls(candidates: pd.DataFrame, a: Ids, b: Ids, r: Values) -> Values:
 
 
 def mutual_over(candidates: pd.DataFrame, least: float) -> int:
-    """How many pairs of a table are each other's best partner and have r above `least`: before any filter."""
+    """How many pairs of a table are each other's best partners and have r above `least`, before any filter."""
     return int((select(candidates, "mutual") & (candidates["correlation"] > least)).sum())

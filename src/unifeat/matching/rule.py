@@ -1,9 +1,9 @@
-"""From candidates to pairs: filters, then a method. The one recipe, redone for every null and resample.
+"""From candidates to pairs: filters, then a matching method. Every null and every resample uses the same rule.
 
-The table goes in with every candidate and comes out with every candidate; `kept` and `dropped_because` say what
-happened. Filters come first and the method chooses among what is left, so that a feature whose best partner is filtered
-out can still be paired with its next best. (Only `first-seen` has the published order: best partners, token filters,
-claims, and last the least count and r.)
+The result has a row for every candidate; `kept` and `dropped_because` say what happened to it. Filters come first, and
+the method chooses among the remaining candidates, so that a feature whose best partner is filtered out can still be
+paired with its next best. (Only `first-seen` uses the published order: best partners, token filters, claims, and last
+the minimum count and r.)
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Rule:
     """How the candidates of two spaces become pairs.
 
     Attributes:
-        filters: what a candidate must fulfil.
+        filters: the conditions that candidates must meet.
         method, direction: as for `methods.select`.
-        words_a, words_b: the top activating tokens of every feature, as text; for the token filters.
+        words_a, words_b: the top activating tokens of every feature, as text, for the token filters.
     """
 
     filters: Filters
@@ -41,7 +41,7 @@ class Rule:
     words_b: Words = field(default_factory=dict, repr=False)
 
     def identity(self) -> dict[str, Any]:
-        """Everything of it that determines which pairs are kept, as JSON data."""
+        """Everything that determines which pairs are kept, as JSON data."""
         words = [sorted(words.items()) for words in (self.words_a, self.words_b)]
         by_tokens = bool(self.filters.exclude_tokens or self.filters.shared_top_token)
         filters = self.filters
@@ -56,7 +56,7 @@ class Rule:
         """Add `kept` (bool) and `dropped_because` (text, empty where kept) to a table of candidates.
 
         Args:
-            candidates: `feature_a`, `feature_b`, `correlation`, `count_a`, `count_b`, one row a candidate pair.
+            candidates: `feature_a`, `feature_b`, `correlation`, `count_a`, `count_b`, one row per candidate pair.
         """
         by_tokens = token_reasons(candidates, self.filters, self.words_a, self.words_b)
         kept = self._keep(candidates, by_tokens == "")
@@ -77,19 +77,20 @@ class Rule:
         return candidates.assign(kept=kept, dropped_because=reasons)
 
     def keep(self, candidates: pd.DataFrame) -> Keep:
-        """From these candidates with other counts and correlations to which of them are kept: `decide`, many times."""
+        """A function from these candidates, with other counts and correlations, to a mask of those kept. It gives the
+        same result as `decide`, and is faster when called many times."""
         allowed = token_reasons(candidates, self.filters, self.words_a, self.words_b) == ""
         return lambda table: self._keep(table, allowed)
 
-    def able(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
-        """The features of A or of B that filters leave a chance, one row each: `feature` and its firing `count`."""
+    def matchable_features(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
+        """The features of A or B that pass the filters on single features: `feature` and its firing `count`."""
         words = self.words_a if side == "a" else self.words_b
         own = candidates[[f"feature_{side}", f"count_{side}"]].set_axis(["feature", "count"], axis=1).drop_duplicates()
-        seldom = own["count"] < self.filters.min_count
-        return own[~seldom & ~own["feature"].isin(excluded_features(self.filters, words))]
+        is_rare = own["count"] < self.filters.min_count
+        return own[~is_rare & ~own["feature"].isin(excluded_features(self.filters, words))]
 
     def strongest(self, candidates: pd.DataFrame, n: int) -> pd.DataFrame:
-        """The n pairs of highest r that the method makes of the candidates when no r is too small."""
+        """The n pairs of highest r that the method chooses when there is no minimum r."""
         free = replace(self, filters=replace(self.filters, min_correlation=-np.inf))
         chosen = free.decide(candidates).query("kept")
         return chosen.sort_values("correlation", ascending=False, kind="stable").head(n)
@@ -98,10 +99,10 @@ class Rule:
         return select(table, self.method, self.direction)
 
     def _keep(self, table: pd.DataFrame, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which rows are kept.
+        """(rows,) mask of the rows that are kept.
 
         Args:
-            allowed: (rows,) what the token filters let pass.
+            allowed: (rows,) mask of the rows that pass the token filters.
         """
         passed = allowed & ~rare(table, self.filters) & ~weak(table, self.filters)
         if find_method(self.method).before_filters:

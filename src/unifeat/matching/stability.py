@@ -1,4 +1,4 @@
-"""Stability: how many pairs of one matching are found again by another, on other text."""
+"""Stability: how many pairs of one matching are found again by a matching on other text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ def agreement(pairs_1: pd.DataFrame, pairs_2: pd.DataFrame) -> dict[str, Any]:
         pairs_1, pairs_2: `feature_a`, `feature_b`, each pair at most once.
 
     Returns:
-        `pairs_1`, `pairs_2`, `shared`: how many there are;
+        `pairs_1`, `pairs_2`, `shared`: numbers of pairs;
         `share`: shared / pairs_1, None without pairs;
-        `jaccard`: shared / (pairs of either), None without pairs;
-        `chance`: what `share` would be on average if pairs_2 kept its features, each as often as it is there, and
-        drew anew which goes with which: the mean over pairs_1 of n_a n_b / m, where n_a and n_b say how often the
-        two features are in pairs_2, which has m pairs. (Where both sides may repeat, a pair can be drawn twice, and
-        it is an upper bound.)
+        `jaccard`: shared / (pairs in either), None without pairs;
+        `chance`: the expected `share` if pairs_2 kept its features, with repetitions, but paired them at random: the
+        mean over pairs_1 of n_a n_b / m, where the two features occur n_a and n_b times in pairs_2, which has m pairs.
+        (It is an upper bound if features of both sides repeat, since a pair can then be drawn twice.)
     """
     first, second = (
         set(zip(p["feature_a"].tolist(), p["feature_b"].tolist(), strict=True)) for p in (pairs_1, pairs_2)

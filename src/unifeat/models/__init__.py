@@ -1,4 +1,4 @@
-"""Language models with their hook points: loading, self-test, activations."""
+"""Language models and their hook points: loading, self-test, activations."""
 
 from unifeat.models.language import LanguageModel, load_language_model
 

@@ -1,8 +1,8 @@
-"""Activations of one unit of work: a group of text run through a model once, for all hook points wanted.
+"""Activations of one group of text, run through a model once for all hook points.
 
-Masked, since they would dominate every correlation and variance: special tokens, padding, the first position of a
-window, and attention sinks (activation norm above `SINK_RATIO` times the group's median; behind a norm, which makes all
-alike, the block's input tells).
+Some tokens are masked, since they would dominate every correlation and variance: special tokens, padding, the first
+position of a window, and attention sinks (activation norm above `SINK_RATIO` times the group's median). Behind a norm
+all tokens have similar norms, so there the norms of the block's input are used.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class GroupActivations:
 
     Attributes:
         places: (rows,) places.
-        values: for each point a (rows, width) tensor in the model's dtype.
-        masked: counts; `sink` is still 0, since sinks differ by point.
-        mask_sinks: whether attention sinks are to be left out.
-        stream_norms: for points behind a norm, (rows,) norms of the block's input, by which sinks are told there.
+        values: for each point, a (rows, width) tensor in the model's dtype.
+        masked: counts; `sink` is still 0, since sinks differ between points.
+        mask_sinks: whether attention sinks are left out.
+        stream_norms: for points behind a norm, (rows,) norms of the block's input, which show the sinks there.
     """
 
     places: Places
@@ -47,14 +47,14 @@ class GroupActivations:
     stream_norms: dict[HookPoint, Tensor] = field(default_factory=dict)
 
     def without_sinks(self, point: HookPoint) -> tuple[Tensor, Places, Masked]:
-        """Rows at one point with attention sinks left out: ((rows, d) float32, places, counts)."""
+        """Rows at one point without attention sinks: ((rows, d) float32, places, counts)."""
         keep = ~self.sinks(point)
         kept = keep.cpu().numpy()
         masked = replace(self.masked, sink=int((~kept).sum()))
         return self.values[point].to(torch.float32)[keep], self.places[kept], masked
 
     def beside(self, point: HookPoint, other: HookPoint) -> Tensor:
-        """(rows, d) float32 at another point, of the same tokens that `without_sinks(point)` gives."""
+        """(rows, d) float32 at another point, for the tokens that `without_sinks(point)` gives."""
         return self.values[other].to(torch.float32)[~self.sinks(point)]
 
     def sinks(self, point: HookPoint) -> Tensor:
@@ -63,7 +63,7 @@ class GroupActivations:
         return are_sinks(norms) if self.mask_sinks else torch.zeros_like(norms, dtype=torch.bool)
 
     def sink_norm(self, point: HookPoint) -> float:
-        """Above which norm, at `stream_before(point)`, a token is an attention sink; infinite if there are no rows."""
+        """The norm at `stream_before(point)` above which a token is an attention sink; infinite without rows."""
         norms = self._norms(point)
         return float(SINK_RATIO * norms.median()) if len(norms) else float("inf")
 
@@ -73,28 +73,28 @@ class GroupActivations:
 
 
 def are_sinks(norms: Tensor) -> Tensor:
-    """(rows,) norms of some tokens' activations to a mask of the attention sinks: above 5 × the median."""
+    """(rows,) mask of the attention sinks among tokens with these activation norms: above 5 × the median."""
     return norms > SINK_RATIO * norms.median() if len(norms) else norms > 0
 
 
 def run_group(
     model: LanguageModel, parts: list[Part], points: list[HookPoint], windowing: Windowing
 ) -> GroupActivations:
-    """Tokenize, window and run a group of text; a pure function of its arguments.
+    """Tokenize a group of text, cut it into windows and run the model; a pure function of its arguments.
 
     Raises:
-        UserError: activations with NaN or Inf, naming model and layer; windows longer than the model takes.
+        UserError: activations with NaN or Inf, naming model and layer; windows longer than the model accepts.
     """
     context, mask = windowing.context, windowing.mask
     longest = getattr(model.decoder.config, "max_position_embeddings", None)
     if longest is not None and context > longest:
         raise UserError(
-            f"model {model.name} takes windows of at most {longest} tokens: lower text.context from {context}"
+            f"model {model.name} accepts windows of at most {longest} tokens: lower text.context from {context}"
         )
     prefix = opening_tokens(windowing.opening)
     if len(prefix) >= context:
         raise UserError(
-            f"model {model.name}: what begins a window takes {len(prefix)} tokens of its {context}; raise text.context"
+            f"model {model.name}: the opening takes {len(prefix)} of a window's {context} tokens; raise text.context"
         )
     cut: list[Window] = []
     for part in parts:
@@ -137,14 +137,14 @@ def run_group(
         if not bool(torch.isfinite(value).all()):
             raise UserError(
                 f"model {model.name}, layer {point.layer} ({point.kind}): activations hold NaN or Inf in "
-                f"{model.dtype}; try dtype float32 or bfloat16, or look at the model's weights"
+                f"{model.dtype}; try dtype float32 or bfloat16, or check the model's weights"
             )
     norms = {point: value[kept] for point, value in norms.items()}
     return GroupActivations(places[keep], values, masked, mask.sinks, norms)
 
 
 def pad_token(tokenizer: Any) -> int:
-    """What fills a window: the tokenizer's padding token, or its end of text where it has none."""
+    """The token that pads windows: the tokenizer's padding token or, without one, its end of text."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -156,13 +156,13 @@ def _check_vocabulary(model: LanguageModel, cut: list[Window]) -> None:
     largest = max((int(window.ids.max()) for window in cut), default=0)
     if largest >= rows:
         raise UserError(
-            f"model {model.name}: its tokenizer gives token {largest} and its embeddings end at {rows - 1}: "
-            "the tokenizer is another model's"
+            f"model {model.name}: its tokenizer gives token {largest}, but its embeddings end at {rows - 1}: "
+            "the tokenizer belongs to another model"
         )
 
 
 def _places(model: LanguageModel, cut: list[Window], mask: Mask) -> tuple[Places, NDArray[np.bool_], Masked]:
-    """Where each row stands, whether it is kept, and how many positions are not."""
+    """The place of each row, whether it is kept, and how many positions are masked."""
 
     def column(name: str) -> NDArray[np.int32]:
         return np.concatenate([getattr(window, name) for window in cut] or [np.zeros(0, np.int32)])
@@ -174,12 +174,12 @@ def _places(model: LanguageModel, cut: list[Window], mask: Mask) -> tuple[Places
     opening = np.concatenate([window.is_opening for window in cut] or [np.zeros(0, bool)])
     special = (np.isin(places.token, np.fromiter(model.special_ids, np.int32)) | opening) & ~pad
     first = np.zeros(len(places), bool)
-    # The first position of a window is its opening's where it has one: among the rows only where those give rows.
+    # The first position of a window with an opening belongs to the opening, and is a row only if openings give rows.
     begins = np.r_[0, np.cumsum(rows)[:-1]][[window.lead == 0 for window in cut]].astype(np.int64)
     first[begins[begins < len(places)]] = True
     dropped = (special & mask.special) | (first & mask.first)
     hidden = sum(window.lead for window in cut)
-    opened = sum(window.lead > 0 for window in cut)  # an opening's first token is a first position, its others special
+    opened = sum(window.lead > 0 for window in cut)  # an opening's first token counts as first, the others as special
     masked = Masked(
         read=len(places) + hidden,
         special=int((special & mask.special).sum()) + hidden - opened,
@@ -190,7 +190,7 @@ def _places(model: LanguageModel, cut: list[Window], mask: Mask) -> tuple[Places
 
 
 def _batches(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Windows of like length together, `BATCH_TOKENS` at a time: fixed by the lengths alone, so results repeat."""
+    """Batches of about `BATCH_TOKENS` in windows of similar length. Only the lengths decide, so results repeat."""
     by_length = np.argsort(-lengths, kind="stable")
     batches = []
     start = 0

@@ -1,4 +1,4 @@
-"""The blocks of a decoder, and which module of a block holds which value, whatever the architecture calls it."""
+"""The blocks of a decoder, and which module of a block holds which value, for the names of each architecture."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ _MIXER_NAMES = ("mixer",)  # Mamba: one mixer instead of attention and MLP
 _MLP_NAMES = ("mlp", "fc2", "feed_forward")  # OPT has no MLP module: its second linear layer is the output
 _MLP_INPUTS = ("mlp", "fc1", "feed_forward")
 _PROJECTIONS = ("o_proj", "c_proj", "dense", "out_proj")  # attention's last linear layer
-# Llama calls the norm before the MLP `post_attention_layernorm`; it is a post-norm where there is a pre-norm beside it.
+# Llama calls the norm before the MLP `post_attention_layernorm`. In blocks that also have a
+# `pre_feedforward_layernorm`, it is a post-norm.
 _MLP_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm")
 
 
 class Site(NamedTuple):
-    """Where a value passes: a module, and whether the value is what it takes (`before`) or puts out."""
+    """Where a value can be read: a module, and whether the value is its input (`before`) or its output."""
 
     module: nn.Module
     before: bool
@@ -31,7 +32,7 @@ def find_blocks(decoder: nn.Module, n_layers: int) -> tuple[nn.Module, str, nn.M
     """The list of transformer blocks: (its parent, its name there, the list).
 
     Raises:
-        UserError: when no list of `n_layers` modules is found, or several are.
+        UserError: no list of `n_layers` blocks is found, or several are.
     """
     found = [
         (parent, name, child)
@@ -52,7 +53,7 @@ def _looks_like_block(module: nn.Module) -> bool:
 
 
 def cut_after(decoder: nn.Module, config: Any, n_layers: int, deepest: int) -> nn.ModuleList:
-    """Drop the blocks deeper than `deepest`, so that they cost neither time nor memory; returns those left."""
+    """Drop the blocks deeper than `deepest`, so that they take neither time nor memory; returns those left."""
     parent, name, blocks = find_blocks(decoder, n_layers)
     kept = nn.ModuleList(list(blocks)[: deepest + 1])
     setattr(parent, name, kept)
@@ -61,9 +62,9 @@ def cut_after(decoder: nn.Module, config: Any, n_layers: int, deepest: int) -> n
 
 
 def site_of(block: nn.Module, kind: HookKind) -> Site:
-    """Where the value at a kind of hook point passes.
+    """Where the value of a kind of hook point can be read.
 
-    For `ln2_normalized` it is the norm's input, which `normalised` turns into the value.
+    For `ln2_normalized` this is the norm's input, which `normalised` turns into the value.
 
     Raises:
         UserError: the block has no such module.
@@ -72,7 +73,7 @@ def site_of(block: nn.Module, kind: HookKind) -> Site:
 
 
 def _after(block: nn.Module, post_norm: str, names: tuple[str, ...], what: str, kind: HookKind) -> Site:
-    """What a module puts out, as it is added to the stream: after its post-norm where the block has one."""
+    """A module's output as it is added to the stream: after its post-norm, if the block has one."""
     if has_post_norms(block):
         return Site(getattr(block, post_norm), False)
     return Site(_child(block, names, what, kind), False)
@@ -83,7 +84,7 @@ def _heads(block: nn.Module) -> Site:
     return Site(_child(attention, _PROJECTIONS, "projection", "attn_z"), True)
 
 
-# Where the value of each kind of hook point passes in a block.
+# Where the value of each kind of hook point can be read in a block.
 SITES: dict[HookKind, Callable[[nn.Module], Site]] = {
     "resid_pre": lambda block: Site(block, True),
     "attn_z": _heads,
@@ -101,30 +102,30 @@ def _child(module: nn.Module, names: tuple[str, ...], what: str, kind: str) -> n
         found: nn.Module | None = getattr(module, name, None)
         if found is not None:
             return found
-    raise UserError(f"{type(module).__name__} has no {what} module, so no {kind}: resid_pre and resid_post are there")
+    raise UserError(f"{type(module).__name__} has no {what} module, so no {kind}: use resid_pre or resid_post")
 
 
 def has_post_norms(block: nn.Module) -> bool:
-    """Whether what attention and MLP put out is normalised before it is added to the stream, as in Gemma 2 and 3."""
+    """Whether attention and MLP outputs are normalised before they are added to the stream, as in Gemma 2 and 3."""
     return hasattr(block, "post_feedforward_layernorm")
 
 
 def value_bias(block: nn.Module, width: int) -> Tensor | None:
-    """The biases of attention's values as they reach `attn_z`, (width,): each key-value head's at all that share it.
+    """The biases of attention's values at `attn_z`, (width,); a key-value head's repeat for all heads that share it.
 
     Returns:
-        None where values have no bias.
+        None if the values have no bias.
 
     Raises:
-        UserError: attention computes its values in a way that is not known here.
+        UserError: it is not known where this kind of attention keeps its value biases.
     """
     attention: Any = _child(block, _ATTENTION_NAMES, "attention", "attn_z")
-    if hasattr(attention, "c_attn"):  # GPT-2: queries, keys and values in one
+    if hasattr(attention, "c_attn"):  # GPT-2: queries, keys and values in one layer
         bias = attention.c_attn.bias[-width:]
     elif hasattr(attention, "v_proj"):
         bias = attention.v_proj.bias
     else:
-        raise UserError(f"{type(attention).__name__}: where its value biases are is not known here")
+        raise UserError(f"{type(attention).__name__}: unifeat does not know where its value biases are")
     if bias is None:
         return None
     head = getattr(attention, "head_dim", None) or width
@@ -132,7 +133,7 @@ def value_bias(block: nn.Module, width: int) -> Tensor | None:
 
 
 def normalised(norm: nn.Module, x: Tensor) -> Tensor:
-    """What a LayerNorm or RMSNorm makes of (…, d) before its own weights, in x's dtype."""
+    """The output of a LayerNorm or RMSNorm for (…, d) before its own weights are applied, in x's dtype."""
     wide = x.to(torch.float32)
     if isinstance(norm, nn.LayerNorm):
         wide = wide - wide.mean(-1, keepdim=True)
@@ -140,9 +141,10 @@ def normalised(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def reweighted(norm: nn.Module, x: Tensor) -> Tensor:
-    """The way back from `normalised` into the model: the norm's own weights on (…, d), in x's dtype."""
-    # What the norm makes of two vectors says its weights, whether it multiplies by them or, as Gemma's, by 1 + them.
-    # (`forward`, since hooks may be on it; weights that accelerate keeps elsewhere come only with a call.)
+    """Apply the norm's own weights to `normalised` values (…, d), in x's dtype."""
+    # The weights are found from the norm's outputs for two vectors, since some norms multiply by the weights and others
+    # (Gemma's) by 1 + the weights. (`forward` and not a call, since the norm may have hooks; and not the parameters,
+    # since accelerate may keep them elsewhere until the norm runs.)
     dtype = x.dtype if isinstance(norm, nn.LayerNorm) else torch.float32
     signs = torch.ones(x.shape[-1], dtype=dtype, device=x.device)
     signs[1::2] = -1
@@ -155,4 +157,4 @@ def _epsilon(norm: nn.Module) -> float:
     for name in ("eps", "variance_epsilon"):
         if hasattr(norm, name):
             return float(getattr(norm, name))
-    raise UserError(f"{type(norm).__name__} does not say its epsilon, so there is no ln2_normalized: use mlp_in")
+    raise UserError(f"{type(norm).__name__} has no known epsilon, so there is no ln2_normalized: use mlp_in")

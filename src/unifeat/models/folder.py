@@ -1,4 +1,4 @@
-"""Where transformers shall load a model from, as far as the disk tells: a folder, a GGUF file, or a name on the hub."""
+"""Where transformers loads a model from: a local folder, a GGUF file, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from unifeat.models.gguf import converted_folder
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
 
-_LARGEST_CONFIG = 1 << 24  # bytes; those in use have a few thousand
+_LARGEST_CONFIG = 1 << 24  # bytes; real ones have a few thousand
 CONFIG = "config.json"
 
 
 def model_folder(name: str, dtype: Any, revision: str | None = None) -> str:
-    """Where transformers shall load a model from: a local folder, a converted GGUF file, or the hub name itself.
+    """Where transformers loads a model from: a local folder, a converted GGUF file, or the hub name itself.
 
     Args:
         dtype: the torch dtype that a GGUF file's weights are unpacked to.
 
     Raises:
-        UserError: a path that cannot be, a file that is not GGUF, a folder that holds no model.
+        UserError: not a possible path, a file that is not GGUF, or a folder without a model.
     """
     path = user_path(name, "model")
-    there = exists(path)
-    if revision and there:
-        raise UserError(f"model {name}: only hub models have revisions, and this is on the disk; leave revision out")
-    if there and path.is_file():
+    is_there = exists(path)
+    if revision and is_there:
+        raise UserError(f"model {name}: only hub models have revisions, and this one is local; leave revision out")
+    if is_there and path.is_file():
         if path.suffix != ".gguf":
             raise UserError(f"model {name}: a file must be GGUF; give the folder or the hub name otherwise")
         return str(converted_folder(path, dtype))
-    if there and path.is_dir():
+    if is_there and path.is_dir():
         if not exists(path / CONFIG):
             raise UserError(f"model {name}: the folder has no {CONFIG}")
         _check_config_file(name, path / CONFIG)
         return str(path)
     local = path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if local or os.path.lexists(path):  # (a link that leads nowhere, or round in a circle)
+    if local or os.path.lexists(path):  # the latter is true for a broken link or a loop of links
         raise UserError(f"model {name}: no such file or folder")
     return name
 
@@ -49,7 +49,7 @@ def _check_config_file(name: str, path: Path) -> None:
         size = path.stat().st_size
         if size > _LARGEST_CONFIG:
             raise UserError(
-                f"model {name} cannot be loaded: its {CONFIG} has {size:,} bytes, so it is no model's configuration"
+                f"model {name} cannot be loaded: its {CONFIG} has {size:,} bytes, too many for a configuration"
             )
         held = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -59,4 +59,4 @@ def _check_config_file(name: str, path: Path) -> None:
     except ValueError as error:
         raise UserError(f"model {name} cannot be loaded: its {CONFIG} is damaged: {error}") from error
     if not isinstance(held, dict):
-        raise UserError(f"model {name} cannot be loaded: its {CONFIG} holds no JSON object")
+        raise UserError(f"model {name} cannot be loaded: its {CONFIG} is not a JSON object")

@@ -16,31 +16,30 @@ from unifeat.store.digests import file_stamp
 from unifeat.store.machine import machine_error
 from unifeat.store.pieces import note_use
 
-VERSION = 1  # raised whenever the same file gives another folder than before
-# Folders that this process has found to be whole, with the stamps of their files then: a model is looked up several
-# times on its way, and reading all of it each time takes longer than loading it.
-_whole: dict[Path, list[list[Any]]] = {}
+VERSION = 1  # raised whenever the folder made from a file changes
+# Folders whose checksums this process has verified, with the stamps of their files at that time. A model is looked up
+# several times, and verifying it each time takes longer than loading it.
+_verified: dict[Path, list[list[Any]]] = {}
 
 
 def converted_folder(gguf: Path, dtype: Any) -> Path:
-    """The transformers folder made from a GGUF file, its weights unpacked to `dtype` (a torch dtype).
+    """The transformers folder made from a GGUF file, with its weights unpacked to `dtype` (a torch dtype).
 
-    Converting takes up to a minute; loading the folder afterwards takes seconds. A folder that was damaged since is
-    made again.
+    Converting takes up to a minute; loading the folder afterwards takes seconds. A damaged folder is made again.
 
     Raises:
-        UserError: when transformers cannot read the file, or the machine not write the folder.
+        UserError: transformers cannot read the file, or the machine cannot write the folder.
     """
     try:
         made_from = {"version": VERSION, "gguf": sha256_of(gguf), "dtype": str(dtype).removeprefix("torch.")}
     except OSError as error:
         raise machine_error(error, gguf) or UserError(f"model {gguf} cannot be read: {error}") from error
     piece: Piece[Path] = Piece("models", made_from, Form(_fill, lambda _, folder: folder), "the model in")
-    if _whole.get(piece.path) == _stamps(piece.path) != []:
+    if _verified.get(piece.path) == _stamps(piece.path) != []:
         note_use(piece.kind, piece.path.name)
         return piece.path
     folder = Unit(piece, partial(_convert, gguf, dtype)).result()
-    _whole[folder] = _stamps(folder)
+    _verified[folder] = _stamps(folder)
     return folder
 
 
@@ -72,8 +71,8 @@ def _convert(gguf: Path, dtype: Any) -> Any:
     except UserError:
         raise
     except BrokenHeaderError as error:
-        raise UserError(f"model {gguf}: this GGUF file cannot be read: {error}; fetch it again") from error
-    except Exception as error:  # whatever a damaged file leads transformers to
+        raise UserError(f"model {gguf}: this GGUF file cannot be read: {error}; download it again") from error
+    except Exception as error:  # transformers raises many types of error for damaged files
         raise machine_error(error, gguf) or UserError(
             f"model {gguf}: transformers cannot read this GGUF file: {_first_line(error)}"
         ) from error

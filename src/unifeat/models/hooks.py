@@ -14,19 +14,19 @@ from unifeat.vocabulary.hook_points import HOOK_KINDS, HookKind, HookPoint
 
 
 def value_at(kind: HookKind, module: nn.Module, value: Any) -> Tensor:
-    """The value at a hook point from what its module takes or puts out."""
+    """The value at a hook point, from its module's input or output."""
     tensor: Tensor = value[0] if isinstance(value, tuple) else value
     return normalised(module, tensor) if kind == "ln2_normalized" else tensor
 
 
 @contextmanager
 def capturing(blocks: nn.ModuleList, points: list[HookPoint]) -> Iterator[dict[HookPoint, Tensor]]:
-    """While open, each forward pass leaves the activations at `points` in the yielded dictionary.
+    """Inside this context, each forward pass stores the activations at `points` in the yielded dictionary.
 
     Raises:
         UserError: a kind of hook point that does not exist, or that these blocks do not have.
     """
-    # (Copies: some blocks go on to add to a value in place, as Falcon's do to what their MLP puts out.)
+    # Values are copied, since some blocks add to them in place, as Falcon's blocks do to their MLP's output.
     seen: dict[HookPoint, Tensor] = {}
     handles = []
     for point in points:

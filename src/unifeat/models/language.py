@@ -1,4 +1,4 @@
-"""Language models from transformers: loaded as they are, cut after the deepest block wanted, read through hooks."""
+"""Language models from transformers: loaded unchanged, cut after the deepest block needed, and read through hooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unifeat.models.own_code import code_elsewhere, code_in_folder
 from unifeat.models.placement import MAP, MaxMemory, first_device, map_settings, removed_with, resolve_device
 from unifeat.models.pretrained import causal_lm
 from unifeat.models.redrawing import redraw_weights
-from unifeat.models.refusals import check_kind, check_room, check_sizes, told
+from unifeat.models.refusals import check_kind, check_room, check_sizes, loading_errors
 from unifeat.models.selftest import self_test
 from unifeat.models.tokens import special_ids
 from unifeat.store import key_of, sha256_of
@@ -31,15 +31,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass
 class LanguageModel:
-    """A decoder up to the deepest block wanted, without its head unless it was loaded whole.
+    """A decoder up to the deepest block needed, without its head unless it was loaded whole.
 
     Attributes:
-        name: as the user gave it.
+        name: the name that the user gave.
         tokenizer: its fast tokenizer.
         n_layers: blocks of the whole model, before the cut.
         d_model: width of the residual stream.
-        device: where it runs, or, for a model spread over several devices, its first block.
-        causal: the whole model with its head, which `decoder` is a part of; None for one that was cut.
+        device: where it runs or, for a model spread over several devices, where its first block runs.
+        causal: the whole model with its head, of which `decoder` is a part; None for a model that was cut.
     """
 
     name: str
@@ -63,15 +63,15 @@ class LanguageModel:
             points: where to read.
 
         Returns:
-            For each point a (batch, position, width) tensor in the model's dtype.
+            For each point, a (batch, position, width) tensor in the model's dtype.
         """
         with capturing(self.blocks, points) as seen:
             self.decoder(input_ids=input_ids.to(self.device), use_cache=False)
-        # OPT's second MLP layer sees all positions of the batch as one list; blocks may stand on several devices.
+        # OPT's second MLP layer gets all positions of the batch as one list; blocks may be on several devices.
         return {point: value.reshape(*input_ids.shape, -1).to(self.device) for point, value in seen.items()}
 
     def width(self, point: HookPoint) -> int:
-        """How many values a token has at a hook point."""
+        """Number of values per token at a hook point."""
         return width_at(self.decoder.config, point.kind)
 
     def cut(self, deepest: int) -> None:
@@ -87,7 +87,7 @@ class LanguageModel:
 def tokenizer_digest(tokenizer: Any) -> str:
     """Identity of a fast tokenizer: equal for equal vocabularies, merges and normalisation."""
     inner = json.loads(tokenizer.backend_tokenizer.to_str())
-    # What the last call asked for, or what the file says until the first call: no part of the identity.
+    # Padding and truncation depend on the last call, so they are not part of the identity.
     return key_of({key: value for key, value in inner.items() if key not in ("padding", "truncation")})
 
 
@@ -106,21 +106,23 @@ def load_tokenizer(
     """The fast tokenizer of a model.
 
     Args:
-        trust_remote_code: run code that the model brings.
+        trust_remote_code: run the model's own code.
 
     Raises:
-        UserError: unknown model, or one that has only a slow tokenizer (no character offsets).
+        UserError: unknown model, or a model with only a slow tokenizer (no character offsets).
     """
     from transformers import AutoTokenizer
 
     folder = model_folder(name, resolve_dtype(dtype), revision)
-    with told(name, revision):
+    with loading_errors(name, revision):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, revision=revision or "main", trust_remote_code=trust_remote_code
         )
     if not tokenizer.is_fast:
-        raise UserError(f"model {name} has no fast tokenizer: unifeat needs the character offsets only these report")
-    if len(tokenizer) <= len(special_ids(tokenizer)):  # what transformers makes up where no files are
+        raise UserError(
+            f"model {name} has no fast tokenizer: unifeat needs the character offsets that only these report"
+        )
+    if len(tokenizer) <= len(special_ids(tokenizer)):  # transformers invents such a tokenizer if there are no files
         raise UserError(f"model {name} cannot be loaded: it has no tokenizer files, such as tokenizer.json")
     return tokenizer
 
@@ -143,29 +145,29 @@ def load_language_model(
         name: hub name, local folder, or GGUF file.
         points: where activations will be read.
         dtype: auto, float32, bfloat16 or float16.
-        device: auto, cpu, cuda, cuda:1 …, or map: accelerate spreads the model over all devices, then the
-            processor's memory, then the disk.
-        randomise: seed of a re-initialised copy, see `redraw_weights`.
+        device: auto, cpu, cuda, cuda:1 …, or map: accelerate spreads the model over all devices, then the CPU's
+            memory, then the disk.
+        randomise: seed for randomised weights, see `redraw_weights`.
         whole: keep all blocks and the head, for `causal`.
         revision: branch, tag or commit of a hub model.
         max_memory: for `map`, see `placement.map_settings`.
-        trust_remote_code: run code that the model brings, from its folder or repository.
+        trust_remote_code: run the model's own code, from its folder or repository.
 
     Raises:
         UserError: unknown model, a layer it does not have, or an architecture whose hook points cannot be read.
     """
     torch_dtype, torch_device = resolve_dtype(dtype), resolve_device(device)
     folder = model_folder(name, torch_dtype, revision)
-    said = read_config(name, dtype, revision, trust_remote_code=trust_remote_code)
-    n_layers = said.num_hidden_layers
+    stated = read_config(name, dtype, revision, trust_remote_code=trust_remote_code)
+    n_layers = stated.num_hidden_layers
     check_layers(name, points, n_layers)
     deepest = max(point.layer for point in points)
     tokenizer = load_tokenizer(name, dtype, revision, trust_remote_code=trust_remote_code)
     if randomise is not None and device == MAP:
         raise UserError(f"model {name}: randomise needs the weights on one device; set device to auto, cpu or cuda")
-    check_room(name, said, folder)
+    check_room(name, stated, folder)
     spread = map_settings(max_memory) if device == MAP else {}
-    with told(name, revision):
+    with loading_errors(name, revision):
         model = causal_lm(
             folder,
             whole=whole,
@@ -186,7 +188,7 @@ def load_language_model(
     if spread:
         torch_device = first_device(decoder.get_input_embeddings(), torch_device)
     else:
-        with told(name, revision):
+        with loading_errors(name, revision):
             kept.to(torch_device)
     if torch_device.type == "cpu":
         keep_freed_memory()
@@ -210,15 +212,15 @@ def read_config(name: str, dtype: str = "auto", revision: str | None = None, *, 
     """A model's text configuration, without its weights.
 
     Args:
-        trust_remote_code: run code that the model brings.
+        trust_remote_code: run the model's own code.
 
     Raises:
-        UserError: unknown model, one that is no decoder, or sizes that cannot be.
+        UserError: unknown model, a model that is not a decoder, or impossible sizes.
     """
     from transformers import AutoConfig
 
     folder = model_folder(name, resolve_dtype(dtype), revision)
-    with told(name, revision):
+    with loading_errors(name, revision):
         config = AutoConfig.from_pretrained(folder, revision=revision or "main", trust_remote_code=trust_remote_code)
         check_kind(name, config, trust_remote_code=trust_remote_code)
         text = config.get_text_config()
@@ -243,10 +245,10 @@ def model_identity(
     *,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """What determines a model's activations, found without loading it: its files' hashes, or its commit on the hub.
+    """What determines a model's activations, without loading it: the hashes of its files, or its commit on the hub.
 
     Args:
-        trust_remote_code: code that the model brings is run, and is part of what it is.
+        trust_remote_code: whether the model's own code runs; it is then part of the identity.
     """
     torch_dtype = resolve_dtype(dtype)
     folder = model_folder(name, torch_dtype, revision)
@@ -263,21 +265,21 @@ def model_identity(
         path = _snapshot(name, dtype, revision, trust_remote_code)
         identity |= {"hub": folder, "commit": path.name}
         if trust_remote_code and code_in_folder(path):
-            identity["own_code"] = True  # and not transformers' for models of its kind
+            identity["own_code"] = True  # rather than transformers' code for models of this kind
     if trust_remote_code:
-        with told(name, revision):
+        with loading_errors(name, revision):
             elsewhere = code_elsewhere(path)
         identity |= {"code": elsewhere} if elsewhere else {}
     return identity
 
 
 def _snapshot(name: str, dtype: str, revision: str | None, trust_remote_code: bool) -> Path:
-    """Where the hub's client keeps the files of a hub model; its name is the commit."""
+    """The folder in which the hub's client keeps a model's files; its name is the commit."""
     from huggingface_hub import try_to_load_from_cache
 
-    # Fetches what is not there yet.
+    # This downloads the configuration if it is not there yet.
     read_config(name, dtype, revision, trust_remote_code=trust_remote_code)
     path = try_to_load_from_cache(name, "config.json", revision=revision or "main")
     if not isinstance(path, str):
-        raise UserError(f"model {name}: the hub's cache does not say which commit it holds; fetch the model again")
+        raise UserError(f"model {name}: the hub's cache does not say which commit it holds; download the model again")
     return Path(path).parent

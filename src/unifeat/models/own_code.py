@@ -1,7 +1,7 @@
-"""Models that bring Python code of their own: it is run only where the user says so, and is part of their identity.
+"""Models with Python code of their own: it runs only if the user says so, and is part of the model's identity.
 
-transformers asks on the terminal when it is told nothing, and takes what it reads from standard input for an answer. So
-it is told at every call.
+Without an explicit setting, transformers asks on the terminal and reads the answer from standard input. So the setting
+is passed in every call.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from unifeat.store import sha256_of
 
 
 def refused(name: str, error: Exception) -> UserError | None:
-    """What to say where transformers refuses to run a model's own code; None for every other error."""
+    """The message for when transformers refuses to run a model's own code; None for every other error."""
     text = str(error)
     if "trust_remote_code" not in text or "custom code" not in text:
         return None
     return UserError(
-        f"model {name} cannot be loaded: it brings code of its own, which unifeat does not run unless the study says "
+        f"model {name} cannot be loaded: it has code of its own, which unifeat runs only if the study says "
         "`trust_remote_code: true` for that model (unifeat check: --trust-remote-code); read the code first"
     )
 
 
 def is_own(config: Any) -> bool:
-    """Whether a configuration, or the language model it names, comes from a model's own code."""
+    """Whether a configuration, or the language model that it names, comes from the model's own code."""
     return type(config).__module__.startswith("transformers_modules") or "AutoModelForCausalLM" in (
         getattr(config, "auto_map", None) or {}
     )
 
 
 def code_in_folder(folder: Path) -> dict[str, str]:
-    """SHA-256 of the Python files of a folder that says its model has code of its own; empty if it says no such thing.
+    """SHA-256 of a folder's Python files, if its configuration names code of its own; else empty.
 
     Keys are the files' paths in the folder.
     """
@@ -44,10 +44,10 @@ def code_in_folder(folder: Path) -> dict[str, str]:
 
 
 def code_elsewhere(folder: Path) -> dict[str, str]:
-    """The commits of other repositories whose code a model names, as `ORG/NAME--module.Class`.
+    """Commits of the other repositories whose code a model names as `ORG/NAME--module.Class`.
 
     Args:
-        folder: holds the model's config.json and tokenizer_config.json.
+        folder: the folder with the model's config.json and tokenizer_config.json.
     """
     from huggingface_hub import hf_hub_download
 

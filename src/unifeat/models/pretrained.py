@@ -1,4 +1,4 @@
-"""transformers' `from_pretrained`, quiet, and strict where it would go on with random weights."""
+"""transformers' `from_pretrained`, quiet, and strict: missing weights are an error rather than random numbers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from unifeat.models.own_code import is_own
 def causal_lm(folder: Any, *, whole: bool = False, trust_remote_code: bool = False, **settings: Any) -> Any:
     """A model from a folder or hub name; `settings` go to `from_pretrained`.
 
-    Of a model that also sees images the whole is loaded; `get_decoder()` is its text part.
+    A model that also reads images is loaded whole; `get_decoder()` is its text part.
 
     Args:
-        trust_remote_code: run code that the model brings.
+        trust_remote_code: run the model's own code.
 
     Raises:
-        Exception: of any type, whatever transformers raises for names that do not exist and for damaged files.
-        UserError: weights of the decoder (or, of a `whole` model, of its head) are missing or misshapen, which
-            transformers would replace by random numbers.
+        Exception: of any type, as transformers raises for unknown names and damaged files.
+        UserError: weights of the decoder (for a `whole` model, also of its head) are missing or have wrong shapes.
+            transformers would replace them by random numbers.
     """
     from transformers.utils import logging
 
-    settings["trust_remote_code"] = trust_remote_code  # always said: told nothing, transformers asks on the terminal
+    settings["trust_remote_code"] = trust_remote_code  # always given: otherwise transformers asks on the terminal
     verbosity = logging.get_verbosity()
-    spreading = getLogger("accelerate.big_modeling")  # warns that weights wait on the disk, which was asked for
+    spreading = getLogger("accelerate.big_modeling")  # warns of weights kept on the disk, which the user asked for
     spreading_level = spreading.level
     spreading.setLevel(ERROR)
     logging.set_verbosity_error()
@@ -64,7 +64,7 @@ def _auto_class(folder: Any, settings: dict[str, Any]) -> Any:
         AutoModelForImageTextToText,
     )
 
-    if "gguf_file" in settings:  # reading its configuration is slow, and it holds text models only
+    if "gguf_file" in settings:  # GGUF holds only text models, and reading its configuration is slow
         return AutoModelForCausalLM
     config = AutoConfig.from_pretrained(
         folder, revision=settings.get("revision", "main"), trust_remote_code=settings["trust_remote_code"]

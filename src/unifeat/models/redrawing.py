@@ -1,4 +1,4 @@
-"""A control: a model of which only its architecture, its tokenizer and the sizes of its weights are left."""
+"""A control: a model with randomised weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import nn
 def redraw_weights(model: nn.Module, seed: int) -> None:
     """Replace every parameter by normal noise of the same mean and standard deviation, tensor by tensor.
 
-    What is left of the model is its architecture, its tokenizer and the sizes of its weights: a control for what
-    these alone make alike (Heap et al. 2025, "Sparse autoencoders can interpret randomly initialized transformers").
-    A tensor whose entries are all equal, as norm weights of ones, stays as it is. The noise of a tensor depends on the
-    seed and on the tensor's name alone.
+    Only the model's architecture, tokenizer and scale of weights remain, so this is a control for how alike these alone
+    make two models (Heap et al. 2025, "Sparse autoencoders can interpret randomly initialized transformers").
+    A tensor whose entries are all equal, such as norm weights of ones, is not changed. The noise of a tensor depends
+    only on the seed and the tensor's name.
     """
-    for name, parameter in model.named_parameters():  # tied weights come once
+    for name, parameter in model.named_parameters():  # tied weights are listed once
         wide = parameter.detach().to("cpu", torch.float32)
         if bool((wide == wide.flatten()[0]).all()):
             continue

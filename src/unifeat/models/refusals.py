@@ -1,4 +1,4 @@
-"""One clear line for each way in which a model cannot be loaded."""
+"""One clear line for each reason why a model cannot be loaded."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from unifeat.models.own_code import is_own, refused
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
 
-# Beyond these a configuration is no model's: the largest in use have a few hundred blocks.
-_MOST = {"num_hidden_layers": 10_000, "hidden_size": 1 << 22, "vocab_size": 1 << 28}
+# Larger sizes are taken for a damaged configuration: the largest models have a few hundred blocks.
+_LARGEST_SIZES = {"num_hidden_layers": 10_000, "hidden_size": 1 << 22, "vocab_size": 1 << 28}
 
 
 @contextmanager
-def told(name: str, revision: str | None = None) -> Iterator[None]:
-    """Whatever transformers, the hub or a model's own code raise inside becomes one clear line.
+def loading_errors(name: str, revision: str | None = None) -> Iterator[None]:
+    """Inside this context, errors of transformers, of the hub and of a model's own code become one clear line.
 
     Raises:
-        UserError: in the place of any other exception.
+        UserError: instead of any other exception.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # another type for each way to go wrong
+    except Exception as error:  # these libraries raise many types of error
         raise refused(name, error) or machine_error(error) or cannot_load(name, error, revision) from error
 
 
 def cannot_load(name: str, error: Exception, revision: str | None = None) -> UserError:
-    """What to tell the user when transformers or the hub raised `error` on a model."""
+    """The message for the user when transformers or the hub raised `error` for a model."""
     text = str(error).strip()
     reason = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, SafetensorError):
-        reason = f"a weights file is damaged or cut short ({reason}); fetch it again"
+        reason = f"a weights file is damaged or truncated ({reason}); download it again"
     elif isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-        reason = f"it takes more memory than there is ({reason})" if text else "it takes more memory than there is"
+        reason = f"it takes more memory than available ({reason})" if text else "it takes more memory than available"
     elif isinstance(error, RecursionError):
-        reason = "a file of it is nested too deeply"
+        reason = "one of its files is nested too deeply"
     if exists(user_path(name, "model")):
         return UserError(f"model {name} cannot be loaded: {reason}")
     if "gated repo" in reason:
-        reason = "its access is restricted: ask for it on the model's page, then log in with `hf auth login`"
+        reason = "access is restricted: request it on the model's page, then log in with `hf auth login`"
     elif "couldn't connect" in reason or (_offline() and "does not appear to have" in reason):
         holds = "only a part of it" if name in cached_models() else "no such model"
         reason = f"the hub cannot be reached, and the local cache holds {holds}"
@@ -58,7 +58,7 @@ def cannot_load(name: str, error: Exception, revision: str | None = None) -> Use
 
 
 def cached_models() -> list[str]:
-    """Names of the models that the hub's local cache holds, or a part of which it holds."""
+    """Names of the models of which the hub's local cache holds at least a part."""
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE)
@@ -73,17 +73,17 @@ def _offline() -> bool:
 
 
 def check_sizes(name: str, config: Any) -> None:
-    """Raise a UserError for a text configuration with sizes that no model has."""
-    for key, most in _MOST.items():
+    """Raise a UserError for a text configuration with impossible sizes."""
+    for key, most in _LARGEST_SIZES.items():
         value = getattr(config, key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
             raise UserError(f"model {name} cannot be loaded: its config.json says {key} = {str(value)[:40]}")
 
 
 def check_room(name: str, config: Any, folder: str) -> None:
-    """Raise a UserError for a text configuration with sizes that the weights files of a local model cannot hold.
+    """Raise a UserError if a local model's configuration has sizes too large for its weights files.
 
-    transformers would make room for whole matrices, of whatever size, before it finds that the files hold others.
+    transformers would allocate matrices of any size before it finds that the files hold other ones.
     """
     weights = [path for path in Path(folder).glob("*") if path.suffix in (".safetensors", ".bin") and exists(path)]
     try:
@@ -93,33 +93,33 @@ def check_room(name: str, config: Any, folder: str) -> None:
                     pass
         bits = 8 * sum(path.stat().st_size for path in weights)
     except (OSError, SafetensorError):
-        return  # damaged: what loads them says so
+        return  # damaged files are reported when they are loaded
     for key in ("vocab_size", "intermediate_size"):
         value = getattr(config, key, None)
         if weights and isinstance(value, int) and value * config.hidden_size > bits:
             raise UserError(
                 f"model {name} cannot be loaded: its config.json says hidden_size = {config.hidden_size:,} and {key} = "
-                f"{value:,}, more than its weights files have room for"
+                f"{value:,}, more than its weights files can hold"
             )
 
 
 def check_kind(name: str, config: Any, *, trust_remote_code: bool = False) -> None:
-    """Raise a UserError for a configuration that is no decoder's, before its weights are fetched.
+    """Raise a UserError for a model that is not a decoder, before its weights are downloaded.
 
     Args:
-        trust_remote_code: a model's own code is taken at its word.
+        trust_remote_code: accept any model with code of its own.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
-            f"model {name} cannot be loaded: it is an encoder–decoder model ({kind}), and unifeat reads decoders only"
+            f"model {name} cannot be loaded: it is an encoder–decoder model ({kind}), and unifeat reads only decoders"
         )
     if trust_remote_code and is_own(config):
         return
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
-            f"model {name} cannot be loaded: transformers knows no language model of its kind ({kind}); "
-            "unifeat reads decoders only"
+            f"model {name} cannot be loaded: transformers has no language model of its kind ({kind}); "
+            "unifeat reads only decoders"
         )

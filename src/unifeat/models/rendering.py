@@ -1,7 +1,7 @@
-"""Chat templates carried out within bounds of time and memory.
+"""Rendering chat templates within limits of time and memory.
 
-A chat template is a program of the model's author, and transformers' sandbox keeps it from files, but neither from
-running for ever nor from taking all memory. So it is carried out in a child process that may be ended.
+A chat template is a program by the model's author. transformers' sandbox keeps it from reading files, but not from
+running forever or using all memory. So it runs in a child process that can be killed.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-SECONDS = 10
-_MEMORY = 1 << 30  # bytes, beyond what the process takes already
-_LONGEST = 1 << 20  # characters of a conversation of one word
-# (What a fresh process has to import takes longer than any template.)
-_IMPORTS = 50
+TIME_LIMIT_S = 10
+_MEMORY_LIMIT = 1 << 30  # bytes beyond what the process already uses
+_LONGEST_TEXT = 1 << 20  # characters; the message is one word
+_IMPORT_TIME_S = 50  # added for a fresh process, whose imports take longer than any template
 _lock = threading.Lock()
 
 
 class RenderingError(Exception):
-    """A template that cannot be carried out; the text says why, in a few words."""
+    """A template that cannot be rendered; the message says why."""
 
 
 def render(template: str, messages: list[dict[str, str]], values: Mapping[str, Any]) -> str:
-    """What a chat template makes of some messages.
+    """The text that a chat template makes of some messages.
 
     Args:
         template: Jinja, as transformers reads it.
         messages: each with `role` and `content`.
-        values: what the template can name besides: special tokens and more.
+        values: other variables of the template, such as special tokens.
 
     Raises:
-        RenderingError: it raises an error, does not end, or takes too much memory.
+        RenderingError: the template raises an error, does not end, or takes too much memory.
     """
     job = {"template": template, "messages": messages, "values": dict(values)}
     answer = _forked(job) if hasattr(os, "fork") else _spawned(job)
@@ -50,12 +49,14 @@ def render(template: str, messages: list[dict[str, str]], values: Mapping[str, A
 
 
 def _forked(job: dict[str, Any]) -> dict[str, Any]:
-    """In a copy of this process: a fresh one would have to import transformers first, for seconds."""
-    from transformers.utils import chat_template_utils  # noqa: F401  (before the fork, once and for all)
+    """Run a job in a fork of this process, since a fresh one would take seconds to import transformers."""
+    from transformers.utils import chat_template_utils  # noqa: F401  (imported before the fork, for all children)
 
-    # One at a time: another's child would hold this one's pipe open.
+    # One at a time: the child of another thread would hold this pipe open.
     with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none and no lock of theirs
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # about forks with threads; the child uses no locks of theirs
         readable, writable = os.pipe()
         child = os.fork()
         if child == 0:
@@ -72,23 +73,23 @@ def _forked(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(readable: int, child: int) -> dict[str, Any]:
-    """The child's answer: one line of JSON."""
+    """Read the child's answer, one line of JSON."""
     held = b""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + TIME_LIMIT_S
     while not held.endswith(b"\n"):
         left = end - time.monotonic()
         if left <= 0 or not select.select([readable], [], [], left)[0]:
-            return {"error": f"it does not end within {SECONDS} seconds"}
+            return {"error": f"it does not end within {TIME_LIMIT_S} seconds"}
         block = os.read(readable, 1 << 16)
         if not block:
-            return {"error": "it brings the process that carries it out to its end"}
+            return {"error": "it crashes the process that renders it"}
         held += block
     answer: dict[str, Any] = json.loads(held)
     return answer
 
 
 def _answer_and_end(job: dict[str, Any], writable: int) -> None:
-    """What the child does. It must never come back: what waits in the parent's frames is the parent's."""
+    """Run the job in the child. It must never return into the parent's frames, whose cleanup is the parent's."""
     try:
         _bound()
         line = json.dumps(answer(job)).encode() + b"\n"
@@ -99,26 +100,26 @@ def _answer_and_end(job: dict[str, Any], writable: int) -> None:
 
 
 def answer(job: Mapping[str, Any]) -> dict[str, str]:
-    """The text that a template makes, or what is wrong with it."""
+    """The text that a template makes, or its error."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
         made = render_jinja_template(conversations=[job["messages"]], chat_template=job["template"], **job["values"])
         text = made[0][0]
     except MemoryError:
-        return {"error": "it takes more memory than a template may"}
+        return {"error": "it takes too much memory"}
     except RecursionError:
-        return {"error": "it goes in circles"}
+        return {"error": "it recurses too deeply"}
     except BaseException as error:
         said = str(error).strip() or type(error).__name__
         return {"error": said.splitlines()[0][:500]}
-    if len(text) > _LONGEST:
-        return {"error": f"it writes {len(text):,} characters about a message of one word"}
+    if len(text) > _LONGEST_TEXT:
+        return {"error": f"it writes {len(text):,} characters for a message of one word"}
     return {"text": text}
 
 
 def _bound() -> None:
-    """Limit what this process may take from now on, as far as the system can."""
+    """Limit the time and memory of this process from now on, as far as the system allows."""
     try:
         import resource
     except ImportError:  # Windows
@@ -126,9 +127,9 @@ def _bound() -> None:
     size = 0
     with suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
-    limits = [(resource.RLIMIT_CPU, SECONDS + 1), (resource.RLIMIT_CORE, 0)]
+    limits = [(resource.RLIMIT_CPU, TIME_LIMIT_S + 1), (resource.RLIMIT_CORE, 0)]
     if size:
-        limits.append((resource.RLIMIT_AS, size + _MEMORY))
+        limits.append((resource.RLIMIT_AS, size + _MEMORY_LIMIT))
     for which, most in limits:
         with suppress(OSError, ValueError):
             hard = resource.getrlimit(which)[1]
@@ -137,7 +138,7 @@ def _bound() -> None:
 
 
 def _spawned(job: dict[str, Any]) -> dict[str, Any]:
-    """In a fresh process, where there is no fork."""
+    """Run a job in a fresh process, on systems without fork."""
     code = (
         "import json, sys\n"
         "from unifeat.models import rendering\n"
@@ -155,12 +156,12 @@ def _spawned(job: dict[str, Any]) -> dict[str, Any]:
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=SECONDS + _IMPORTS,
+            timeout=TIME_LIMIT_S + _IMPORT_TIME_S,
             check=False,
         )
         found: dict[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        return {"error": f"it does not end within {SECONDS} seconds"}
+        return {"error": f"it does not end within {TIME_LIMIT_S} seconds"}
     except ValueError:
-        return {"error": "it brings the process that carries it out to its end"}
+        return {"error": "it crashes the process that renders it"}
     return found

@@ -1,4 +1,4 @@
-"""A forward pass that goes on with other values at a hook point."""
+"""A forward pass that continues with other values at a hook point."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from unifeat.vocabulary.hook_points import HookKind, HookPoint
 def splicing(
     blocks: nn.ModuleList, point: HookPoint, replace: Callable[[Tensor, Tensor], Tensor], reads: HookPoint | None = None
 ) -> Iterator[None]:
-    """While open, the model goes on with other values at a point.
+    """Inside this context, the model continues with other values at a point.
 
     Args:
-        replace: from the value at `point` and that at `reads`, both (..., width), to the one that takes its place.
-        reads: a point that the model comes by no later than `point`; None is `point` itself.
+        replace: from the values at `point` and at `reads`, both (..., width), to the value to use at `point`.
+        reads: a point that the model computes no later than `point`; None for `point` itself.
     """
     reads = reads or point
     stream = HookPoint(point.layer, "resid_pre")
@@ -39,17 +39,17 @@ def splicing(
 
 
 def _replacing(block: nn.Module, kind: HookKind, new: Callable[[Tensor], Tensor], stream: Callable[[], Tensor]) -> Any:
-    """Hook `new` in at a kind of hook point.
+    """Register a hook that applies `new` at a kind of hook point.
 
     Args:
-        stream: gives the block's input, once the model has come by it.
+        stream: returns the block's input, once the model has computed it.
     """
     if kind == "ln2_normalized":
         module, _ = site_of(block, kind)
         return module.register_forward_hook(
             lambda norm, args, _: reweighted(norm, new(normalised(norm, args[0]))), prepend=True
         )
-    if kind == "resid_mid":  # the stream goes on by a way of its own: what attention adds to it is changed
+    if kind == "resid_mid":  # no module returns the stream here, so what attention adds to it is changed instead
         return site_of(block, "attn_out").module.register_forward_hook(
             lambda _, __, output: _with_first(output, lambda added: new(stream() + added) - stream())
         )

@@ -1,4 +1,4 @@
-"""Which tokens of a tokenizer are special, wherever its files say so."""
+"""Which tokens of a tokenizer are special, from all the places where its files may say so."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from unifeat.store import key_of
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of a tokenizer's special tokens.
 
-    They are those with a role (BOS, EOS, padding …) and those that are only added as special, as Llama 3's
-    `<|start_header_id|>` and `<|eot_id|>`: transformers' `all_special_ids` has no more than the first.
+    These are the tokens with a role (BOS, EOS, padding …), and those only added as special, such as Llama 3's
+    `<|start_header_id|>` and `<|eot_id|>`. transformers' `all_special_ids` has only the first kind.
     """
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return _with_a_role(tokenizer) | {int(i) for i, token in added.items() if getattr(token, "special", False)}
 
 
 def extra_specials(tokenizer: Any) -> str | None:
-    """A digest of the special tokens, for keys; None where each has a role, as in most tokenizers.
+    """A digest of the special tokens, for keys; None if each has a role, as in most tokenizers.
 
-    (Codes made before tokens without a role were masked keep their keys where there are none.)
+    (None keeps the keys of codes made before tokens without a role were masked.)
     """
     ids = special_ids(tokenizer)
     return key_of(sorted(ids)) if ids != _with_a_role(tokenizer) else None

@@ -1,6 +1,6 @@
-"""The check at the start of a study: a few thousand tokens for each space that is not encoded yet.
+"""The check at the start of a study: each space that is not encoded yet is checked on a few thousand tokens.
 
-An SAE that is read wrongly gives codes that look like any others, hours of them. Each outcome is kept in the cache
+An SAE that is read wrongly still gives plausible codes, and encoding takes hours. Each result is stored in the cache
 under a key made from everything that determines it.
 """
 
@@ -25,9 +25,9 @@ from unifeat.text.windows import first_parts
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.windowing import Windowing
 
-VERSION = 2  # raised whenever a check comes out otherwise than before
+VERSION = 2  # raised whenever the result of a check changes
 CHECK_TOKENS = 3000
-_FEWEST = 500  # rows: fewer vary less than a text does, so that their FVU says little
+_FEWEST_ROWS = 500  # with fewer rows, FVU has little meaning
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Checkable:
 
     @property
     def piece(self) -> Piece[dict[str, Any]]:
-        """Where the outcome is kept. What an SAE says of itself is no part of its codes' key."""
+        """Where the result is stored. Its key includes the SAE's claims, which are not part of the codes' key."""
         made_from = {
             "version": VERSION,
             "codes": self.encoder.store.folder.name,
@@ -52,16 +52,16 @@ class Checkable:
 def check_spaces(
     model: LanguageModel | None, corpus: Corpus, spaces: list[Checkable], windowing: Windowing, *, force: bool
 ) -> None:
-    """Check SAEs of one model on the first tokens of a study's text; what is odd is said on stderr.
+    """Check the SAEs of one model on the first tokens of a study's text; warnings go to stderr.
 
     Args:
-        model: with one block more than the spaces need, if it has one: the neighbouring layer is tried too. None
-            when all spaces were checked before.
+        model: with one more block than the spaces need, if it has one, since the neighbouring layer is tried too. None
+            if all spaces have been checked before.
         spaces: those checked before are not measured again.
-        force: take faults for warnings.
+        force: turn faults into warnings.
 
     Raises:
-        UserError: an SAE whose FVU is above 1, or whose L0 is off by a factor of 3 from what it says of itself.
+        UserError: an SAE whose FVU is above 1, or whose L0 differs from its claim by more than a factor of 3.
     """
     outcomes = {space: space.piece.read() for space in spaces}
     new = [space for space, outcome in outcomes.items() if outcome is None]
@@ -72,7 +72,7 @@ def check_spaces(
         for space in new:
             point, stated = space.encoder.point, claims_of(space.encoder.sae, space.name).point
             near[point] = list(dict.fromkeys(neighbours(point, model, stated) + near.get(point, [])))
-        # The spaces' own points first: NaN is then told of a layer that the study names.
+        # The spaces' own points come first, so that an error about NaN names a layer of the study.
         tried = [
             point
             for space in new
@@ -85,16 +85,16 @@ def check_spaces(
             space.piece.write(measured)
             outcomes[space] = measured
     for space, outcome in outcomes.items():
-        _tell(space.encoder.space, space.name, _findings(outcome), force)
+        _report(space.encoder.space, space.name, _findings(outcome), force)
 
 
 def checked_before(space: Checkable) -> bool:
-    """Whether a space was checked, and nothing in it has changed since."""
+    """Whether a space has been checked, and nothing has changed since."""
     return space.piece.read() is not None
 
 
 def warnings_of(space: Checkable) -> list[str]:
-    """What the check of a space found wrong, for `run.json`; nothing if it was not checked."""
+    """What the check of a space found, for `run.json`; empty if it was not checked."""
     return [finding.text for finding in _findings(space.piece.read())]
 
 
@@ -108,21 +108,21 @@ def _check(
 ) -> dict[str, Any]:
     sae, point = space.encoder.sae, space.encoder.point
     rows = len(sample_at(sae, activations, point).x)
-    if rows < _FEWEST:
+    if rows < _FEWEST_ROWS:
         return {"tokens": rows, "findings": []}
     claims = claims_of(sae, space.name)
     found = examine(model, parts, activations, sae, claims, point, near, windowing, everything=False)
     return found.quality.as_dict() | {"findings": [asdict(finding) for finding in found.findings]}
 
 
-def _tell(space: str, name: str, findings: list[Finding], force: bool) -> None:
+def _report(space: str, name: str, findings: list[Finding], force: bool) -> None:
     faults = [f.text for f in findings if f.level == "fault"]
     causes = [f.text for f in findings if f.level == "cause"]
-    said = "; ".join([" and ".join(faults), *(f"likely {cause}" for cause in causes)])
+    message = "; ".join([" and ".join(faults), *(f"likely {cause}" for cause in causes)])
     if faults and not force:
-        raise UserError(f"space {space}, SAE {name}: {said}. `unifeat check` tells more, --force goes on")
+        raise UserError(f"space {space}, SAE {name}: {message}. `unifeat check` shows more; --force continues anyway")
     if faults:
-        say(f"warning: space {space}: {said}; going on all the same")
+        say(f"warning: space {space}: {message}; continuing anyway")
     for finding in findings:
         if finding.level == "warning":
             say(f"warning: space {space}: {finding.text}")

@@ -43,11 +43,11 @@ from unifeat.vocabulary.windowing import Windowing
 
 @dataclass(frozen=True)
 class Prepared:
-    """What encoding gives to the steps after it.
+    """The result of encoding.
 
     Attributes:
         corpus: the text.
-        spaces: in the study's order, their codes finished.
+        spaces: in the study's order, with finished codes.
         models: facts of each model, for `run.json`.
     """
 
@@ -57,13 +57,13 @@ class Prepared:
 
 
 def prepare_spaces(study: Study, *, force: bool = False) -> Prepared:
-    """Encode what is not encoded yet.
+    """Encode the spaces of a study that are not encoded yet.
 
     Args:
-        force: encode with SAEs that do not do what they say they do instead of stopping at them.
+        force: continue with SAEs that the check finds faulty.
 
     Raises:
-        UserError: whatever of the study's text, models and SAEs does not exist or fit.
+        UserError: a text, model or SAE of the study does not exist or does not fit.
     """
     _check_names(study)
     used = [name for name in study.models if any(group.model == name for group in study.spaces)]
@@ -71,7 +71,7 @@ def prepare_spaces(study: Study, *, force: bool = False) -> Prepared:
         name: load_tokenizer(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
         for name, spec in study.models.items()
     }
-    # Known before the first model's work begins: a template that the last model lacks ends the study now.
+    # Openings are made before any model runs, so that a missing chat template is reported at once.
     windowings = {
         name: Windowing(
             study.text.context, opening_of(tokenizers[name], spec.bos, spec.chat), study.mask, study.text.windows
@@ -80,16 +80,16 @@ def prepare_spaces(study: Study, *, force: bool = False) -> Prepared:
     }
     corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
-    if study.matching.heldout:  # a text that cannot be halved is found out before hours of work
+    if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
     plans = [_plan(study, name, corpus, tokenizers[name], windowings[name]) for name in used]
-    # A preset repeats what was published, codes of the wrong layer among it: that is reported and stops nothing.
-    held = _check_all(plans, corpus, force or study.preset is not None)
-    # The model that was checked last is loaded already.
-    for plan in sorted(plans, key=lambda p: held is None or p is not held[0]):
+    # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop the run.
+    loaded = _check_all(plans, corpus, force or study.preset is not None)
+    # The model that was checked last is already loaded, so it comes first.
+    for plan in sorted(plans, key=lambda p: loaded is None or p is not loaded[0]):
         if plan.unfinished():
-            model = held[1] if held is not None and plan is held[0] else plan.load()
-            held = None
+            model = loaded[1] if loaded is not None and plan is loaded[0] else plan.load()
+            loaded = None
             for encoder in plan.encoders:
                 encoder.sae.to(str(model.device))
             encode_spaces(model, corpus, plan.encoders, plan.windowing)
@@ -101,7 +101,7 @@ def prepare_spaces(study: Study, *, force: bool = False) -> Prepared:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What is to be encoded with one model, and with what."""
+    """What to encode with one model."""
 
     name: str
     spec: ModelSpec
@@ -109,13 +109,13 @@ class _Plan:
     windowing: Windowing
     facts: dict[str, Any]
     encoders: list[Encoder]
-    groups: list[tuple[SpacesSpec, int]]  # the spaces' part of the study and layer, an encoder each
+    groups: list[tuple[SpacesSpec, int]]  # for each encoder, its section of the study and its layer
 
     def unfinished(self) -> bool:
         return any(not e.store.finished() for e in self.encoders)
 
     def unchecked(self) -> list[Checkable]:
-        """Spaces that are neither encoded nor checked; controls are meant to fit nothing."""
+        """Spaces to check: those not encoded yet. Controls are not checked, since they are not meant to fit."""
         if self.spec.randomise is not None:
             return []
         pairs = zip(self.encoders, self.groups, strict=True)
@@ -126,8 +126,8 @@ class _Plan:
         ]
 
     def load(self, deeper: int = 0) -> LanguageModel:
-        """The model, cut `deeper` blocks below the deepest that is read."""
-        # What a transcoder writes is compared with the model too, so that it is tried when the model is loaded.
+        """The model, cut `deeper` blocks after the deepest one that is read."""
+        # A transcoder's output is compared with the model too, so the self-test includes that hook point.
         spec = self.spec
         points = [point for e in self.encoders for point in dict.fromkeys([e.point, writes_at(e.sae, e.point)])]
         if deeper:
@@ -149,7 +149,7 @@ class _Plan:
         return model
 
     def spaces(self) -> list[Space]:
-        """The spaces, when they are encoded."""
+        """The spaces, after they have been encoded."""
         found = []
         for encoder, (group, layer) in zip(self.encoders, self.groups, strict=True):
             sae = _sae_name(group, layer)
@@ -171,7 +171,7 @@ class _Plan:
 
 
 def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Windowing) -> _Plan:
-    """Load a model's SAEs and open their stores; what is damaged in these is put out of the way."""
+    """Load a model's SAEs and open their stores; damaged shards are removed."""
     spec = study.models[name]
     trust = spec.trust_remote_code
     config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=trust)
@@ -211,27 +211,27 @@ def _sae_name(group: SpacesSpec, layer: int) -> str:
 
 
 def _check_all(plans: list[_Plan], corpus: Corpus, force: bool) -> tuple[_Plan, LanguageModel] | None:
-    """Check all SAEs before the first is used for hours; returns the last model that was loaded for it, if any."""
-    held: tuple[_Plan, LanguageModel] | None = None
+    """Check all SAEs before hours of encoding; returns the last model that was loaded for this, if any."""
+    loaded: tuple[_Plan, LanguageModel] | None = None
     for plan in plans:
-        todo = plan.unchecked()
-        if not todo:
+        waiting = plan.unchecked()
+        if not waiting:
             continue
         model = None
-        if not all(checked_before(space) for space in todo):
-            held = None
+        if not all(checked_before(space) for space in waiting):
+            loaded = None
             model = plan.load(deeper=1)
-            for space in todo:
+            for space in waiting:
                 space.encoder.sae.to(str(model.device))
-        check_spaces(model, corpus, todo, Windowing(plan.windowing.context, plan.windowing.opening), force=force)
+        check_spaces(model, corpus, waiting, Windowing(plan.windowing.context, plan.windowing.opening), force=force)
         if model is not None:
             model.cut(max(e.point.layer for e in plan.encoders))
-            held = (plan, model)
-    return held
+            loaded = (plan, model)
+    return loaded
 
 
 def _check_names(study: Study) -> None:
-    """What can be known at once, before the first model spends minutes on work that the second one's mistake ends."""
+    """Check names, devices and layers of all models before the first one runs, to report mistakes at once."""
     for group in study.spaces:
         spec = study.models[group.model]
         resolve_device(spec.device)
@@ -247,13 +247,13 @@ def _check_names(study: Study) -> None:
 
 
 def _control(model: ModelSpec, spaces: SpacesSpec) -> str | None:
-    """What makes these spaces a control, if anything does."""
+    """What makes these spaces a control; None for ordinary spaces."""
     kinds = {"random weights": model.randomise, "random directions": spaces.random_directions}
     return " and ".join(kind for kind, seed in kinds.items() if seed is not None) or None
 
 
 def _facts(encoder: Encoder) -> dict[str, Any]:
-    """Counts and quality of a space, from its shards."""
+    """Counts and quality of a space, computed from its shards."""
     store = encoder.store
     totals = store.totals()
     fired = np.zeros(store.features, bool)

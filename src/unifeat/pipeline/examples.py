@@ -1,4 +1,4 @@
-"""Which pairs the report shows, and the text around the tokens that fire them."""
+"""The pairs that the report shows, and the text around the tokens on which their features fire."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from unifeat.text.corpus import Corpus
 
 STRONGEST = 15
 RANDOM = 15
-MAX_CELLS = 24  # in a larger grid only the cells with most pairs get examples
+MAX_CELLS = 24  # in a larger grid, only the cells with the most pairs get examples
 EXAMPLES = 5
-_AROUND = 70
-_CELL = ["space_a", "space_b"]
+_CONTEXT_CHARACTERS = 70
+_CELL_COLUMNS = ["space_a", "space_b"]
 
 
 def pick_shown(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The pairs that the report lists: of each pair of spaces the strongest, and some drawn at random from the rest.
+    """The pairs that the report lists: for each pair of spaces, the strongest and a random sample of the rest.
 
     Returns:
         Rows of `pairs` with a column `chosen`: "strongest" or "random".
     """
     kept = pairs[pairs["kept"]]
-    cells = kept.groupby(_CELL, sort=False).size().nlargest(MAX_CELLS).index
+    cells = kept.groupby(_CELL_COLUMNS, sort=False).size().nlargest(MAX_CELLS).index
     shown = []
     for a, b in cells:
         cell = kept[(kept["space_a"] == a) & (kept["space_b"] == b)]
@@ -53,7 +53,7 @@ def write_examples(
         tables.append(top[top["feature"].isin(features) & (top["rank"] < EXAMPLES)].assign(space=space.name))
     rows = pd.concat(tables, ignore_index=True)
     places = list(zip(rows["document"].astype(int), rows["char_end"].astype(int), strict=True))
-    contexts = corpus.contexts(places, around=_AROUND)
+    contexts = corpus.contexts(places, around=_CONTEXT_CHARACTERS)
     decoders = {space.name: space.tokenizer for space in spaces}
     parts = []
     for place, space, token in zip(places, rows["space"], rows["token"], strict=True):

@@ -1,4 +1,4 @@
-"""Correlation → pairs: the candidates of each pair of spaces, and the verdict on each."""
+"""Correlation → pairs: the candidates of each pair of spaces, and which of them are kept."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from unifeat.study.spec import Study
 
 @dataclass(frozen=True)
 class Cell:
-    """One pair of spaces: what was found and decided.
+    """One pair of spaces, with its candidates and pairs.
 
     Attributes:
-        table: every candidate with `kept` and `dropped_because`.
-        comparison: the two stores and how they were compared.
-        intervals: over documents; None where the study draws none.
+        table: every candidate, with `kept` and `dropped_because`.
+        comparison: the two stores and how they are compared.
+        intervals: bootstrap intervals over documents; None if the study draws none.
     """
 
     a: Space
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def kept(self) -> pd.DataFrame:
-        """The pairs."""
+        """The candidates that were kept."""
         return self.table[self.table["kept"]]
 
     def facts(self) -> dict[str, Any]:
@@ -63,13 +63,13 @@ class Cell:
         }
 
     def _stability(self) -> dict[str, Any] | None:
-        """Pairs found again when the other half of the documents is filtered and matched by itself."""
+        """How many pairs are found again when only the other half of the documents is filtered and matched."""
         if self.found.other is None:
             return None
         return agreement(self.kept, self.rule.decide(self.found.other).query("kept"))
 
     def pairs(self) -> pd.DataFrame:
-        """The rows of `pairs.parquet`, kept ones first, highest r first."""
+        """The rows of `pairs.parquet`: kept ones first, highest r first."""
         table = self.table
         both = {
             "space_a": self.a.name,
@@ -142,7 +142,7 @@ def _draw(comparison: Comparison, rule: Rule, found: Candidates, draws: int, lev
 
 
 def mean(values: pd.Series | NDArray[np.float64]) -> float | None:
-    """The mean of what is known, or None."""
+    """The mean of the values that are not NaN, or None."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if known.size else None

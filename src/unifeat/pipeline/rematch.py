@@ -1,9 +1,9 @@
-"""Would matching alone give this? Correlation, matching, filters and scores anew with one model's text shifted.
+"""The rematch null: what matching alone gives. One model's text is shifted, and everything is matched and scored again.
 
-A shifted text has fewer pairs above the least r, and most measures rise as pairs get fewer: on a handful of pairs SVCCA
-is 1 by construction. So two things are counted. How many pairs pass filters and method, as in the run itself, and their
-mean r. And what each measure says of as many pairs as the run kept: the strongest that the same method makes of
-the shifted text.
+Shifted text has fewer pairs above the minimum r, and most measures rise as the number of pairs falls: on a handful of
+pairs, SVCCA is 1 by construction. So two things are reported: how many pairs pass the filters and the method, as in the
+run itself, with their mean r; and each measure's score on as many pairs as the run kept, the strongest that the same
+method chooses on the shifted text.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Floats = NDArray[np.float64]
 
 
 def rematch_cells(study: Study, cells: list[Cell], engine: Engine) -> list[dict[str, Any]]:
-    """For each cell the facts of its rematches: `kept`, `mean_correlation`, `p_kept`, `p_mean_correlation`, and
-    `scores`: for each measure of the geometry, in order, its values over the rematches."""
+    """The facts of each cell's rematches: `kept`, `mean_correlation`, `p_kept`, `p_mean_correlation`, and `scores`: for
+    each measure of the geometry, in order, its values over the rematches."""
     facts = []
-    # A short text has fewer shifts than may be asked for.
+    # A short text may have fewer possible shifts than the study asks for.
     counts = [min(study.inference.rematches, cell.found.facts["shifts"]) for cell in cells]
     with track("matching shifted text", sum(counts), unit="rematches") as advance:
         for cell, count in zip(cells, counts, strict=True):
@@ -62,7 +62,7 @@ def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, A
 
 
 def _against(observed: float, null: Floats) -> tuple[float, float, float]:
-    """(mean, sd, p) of a null; a rematch that cannot be scored counts as one that reaches the observed score."""
+    """(mean, sd, p) of a null. A rematch that cannot be scored counts as reaching the observed score."""
     known = null[~np.isnan(null)]
     if not len(null) or np.isnan(observed):
         return NAN, NAN, NAN
@@ -75,14 +75,14 @@ def _summary(cell: Cell, found: list[dict[str, Any]], geometry: list[MetricSpec]
     kept = np.array([rematch["kept"] for rematch in found], np.float64)
     r = np.array([rematch["mean_correlation"] for rematch in found], np.float64)  # None becomes NaN
     observed = mean(cell.kept["correlation"])
-    # What the rematches are held against is made in the same way: for most methods that is all pairs kept.
+    # The observed pairs are chosen as those of the rematches are; for most methods, these are all kept pairs.
     pairs = PairSet.of(cell, "all", cell.rule.strongest(cell.found.table, len(cell.kept)))
     return {
         "observed": _scores(pairs, geometry) if found else [],
         "kept": kept.astype(int).tolist(),
         "mean_correlation": [None if np.isnan(v) else v for v in r.tolist()],
         "p_kept": _against(float(len(cell.kept)), kept)[2] if found else None,
-        # A rematch that keeps no pair has no mean r to reach anything with.
+        # A rematch that keeps no pairs has no mean r, so it does not reach the observed one.
         "p_mean_correlation": _against(NAN if observed is None else observed, np.nan_to_num(r, nan=-1.0))[2]
         if found
         else None,
@@ -119,7 +119,7 @@ def _rematch(cell: Cell, shifted: ShiftedComparison, number: int, geometry: list
 
 
 def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
-    """The values of the measures, side by side where one does not fill the machine."""
+    """The values of the measures, computed in parallel unless one fills the machine."""
     work = partial(_score, pairs)
     return [work(spec) for spec in geometry] if pairs.fills_machine else list(each(work, geometry))
 

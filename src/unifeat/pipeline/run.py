@@ -1,4 +1,4 @@
-"""Carrying out a study: the one list of the steps, in the order of the data's way.
+"""Running a study: the list of steps, in the order in which the data flow.
 
 text → windows → activations → codes (`encode`) → correlation → pairs (`match`) → geometry → scores (`score`) → report
 """
@@ -44,16 +44,17 @@ _PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "
 def run(
     study: str | Path | Study, out: str | Path | None = None, *, force: bool = False, engine: Engine | None = None
 ) -> Run:
-    """Carry out a study; what is already done, in this run or another over the same text, is not done again.
+    """Run a study. Work already done, in this run or another over the same text, is not repeated.
 
     Args:
         study: a study file, or a `Study`.
-        out: the run's folder; `runs/<name of the study>` if left out.
-        force: go on, with a warning, with SAEs that are evidently read wrongly (FVU above 1, or L0 off 3 ×).
-        engine: what carries out the units of work; this machine's cores if left out.
+        out: the run's folder; by default `runs/<name of the study>`.
+        force: continue, with a warning, with SAEs that are evidently read wrongly (FVU above 1, or L0 off by more than
+            a factor of 3).
+        engine: what runs the units of work; by default, this machine's cores.
 
     Raises:
-        UserError: a mistake in the study, or something it names that does not exist or fit.
+        UserError: a mistake in the study, or something that it names does not exist or does not fit.
     """
     if not isinstance(study, Study):
         study = load_study(study)
@@ -80,7 +81,7 @@ def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
         tops = {space.name: table for space, table in zip(spaces, found, strict=True)}
     compared = [(a, b) for i, a in enumerate(spaces) for b in spaces[i + 1 :] if _compared(study, a, b)]
     if not compared:
-        raise UserError("the study compares no two spaces: look at its compare key")
+        raise UserError("the study compares no two spaces: check its compare key")
     with clock.step("match"):
         cells = match_cells(study, compared, tops, corpus.documents)
     with clock.step("subspaces"):
@@ -153,7 +154,7 @@ def _compared(study: Study, a: Space, b: Space) -> bool:
 
 
 def _check_metric(spec: MetricSpec, where: str) -> None:
-    """A wrong setting is the user's mistake and shall stop the run before it begins, not blank a column at its end."""
+    """Check a measure's settings before the run begins, so that a mistake does not show only as an empty column."""
     x, y = np.random.default_rng(0).normal(size=(2, 64, 8))
     try:
         find_measure(spec.metric).prepare(x, y, **spec.settings).score()

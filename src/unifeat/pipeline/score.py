@@ -1,7 +1,7 @@
 """Pairs → scores: each measure of the geometry with its nulls, its interval and its held-out counterpart.
 
-The units of work (one measure on one set of pairs: its shuffles, its interval) are pure functions of decoder rows and
-settings.
+A unit of work is one measure on one set of pairs: its shuffles, or its interval. Units are pure functions of decoder
+rows and settings.
 """
 
 from __future__ import annotations
@@ -37,18 +37,22 @@ from unifeat.store.keys import digest_of
 from unifeat.study.spec import MetricSpec, Study
 
 Floats = NDArray[np.float64]
-_OF_PAIRS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
-_LARGE = 4_000  # pairs, from which on one measure keeps all cores busy, and takes too much memory to run twice
-_LATER = {column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()}
+_PAIR_TESTS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
+_PAIRS_TO_FILL_MACHINE = (
+    4_000  # above this, one measure keeps all cores busy and takes too much memory to run twice at a time
+)
+_OTHER_NULL_COLUMNS = {
+    column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()
+}
 COLUMNS = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
-    *("score_heldout", *NULLS["shuffle"].columns, "ci_low", "ci_high", *_LATER, "details", "flags"),
+    *("score_heldout", *NULLS["shuffle"].columns, "ci_low", "ci_high", *_OTHER_NULL_COLUMNS, "details", "flags"),
 ]
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs of one pair of spaces that are scored together.
+    """A set of pairs of two spaces that are scored together.
 
     Attributes:
         subspace: "all", or the name of a category.
@@ -70,29 +74,28 @@ class PairSet:
 
     @property
     def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The decoder rows of either side, (n, d_a) and (n, d_b)."""
+        """The decoder rows of both sides, (n, d_a) and (n, d_b)."""
         return self.a.decoder[self.features_a], self.b.decoder[self.features_b]
 
     @property
     def shared(self) -> SharedRows:
-        """What makes the shuffles of all cells one permutation: a pair is known by its feature of A, or, where one
-        feature of A has several partners, by that of B."""
+        """The ids by which cells share permutations: the pairs' features of A or, if one has several partners, of B."""
         unique = len(np.unique(self.features_a)) == len(self.features_a)
         ids = self.features_a if unique else self.features_b
-        # One size for both, or cells of one grid would not share their permutation.
+        # The same size in both cases; otherwise the cells of a grid would not share their permutation.
         return SharedRows(ids, max(len(self.a.decoder), len(self.b.decoder)))
 
     @property
     def fills_machine(self) -> bool:
-        """Whether one measure on them keeps all cores busy, and takes too much memory to run twice."""
-        return len(self.features_a) > _LARGE
+        """Whether one measure on these pairs keeps all cores busy and takes too much memory to run twice at a time."""
+        return len(self.features_a) > _PAIRS_TO_FILL_MACHINE
 
     def unit(self, what: str, version: int, spec: MetricSpec, compute: Callable[[], Any], **settings: Any) -> Unit[Any]:
-        """A unit of work on these pairs by one measure.
+        """A unit of work: one measure on these pairs.
 
         Args:
-            what, version: what is made, and the version of the code that makes it.
-            settings: what else determines it.
+            what, version: what is computed, and the version of the code.
+            settings: everything else that determines the result.
         """
         made_from = {
             "what": [what, version],
@@ -105,15 +108,15 @@ class PairSet:
 
 
 def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec], engine: Engine) -> pd.DataFrame:
-    """Every measure on every set of pairs: one row each, without q (see `with_q`), with a column `null` of arrays."""
-    todo = [(pairs, spec) for pairs in sets for spec in geometry]
+    """Score every set of pairs by every measure: one row each, without q (see `with_q`), with arrays in `null`."""
+    waiting = [(pairs, spec) for pairs in sets for spec in geometry]
     units: list[Unit[dict[str, Any]]] = []
-    for pairs, spec in todo:
+    for pairs, spec in waiting:
         units += [_shuffle_unit(study, pairs, spec), _interval_unit(study, pairs, spec)]
     rows = []
-    with track("scoring", len(todo), unit="scores") as advance:
+    with track("scoring", len(waiting), unit="scores") as advance:
         results = engine.map(units)
-        for pairs, spec in todo:
+        for pairs, spec in waiting:
             rows.append(_row(pairs, spec, next(results), next(results)))
             advance(1)
     table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "null"])
@@ -123,7 +126,7 @@ def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec], en
 def _shuffle_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
     permutations, seed = study.inference.permutations, study.seed
     work = partial(_shuffles, pairs, spec, permutations, seed)
-    # The held-out score may be another measure's, with a version of its own.
+    # The held-out score may come from another measure, which has its own version.
     counterpart = heldout_counterpart(spec.metric, spec.settings)
     heldout = find_measure(counterpart[0]).identity(counterpart[1]) if counterpart else None
     settings = {"permutations": permutations, "seed": seed, "size": pairs.shared.size, "heldout": heldout}
@@ -139,27 +142,27 @@ def _interval_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[
 def with_q(
     scores: pd.DataFrame, rates: pd.DataFrame, rematched: list[dict[str, Any]]
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
-    """All three with q-values: Benjamini–Hochberg over every test of the run, whichever null it is against.
+    """Add q-values to all three: Benjamini–Hochberg over all tests of the run, against any null.
 
-    rematched: facts of each cell's rematches; `p_kept` and `p_mean_correlation` get `q_kept` and `q_mean_correlation`.
+    rematched: facts of each cell's rematches; `q_kept` and `q_mean_correlation` are added.
     """
-    facts = pd.DataFrame({name: [cell[name] for cell in rematched] for name in _OF_PAIRS}, dtype=np.float64)
+    facts = pd.DataFrame({name: [cell[name] for cell in rematched] for name in _PAIR_TESTS}, dtype=np.float64)
     places = [(scores, null.p) for null in NULLS.values()]
-    places += [(rates, "p"), *((facts, name) for name in _OF_PAIRS)]
+    places += [(rates, "p"), *((facts, name) for name in _PAIR_TESTS)]
     tests = [table[name].to_numpy(np.float64) for table, name in places]
     q = iter(np.split(false_discovery_rate(np.concatenate(tests)), np.cumsum([len(test) for test in tests])[:-1]))
     scores = scores.assign(**{null.q: next(q) for null in NULLS.values()})[COLUMNS]
     rates = rates.assign(q=next(q))
-    of_pairs = {f"q{name[1:]}": next(q) for name in _OF_PAIRS}
-    told = []
+    of_pairs = {f"q{name[1:]}": next(q) for name in _PAIR_TESTS}
+    with_q_values = []
     for place, cell in enumerate(rematched):
         own = {name: float(values[place]) for name, values in of_pairs.items()}
-        told.append(cell | {name: None if np.isnan(value) else value for name, value in own.items()})
-    return scores, rates, told
+        with_q_values.append(cell | {name: None if np.isnan(value) else value for name, value in own.items()})
+    return scores, rates, with_q_values
 
 
 def _family(table: pd.DataFrame) -> Floats:
-    """Family-wise p over each grid: the cells that one measure scores on one kind of subspace."""
+    """Family-wise p within each grid: all cells scored by one measure, for all pairs or for one category."""
     p = np.full(len(table), NAN)
     for _, own in table.groupby(["metric", "settings", "subspace"], sort=False):
         nulls = list(own["null"])
@@ -179,7 +182,7 @@ def _row(pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], interval: d
         "metric": spec.metric,
         "settings": json.dumps(spec.settings, sort_keys=True),
         "n_pairs": len(pairs.features_a),
-        **_LATER,
+        **_OTHER_NULL_COLUMNS,
         **shuffled,
         "null": np.array(shuffled["null"], np.float64),
         "ci_low": interval["low"],
@@ -218,13 +221,13 @@ def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) ->
             "null": null,
         }
     except UserError as error:
-        # Too few pairs for a measure is a result, not a mistake: the cell says so, and the others go on.
+        # Too few pairs for a measure is a result, not a mistake: it is flagged in its row.
         empty = {"score": NAN, "score_heldout": NAN, **nothing, "details": "{}"}
         return {**empty, "flags": [f"undefined: {error}"], "null": [NAN] * permutations}
 
 
 def _heldout(x: Any, y: Any, spec: MetricSpec, value: float) -> float:
-    """The score's counterpart read on pairs that had no part in any fit; the score itself where nothing is fitted."""
+    """The held-out counterpart of a score; the score itself if the measure fits nothing."""
     counterpart = heldout_counterpart(spec.metric, spec.settings)
     if counterpart is None:
         return NAN

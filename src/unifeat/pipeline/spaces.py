@@ -1,4 +1,4 @@
-"""Spaces and the text of a study, as the steps hand them on."""
+"""Spaces and the text of a study, as passed from step to step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Space:
     Attributes:
         name: `model@layer`.
         decoder: (d_sae, d_in) float32, rows of unit norm.
-        info: what the report says of it.
+        info: its facts in the report.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Space:
 
 
 def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
-    """The documents of a study; a token budget is counted by this tokenizer."""
+    """The documents of a study; this tokenizer counts a token budget."""
     return build_corpus(
         text.source,
         documents=text.documents,

@@ -1,4 +1,4 @@
-"""Categories of words → subspaces: who belongs to them, their pairs, their scores, and how often they are matched."""
+"""Categories of words → subspaces: their members, their pairs, their scores, and how often they are matched."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ RATES = [
 ]
 _NO_SUBSETS = {name: value for name, value in NULLS["subset"].columns.items() if name != NULLS["subset"].q}
 _NO_SUBSETS |= {"subset_flags": []}
-_PAIR, _COUNTS = ["feature_a", "feature_b"], ["count_a", "count_b"]
+_PAIR_COLUMNS, _COUNT_COLUMNS = ["feature_a", "feature_b"], ["count_a", "count_b"]
 Lists = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Subspaces:
-    """What the categories of a study are in its spaces.
+    """The categories of a study in its spaces.
 
     Attributes:
         members: `space`, `subspace`, `feature`, `hits`.
         sets: the pairs of each cell and category, matched within the category.
-        pools: for each of `sets` all kept pairs of its cell, their firing counts, and which of them lie `inside` the
-            category: what random subsets are drawn from, and stand beside; None for control lists.
+        pools: for each of `sets`, all kept pairs of its cell with their firing counts, and whether they are `inside`
+            the category. Random subsets are drawn from these and compared with those inside. None for control lists.
         rates: one row for each cell, category and side (see `RATES`).
     """
 
@@ -62,7 +62,7 @@ class Subspaces:
 
 
 def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[str, pd.DataFrame]) -> Subspaces:
-    """Categories, their control lists, members and pairs; nothing of it where the study asks for none."""
+    """Categories, their control lists, members and pairs; empty if the study has no subspaces."""
     spec = study.subspaces
     if spec is None:
         empty = pd.DataFrame({"space": [], "subspace": [], "feature": [], "hits": []})
@@ -83,8 +83,8 @@ def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[s
             ids = {side: _ids(belongs[space.name], category) for side, space in (("a", cell.a), ("b", cell.b))}
             own = cell.rule.decide(cell.found.table[within(cell.found.table, ids["a"], ids["b"])]).query("kept")
             sets.append(PairSet.of(cell, category, own))
-            # Pairs matched anew inside the category are runners-up in part, weaker than those matched among all: next
-            # to these, p would be far too small. So subsets stand beside the category's share of the pairs kept.
+            # Some pairs matched within the category are weaker than those matched among all features, so comparing them
+            # with random subsets would make p far too small. Instead, the kept pairs inside the category are compared.
             inside = within(cell.kept, ids["a"], ids["b"])
             pools.append(cell.kept.assign(inside=inside) if category in lists else None)
             rates += [_rate(cell, category, side, ids[side]) for side in "ab"]
@@ -93,7 +93,7 @@ def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[s
 
 
 def score_subspaces(study: Study, subspaces: Subspaces, engine: Engine) -> pd.DataFrame:
-    """Every measure on every category's pairs, beside random subsets of all pairs."""
+    """Score every category's pairs by every measure, and compare them with random subsets of all pairs."""
     if study.subspaces is None:
         return score_sets(study, [], [], engine)
     geometry = study.subspaces.geometry or study.geometry
@@ -117,7 +117,7 @@ def score_subspaces(study: Study, subspaces: Subspaces, engine: Engine) -> pd.Da
 
 
 def _controls(spec: SubspacesSpec, corpus: Corpus, lists: Lists, seed: int) -> Lists:
-    """The control lists under names of their own: `Time · random words`, and with several `Time · random words 2`."""
+    """The control lists with their names: `Time · random words`, then `Time · random words 2` …"""
     if not spec.control_lists:
         return {}
     drawn = control_lists(word_counts(corpus), lists, spec.control_lists, seed)
@@ -139,15 +139,15 @@ def _ids(belongs: pd.DataFrame, category: str) -> NDArray[np.int64]:
 
 
 def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[str, Any]:
-    """Are the category's features of one side matched more often than others that fire as often?
+    """Whether the category's features on one side are matched more often than others that fire as often.
 
-    Only features that could be matched and could belong are asked: those that fire often enough, and whose top tokens
-    the filters do not exclude (else a filter on full stops would make every category of words look matched).
+    Only features that could be matched are compared: those that fire often enough and whose top tokens the filters do
+    not exclude. (Otherwise a filter on full stops would make every category of words look matched more often.)
     """
-    able = cell.rule.able(cell.table, side)
-    inside = able["feature"].isin(ids).to_numpy(bool)
-    matched = able["feature"].isin(cell.kept[f"feature_{side}"]).to_numpy(bool)
-    found = rate_test(matched, inside, able["count"].to_numpy())
+    matchable = cell.rule.matchable_features(cell.table, side)
+    inside = matchable["feature"].isin(ids).to_numpy(bool)
+    matched = matchable["feature"].isin(cell.kept[f"feature_{side}"]).to_numpy(bool)
+    found = rate_test(matched, inside, matchable["count"].to_numpy())
     return {
         "space_a": cell.a.name,
         "layer_a": cell.a.layer,
@@ -170,11 +170,11 @@ def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[
 def _subset_unit(
     study: Study, pairs: PairSet, pool: pd.DataFrame | None, spec: MetricSpec
 ) -> Unit[dict[str, Any]] | None:
-    """The category's share of all kept pairs beside as many that fire as often; two-sided, it may be less alike too."""
+    """Compare the kept pairs inside the category with random sets of as many pairs that fire as often; two-sided."""
     assert study.subspaces is not None
     if pool is None or not pool["inside"].any():
         return None
-    everything = pool[[*_PAIR, *_COUNTS, "inside"]].sort_values(_PAIR, ignore_index=True)
+    everything = pool[[*_PAIR_COLUMNS, *_COUNT_COLUMNS, "inside"]].sort_values(_PAIR_COLUMNS, ignore_index=True)
     draws, seed = study.subspaces.subsets, study.seed
     work = partial(_subsets, pairs, everything, spec, draws, seed)
     pool_digest = digest_of(everything.to_numpy().tolist())
@@ -194,7 +194,7 @@ def _subsets(pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec, draws: 
             seed=seed,
         )
     except UserError:
-        return dict(_NO_SUBSETS)  # too few pairs for the measure: its own row says so
+        return dict(_NO_SUBSETS)  # too few pairs for the measure, which its flags say already
     p = min(1.0, 2 * min(test.p_low, test.p_high))
     return {
         "subset_n": len(chosen),

@@ -37,27 +37,27 @@ from unifeat.vocabulary.windowing import Windowing
 
 
 def train(study: Study, out: Path | None = None) -> list[Trained]:
-    """Train the study's missing SAEs, all of a model from one stream of activations.
+    """Train the study's missing SAEs. All SAEs of a model are trained on one stream of activations.
 
     Args:
         study: must have a `train` section.
-        out: train every SAE of the study anew into this folder instead, under the same folder names.
+        out: if given, train all SAEs of the study again, into this folder, under the same folder names.
 
     Returns:
-        One entry for each SAE trained; empty when none is missing.
+        One entry for each trained SAE; empty if none is missing.
 
     Raises:
-        UserError: no `train` section, no text, a layer the model does not have, two SAEs with one folder, or a folder
-            that cannot be an SAE's own.
+        UserError: no `train` section, no text, a layer that the model does not have, two SAEs with the same folder, or
+            a folder that cannot be used.
     """
     if study.train is None:
-        raise UserError("the study has no train section: say on which text and how wide its SAEs shall be trained")
+        raise UserError("the study has no train section: add one, with the text and the width of the SAEs")
     trained: list[Trained] = []
     for model_name, jobs in _missing(study, out).items():
         with RunNote(jobs[0].folder, study.name).under_way():
             trained += _train_model(study, model_name, jobs)
     if not trained:
-        say("every SAE of the study is there already: nothing to train")
+        say("all SAEs of the study exist already: nothing to train")
     return trained
 
 
@@ -72,7 +72,7 @@ def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained
     def load(**how: Any) -> LanguageModel:
         return load_language_model(
             model.name,
-            source.points,  # more than the jobs' where a training goes on that had more
+            source.points,  # a resumed training may have more points than these jobs
             dtype=model.dtype,
             device=model.device,
             randomise=model.randomise,
@@ -110,7 +110,7 @@ def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained
 
 
 def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
-    """For each model with SAEs to train, which; all that can be known at once is checked first."""
+    """The SAEs to train, by model. Mistakes that show without loading a model are reported first."""
     assert study.train is not None
     missing: dict[str, list[Job]] = {}
     targets: dict[Path, Path] = {}
@@ -142,50 +142,50 @@ def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
     return missing
 
 
-# Files that make a folder an SAE, in the formats of docs/saes.md.
-_OF_AN_SAE = ("sae_weights.safetensors", "sae.safetensors", "cfg.json", "ae.pt", "params.npz", "params.safetensors")
+# Files that mark a folder as an SAE, in the formats of docs/saes.md.
+_SAE_FILES = ("sae_weights.safetensors", "sae.safetensors", "cfg.json", "ae.pt", "params.npz", "params.safetensors")
 
 
 def _check_target(target: Path, others: dict[Path, Path]) -> None:
-    """See that a training writes nowhere but into a new folder of its own, before hours of work.
+    """Check before hours of training that an SAE goes into a new folder of its own.
 
     Args:
-        others: the folders of the study's other new SAEs: without links, and as they are called.
+        others: the folders of the study's other new SAEs: without links → as named.
 
     Raises:
-        UserError: it is none.
+        UserError: it does not.
     """
     if ".." in target.parts or not target.name:
         raise UserError(f"SAE {target} does not exist, and cannot be trained there: name its folder without ..")
     own = Path(os.path.realpath(target))
-    for other, called in others.items():
+    for other, named in others.items():
         if other == own:
-            raise UserError(f"two SAEs of the study would go to {target}: give each a folder name of its own")
+            raise UserError(f"two SAEs of the study would be saved in {target}: give each its own folder name")
         if other in own.parents or own in other.parents:
-            raise UserError(f"of the SAEs {called} and {target} one would lie inside the other: name other folders")
+            raise UserError(f"one of the SAEs {named} and {target} would be inside the other: name other folders")
     new_folder(target, "SAE")
     for folder in own.parents:
-        held = [name for name in _OF_AN_SAE if exists(folder / name)]
+        held = [name for name in _SAE_FILES if exists(folder / name)]
         if held:
             raise UserError(
-                f"SAE {target} cannot be trained there: it would lie inside the SAE {folder} (which holds {held[0]})"
+                f"SAE {target} cannot be trained there: it would be inside the SAE {folder} (which holds {held[0]})"
             )
 
 
 def _is_released(name: str) -> bool:
-    """Whether an SAE's name says one of SAELens' registry or of the hub; the others are folders."""
+    """Whether an SAE's name is one of SAELens' registry or of the hub, and not a folder."""
     if is_local(name) or "/" not in name:
         return False
     if name.split("/")[0] not in known_releases() and not on_hub(name):
         raise UserError(
-            f"SAE {name}: no such folder, and no release of SAELens' registry; "
-            f"to have it trained there, call the folder ./{name}"
+            f"SAE {name}: no such folder, and no such release in SAELens' registry; "
+            f"to train it there, name the folder ./{name}"
         )
     return True
 
 
 def training_corpus(study: Study, model_name: str) -> Corpus:
-    """The training text; a token budget is counted by the tokenizer of the model that is trained on."""
+    """The training text; the model's tokenizer counts a token budget."""
     assert study.train is not None
     model = study.models[model_name]
     tokenizer = load_tokenizer(model.name, model.dtype, model.revision, trust_remote_code=model.trust_remote_code)

@@ -1,7 +1,7 @@
-"""What was published: the scores of arXiv 2410.06981, and the choices that they were made with.
+"""The published scores of arXiv 2410.06981.
 
-`arxiv-2410.06981.csv` holds its 567 cells as they were published: models, matching, category (empty for whole spaces),
-layers, pairs, mean r, and for SVCCA and RSA score, null and p. Layers are numbered by the SAEs' names.
+`arxiv-2410.06981.csv` holds its 567 cells as published: models, matching, category (empty for whole spaces), layers,
+pairs, mean r, and score, null and p of SVCCA and RSA. Layers are numbered as in the SAEs' names.
 
-The choices are a preset of the study (`study.presets`); `beside` puts the numbers next to a run's.
+The paper's choices are a preset of the study (`study.presets`); `beside` compares its numbers with a run's.
 """

@@ -19,9 +19,9 @@ COLUMNS = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "matching", "metric", "settings"),
     *("n_published", "n_pairs", "score_published", "score", "null_published", "null_mean", "p_published", "p"),
 ]
-# The settings that the published numbers of a metric have; a run's other scores by it stand in only where it has none.
+# The settings of the published numbers, by metric. A run's score with other settings is used only if there is no such.
 _AS_PUBLISHED = {str(m["metric"]): dict(m["settings"]) for m in PRESETS[SOURCE]["geometry"]}
-# Text and SAEs, which belong to the models and not to the preset.
+# Settings of the text, which depend on the models and so are not part of the preset.
 _TEXT = {
     ("pythia-70m", "pythia-160m"): {"documents": 100, "context": 300},
     ("gemma-2b", "gemma-2-2b"): {"documents": 150, "context": 150},
@@ -29,7 +29,7 @@ _TEXT = {
 
 
 class Run(Protocol):
-    """What is read of a run (`runs.folder.Run`)."""
+    """What is used of a run (`runs.folder.Run`)."""
 
     @property
     def folder(self) -> Path:
@@ -43,27 +43,28 @@ class Run(Protocol):
 
     @property
     def scores(self) -> pd.DataFrame:
-        """A row for each pair of spaces and measure."""
+        """One row for each pair of spaces and measure."""
         ...
 
 
 def published_scores() -> pd.DataFrame:
     """The 567 published cells: `model_a` … `rsa_p` (see the package), `category` "" for whole spaces.
 
-    `layer_a` and `layer_b` are the SAEs'; p-values are uncorrected shares of 1 to 1,000 shuffles, so that 0 stands for
-    "none of them"; what was not published is NaN.
+    `layer_a` and `layer_b` are the SAEs' layers. p-values are uncorrected shares of 1 to 1,000 shuffles, so 0 means
+    "none of them". Values that were not published are NaN.
     """
     with (files("unifeat") / "published" / f"{SOURCE}.csv").open(encoding="utf-8") as stream:
         return pd.read_csv(stream, keep_default_na=True).fillna({"category": ""})
 
 
 def beside(run: Run) -> pd.DataFrame:
-    """The cells that were published and that a run has measured too: one row for each and metric, in the run's order.
+    """The cells that were published and that a run has measured too: one row per cell and metric, in the run's order.
 
-    Cells are joined by the models' names (their last part, so that a local copy of `EleutherAI/pythia-70m` is that
-    model), layers, matching and category. Every one-to-one matching stands beside the published one-to-one; `max`
-    beside many-to-one where each feature of the second model takes its best partner, beside the reverse in the other
-    direction. A run that has the models the other way round is turned. Controls are left out: they are other models.
+    Cells are joined by the models' names (only the last part, so that a local copy of `EleutherAI/pythia-70m` counts as
+    that model), layers, matching and category. Every one-to-one matching is compared with the published one-to-one.
+    `max` is compared with many-to-one if each feature of the second model takes its best partner, and with reverse
+    many-to-one in the other direction. If a run has the two models in the other order, it is reversed. Controls are
+    left out, since they are other models.
 
     Returns:
         `COLUMNS`: `subspace` is "all" or a category; `settings` (JSON) are those of the run's score.
@@ -95,7 +96,7 @@ def beside(run: Run) -> pd.DataFrame:
 
 
 def differences(study: dict[str, Any], models: list[str]) -> list[tuple[str, Any, Any]]:
-    """Where a resolved study departs from what was published: (key, published value, the study's value).
+    """Where a resolved study differs from the published choices: (key, published value, the study's value).
 
     Args:
         study: the plain data of `study.yaml`.
@@ -105,11 +106,11 @@ def differences(study: dict[str, Any], models: list[str]) -> list[tuple[str, Any
     found: list[tuple[str, Any, Any]] = []
     for key, settings in (PRESETS[SOURCE] | {"text": PRESETS[SOURCE]["text"] | (texts[0] if texts else {})}).items():
         if key in ("inference", "published") or (key == "subspaces" and not study.get(key)):
-            continue  # (nulls and intervals change no score)
+            continue  # nulls and intervals do not change scores
         if key == "spaces":
             for name, value in settings.items():
                 own = sorted({str(group[name]) for group in study[key]} - {value})
-                # What `before_topk` comes to is the SAE's affair; an explicit choice is not wrong for being explicit.
+                # `before_topk` means `pre_activation` for some SAEs, so an explicit `pre_activation` is no difference.
                 if own and not (name == "codes" and own == ["pre_activation"]):
                     found.append((f"spaces.{name}", value, ", ".join(own)))
         elif key == "geometry":
@@ -128,7 +129,7 @@ def differences(study: dict[str, Any], models: list[str]) -> list[tuple[str, Any
 
 
 def model_name(name: str) -> str:
-    """`pythia-70m` of `EleutherAI/pythia-70m` or of a local folder."""
+    """`pythia-70m` for `EleutherAI/pythia-70m` or a local folder of that name."""
     return PurePath(name).name
 
 
@@ -138,7 +139,7 @@ def _model(run: Run, space: str) -> str | None:
 
 
 def _preferred(scores: pd.DataFrame) -> pd.DataFrame:
-    """One score of each cell and metric: as published if the run has it, else the first in its order."""
+    """One score per cell and metric: with the published settings if the run has it, else its first one."""
     if scores.empty:
         return scores
     other = [
@@ -151,7 +152,7 @@ def _preferred(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same(wanted: dict[str, Any], found: dict[str, Any]) -> bool:
-    """Whether a measure has the settings wanted, Spearman being RSA's default."""
+    """Whether a measure has these settings, Spearman being RSA's default."""
     own = {"outer": "spearman"} | found["settings"] if found["metric"] == "rsa" else found["settings"]
     return bool(wanted["metric"] == found["metric"] and wanted["settings"] == own)
 
@@ -164,7 +165,7 @@ def _matching(method: str, direction: str, turned: bool) -> str:
 
 
 def _long(table: pd.DataFrame) -> pd.DataFrame:
-    """The published cells with a row for each metric; those without a score left out."""
+    """The published cells with one row per metric, without those that have no score."""
     names = {"layer_a": "published_a", "layer_b": "published_b", "n_pairs": "n_published"}
     keys = ["model_a", "model_b", "matching", "category", *names]
     parts = []

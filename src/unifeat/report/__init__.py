@@ -1,1 +1,1 @@
-"""What a run found, shown: the HTML report, figures, and the short version for a terminal."""
+"""Showing the results of a run: the HTML report, figures, and a short version for the terminal."""

@@ -1,4 +1,4 @@
-"""Features shown by the words that fire them: lines of text, made fit to be read on one line each."""
+"""Features in context: the text around their strongest activations, one line each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIGNS = {"\n": "↵", "\r": "", "\t": " ", "\u2028": "↵", "\u2029": "↵"}
 
 
 def contexts(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """Lines of text by (space, feature), strongest activation first."""
+    """Lines of text for each (space, feature), strongest activation first."""
     if not (run.folder / "examples.parquet").is_file():
         return {}
     lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -35,7 +35,7 @@ def contexts(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
 
 
 def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]]) -> dict[str, Any]:
-    """One listed pair with the lines of both its features; a line that both have is marked."""
+    """One listed pair with the lines of both features; lines that both have are marked."""
     sides = []
     for space, feature, tokens, count in (
         (row.space_a, row.feature_a, row.top_tokens_a, row.count_a),
@@ -52,6 +52,6 @@ def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]])
 
 
 def visible(text: str) -> str:
-    """Text on one line: newlines as ↵, other control characters as ·."""
+    """Text on one line: newlines become ↵, other control characters ·."""
     signs = [_SIGNS.get(c, "·" if unicodedata.category(c) in ("Cc", "Cs") else c) for c in text]
     return "".join(signs)

@@ -1,6 +1,6 @@
-"""Figures of one pair of spaces: how r is distributed, whether it holds on held-out text, what shifted text reaches.
+"""Figures of one pair of spaces: the distribution of r, r on held-out text, and r on shifted text.
 
-Each is plain data as plotly understands it; `plotly.graph_objects.Figure` takes it in a notebook.
+Each is plain data in plotly's format, which `plotly.graph_objects.Figure` accepts in a notebook.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pandas as pd
 from unifeat.report.figures import COLOURS, TITLE_FONT, layout
 from unifeat.report.tables import decimal
 
-MAX_POINTS = 5_000  # points of all scatters of a report together
+MAX_POINTS = 5_000  # points in all scatter plots of a report together
 _BIN = 0.025
 _HEIGHT = 300
 
 
 def correlation_figure(kept: pd.DataFrame) -> dict[str, Any]:
-    """Histogram of r of the kept pairs: bars where they were found, a line on held-out documents."""
+    """Histogram of r of the kept pairs: bars for the documents they were found on, a line for held-out documents."""
     fitted, heldout = (kept[c].dropna().to_numpy(float) for c in ("correlation", "correlation_heldout"))
     low = min([0.0, *(float(np.floor(v.min() * 20) / 20) for v in (fitted, heldout) if len(v))])
     edges = np.linspace(low, 1.0, round((1.0 - low) / _BIN) + 1).round(3)
@@ -53,7 +53,7 @@ def correlation_figure(kept: pd.DataFrame) -> dict[str, Any]:
 
 
 def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
-    """Each kept pair's held-out r against its fitted r; at most `limit` pairs, drawn at random with `seed`."""
+    """Each kept pair's held-out r against its fitted r, for at most `limit` pairs, drawn at random with `seed`."""
     known = kept.dropna(subset=["correlation_heldout"])
     known = known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
     fitted, heldout = (known[c].round(3).tolist() for c in ("correlation", "correlation_heldout"))
@@ -81,7 +81,11 @@ def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
 
 
 def partner_figure(cell: Any) -> dict[str, Any]:
-    """Best-partner r of every feature, both ways, aligned (solid) and in shifted text (dotted); a row of `cells`."""
+    """Best-partner r of every feature, in both directions, in aligned (solid) and shifted text (dotted).
+
+    Args:
+        cell: a row of `tables.cells`.
+    """
     traces = []
     for side, direction, space in (("a", "a_to_b", cell.space_a), ("b", "b_to_a", cell.space_b)):
         for facts, dash, name in ((cell.best_r, "solid", "aligned"), (cell.best_r_shifted, "dot", "shifted")):

@@ -1,4 +1,4 @@
-"""What the sections of the report draw: figures by name, plain data that the page's script hands to plotly."""
+"""The figures of the report by name: plain data that the page's script passes to plotly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Layer × layer heatmaps, as plotly figures that a notebook or a README can use too.
+"""Layer × layer heatmaps, as plotly figures for the report, notebooks and READMEs.
 
-Colours are drawn from `COLOURS` only, so that the HTML report can swap them in the dark. Plotly is imported when used.
+All colours come from `COLOURS`, so that the HTML report can replace them in dark mode. Plotly is imported when used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -38,17 +38,17 @@ COLOURS = {
     "fit": "#a3abb8",
     "held": "#0b7a62",
 }
-SCALE = "Viridis"  # sequential, even in lightness, safe for colour-blind readers
+SCALE = "Viridis"  # sequential, perceptually uniform, safe for colour-blind readers
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial, sans-serif'
 VALUES = {"score": "score", "null_mean": "mean of shuffled pairs", "corrected": "chance-corrected score"}
 COUNTS = {"kept": "pairs kept", "mean_correlation": "mean r", "mean_correlation_heldout": "mean held-out r"}
-_LABELLED = 16  # a grid with more columns has no room for numbers; they are in the hover text
+_MOST_LABELLED_COLUMNS = 16  # wider grids have no room for numbers, which are then only in the hover text
 TITLE_FONT = {"size": 13, "color": COLOURS["muted"]}
 _MARGIN = {"l": 56, "r": 8, "t": 8, "b": 44}
 
 
 class Panel(NamedTuple):
-    """One heatmap: `z` with layers of A as index and layers of B as columns, and for each cell a text and a hover."""
+    """One heatmap: `z` has layers of A as index and layers of B as columns; each cell has a text and a hover text."""
 
     title: str
     z: pd.DataFrame
@@ -60,13 +60,14 @@ class Panel(NamedTuple):
 def heatmap_figure(
     run: Run, metric: str, settings: dict[str, Any] | str | None = None, *, subspace: str = "all"
 ) -> Any:
-    """Layer × layer heatmaps of one score, beside the mean of its null and the chance-corrected score.
+    """Layer × layer heatmaps of one score, the mean of its null, and the chance-corrected score.
 
-    One row for each pair of groups of spaces; one colour scale for all. `*` marks q < 0.05, `†` a score with a flag.
+    There is one row for each pair of groups of spaces, and one colour scale for all. `*` marks q < 0.05, and `†` a
+    score with a flag.
 
     Args:
         metric: "svcca", "rsa", "cka" …
-        settings: those of the study; left out, the first scores by this metric.
+        settings: the measure's settings in the study; by default, the first scores by this metric.
 
     Returns:
         A plotly Figure.
@@ -111,7 +112,7 @@ def heatmap_figure(
 
 
 def panel_figure(panel: Panel, groups: tuple[str, str], bounds: tuple[float, float]) -> dict[str, Any]:
-    """One heatmap on its own, without a colour bar, as plain data: `plotly.graph_objects.Figure` takes it."""
+    """One heatmap without a colour bar, as plain data that `plotly.graph_objects.Figure` accepts."""
     from plotly.colors import get_colorscale
 
     scale = {"colorscale": get_colorscale(SCALE), "cmin": bounds[0], "cmax": bounds[1], "showscale": False}
@@ -121,7 +122,7 @@ def panel_figure(panel: Panel, groups: tuple[str, str], bounds: tuple[float, flo
 
 
 def score_panel(run: Run, measure: Measure, groups: tuple[str, str], value: str) -> Panel:
-    """One of `VALUES` of a measure over the layers of two groups, with the null in the hover text."""
+    """A heatmap of one of `VALUES` of a measure, over the layers of two groups, with the null in the hover text."""
     table = scores_of(run, measure)
     shown = [decimal(getattr(r, value)) + (_marks(r) if value == "score" else "") for r in rows_of(table)]
     table = table.assign(shown=shown, hover=[_score_hover(measure, row) for row in rows_of(table)])
@@ -129,7 +130,7 @@ def score_panel(run: Run, measure: Measure, groups: tuple[str, str], value: str)
 
 
 def count_panel(run: Run, groups: tuple[str, str], value: str) -> Panel:
-    """One of `COUNTS` over the layers of two groups."""
+    """A heatmap of one of `COUNTS`, over the layers of two groups."""
     table = cells(run)
     show = number if value == "kept" else decimal
     hover = [
@@ -142,12 +143,12 @@ def count_panel(run: Run, groups: tuple[str, str], value: str) -> Panel:
 
 
 def score_bounds(run: Run, measure: Measure) -> tuple[float, float]:
-    """The colour scale shared by a measure's score, null and corrected score: from 0 (or below) up to the largest."""
+    """The range of the colour scale for a measure's score, null and corrected score: from 0 or below to the largest."""
     return _bounds(scores_of(run, measure)[list(VALUES)].to_numpy(float))
 
 
 def count_bounds(run: Run, value: str) -> tuple[float, float]:
-    """The colour scale of one of `COUNTS`; the two correlations share theirs."""
+    """The range of the colour scale for one of `COUNTS`; the two correlations have the same range."""
     columns = ["kept"] if value == "kept" else [name for name in COUNTS if name != "kept"]
     return _bounds(cells(run)[columns].to_numpy(float))
 
@@ -157,7 +158,7 @@ def _panel(title: str, table: pd.DataFrame, value: str, groups: tuple[str, str])
 
 
 def _marks(row: Any) -> str:
-    return ("*" if row.q < SIGNIFICANT else "") + ("†" if len(row.flags) else "")
+    return ("*" if row.q < SIGNIFICANCE_LEVEL else "") + ("†" if len(row.flags) else "")
 
 
 def _score_hover(measure: Measure, row: Any) -> str:
@@ -193,8 +194,8 @@ def _heatmap(panel: Panel) -> dict[str, Any]:
 
 
 def _numbers(panel: Panel, bounds: tuple[float, float], axes: str = "") -> list[dict[str, Any]]:
-    """The number in each cell, light on dark and dark on light; "n/a" where a comparison has no value."""
-    if panel.z.shape[1] > _LABELLED:
+    """The number in each cell, light on dark or dark on light; "n/a" if a comparison has no value."""
+    if panel.z.shape[1] > _MOST_LABELLED_COLUMNS:
         return []
     from plotly.colors import sample_colorscale, unlabel_rgb
 
@@ -238,13 +239,13 @@ def _height(panel: Panel) -> int:
 
 def _axis(group: str, layers: pd.Index) -> dict[str, Any]:
     title = {"text": f"{escape(group)} layer" if group else "", "standoff": 6, "font": TITLE_FONT}
-    limits = [-0.5, len(layers) - 0.5]  # also where no cell has a value
+    limits = [-0.5, len(layers) - 0.5]  # given explicitly for grids in which no cell has a value
     axis = {"type": "category", "categoryarray": _layers(layers), "range": limits, "title": title}
     return axis | {"showgrid": False, "zeroline": False, "ticks": ""}
 
 
 def layout(height: int) -> dict[str, Any]:
-    """What all figures have in common."""
+    """The layout that all figures share."""
     return {
         "height": height,
         "margin": _MARGIN,

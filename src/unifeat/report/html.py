@@ -1,7 +1,7 @@
-"""The HTML report: one file with everything in it, figures included, that opens without a network.
+"""The HTML report: a single file, including figures, that opens without a network.
 
-The page is `templates/report.html.j2` with its style and script beside it; `SECTIONS` says what stands on it. All text
-reaches the page through the template's escaping, and the page forbids itself any request.
+The page is `templates/report.html.j2`, with its style and script beside it; `SECTIONS` lists its sections. The template
+escapes all text, and the page's content policy forbids any request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unifeat.report.sections.one_pair import one_pair
 from unifeat.report.sections.published import published
 from unifeat.report.summary import summary
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     cells,
     decimal,
     group_pairs,
@@ -41,9 +41,10 @@ class Section(NamedTuple):
     """One section of the page.
 
     Attributes:
-        id: of its element, and the name of its template: `templates/<id>.html.j2`.
+        id: the id of its element, and the name of its template: `templates/<id>.html.j2`.
         title: its heading, and its name in the page's navigation.
-        gather: from a run to what its template shows, figures added to the second argument; None leaves it out.
+        gather: from a run to the data of its template; adds figures to its second argument. None leaves the section
+            out.
     """
 
     id: str
@@ -62,7 +63,7 @@ SECTIONS = (
 
 
 def write_report(run: Run) -> Path:
-    """Write a run's `report.html`, whole or not at all, and return its path."""
+    """Write a run's `report.html` whole or not at all; returns its path."""
     write_text(run.report, render(run))
     return run.report
 
@@ -89,7 +90,7 @@ def render(run: Run) -> str:
         if found is not None:
             shown.append(section)
             context |= found
-    # The figures are JSON inside a script element: no "<" may stand in it.
+    # The figures are JSON in a script element, which must not contain "<".
     data = json.dumps({"colours": {v: f"--{k}" for k, v in figures.COLOURS.items()}, "figures": drawn})
     return environment.get_template("report.html.j2").render(
         context,
@@ -103,7 +104,7 @@ def render(run: Run) -> str:
 
 
 def _page(run: Run) -> dict[str, Any]:
-    """What stands above and below the sections, and what several of them read."""
+    """The data above and below the sections, and what several sections use."""
     study = study_of(run)
     inference = study.get("inference", {})
     return {
@@ -118,19 +119,19 @@ def _page(run: Run) -> dict[str, Any]:
         "level": inference.get("level", 0.95),
         "permutations": inference.get("permutations"),
         "heldout": bool(study.get("matching", {}).get("heldout", True)),
-        "significant": SIGNIFICANT,
+        "significant": SIGNIFICANCE_LEVEL,
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
     }
 
 
 def _title_groups(run: Run) -> list[str]:
-    """The groups of spaces that the run is about: ceilings and controls only where there is nothing else."""
+    """The groups of spaces in the title; ceilings and controls only if there are no others."""
     ordinary = [pair for pair in group_pairs(run) if not role(run, pair)]
     return list(dict.fromkeys(name for pair in ordinary or group_pairs(run) for name in pair))
 
 
 def _headline(run: Run) -> list[tuple[str, str]]:
-    """A few figures to stand at the top: (what, how many)."""
+    """A few figures for the top of the page: (label, value)."""
     table, whole = cells(run), run.scores[run.scores["subspace"] == "all"]
     q = whole["q"].dropna()
     text = run.info["text"]
@@ -141,7 +142,7 @@ def _headline(run: Run) -> list[tuple[str, str]]:
         ("feature pairs kept", number(table["kept"].sum())),
     ]
     if len(q):
-        shown.append((f"scores with q < {SIGNIFICANT:g}", f"{(q < SIGNIFICANT).sum()} of {len(whole)}"))
+        shown.append((f"scores with q < {SIGNIFICANCE_LEVEL:g}", f"{(q < SIGNIFICANCE_LEVEL).sum()} of {len(whole)}"))
     return shown
 
 

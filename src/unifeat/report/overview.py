@@ -1,4 +1,4 @@
-"""The overview of a run: one row for each two groups of spaces, controls and ceilings among them."""
+"""The overview of a run: one row for each pair of groups of spaces, including controls and ceilings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -24,7 +24,7 @@ from unifeat.runs.folder import Run
 
 
 class Line(NamedTuple):
-    """What two groups of spaces share, as ranges over their layers; everything as text."""
+    """The results for two groups of spaces, as ranges over their layers; all as text."""
 
     groups: tuple[str, str]
     role: str
@@ -34,11 +34,11 @@ class Line(NamedTuple):
     heldout: str
     found_again: str
     scores: list[str]
-    """For each measure the chance-corrected score and, where not all, how many cells have q < 0.05."""
+    """For each measure, the chance-corrected score and how many cells have q < 0.05."""
 
 
 def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
-    """The measures, and a line for each pair of groups, in the run's order."""
+    """The measures, and one line for each pair of groups, in the run's order."""
     table, ways = cells(run), measures(run)
     scores = {measure: scores_of(run, measure) for measure in ways}
     lines = []
@@ -74,5 +74,5 @@ def _scores(table: pd.DataFrame) -> str:
         return "–"
     if table["corrected"].isna().all():
         return f"{span(table['score'], decimal)} raw"
-    found = int((table["q"] < SIGNIFICANT).sum())
+    found = int((table["q"] < SIGNIFICANCE_LEVEL).sum())
     return f"{span(table['corrected'], decimal)} ({number(found)} of {len(table)})"

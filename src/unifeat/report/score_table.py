@@ -1,4 +1,4 @@
-"""The table of scores: which figures it shows of each score, and how they are written."""
+"""The table of scores: the figures shown for each score, and their format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Show = Callable[[dict[str, Any]], str]
 
 
 def score_columns(run: Run) -> list[tuple[str, str, Show]]:
-    """The figures shown of each score: (heading, column that sorts it, how to write it); only what the run has."""
+    """The figures shown for each score, if the run has them: (heading, column to sort by, how to write it)."""
 
     def plain(name: str, digits: int = 3) -> Show:
         return lambda row: decimal(row[name], digits)
@@ -51,7 +51,7 @@ def _components(row: dict[str, Any]) -> str:
 
 
 def score_rows(run: Run) -> list[dict[str, Any]]:
-    """Every score on all kept pairs, with its settings and details taken apart."""
+    """Every score of all kept pairs, with its cells ready to show."""
     rows = []
     for measure in measures(run):
         for row in rows_of(scores_of(run, measure)):
@@ -62,7 +62,7 @@ def score_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _flags(run: Run) -> dict[str, dict[str, Any]]:
-    """For each kind of flag (the word before its colon) and metric, the first score that has it."""
+    """For each kind of flag (the word before its colon) and metric, the first score with it."""
     first: dict[str, dict[str, Any]] = {}
     for row in score_rows(run):
         for flag in row["flags"]:
@@ -71,7 +71,7 @@ def _flags(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def score_table(run: Run, drawn: Drawn) -> dict[str, Any]:
-    """Every score, and the first case of each kind of flag."""
+    """All scores, and the first case of each kind of flag."""
     return {
         "scores": score_rows(run),
         "flags": _flags(run),

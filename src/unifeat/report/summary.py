@@ -1,4 +1,4 @@
-"""What a run found, in a few plain sentences made from its numbers."""
+"""A run's results in a few sentences made from its numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from unifeat.matching.methods import mutual_over
-from unifeat.report.tables import SIGNIFICANT, cells, decimal, percent, richest, role, study_of
+from unifeat.report.tables import SIGNIFICANCE_LEVEL, cells, decimal, percent, richest, role, study_of
 from unifeat.runs.folder import Run
 
-_FOUND = {
+_MATCH_PHRASES = {
     "mutual": "have a mutual best partner in",
     "max": "have a best partner in",
     "one-to-one": "are paired one to one with a feature of",
@@ -20,11 +20,11 @@ _FOUND = {
 
 
 def summary(run: Run) -> list[str]:
-    """What was found, in a few plain sentences made from the numbers: pairs, their held-out r, the control, scores."""
+    """The results in a few sentences: pairs, their held-out r, the control, scores."""
     whole = cells(run)
     best = whole.iloc[richest(run)]
     table = whole[[role(run, pair) == "" for pair in zip(whole["group_a"], whole["group_b"], strict=True)]]
-    table = table if len(table) else whole  # ceilings and controls alone
+    table = table if len(table) else whole  # a run with only ceilings and controls
     matching = study_of(run).get("matching", {})
     if best["kept"] == 0:
         reasons = pd.DataFrame(table["dropped"].tolist()).sum().sort_values(ascending=False)
@@ -44,7 +44,7 @@ def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
     above = f" with r > {matching['min_correlation']:g}" if "min_correlation" in matching else ""
     sentence = (
         f"Of the {width:,} features of {best[f'space_{ours}']}, {paired:,} ({percent(paired / width)}) "
-        f"{_FOUND.get(method, 'have a partner in')} {best[f'space_{theirs}']}{above}"
+        f"{_MATCH_PHRASES.get(method, 'have a partner in')} {best[f'space_{theirs}']}{above}"
     )
     fitted, heldout = best["mean_correlation"], best["mean_correlation_heldout"]
     if math.isnan(heldout):
@@ -56,7 +56,7 @@ def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
 
 
 def _control_sentence(run: Run, best: pd.Series) -> str:
-    """Mutual pairs in aligned and in shifted text, counted alike: at r > 0.1, without filters."""
+    """Mutual pairs in aligned and in shifted text, counted in the same way: at r > 0.1, without filters."""
     chance = best.get("mutual_shifted_over_0.1")
     if chance is None or pd.isna(chance):
         return ""
@@ -78,11 +78,11 @@ def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:
     shown = run.scores.merge(table[["space_a", "space_b"]], on=["space_a", "space_b"])
     q = shown.loc[shown["subspace"] == "all", "q"].dropna()
     if len(q):
-        over = int((q < SIGNIFICANT).sum())
+        over = int((q < SIGNIFICANCE_LEVEL).sum())
         which = f"{over} of {_count(len(q), 'score')}" if over < len(q) else f"All {_count(len(q), 'score')}"
         which = "The one score" if len(q) == over == 1 else which
         verb = "exceeds" if len(q) == 1 else "exceed"
-        sentences.append(f"{which} of decoder geometry {verb} what shuffled pairs reach (q < {SIGNIFICANT:g}).")
+        sentences.append(f"{which} of decoder geometry {verb} what shuffled pairs reach (q < {SIGNIFICANCE_LEVEL:g}).")
     return sentences
 
 

@@ -1,4 +1,4 @@
-"""What a run found, as small tables and sentences: the terminal, the figures and the HTML report all read these."""
+"""A run's results as small tables and formatted numbers, for the terminal, the figures and the HTML report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from unifeat.errors import UserError
 from unifeat.runs.folder import Run
 
-SIGNIFICANT = 0.05  # q below this is marked
+SIGNIFICANCE_LEVEL = 0.05  # q-values below this are marked
 
 _NAMES = {
     "svcca": "SVCCA",
@@ -28,7 +28,7 @@ _NAMES = {
 
 
 class Measure(NamedTuple):
-    """One way of scoring: metric, settings (JSON text, keys sorted), subspace."""
+    """A measure with its settings (JSON text, keys sorted), on one subspace."""
 
     metric: str
     settings: str
@@ -43,7 +43,7 @@ class Measure(NamedTuple):
 
     @property
     def short(self) -> str:
-        """The label without settings that are the defaults anyway."""
+        """The label without settings that have their default value."""
         from unifeat.geometry import MEASURES
 
         defaults = MEASURES[self.metric].defaults() if self.metric in MEASURES else {}
@@ -52,15 +52,15 @@ class Measure(NamedTuple):
 
 
 def _setting(name: str, value: Any) -> str:
-    """`dims 32`, and of a switch its name: `debiased`, `not debiased`."""
+    """`dims 32`, or for a switch `debiased` and `not debiased`."""
     return (name if value else f"not {name}") if isinstance(value, bool) else f"{name} {value}"
 
 
 def cells(run: Run) -> pd.DataFrame:
-    """The pairs of spaces that the run compared, one row each, in its order.
+    """The pairs of spaces that the run compared, one row each, in the run's order.
 
     Columns: `cell` (0, 1, …), `space_a`, `group_a`, `layer_a`, `width_a` (features), the same for b, and the facts
-    of `run.json`: `kept`, `candidates`, `mean_correlation`, `mean_correlation_heldout`, `tokens_aligned`, …
+    in `run.json`: `kept`, `candidates`, `mean_correlation`, `mean_correlation_heldout`, `tokens_aligned`, …
     """
     rows = []
     spaces = run.info["spaces"]
@@ -78,35 +78,35 @@ def cells(run: Run) -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame) -> list[Any]:
-    """The rows as named tuples, in a form the type checker leaves alone."""
+    """The rows as named tuples, typed as Any for the type checker."""
     return list(table.itertuples())
 
 
 def group_of(space: str) -> str:
-    """`smollm2` of `smollm2@15`."""
+    """`smollm2` for `smollm2@15`."""
     return space.rsplit("@", 1)[0]
 
 
 def group_pairs(run: Run) -> list[tuple[str, str]]:
-    """Which groups of spaces meet: one layer × layer grid each."""
+    """The pairs of groups of spaces that were compared, each with one layer × layer grid."""
     table = cells(run)
     return list(dict.fromkeys(zip(table["group_a"], table["group_b"], strict=True)))
 
 
 def measures(run: Run, subspace: str | None = "all") -> list[Measure]:
-    """The measures of a run, in its order: those of all kept pairs, of one subspace, or (None) of everything."""
+    """The measures of a run, in its order: for all kept pairs, for one subspace, or (None) for everything."""
     columns = run.scores[["metric", "settings", "subspace"]].drop_duplicates()
     found = [Measure(*row) for row in columns.itertuples(index=False)]
     return [measure for measure in found if subspace in (None, measure.subspace)]
 
 
 def subspaces_of(run: Run) -> list[str]:
-    """The categories that the run scored, control lists among them, in its order."""
+    """The categories that the run scored, including control lists, in its order."""
     return [name for name in run.scores["subspace"].drop_duplicates() if name != "all"]
 
 
 def role(run: Run, groups: tuple[str, str]) -> str:
-    """What a comparison of two groups of spaces is for: "" for an ordinary one, else why it is in the grid."""
+    """The role of a comparison of two groups of spaces: "" for an ordinary one, else `control: …` or `ceiling: …`."""
     own = [next(info for name, info in run.info["spaces"].items() if group_of(name) == group) for group in groups]
     controls = [info["control"] for info in own if info.get("control")]
     if controls:
@@ -116,7 +116,7 @@ def role(run: Run, groups: tuple[str, str]) -> str:
 
 
 def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, subspace: str = "all") -> Measure:
-    """The measure of a run with this metric and settings; `None` finds the first with this metric.
+    """The measure of a run with this metric and settings; with `None`, the first one with this metric.
 
     Raises:
         UserError: the run has no such scores.
@@ -131,7 +131,7 @@ def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, s
 
 
 def scores_of(run: Run, measure: Measure) -> pd.DataFrame:
-    """Scores by one measure, one row a cell, with the columns of `cells` beside those of `run.scores`."""
+    """Scores by one measure, one row per cell, with columns of `cells` and of `run.scores`."""
     scores = run.scores
     own = (
         (scores["metric"] == measure.metric)
@@ -143,7 +143,7 @@ def scores_of(run: Run, measure: Measure) -> pd.DataFrame:
 
 
 def layer_grid(table: pd.DataFrame, value: str, groups: tuple[str, str]) -> pd.DataFrame:
-    """One column of a table of cells as a grid: layers of A down, layers of B across; NaN where nothing is known."""
+    """One column of a table of cells as a grid: layers of A down, layers of B across; NaN where there is no value."""
     own = table[(table["group_a"] == groups[0]) & (table["group_b"] == groups[1])]
     grid = own.pivot(index="layer_a", columns="layer_b", values=value)
     return grid.sort_index().sort_index(axis=1)
@@ -156,7 +156,7 @@ def study_of(run: Run) -> dict[str, Any]:
 
 
 def richest(run: Run) -> int:
-    """Number of the pair of spaces that keeps most pairs; ceilings and controls only where there is nothing else."""
+    """Number of the pair of spaces with the most kept pairs; ceilings and controls only if there are no others."""
     table = cells(run)
     ordinary = [not role(run, (row.group_a, row.group_b)) for row in rows_of(table)]
     among = table[ordinary] if any(ordinary) else table
@@ -169,7 +169,7 @@ def is_missing(value: Any) -> bool:
 
 
 def decimal(value: Any, digits: int = 2) -> str:
-    """`0.41`, with a real minus sign; – if there is no value."""
+    """`0.41`, with a typographic minus sign; – if there is no value."""
     if is_missing(value):
         return "–"
     text = f"{value:.{digits}f}"
@@ -177,14 +177,14 @@ def decimal(value: Any, digits: int = 2) -> str:
 
 
 def percent(value: Any) -> str:
-    """`40 %`; one decimal below 10 %, so that small shares are not 0."""
+    """`40 %`; with one decimal below 10 %, so that small shares do not show as 0."""
     if is_missing(value):
         return "–"
     return f"{value:.0%}".replace("%", " %") if value >= 0.1 or value == 0 else f"{value:.1%}".replace("%", " %")
 
 
 def probability(value: Any) -> str:
-    """A p- or q-value: three decimals, or as many as keep it from being 0."""
+    """A p- or q-value: three decimals, or one significant digit if it is below 0.001."""
     return "–" if is_missing(value) else f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"
 
 
@@ -194,7 +194,7 @@ def number(value: Any) -> str:
 
 
 def span(values: Any, show: Any = number) -> str:
-    """`20–24` of several values, or the one value that they all are."""
+    """`20–24` for several values, or a single value if all are equal."""
     shown = [show(v) for v in sorted(v for v in values if not is_missing(v))]
     if not shown:
         return "–"

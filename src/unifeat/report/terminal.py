@@ -1,4 +1,4 @@
-"""The short version of a run, for the terminal: what was compared, layer × layer tables, where the report is."""
+"""The short version of a run for the terminal: what was compared, layer × layer tables, where the report is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_columns
 from unifeat.report.sections.categories import of_cell
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -34,8 +34,8 @@ from unifeat.report.tables import (
 )
 from unifeat.runs.folder import Run
 
-_LISTED = 20  # pairs listed of two spaces
-_LONGEST = 15  # rows of a list that stands for a grid too wide for the terminal
+_LISTED_PAIRS = 20  # pairs listed for two spaces
+_LONGEST_LIST = 15  # rows of the list shown instead of a grid that is too wide for the terminal
 
 Write = Callable[[Any], str]
 
@@ -46,7 +46,7 @@ def show(run: Run, space_a: str | None = None, space_b: str | None = None) -> No
     Raises:
         UserError: spaces that the run did not compare.
     """
-    # Neither emoji codes nor markup: the words are other people's.
+    # No emoji codes and no markup, since the words come from the text.
     console = Console(highlight=False, markup=False, emoji=False)
     if space_a is not None and space_b is not None:
         _show_cell(console, run, space_a, space_b)
@@ -83,12 +83,12 @@ def _show_run(console: Console, run: Run) -> None:
         for measure in measures(run):
             _grid(console, measure.label, scores_of(run, measure), groups, _SCORE_WAYS)
     _categories(console, run)
-    marked = f"* q < {SIGNIFICANT:g}. The null shuffles which decoder row goes with which, among the pairs kept."
+    marked = f"* q < {SIGNIFICANCE_LEVEL:g}. The null shuffles which decoder row goes with which, among the pairs kept."
     console.print(Text(f"\n{marked}", style="dim"))
 
 
 def _overview(console: Console, run: Run) -> None:
-    """One line for each two groups of spaces, controls and ceilings among them."""
+    """One line for each pair of groups of spaces, including controls and ceilings."""
     ways, lines = group_overview(run)
     if len(lines) == 1 and lines[0].kept_shifted == "–":
         return
@@ -102,7 +102,7 @@ def _overview(console: Console, run: Run) -> None:
 
 
 def _fitting(console: Console, headings: list[str], rows: list[list[Any]]) -> None:
-    """A table, or, where the terminal is too narrow for its columns, a paragraph for each row."""
+    """Print a table or, if the terminal is too narrow for its columns, one paragraph per row."""
     table = _framed(headings, rows, 1)
     if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
         console.print(table)
@@ -114,7 +114,7 @@ def _fitting(console: Console, headings: list[str], rows: list[list[Any]]) -> No
 
 
 def _categories(console: Console, run: Run) -> None:
-    """The categories of the pair of spaces that shares most: how many are matched, and their scores."""
+    """The categories of the pair of spaces with the most pairs: how many features are matched, and their scores."""
     table = cells(run)
     cell = rows_of(table)[richest(run)]
     found = of_cell(run, cell)
@@ -140,7 +140,7 @@ def _of(table: pd.DataFrame, groups: tuple[str, str]) -> pd.DataFrame:
 
 
 def _ranges(layers: Any) -> str:
-    """`7, 15, 22`, and `0 to 10` for layers without a gap."""
+    """`7, 15, 22`, or `0 to 10` for consecutive layers."""
     values = sorted(layers)
     if len(values) > 2 and values == list(range(values[0], values[-1] + 1)):
         return f"{values[0]} to {values[-1]}"
@@ -150,14 +150,14 @@ def _ranges(layers: Any) -> str:
 def _grid(
     console: Console, title: str, table: pd.DataFrame, groups: tuple[str, str], ways: list[tuple[Write, str]]
 ) -> None:
-    """A layer × layer table, written in the richest way that fits the terminal's width; else a list.
+    """Print a layer × layer table, with as much detail as fits the terminal's width, or else a list.
 
     Args:
-        ways: how to write a cell, and what to say of it in the title; the richest first.
+        ways: how to write a cell, and what the title says about it; the most detailed first.
     """
     own = _of(table, groups)
     if "score" in own and own["score"].isna().all():
-        console.print(Text(f"\n{title}: undefined everywhere, mostly for want of pairs", style="dim"))
+        console.print(Text(f"\n{title}: undefined everywhere, mostly because there are too few pairs", style="dim"))
         return
     for write, legend in ways:
         texts = own.assign(text=[write(row) for row in rows_of(own)])
@@ -167,14 +167,14 @@ def _grid(
             console.print(_framed(["", *grid.columns], [[row, *grid.loc[row]] for row in grid.index]))
             return
     write, legend = ways[0]
-    order = own.sort_values("kept", ascending=False, kind="stable").head(_LONGEST)
-    more = f" (the {_LONGEST} with most pairs, of {len(own)})" if len(own) > _LONGEST else ""
+    order = own.sort_values("kept", ascending=False, kind="stable").head(_LONGEST_LIST)
+    more = f" (the {_LONGEST_LIST} of {len(own)} with the most pairs)" if len(own) > _LONGEST_LIST else ""
     console.print(Text(f"\n{title}{legend}{more}", style="dim"))
     console.print(_framed(["", ""], [[f"{row.space_a} × {row.space_b}", write(row)] for row in rows_of(order)], 1))
 
 
 def _framed(headings: list[Any], rows: list[list[Any]], left: int = 0) -> Table:
-    """A plain table whose first `left` columns are words, wrapped where the terminal is narrow."""
+    """A plain table whose first `left` columns are text, wrapped if the terminal is narrow."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(str(h) for h in headings))
     for place, heading in enumerate(headings):
         words = place < left
@@ -194,7 +194,7 @@ def _kept(row: Any) -> str:
 
 
 def _score(row: Any) -> str:
-    return decimal(row.score) + ("*" if row.q < SIGNIFICANT else " ")
+    return decimal(row.score) + ("*" if row.q < SIGNIFICANCE_LEVEL else " ")
 
 
 def _with_null(row: Any) -> str:
@@ -231,7 +231,9 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         console.print(Text(f"  {flag}", style="dim"))
     if not len(kept):
         return
-    console.print(Text(f"\nstrongest {min(_LISTED, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim"))
+    console.print(
+        Text(f"\nstrongest {min(_LISTED_PAIRS, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim")
+    )
     pairs = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("r", "held out", space_a, "top tokens", space_b, "top tokens"):
         words = heading == "top tokens"
@@ -244,7 +246,7 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
             header_style="bold",
         )
     pairs.expand = True
-    for row in rows_of(kept.nlargest(_LISTED, "correlation")):
+    for row in rows_of(kept.nlargest(_LISTED_PAIRS, "correlation")):
         first, second = (_words(tokens) for tokens in (row.top_tokens_a, row.top_tokens_b))
         r, heldout = decimal(row.correlation), decimal(row.correlation_heldout)
         pairs.add_row(r, heldout, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
@@ -252,7 +254,7 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
 
 
 def _print_scores(console: Console, headings: list[str], rows: list[list[str]]) -> None:
-    """A line a measure where the terminal is wide enough, else a column a measure, as many side by side as fit."""
+    """Print one line per measure if the terminal is wide enough, else one column per measure."""
     width = sum(max(len(line[i]) for line in [headings, *rows]) + 2 for i in range(len(headings)))
     if width <= console.width or not rows:
         console.print(_framed(headings, rows, 1))

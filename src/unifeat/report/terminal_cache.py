@@ -1,4 +1,4 @@
-"""What `unifeat cache` prints: what is there, how large, and which studies use it."""
+"""The output of `unifeat cache`: what the cache holds, how large it is, and which studies use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unifeat.store.usage import KINDS, RUNS, Entry, Reason, when
 
 
 def show_cache(root: Path, entries: list[Entry]) -> None:
-    """Print a line a kind, and a line a study."""
+    """Print one line per kind of entry, and one line per study."""
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"{root}: {size(sum(entry.size for entry in entries))}", soft_wrap=True)
     if not entries:
@@ -37,7 +37,7 @@ def show_cache(root: Path, entries: list[Entry]) -> None:
     console.print(table)
     studies = sorted({study for entry in entries for study in entry.studies})
     if studies:
-        table = _table("study", "pieces", "size", "of it for no other study")
+        table = _table("study", "pieces", "size", "used by no other study")
         for study in studies:
             used = [entry for entry in entries if study in entry.studies]
             alone = [entry for entry in used if len(entry.studies) == 1]
@@ -64,7 +64,7 @@ def show_prunable(chosen: list[tuple[Entry, Reason]]) -> None:
 
 
 def size(number: int) -> str:
-    """Bytes in words: 1.2 GB."""
+    """A number of bytes as text: 1.2 GB."""
     amount = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:

@@ -1,4 +1,4 @@
-"""What `unifeat check` prints."""
+"""The output of `unifeat check`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLES = {"fault": "bold red", "warning": "yellow", "cause": ""}
 
 
 def show(checked: Checked, *, as_json: bool = False) -> None:
-    """Print a check's figures and verdict to stdout, or all of it as one JSON object."""
+    """Print a check's figures and verdict to stdout, or everything as one JSON object."""
     if as_json:
         print(json.dumps(checked.as_dict(), indent=1, ensure_ascii=False))
         return
@@ -38,10 +38,10 @@ def show(checked: Checked, *, as_json: bool = False) -> None:
     console.print(_figures(checked))
     console.print(_misreadings(checked))
     for finding in checked.findings:
-        label = {"fault": "wrong: ", "warning": "look at: ", "cause": "likely: "}[finding.level]
+        label = {"fault": "wrong: ", "warning": "warning: ", "cause": "likely: "}[finding.level]
         console.print(Text(label + finding.text, style=_STYLES[finding.level]), soft_wrap=True)
     if not checked.findings:
-        console.print(Text("The SAE does what it says, and no other reading explains more.", style="green"))
+        console.print(Text("The SAE does what it claims, and no other reading explains more.", style="green"))
 
 
 def _read_as(checked: Checked) -> str:
@@ -66,21 +66,21 @@ def _figures(checked: Checked) -> Table:
     l0 = claims.expected_l0
     table.add_row("L0", decimal(quality.l0, 1), "" if l0 is None else f"{l0:.4g}")
     table.add_row("FVU", decimal(quality.fvu, 3), "" if explained is None else decimal(1 - explained, 3))
-    table.add_row("silent on these tokens", f"{quality.dead_share:.1%}", "")
+    table.add_row("dead on these tokens", f"{quality.dead_share:.1%}", "")
     if loss is not None:
         table.add_row("loss recovered", decimal(loss.recovered, 3), "")
         table.add_row("  cross-entropy, clean", decimal(loss.clean, 3), "")
         table.add_row("  reconstruction spliced in", decimal(loss.spliced, 3), "")
         table.add_row("  zeros spliced in", decimal(loss.zeroed, 3), "")
     least, median, largest = checked.decoder_norms
-    table.add_row("decoder norms: least", f"{least:.3g}", "")
+    table.add_row("decoder norms: smallest", f"{least:.3g}", "")
     table.add_row("  median", f"{median:.3g}", "")
     table.add_row("  largest", f"{largest:.3g}", "")
     return table
 
 
 def _misreadings(checked: Checked) -> Table:
-    table = _table(f"read otherwise (≤ {ROWS:,} tokens)", "FVU", "L0")
+    table = _table(f"other readings (≤ {ROWS:,} tokens)", "FVU", "L0")
     for tried in (checked.own, *checked.others):
         table.add_row(tried.what, decimal(tried.fvu, 3), decimal(tried.l0, 1))
     return table

@@ -7,7 +7,7 @@ from unifeat.saes.training.run import Trained
 
 
 def trained_table(trained: list[Trained]) -> list[list[str]]:
-    """A head and a row for each SAE: what it reached on held-out documents."""
+    """Headings, and one row per SAE with its figures on held-out documents."""
     rows = [["SAE", "features", "FVU", "L0", "dead", "loss recovered", "held-out tokens"]]
     for one in trained:
         quality, recovered = one.quality, one.loss.recovered
@@ -26,7 +26,7 @@ def trained_table(trained: list[Trained]) -> list[list[str]]:
 
 
 def print_trained(trained: list[Trained]) -> None:
-    """Print the table and where the SAEs are, on stdout."""
+    """Print the table, and where the SAEs are, on stdout."""
     rows = trained_table(trained)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -34,4 +34,4 @@ def print_trained(trained: list[Trained]) -> None:
         print(first[0].ljust(first[1]), *(text.rjust(width) for text, width in others), sep="  ")
     print()
     for folder in sorted({str(one.folder.parent) for one in trained}):
-        print(f"in {folder}; README.md beside each says how it was trained, training.json has the curve")
+        print(f"saved in {folder}; each SAE's README.md says how it was trained, its training.json has the curve")

@@ -1,4 +1,4 @@
-"""How sure the pairs of a cell are: intervals, the same in shifted text, hubs; made ready to be shown."""
+"""How certain the pairs of a cell are: intervals, values in shifted text, and hubs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from unifeat.report.tables import decimal, is_missing, number, percent
 
-# What is known of the pairs of two spaces: (name in the facts, words, how to write it).
-_OF_PAIRS: list[tuple[str, str, Callable[[Any], str]]] = [
+# Facts about the pairs of two spaces: (name in the facts, label, how to write it).
+_PAIR_FACTS: list[tuple[str, str, Callable[[Any], str]]] = [
     ("kept", "pairs kept", number),
     ("share_a", "share of A’s features that are in a pair", percent),
     ("share_b", "share of B’s features that are in a pair", percent),
@@ -20,13 +20,13 @@ _OF_PAIRS: list[tuple[str, str, Callable[[Any], str]]] = [
 
 
 def pair_lines(cell: Any) -> list[dict[str, Any]]:
-    """Lines of (what, value, interval, the same in shifted text, p) about the pairs of one cell (a row of `cells`)."""
+    """Lines of (label, value, interval, value in shifted text, p) about the pairs of one cell (a row of `cells`)."""
     facts = cell._asdict()
     intervals, shifted = (_part(facts, name) for name in ("intervals", "rematch"))
     lines = []
-    for name, words, show in _OF_PAIRS:
+    for name, words, show in _PAIR_FACTS:
         own = _part(intervals, name)
-        # (share_a and share_b among the facts are of tokens.)
+        # The facts' own share_a and share_b are shares of tokens.
         value, low, high = own.get("estimate", facts.get(name)), own.get("low"), own.get("high")
         null = shifted.get(name) or []
         known = [v for v in null if not is_missing(v)]
@@ -64,8 +64,8 @@ def hubs(cell: Any) -> str:
     shares = " and ".join(percent(found[way]["largest_share"]) for way in ("a_to_b", "b_to_a"))
     reciprocal = " and ".join(percent(returned.get(way)) for way in ("a_to_b", "b_to_a"))
     return (
-        f"Before any filter, one and the same feature of the other side is the best partner of {shares} of A’s and "
-        f"B’s features; {reciprocal} of them are their best partner’s best partner."
+        f"Before any filter, a single feature of the other side is the best partner of {shares} of A’s and B’s "
+        f"features; {reciprocal} of them are the best partner of their own best partner."
     )
 
 

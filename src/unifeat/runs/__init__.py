@@ -1,1 +1,1 @@
-"""A run's folder: what is in it (docs/run-folder.md), how it is read, and how it comes to be in one step."""
+"""A run's folder: reading it, and writing it in one step. Specified in docs/run-folder.md."""

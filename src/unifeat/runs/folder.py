@@ -1,4 +1,4 @@
-"""A finished run: its folder, its tables, and the short version for a terminal or a notebook."""
+"""A finished run: its folder and its tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unifeat.store.paths import user_path
 
 @dataclass(frozen=True)
 class Run:
-    """A study carried out, read from its folder.
+    """A finished run, read from its folder.
 
     Attributes:
         folder: where its files are.
-        goes_to: the folder they go to when all of them are written, if that is another one.
+        goes_to: while it is being written, the folder that its files will be moved to.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Run:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """One row for each pair of spaces and measure, with its null, p and q."""
+        """One row for each pair of spaces and measure, with nulls, p and q."""
         return self._table("scores")
 
     @cached_property
@@ -60,7 +60,7 @@ class Run:
 
     def _optional(self, name: str) -> pd.DataFrame | None:
         file = f"{name}.parquet"
-        # (A run that had them, in the same folder before this one, may have left some.)
+        # (An earlier run in the same folder may have left such a file.)
         belongs = file in self.info["files"] if "files" in self.info else (self.folder / file).is_file()
         return self._table(name) if belongs else None
 
@@ -68,7 +68,7 @@ class Run:
         """A table of the run.
 
         Raises:
-            UserError: it is not the one that `run.json` was written with.
+            UserError: the file is not the one that `run.json` was written with.
         """
         path = self.folder / f"{name}.parquet"
         if not self._is_own(path):
@@ -96,12 +96,12 @@ class Run:
 
     @cached_property
     def examples(self) -> pd.DataFrame:
-        """Text around the strongest activations of the features the report shows."""
+        """Text around the strongest activations of the features that the report shows."""
         return self._table("examples")
 
     @cached_property
     def shown(self) -> pd.DataFrame:
-        """The pairs the report lists, with a column `chosen`: "strongest" or "random"."""
+        """The pairs that the report lists, with a column `chosen`: "strongest" or "random"."""
         return self._table("shown")
 
     @property
@@ -110,10 +110,10 @@ class Run:
         return self.folder / REPORT
 
     def space_pair(self, space_a: str, space_b: str) -> pd.DataFrame:
-        """Candidates of one pair of spaces.
+        """The candidates of one pair of spaces.
 
         Raises:
-            UserError: spaces that the run did not compare.
+            UserError: the run did not compare these spaces.
         """
         names = sorted({*self.pairs["space_a"], *self.pairs["space_b"]})
         for name in (space_a, space_b):

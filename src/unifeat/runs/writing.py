@@ -1,7 +1,7 @@
-"""How a finished run's files take their places: all of them, in one step, and never over a file of somebody else's.
+"""Writing a finished run: all its files in one step, and never over files that are not a run's.
 
-The files are written into a folder aside. Renaming that folder to `.finished-…` makes the run final; then its files are
-moved up one by one. A kill in between leaves the rest there, and whoever opens or runs in the folder next moves it.
+The files are written into a temporary folder. Renaming that folder to `.finished-…` makes the run final; then its files
+are moved up one by one. If the process is killed in between, the rest is moved when the folder is next opened or used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OLD_S = 24 * 3600.0
 
 
 def check_free(folder: Path) -> None:
-    """Find out before hours of work whether a run can go to a folder.
+    """Check before hours of work that a run can be written to a folder.
 
     Raises:
         UserError: a file is in the way, the folder cannot be written, or it holds files under a run's names that are
@@ -48,7 +48,7 @@ def check_free(folder: Path) -> None:
 
 
 def _files_of_run(folder: Path) -> dict[str, str] | None:
-    """The digests that a folder's `run.json` holds of the files beside it; None if it is no run's."""
+    """The digests in a folder's `run.json` of the files beside it; None if it is not a run's."""
     path = folder / INFO
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def _files_of_run(folder: Path) -> dict[str, str] | None:
 
 
 def _is_own_study(path: Path, digest: str | None) -> bool:
-    """Whether a `study.yaml` is as unifeat wrote it: by its digest, or, of older runs, by being what it would write."""
+    """Whether a `study.yaml` is unchanged since unifeat wrote it: by its digest or, in older runs, by its content."""
     if digest is not None:
         return read_sha256(path) == digest
     from unifeat.study.read import dump_study, load_study
@@ -76,9 +76,9 @@ def _is_own_study(path: Path, digest: str | None) -> bool:
 
 @contextmanager
 def run_written(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder; on success all its files take their places in `folder`, on an error none does.
+    """Yield a temporary folder; on success all its files are moved into `folder`, on an error none is.
 
-    Whatever else `folder` holds stays.
+    Other files in `folder` stay.
 
     Raises:
         UserError: an error of the machine: no space, no permission …
@@ -94,7 +94,7 @@ def run_written(folder: Path) -> Iterator[Path]:
         os.replace(aside, folder / f"{FINISHED}{aside.name.removeprefix(ASIDE)}")
         complete(folder)
     except BaseException as error:
-        with suppress(OSError):  # what went wrong is told below
+        with suppress(OSError):  # the original error is reported below
             remove(aside)
             if new and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -105,10 +105,10 @@ def run_written(folder: Path) -> Iterator[Path]:
 
 
 def complete(folder: Path) -> None:
-    """Move the files of finished runs that a kill kept from their places, and drop what old kills left half-written.
+    """Finish moving the files of runs that were killed while finishing, and remove old unfinished ones.
 
     Raises:
-        UserError: there are some, and the folder cannot be written.
+        UserError: there are such files, and the folder cannot be written.
     """
     if not folder.is_dir():
         return
@@ -118,7 +118,7 @@ def complete(folder: Path) -> None:
             for path in sorted(finished.iterdir(), key=lambda path: path.name == INFO):
                 try:
                     os.replace(path, folder / path.name)
-                except FileNotFoundError:  # another process moves them too
+                except FileNotFoundError:  # another process moved it first
                     continue
             flush(folder)
             remove(finished)

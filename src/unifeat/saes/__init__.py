@@ -1,4 +1,4 @@
-"""Sparse autoencoders: every published format, as SAELens objects that encode as the format says."""
+"""Sparse autoencoders: loading published formats as SAELens objects that encode as their format specifies."""
 
 from unifeat.saes.decoding import is_transcoder, reconstruct, writes_at
 from unifeat.saes.fit import check_fits, fit_to_model

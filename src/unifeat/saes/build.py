@@ -15,11 +15,11 @@ from unifeat.saes.provenance import Provenance, describe_gate
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a checkpoint before its files are opened: from SAELens' registry, or nothing.
+    """What SAELens' registry says about a checkpoint, before its files are opened; may be nothing.
 
     Attributes:
-        norm_factor: √d over the mean norm of the activations it was trained on; `None` where nobody says.
-        overrides: settings of its config that the registry mends.
+        norm_factor: √d over the mean norm of the activations it was trained on; `None` if not stated.
+        overrides: settings of its config that the registry corrects.
     """
 
     model: str | None = None
@@ -30,7 +30,7 @@ class Known:
 
 
 def saelens() -> Any:
-    """The `sae_lens` module; importing it warns of things that no user can mend."""
+    """The `sae_lens` module, imported without its warnings, which users can do nothing about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import sae_lens
@@ -58,17 +58,17 @@ def build(
     less_value_biases: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A SAELens SAE in float32 on the CPU that holds these tensors, with its `Provenance` as `unifeat_provenance`.
+    """A SAELens SAE in float32 on the CPU with these tensors, and with its `Provenance` as `unifeat_provenance`.
 
     Args:
         format: name of the format.
         kind: SAELens' name of the architecture, or `groupmax`.
-        tensors: named and shaped as SAELens does: W_enc (d_in, d_sae), W_dec (d_sae, d_out), b_enc, b_dec, threshold …
-        pre_bias: subtract b_dec from the activations before encoding.
-        normalisation: SAELens' `normalize_activations`, done on each activation when encoding and undone when decoding.
+        tensors: with SAELens' names and shapes: W_enc (d_in, d_sae), W_dec (d_sae, d_out), b_enc, b_dec, threshold …
+        pre_bias: whether b_dec is subtracted from the activations before encoding.
+        normalisation: SAELens' `normalize_activations`, applied to each activation and undone after decoding.
         scale: for the `Provenance`: the factor on activations that is already folded into the tensors.
-        folds: for the `Provenance`: what was multiplied into the tensors.
-        decoder_norms: of the file, if folding changed them.
+        folds: for the `Provenance`: what was folded into the tensors.
+        decoder_norms: the norms in the file, if folding changed them.
         model, hook, hook_out, bos, l0, of_module, less_value_biases: for the `Provenance`.
     """
     sae = _empty(
@@ -126,7 +126,7 @@ def _empty(kind: str, tensors: Mapping[str, Tensor], *, k: int | None, metadata:
         cfg["d_out"] = tensors["W_dec"].shape[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # on the meta device the first weights take neither memory nor time
+        # On the meta device, the initial weights take neither memory nor time.
         sae = made(
             configured(
                 d_in=d_in,
@@ -149,10 +149,10 @@ def row_norms(decoder: Tensor) -> tuple[float, float]:
 
 
 def fold_decoder_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same SAE with decoder rows of unit norm: each feature's code is multiplied by the norm its row had.
+    """The same SAE with decoder rows of unit norm: each feature's code is multiplied by the norm of its old row.
 
-    Thresholds are left alone: the formats that fold (OpenMOSS) compare them with the product. A row of zeros keeps its
-    feature, which writes nothing either way, out of the codes.
+    Thresholds are not changed: the formats that need this fold (OpenMOSS) compare them with the product. A feature with
+    a zero row, which writes nothing, no longer fires.
     """
     norms = torch.linalg.vector_norm(tensors["W_dec"], dim=1)
     safe = torch.where(norms > 0, norms, 1.0)

@@ -1,31 +1,28 @@
-"""Controls: what an SAE's numbers look like when its directions mean nothing."""
+"""Controls: an SAE whose directions are random."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from unifeat.errors import UserError
 from unifeat.saes.decoding import is_transcoder
+from unifeat.saes.protocol import SAE
 from unifeat.saes.provenance import provenance_of
 
 
-def random_directions(sae: Any, seed: int) -> Any:
+def random_directions(sae: SAE, seed: int) -> SAE:
     """Give every feature a random direction, in place; returns the SAE.
 
-    Feature i's direction u_i is drawn uniformly from the unit sphere. Its encoder column becomes u_i times the norm
-    that the column had, its decoder row u_i times the norm that the row had; so encoder and decoder of a feature stay
-    tied, as trained ones nearly are. Biases, thresholds, gates and normalisation are kept. What such features share
+    Feature i's direction u_i is drawn uniformly from the unit sphere. Its encoder column becomes u_i times the column's
+    old norm, and its decoder row u_i times the row's old norm. So the encoder and decoder of a feature are parallel, as
+    they nearly are after training. Biases, thresholds, gates and normalisation are kept. What such features share
     across models comes from the activations and the architecture, not from training.
 
     Args:
         sae: from `load_sae`.
-        seed: of the directions; the same on every machine and device.
-
-    Raises:
-        UserError: a transcoder, which has no one space to draw a direction in.
+        seed: seed of the directions, which are the same on every machine and device.
     """
     d_sae, d_out = sae.W_dec.shape
     if sae.W_enc.shape[0] != d_out or is_transcoder(sae):

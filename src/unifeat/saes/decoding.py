@@ -1,8 +1,6 @@
-"""Where an SAE's decoder writes, and what: its own input again, or, of a transcoder, what the MLP puts out."""
+"""What an SAE's decoder reconstructs, and where: its own input or, for a transcoder, the MLP's output."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,8 +9,8 @@ from unifeat.saes.protocol import SAE
 from unifeat.vocabulary.hook_points import HookPoint
 
 
-def is_transcoder(sae: Any) -> bool:
-    """Whether an SAE writes elsewhere than it reads."""
+def is_transcoder(sae: SAE) -> bool:
+    """Whether an SAE reads and writes at different hook points."""
     provenance = getattr(sae, "unifeat_provenance", None)
     return provenance is not None and provenance.hook_out is not None
 
@@ -25,10 +23,10 @@ def writes_at(sae: SAE, point: HookPoint) -> HookPoint:
 def reconstruct(
     sae: SAE, x: Float[Tensor, "rows d_in"], codes: Float[Tensor, "rows d_sae"]
 ) -> Float[Tensor, "rows d_out"]:
-    """What an SAE makes of its codes, (rows, d_out): decoded, and for a skip transcoder W_skip · x added.
+    """The reconstruction from an SAE's codes, (rows, d_out): the decoder's output, plus W_skip · x in skip transcoders.
 
     Args:
-        x: (rows, d_in) activations that the codes are of.
+        x: (rows, d_in) the activations that were encoded.
     """
     made: Tensor = sae.decode(codes)
     skip = getattr(sae, "W_skip", None)

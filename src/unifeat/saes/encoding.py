@@ -12,11 +12,11 @@ from unifeat.errors import UserError
 from unifeat.saes.protocol import SAE
 
 Codes = Literal["output", "pre_activation"]
-ENCODE_ROWS = 1024  # dense codes of so many tokens at a time
+ENCODE_ROWS = 1024  # tokens whose dense codes are in memory at once
 
 
-def codes_for(sae: Any, asked: str) -> Codes:
-    """Which codes a study's `codes` means for an SAE: `before_topk` depends on what kind of SAE it is."""
+def codes_for(sae: SAE, asked: str) -> Codes:
+    """What a study's `codes` means for an SAE: `before_topk` depends on the SAE's architecture."""
     if asked == "before_topk":
         return "pre_activation" if sae.cfg.architecture() == "topk" else "output"
     return "pre_activation" if asked == "pre_activation" else "output"
@@ -25,8 +25,9 @@ def codes_for(sae: Any, asked: str) -> Codes:
 def encode_as(sae: Any, x: Tensor, codes: Codes) -> Tensor:
     """Codes of (rows, d_in) activations, (rows, d_sae): the SAE's output, or its pre-activations.
 
-    `pre_activation` is relu of the encoder, before TopK chooses or a threshold cuts: many features of every token, so
-    neither sparse nor what the SAE decodes. Input normalisation and pre-bias are those of the SAE.
+    `pre_activation` is relu of the encoder, before top-k or a threshold is applied. Many features are active on every
+    token, so these codes are not sparse, and they are not what the SAE decodes. The SAE's input normalisation and
+    pre-bias are applied.
     """
     if codes == "output":
         return sae.encode(x)
@@ -40,8 +41,8 @@ def encode_rows(sae: SAE, x: Tensor, codes: Codes = "output") -> Iterator[tuple[
         yield rows, encode_as(sae, rows, codes)
 
 
-def check_pre_activation(sae: Any, name: str) -> None:
-    """Raise a UserError if an SAE has no pre-activations of this kind (gated ones have two, tied ones none)."""
+def check_pre_activation(sae: SAE, name: str) -> None:
+    """Raise a UserError if an SAE has no pre-activation of this kind (gated SAEs have two, tied ones none)."""
     if not all(hasattr(sae, part) for part in ("process_sae_in", "W_enc", "b_enc")):
         raise UserError(
             f"SAE {name} ({sae.cfg.architecture()}) has no single pre-activation: set codes to output for its spaces"

@@ -1,4 +1,4 @@
-"""The files of a checkpoint: a local folder or file, or a part of a hub repository, fetched when read."""
+"""The files of a checkpoint: a local folder or file, or part of a hub repository, downloaded when read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Files:
     """One checkpoint's files.
 
     Attributes:
-        name: what the user calls it; every message begins with it.
-        place: the whole path, or `ORG/NAME/path`: some formats write layer, width or k nowhere else.
+        name: the name that the user gave, with which every message begins.
+        place: the whole path, or `ORG/NAME/path`: in some formats, only this states the layer, width or k.
         names: files in the folder and in its `checkpoints` folder, relative to it.
-        file: the one file that the name points at, if it does not name a folder.
-        opened: pickled files already read: each format looks inside, and some hold gigabytes.
+        file: the file that the name refers to, if it is not a folder.
+        opened: pickled files already read, since several formats look inside and some files have gigabytes.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Files:
         return all(name in self.names for name in names)
 
     def path(self, name: str) -> Path:
-        """Where a file lies on this machine.
+        """The path of a file on this machine.
 
         Raises:
-            UserError: it is not there and cannot be fetched.
+            UserError: the file does not exist or cannot be downloaded.
         """
         found = self._find(name)
         if found is None:
@@ -55,7 +55,7 @@ class Files:
         return found
 
     def maybe(self, name: str) -> Path | None:
-        """Like `path`, but None where there is no such file; `../name` looks in the folder above."""
+        """Like `path`, but None if there is no such file. `../name` looks in the folder above."""
         try:
             return self._find(name)
         except UserError:
@@ -65,19 +65,19 @@ class Files:
         """A JSON file that holds an object.
 
         Raises:
-            UserError: it is damaged, or holds something else.
+            UserError: it is damaged or does not hold an object.
         """
         try:
             held = json.loads(self.path(name).read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
-            raise UserError(f"SAE {self.name} cannot be read ({name} is no JSON: {error})") from error
+            raise UserError(f"SAE {self.name} cannot be read ({name} is not JSON: {error})") from error
         if not isinstance(held, dict):
             raise UserError(f"SAE {self.name} cannot be read ({name} holds a {type(held).__name__}, not settings)")
         return held
 
     @property
     def pickles(self) -> list[str]:
-        """The bare pickled files: the one pointed at, or all in the folder."""
+        """The bare pickled files: the one that the name refers to, or all in the folder."""
         names = [self.file] if self.file else sorted(n for n in self.names if "/" not in n)
         return [name for name in names if name.endswith(PICKLES)]
 
@@ -123,20 +123,20 @@ def _joined(folder: str, wanted: str) -> str:
 
 
 def _listed(name: str, repo: str) -> frozenset[str]:
-    """Names of a repository's files: the hub's, or the cache's where the hub cannot be asked."""
+    """Names of a repository's files: from the hub, or from the cache if the hub cannot be reached."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         return frozenset(HfApi().list_repo_files(repo))
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(f"SAE {name}: the hub has no repository {repo} that it shows you") from error
+        raise UserError(f"SAE {name}: the hub has no repository {repo}, or you have no access to it") from error
     except _network_errors() as error:
         try:
             home = Path(snapshot_download(repo, local_files_only=True))
         except (OSError, ValueError):
             raise UserError(
-                f"SAE {name} cannot be fetched from the hub now, and is not in the cache: {_reason(error)}"
+                f"SAE {name} cannot be downloaded from the hub now, and is not in the cache: {_reason(error)}"
             ) from error
         return frozenset(p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file())
 
@@ -149,16 +149,17 @@ def _fetched(name: str, repo: str, path: str) -> Path | None:
         return Path(hf_hub_download(repo, path))
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"SAE {name} cannot be fetched from the hub now, and is not in the cache ({repo}: {path}): {_reason(error)}"
+            f"SAE {name} cannot be downloaded from the hub now, and is not in the cache ({repo}: {path}): "
+            f"{_reason(error)}"
         ) from error
     except EntryNotFoundError:
         return None
     except _network_errors(ValueError) as error:
-        raise UserError(f"SAE {name}: {repo}: {path} cannot be fetched: {_reason(error)}") from error
+        raise UserError(f"SAE {name}: {repo}: {path} cannot be downloaded: {_reason(error)}") from error
 
 
 def _network_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """What the hub's client raises without a network: httpx's errors up to huggingface_hub 2.3, httpx2's since."""
+    """The errors of the hub's client without a network: httpx's up to huggingface_hub 2.3, httpx2's since."""
     found: list[type[Exception]] = [OSError, *others]
     for name in ("httpx2", "httpx"):
         try:

@@ -1,4 +1,4 @@
-"""sparsify's GroupMax, which SAELens has no class for: of each of k groups of features the largest fires."""
+"""sparsify's GroupMax, for which SAELens has no class: the largest feature of each of k groups fires."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class GroupMax(nn.Module):
-    """Keep the largest positive entry of each of `k` equal runs of the last dimension."""
+    """Keep the largest positive entry in each of `k` equal, consecutive parts of the last dimension."""
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class GroupMax(nn.Module):
 
 @dataclass
 class GroupMaxSAEConfig(TopKSAEConfig):
-    """A TopK config whose `k` counts groups."""
+    """A TopK config whose `k` is the number of groups."""
 
     @classmethod
     def architecture(cls) -> str:

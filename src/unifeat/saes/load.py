@@ -1,4 +1,4 @@
-"""`load_sae`: from a name to a SAELens object that encodes as its format says, or a word on why not."""
+"""`load_sae`: from a name to a SAELens object that encodes as its format specifies."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from unifeat.errors import UserError, did_you_mean
 from unifeat.saes import registry
 from unifeat.saes.build import Known
 from unifeat.saes.files import Files, hub_files, local_files
+from unifeat.saes.protocol import SAE
 from unifeat.saes.tensors import read_pickle
 from unifeat.store.paths import exists, user_path
 
 
 def load_sae(name: str | Path, *, format: str = "auto", device: str = "cpu", dtype: str = "float32") -> Any:
-    """Load an SAE by what its name turns out to be.
+    """Load an SAE.
 
     Args:
         name: `release/sae_id` from SAELens' registry, a local folder or file, or `ORG/NAME/folder` on the hub.
-        format: one of `docs/saes.md`; auto looks at the files, or takes the registry's word.
-        device, dtype: where and in what precision to hold it.
+        format: one of those in `docs/saes.md`; auto uses the registry's entry or recognises the files.
+        device, dtype: where to put it, and in what precision.
 
     Returns:
         A `sae_lens.SAE`: `.encode`, `.decode`, `.W_dec` (d_sae, d_in), `.cfg`. Its `.unifeat_provenance` says how it
-        was read and what it claims.
+        was read and what the checkpoint claims.
 
     Raises:
-        UserError: no such SAE, a damaged file, a file that holds more than tensors, tensors that do not make an SAE
-            of the format.
+        UserError: no such SAE, a damaged file, a file that holds more than tensors, or tensors that do not fit the
+            format.
     """
     from unifeat.saes.formats import FORMATS
 
@@ -40,23 +41,23 @@ def load_sae(name: str | Path, *, format: str = "auto", device: str = "cpu", dty
     chosen = format if format != "auto" else given or _sniff(files)
     sae = FORMATS[chosen].read(files, known)
     _check_sane(sae, name)
-    said = sae.unifeat_provenance
+    provenance = sae.unifeat_provenance
     sae.unifeat_provenance = replace(
-        said,
-        claimed_l0=known.l0 or said.claimed_l0,
+        provenance,
+        claimed_l0=known.l0 or provenance.claimed_l0,
         claimed_variance_explained=known.variance_explained,
     )
     return sae.to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether an SAE's name says a local folder or file, there or not yet."""
+    """Whether an SAE's name is that of a local folder or file, which need not exist yet."""
     text = str(name)
     return exists(user_path(text, "SAE")) or text.startswith((".", "/", "~"))
 
 
 def on_hub(name: str) -> bool:
-    """Whether `ORG/NAME/folder` can be had, from the hub or the cache; a name of two parts is taken for a local one."""
+    """Whether `ORG/NAME/folder` is available from the hub or the cache. A name of two parts counts as local."""
     parts = name.strip("/").split("/")
     if len(parts) < 3 or is_local(name):
         return False
@@ -67,7 +68,7 @@ def on_hub(name: str) -> bool:
 
 
 def _find(name: str) -> tuple[Files, Known, str | None]:
-    """Where the files lie, what is known of them, and the format if the registry says it."""
+    """The files, what the registry says about them, and the format if the registry states it."""
     path = user_path(name, "SAE")
     if exists(path):
         return local_files(name, path), Known(), None
@@ -78,7 +79,7 @@ def _find(name: str) -> tuple[Files, Known, str | None]:
         files = hub_files(name, entry.repo, entry.within)
         return files, entry.known, entry.format
     parts = name.strip("/").split("/")
-    if len(parts) > 1 and Path(parts[0]).is_dir():  # no name of the hub: there is nothing to ask it for
+    if len(parts) > 1 and Path(parts[0]).is_dir():  # a local path, so there is no need to ask the hub
         raise UserError(f"SAE {name}: no such folder")
     unknown = (
         f"SAE {name}: no such folder, and SAELens' registry has no release {parts[0]!r}"
@@ -98,7 +99,7 @@ def _sniff(files: Files) -> str:
     if files.file is not None and files.file in ("sae_weights.safetensors", "sae.safetensors"):
         raise UserError(f"SAE {files.name}: give the folder that holds the file, not the file")
     if not files.names:
-        raise UserError(f"SAE {files.name}: no such folder or file there, or an empty one")
+        raise UserError(f"SAE {files.name}: no such folder or file, or an empty folder")
     for name, format in FORMATS.items():
         if format.sniff(files):
             return name
@@ -106,7 +107,7 @@ def _sniff(files: Files) -> str:
         held = read_pickle(files, files.pickles[0])
         keys = sorted(map(str, held))[:6] if isinstance(held, dict) else [type(held).__name__]
         raise UserError(
-            f"SAE {files.path(files.pickles[0])} is a bare file of tensors ({', '.join(keys)}), which says nothing of "
+            f"SAE {files.path(files.pickles[0])} is a bare file of tensors ({', '.join(keys)}), which does not say "
             "how to read it: name its format, or give a SAELens or sparsify folder"
         )
     raise UserError(
@@ -115,10 +116,10 @@ def _sniff(files: Files) -> str:
     )
 
 
-def _check_sane(sae: Any, name: str | Path) -> None:
+def _check_sane(sae: SAE, name: str | Path) -> None:
     bad = [key for key, tensor in sae.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
         raise UserError(f"SAE {name}: {', '.join(bad)} holds NaN or Inf; the checkpoint is damaged")
     k = getattr(sae.cfg, "k", None)
     if k is not None and not 0 < k <= sae.cfg.d_sae:
-        raise UserError(f"SAE {name}: cfg.json says that k = {k} of {sae.cfg.d_sae} features fire; that cannot be")
+        raise UserError(f"SAE {name}: cfg.json says that k = {k} of {sae.cfg.d_sae} features fire, which is impossible")

@@ -1,4 +1,4 @@
-"""What unifeat asks of an SAE: SAELens' classes, as `load_sae` gives them, fulfil it."""
+"""The interface of an SAE that unifeat uses. The SAELens objects from `load_sae` have it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class SAE(Protocol):
     """A sparse autoencoder (or transcoder) of one hook point.
 
     Attributes:
-        W_enc: (d_in, d_sae), and `W_dec`: (d_sae, d_out); d_out is d_in but for transcoders.
+        W_enc, W_dec: (d_in, d_sae) and (d_sae, d_out). d_out is d_in except for transcoders.
         cfg: SAELens' configuration: `d_in`, `d_sae`, `architecture()`, `metadata` …
-        unifeat_provenance: how its checkpoint was read. Only SAEs that `load_sae` gave have one.
+        unifeat_provenance: how its checkpoint was read. Only SAEs from `load_sae` have one.
     """
 
     W_enc: Any

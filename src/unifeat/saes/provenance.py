@@ -1,36 +1,39 @@
-"""Where an SAE comes from and how its checkpoint was read: all that decides what its codes mean, in one place."""
+"""Provenance: how an SAE's checkpoint was read, and what it claims about itself."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookKind, parse_hook
+
+if TYPE_CHECKING:
+    from unifeat.saes.protocol import SAE
 
 _LAYER = re.compile(r"(?:^|[._/-])(?:(?:blocks|layers?)[._]?|h\.)(\d+)(?=[._/-]|$)")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What unifeat made of a checkpoint, and what the checkpoint claims of itself. `None` is "it does not say".
+    """How a checkpoint was read, and what it claims about itself. `None` means "not stated".
 
     Attributes:
-        format: name of the format, as `load_sae(format=…)` takes it.
-        architecture: SAELens' name of what it became: standard, topk, jumprelu, gated, transcoder …
-        normalisation: what is done to an activation before encoding: "none", or the operation, or the folded factor.
+        format: name of the format, as in `load_sae(format=…)`.
+        architecture: SAELens' name of the architecture: standard, topk, jumprelu, gated, transcoder …
+        normalisation: what is done to an activation before encoding: "none", the operation, or the folded factor.
         pre_bias: whether the decoder's bias is subtracted before the encoder.
         gate: which features fire: "relu", "top-k of 32", "threshold per feature" …
-        folds: what was multiplied into the weights, in order, so that the SAE takes activations as the model has them.
+        folds: what was folded into the weights, in order, so that the SAE accepts the model's activations unchanged.
         decoder_norms: smallest and largest norm of the decoder rows in the file, before any fold.
-        k: features that fire a token, if that is fixed.
-        model, hook: the model and hook point it says it was trained on; the hook in TransformerLens' words.
+        k: features that fire on each token, if that number is fixed.
+        model, hook: the model and hook point that it was trained on; the hook with TransformerLens' name.
         hook_out: for a transcoder, where its decoder writes; `None` for an autoencoder.
         bos: whether its training text began with BOS.
-        claimed_l0, claimed_variance_explained: what its registry, name or card says it reaches.
-        of_module: of an SAE that was trained on what a module itself puts out (sparsify): the module's name.
+        claimed_l0, claimed_variance_explained: the figures in its registry, name or card.
+        of_module: for an SAE trained on a module's own output (sparsify), the module's name.
         less_value_biases: whether it was trained on heads without attention's value biases (`fit.fit_to_model`).
-        control: what was done to it on purpose (`controls.random_directions`); empty for the SAE as it is.
+        control: how it was changed as a control (`controls.random_directions`); empty otherwise.
     """
 
     format: str
@@ -53,17 +56,17 @@ class Provenance:
 
     @property
     def layer(self) -> int | None:
-        """The block that the hook names."""
+        """The block in the hook's name."""
         return layer_in(self.hook) if self.hook else None
 
     @property
     def hook_kind(self) -> HookKind | None:
-        """The hook as a study names it, if a study can."""
+        """The kind of hook point as a study names it, or None if it is not one of those."""
         kind = parse_hook(self.hook)[0]
         return next((known for known in HOOK_KINDS if known == kind), None)
 
 
-def provenance_of(sae: Any) -> Provenance:
+def provenance_of(sae: SAE) -> Provenance:
     """The `Provenance` of an SAE from `load_sae`."""
     provenance = sae.unifeat_provenance
     assert isinstance(provenance, Provenance)
@@ -71,13 +74,13 @@ def provenance_of(sae: Any) -> Provenance:
 
 
 def layer_in(name: str) -> int | None:
-    """The last layer a name speaks of: 12 of `layer_12/width_16k`, `blocks.12.hook_resid_post`, `h.12.attn`."""
+    """The last layer number in a name: 12 in `layer_12/width_16k`, `blocks.12.hook_resid_post` and `h.12.attn`."""
     found = _LAYER.findall(name)
     return int(found[-1]) if found else None
 
 
 def describe_gate(sae: Any) -> str:
-    """Which features of a SAELens object fire, in words."""
+    """A description of which features of a SAELens object fire."""
     kind = sae.cfg.architecture()
     if kind in ("topk", "groupmax", "abstopk"):
         words = {"topk": "top-k of", "groupmax": "largest of each of the groups, groups:", "abstopk": "top-|k| of"}

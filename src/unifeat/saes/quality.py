@@ -1,4 +1,4 @@
-"""What an SAE does on real activations: FVU, L0 and dead share, the check that a load or a training went right."""
+"""Quality of an SAE on activations: FVU, L0 and dead share. They show whether loading or training worked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass
 class Variance:
-    """Running sums of what a reconstruction leaves unexplained, all in float64.
+    """Running sums for the variance that a reconstruction leaves unexplained, all in float64.
 
     Attributes:
-        rows: rows seen.
+        rows: number of rows.
         error: Σ‖x − x̂‖².
         squares: Σ‖x‖².
         total: Σx, (width,).
@@ -26,7 +26,7 @@ class Variance:
     total: Tensor | None = None
 
     def add(self, x: Float[Tensor, "rows width"], reconstruction: Float[Tensor, "rows width"]) -> None:
-        """Take in (rows, width) activations and what was made of them."""
+        """Add (rows, width) activations and their reconstruction."""
         wide = x.to(torch.float64)
         self.rows += len(x)
         self.error += float((wide - reconstruction.to(torch.float64)).pow(2).sum())
@@ -43,22 +43,22 @@ class Variance:
 
     @property
     def fvu(self) -> float:
-        """Fraction of variance unexplained: Σ‖x − x̂‖² / Σ‖x − mean(x)‖²; NaN where nothing varies."""
+        """Fraction of variance unexplained: Σ‖x − x̂‖² / Σ‖x − mean(x)‖²; NaN if nothing varies."""
         return fvu(self.error, self.about_mean)
 
 
 def fvu(error: float, about_mean: float) -> float:
-    """Fraction of variance unexplained, from its two sums; NaN where nothing varies."""
+    """Fraction of variance unexplained, from its two sums; NaN if nothing varies."""
     return error / about_mean if about_mean > 0 else float("nan")
 
 
 @dataclass
 class Quality:
-    """Running sums over tokens; the properties are what they amount to.
+    """Running sums over tokens; the properties are the resulting figures.
 
     Attributes:
-        variance: of what is to be reconstructed.
-        active: Σ of features active a token.
+        variance: sums for the FVU of the reconstruction.
+        active: Σ of active features over the tokens.
         fired: (d_sae,) whether each feature ever fired.
     """
 
@@ -72,9 +72,9 @@ class Quality:
         codes: Float[Tensor, "rows d_sae"],
         reconstruction: Float[Tensor, "rows d_out"],
     ) -> None:
-        """Take in what is to be reconstructed, (rows, d_out), its (rows, d_sae) codes and (rows, d_out) what they make.
+        """Add the target (rows, d_out), the codes (rows, d_sae) and the reconstruction (rows, d_out).
 
-        For all but transcoders, what is reconstructed is what was encoded.
+        Except for transcoders, the target is the SAE's input.
         """
         self.variance.add(x, reconstruction)
         on = codes != 0
@@ -83,7 +83,7 @@ class Quality:
 
     @property
     def tokens(self) -> int:
-        """Rows seen."""
+        """Number of rows."""
         return self.variance.rows
 
     @property
@@ -93,7 +93,7 @@ class Quality:
 
     @property
     def l0(self) -> float:
-        """Features active a token, on average."""
+        """Active features per token, on average."""
         return self.active / self.tokens if self.tokens else float("nan")
 
     @property

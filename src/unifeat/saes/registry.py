@@ -1,4 +1,4 @@
-"""SAELens' registry: names that people know, where their files lie, in which format, and what they claim."""
+"""SAELens' registry: well-known names of SAEs, with their files, formats and claimed figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from unifeat.errors import UserError, did_you_mean
 from unifeat.saes.build import Known
 
-# SAELens' loaders, and the format whose reader does their work here.
+# SAELens' loaders, and the format that reads the same files here.
 _FORMATS = {
     "sae_lens": "saelens",
     "connor_rob_hook_z": "attention_z",
@@ -32,7 +32,7 @@ class Entry:
     """One SAE of the registry.
 
     Attributes:
-        repo, within: hub repository, and the folder or file in it.
+        repo, within: the hub repository, and the folder or file in it.
         format: name of the format to read it with.
     """
 
@@ -43,7 +43,7 @@ class Entry:
 
 
 def known_releases() -> Any:
-    """SAELens' registry: release names with what they hold."""
+    """SAELens' registry: a mapping from release names to their contents."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
@@ -54,7 +54,7 @@ def find(name: str) -> Entry | None:
     """The registry's entry for `release/sae_id`, or None if it has no such release.
 
     Raises:
-        UserError: the release has no such SAE, or is of a kind that has no decoder row a feature.
+        UserError: the release has no such SAE, or its kind does not have one decoder row per feature.
     """
     directory = known_releases()
     release, _, sae_id = name.partition("/")
@@ -70,14 +70,15 @@ def find(name: str) -> Entry | None:
     within = held.saes_map[sae_id]
     if loader == "temporal":
         raise UserError(
-            f"SAE {name} is a temporal SAE, whose codes depend on the tokens before; it cannot be used here"
+            f"SAE {name} is a temporal SAE, whose codes depend on earlier tokens; unifeat does not support these"
         )
     if loader == "mntss_clt_layer_transcoder" or "clt" in within.split("/")[0]:
         raise UserError(
-            f"SAE {name} is a cross-layer transcoder: each feature writes to many layers, so it has no one decoder row"
+            f"SAE {name} is a cross-layer transcoder: each feature writes to many layers, so it has no single decoder "
+            "row"
         )
     if loader not in _FORMATS:
-        raise UserError(f"SAE {name}: its release is of the kind {loader!r}, which unifeat does not read")
+        raise UserError(f"SAE {name}: its release is of the kind {loader!r}, which unifeat cannot read")
     known = Known(
         model=held.model,
         norm_factor=held.norm_scaling_factor.get(sae_id),

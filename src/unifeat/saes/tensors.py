@@ -1,4 +1,4 @@
-"""Tensors out of files, checked against the shapes that a format promises."""
+"""Reading tensors from files and checking them against the shapes of a format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_tensors(files: Files, name: str) -> dict[str, Tensor]:
     path = files.path(name)
     try:
         if path.suffix == ".npz":
-            # opened here, since np.load leaves a damaged archive open
+            # Opened here, since np.load leaves a damaged archive open.
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
                 return {key: torch.from_numpy(held[key]) for key in held.files}
         from safetensors import SafetensorError
@@ -40,10 +40,10 @@ def read_tensors(files: Files, name: str) -> dict[str, Tensor]:
 
 
 def read_pickle(files: Files, name: str) -> Any:
-    """What a `.pt` file holds, if that is tensors and plain values; nothing in it is ever run.
+    """The content of a `.pt` file of tensors and plain values. No code in it is ever run.
 
     Raises:
-        UserError: it holds more, or is damaged.
+        UserError: it holds anything else, or is damaged.
     """
     path = files.path(name)
     if name in files.opened:
@@ -51,7 +51,7 @@ def read_pickle(files: Files, name: str) -> Any:
     try:
         files.opened[name] = torch.load(path, map_location="cpu", weights_only=True)
         return files.opened[name]
-    except Exception as error:  # noise unpickles to errors of every kind
+    except Exception as error:  # unpickling random bytes raises many types of error
         raise UserError(
             f"SAE {_naming(files, path)} holds more than tensors, or is damaged: it is refused, since opening it "
             "could run code; save its tensors as safetensors"
@@ -68,20 +68,21 @@ def checked(
     ignored: tuple[str, ...] = (),
     whole: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The tensors of a format as float32, all of them there, none beyond them, and of shapes that agree.
+    """The tensors of a format as float32, after checking that none are missing or unknown and that all shapes agree.
 
     Args:
-        held: what the file holds.
-        shapes: letters for each tensor's dimensions: {"encoder.weight": "md", "encoder.bias": "m", "threshold": ""}.
+        held: the content of the file.
+        shapes: a letter for each dimension of each tensor: {"encoder.weight": "md", "encoder.bias": "m",
+            "threshold": ""}.
         optional: the same for tensors that may be missing.
-        ignored: names, or beginnings of names, of tensors that say nothing of the codes.
+        ignored: names, or beginnings of names, of tensors that do not affect the codes.
         whole: tensors that hold whole numbers (k, sizes of groups).
 
     Returns:
         The tensors, and the size of each letter.
 
     Raises:
-        UserError: missing or unknown tensors, shapes that contradict each other, numbers that are not floats.
+        UserError: missing or unknown tensors, contradictory shapes, or numbers that are not floats.
     """
     missing = [key for key in shapes if key not in held]
     if missing:
@@ -92,7 +93,7 @@ def checked(
         raise UserError(f"SAE {files.name}: {file} holds tensors that its format does not have: {_some(extra)}")
     taken: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
-    for key in sorted(known, key=lambda key: len(known[key])):  # biases first: a vector cannot be transposed
+    for key in sorted(known, key=lambda key: len(known[key])):  # biases first, since they cannot be transposed
         letters, tensor = known[key], held[key]
         if not isinstance(tensor, Tensor):
             raise UserError(f"SAE {files.name}: {key} in {file} is a {type(tensor).__name__}, not a tensor")
@@ -106,10 +107,10 @@ def checked(
 
 
 def agree(files: Files, config: str, says: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    """Raise a UserError where a config's numbers contradict the weights; a number that is None says nothing.
+    """Raise a UserError if a config's numbers contradict the weights; None means that it does not state the number.
 
     Args:
-        says: {"d_in": 768}; keys are those of `sizes`.
+        says: the config's numbers, {"d_in": 768}, with the keys of `sizes`.
     """
     for key, value in says.items():
         if value is not None and value != sizes[key]:
@@ -119,13 +120,13 @@ def agree(files: Files, config: str, says: Mapping[str, Any], sizes: Mapping[str
 def _check_shape(files: Files, key: str, shape: tuple[int, ...], letters: str, sizes: dict[str, int]) -> None:
     if len(shape) != len(letters):
         raise UserError(
-            f"SAE {files.name} cannot be read: {key} has shape {shape}, where its format has {len(letters)} dimensions"
+            f"SAE {files.name} cannot be read: {key} has shape {shape}, but its format has {len(letters)} dimensions"
         )
     expected = tuple(sizes.get(letter, size) for letter, size in zip(letters, shape, strict=True))
     if shape != expected:
         turned = "; it is transposed" if shape == expected[::-1] or _turned(shape, letters, sizes) else ""
         raise UserError(
-            f"SAE {files.name} cannot be read: {key} has shape {shape}, where the other tensors ask for "
+            f"SAE {files.name} cannot be read: {key} has shape {shape}, but the other tensors require "
             f"{expected}{turned}"
         )
     sizes.update(zip(letters, shape, strict=True))

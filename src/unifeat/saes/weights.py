@@ -1,4 +1,4 @@
-"""What other modules ask of a loaded SAE: a digest, unit decoder rows."""
+"""A loaded SAE's weights: a digest, and unit decoder rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from unifeat.saes.protocol import SAE
 
-def sae_digest(sae: Any) -> str:
+
+def sae_digest(sae: SAE) -> str:
     """SHA-256 over an SAE's tensors and the settings that shape its codes."""
     digest = hashlib.sha256()
     settings = {k: v for k, v in sae.cfg.to_dict().items() if k not in ("metadata", "device")}
@@ -20,12 +22,11 @@ def sae_digest(sae: Any) -> str:
     return digest.hexdigest()
 
 
-def decoder_rows(sae: Any) -> Any:
-    """The decoder, one unit-norm row a feature: a NumPy array (d_sae, d_out), float32; d_out is d_in but for
-    transcoders.
+def decoder_rows(sae: SAE) -> Any:
+    """The decoder as a float32 NumPy array (d_sae, d_out), one row of unit norm per feature.
 
-    Norms are a convention of the checkpoint, not of the feature, so geometry never sees them; a row of zeros
-    stays zero.
+    d_out is d_in except for transcoders. Norms are a convention of the checkpoint, not a property of the feature, so
+    geometry does not use them. A row of zeros stays zero.
     """
     rows = sae.W_dec.detach().to("cpu", torch.float32)
     return (rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)).numpy()

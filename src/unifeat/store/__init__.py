@@ -1,6 +1,7 @@
-"""The cache: finished pieces under keys made from all that determines them, with checksums, written aside and renamed.
+"""The cache: finished pieces with checksums, each stored under a key made from everything that determines it.
 
-Any number of processes, on one host or on many over a shared file system, may work in one cache at the same time.
+Files are written under a temporary name and renamed when complete. Any number of processes may use one cache at the
+same time, on one host or on several over a shared file system.
 """
 
 from unifeat.store.cache import cache_root

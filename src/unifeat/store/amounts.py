@@ -1,4 +1,4 @@
-"""Amounts that a user wrote: 20GB, 30d."""
+"""Amounts written by a user: 20GB, 30d."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) *([a-zA-Z]*)", re.ASCII)
 
 
 def bytes_of(text: str, what: str) -> int:
-    """Bytes from `20GB`, `1.5 GiB` or `100`.
+    """Bytes from text such as `20GB`, `1.5 GiB` or `100`.
 
     Raises:
-        UserError: it is none of these.
+        UserError: not such an amount.
     """
     found = _AMOUNT.fullmatch(text.strip())
     if found is None or found[2].lower() not in _BYTES:
@@ -25,10 +25,10 @@ def bytes_of(text: str, what: str) -> int:
 
 
 def seconds_of(text: str, what: str) -> float:
-    """Seconds from `12h`, `30d` or `8w`.
+    """Seconds from text such as `12h`, `30d` or `8w`.
 
     Raises:
-        UserError: it is none of these.
+        UserError: not such an age.
     """
     found = _AMOUNT.fullmatch(text.strip())
     if found is None or found[2].lower() not in _SECONDS:

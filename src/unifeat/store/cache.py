@@ -1,4 +1,4 @@
-"""Where the cache is."""
+"""Location of the cache."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def cache_root() -> Path:
     """The user's cache: `$UNIFEAT_CACHE`, else `$XDG_CACHE_HOME/unifeat`, else `~/.cache/unifeat`.
 
     Raises:
-        UserError: a `~` that stands for no home.
+        UserError: a `~` that names no home directory.
     """
     named = os.environ.get("UNIFEAT_CACHE")
     if named:
         return user_path(named, "UNIFEAT_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return user_path(base, "the cache's folder") / "unifeat"
+    return user_path(base, "the cache folder") / "unifeat"

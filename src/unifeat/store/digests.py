@@ -1,4 +1,4 @@
-"""SHA-256 of large files, remembered."""
+"""SHA-256 of large files, kept in the cache so that each file is read once."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from unifeat.store.keys import key_of
 from unifeat.store.machine import machine_error
 from unifeat.store.writing import write_text
 
-_SETTLED_S = 2.0  # a file changed so lately may change again within one tick of the clock that its times are read off
+_SETTLED_S = 2.0  # a file changed more recently could change again without a new time stamp
 
 
 def file_stamp(path: Path) -> list[Any]:
-    """What tells a changed file from the same one without reading it.
+    """What identifies a file's state without reading it.
 
-    Path, size, time of last change, and what no program can set: the number of the file on its disk, and the time at
-    which anything of it last changed, its times included.
+    Path, size and modification time, and two things that programs cannot set: the inode and the time of its last
+    change (ctime).
     """
     stat = path.stat()
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file; remembered in the cache by `file_stamp`, since models are large.
+    """SHA-256 of a file, kept in the cache under its `file_stamp`, since models are large.
 
     Raises:
         UserError: the file cannot be read.
@@ -42,15 +42,16 @@ def sha256_of(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         pass
     digest = read_sha256(path)
-    # Remembered only if it was the same file throughout, and long enough ago that a change would show in its times.
+    # Kept only if the file did not change while it was read, and its last change is old enough that another one would
+    # show in its time stamps.
     if file_stamp(path) == stamp and time.time() - stamp[3] / 1e9 > _SETTLED_S:
-        with suppress(UserError):  # a cache that cannot be written serves to read
+        with suppress(UserError):  # a read-only cache is fine: the digest is computed again next time
             write_text(memo, f"{digest} {key_of([stamp, digest])}")
     return digest
 
 
 def read_sha256(path: Path) -> str:
-    """SHA-256 of a file as it is now.
+    """SHA-256 of a file, always read from the disk.
 
     Raises:
         UserError: the file cannot be read.
@@ -61,8 +62,8 @@ def read_sha256(path: Path) -> str:
             while block := file.read(1 << 22):
                 digest.update(block)
     except OSError as error:
-        told = machine_error(error, path)
-        if told is None:
+        user_error = machine_error(error, path)
+        if user_error is None:
             raise
-        raise told from error
+        raise user_error from error
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Names made from all that determines a piece of work."""
+"""Keys: short names computed from everything that determines a piece of work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def canonical(data: Any) -> str:
-    """JSON data as text that is the same for equal data."""
+    """JSON data as text; equal data give equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -18,5 +18,5 @@ def digest_of(data: Any) -> str:
 
 
 def key_of(data: Any) -> str:
-    """A short name for JSON data: 16 hex digits."""
+    """A short name for JSON data: the first 16 hex digits of its SHA-256."""
     return digest_of(data)[:16]

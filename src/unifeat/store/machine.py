@@ -1,4 +1,4 @@
-"""Errors of the machine (no space, no permission, too many open files …) told from damage and from bugs."""
+"""Errors of the machine (no space, no permission, too many open files …), as one line that says what to do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from unifeat.errors import UserError
 
 _ADVICE = {
-    errno.ENOSPC: "disk full: free some space and run the same command again, it carries on where it stopped",
-    errno.EDQUOT: "disk full: free some space of your quota and run the same command again, it carries on from there",
-    errno.EFBIG: "a file may not grow so large here: raise the limit (ulimit -f) and run the same command again",
+    errno.ENOSPC: "disk full: free some space and run the same command again; it continues where it stopped",
+    errno.EDQUOT: "disk full: free some space in your quota and run the same command again; it continues from there",
+    errno.EFBIG: "the file would exceed the size limit: raise it (ulimit -f) and run the same command again",
     errno.EROFS: "the file system is read-only: name another folder, or set UNIFEAT_CACHE to one that can be written",
     errno.EACCES: "permission denied: name another folder, or ask its owner",
     errno.EPERM: "not permitted: name another folder, or ask its owner",
@@ -21,8 +21,8 @@ _ADVICE = {
     errno.EMFILE: "too many open files: raise the limit (ulimit -n) and run the same command again",
     errno.ENFILE: "too many open files on this machine: run the same command again later",
     errno.ENAMETOOLONG: "the name is longer than a file name may be: choose a shorter one",
-    errno.ELOOP: "its links lead round in a circle",
-    errno.EIO: "the disk cannot read or write it (input/output error): look at the disk",
+    errno.ELOOP: "its links form a loop",
+    errno.EIO: "the disk cannot read or write it (input/output error): check the disk",
     errno.ESTALE: "the network file system lost it (stale handle): run the same command again",
     errno.ENXIO: "there is no such device",
     errno.ENODEV: "there is no such device",
@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"(?:os error|[Ee]rrno) (\d+)")
 
 
 def error_number(error: BaseException) -> int | None:
-    """The operating system's number of an error, also where a library hides it in an exception of its own.
+    """The operating system's number of an error, even where a library hides it in its own exception.
 
     safetensors writes "(os error 28)", Arrow "[errno 28]".
     """
@@ -48,7 +48,7 @@ def machine_error(error: BaseException, what: str | Path = "") -> UserError | No
     """One line for an error of the machine; None for every other exception.
 
     Args:
-        what: what was being done, such as "writing FILE"; the file that the error names if left out.
+        what: what was being done, such as "writing FILE". If left out, the file that the error names.
     """
     advice = _ADVICE.get(error_number(error) or 0)
     if advice is None:

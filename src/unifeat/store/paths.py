@@ -1,4 +1,4 @@
-"""Paths that a user wrote: checked before anything is asked of the file system."""
+"""Paths written by a user, checked before they reach the file system."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 from unifeat.store.writing import aside_name
 
-_LONGEST_NAME = 255  # bytes, on every file system in use
+_LONGEST_NAME = 255  # bytes; the limit of the usual file systems
 
 
 def user_path(text: str | Path, what: str) -> Path:
     """A path as the user wrote it, with `~` replaced.
 
     Args:
-        what: what it is, for the message: "text.source", "--out".
+        what: what the path is, for the message: "text.source", "--out".
 
     Raises:
-        UserError: it cannot be a path: a NUL byte, half a character, a part longer than a file name may be, or a `~`
-            that stands for no home.
+        UserError: not a possible path: a NUL byte, a lone surrogate, a part too long for a file name, or a `~` that
+            names no home directory.
     """
     given = str(text)
     short = given if len(given) <= 60 else f"{given[:40]}…{given[-15:]}"
@@ -35,11 +35,11 @@ def user_path(text: str | Path, what: str) -> Path:
     try:
         return Path(given).expanduser()
     except RuntimeError:
-        raise UserError(f"{what} {short}: {Path(given).parts[0]} stands for no home here") from None
+        raise UserError(f"{what} {short}: {Path(given).parts[0]} has no home directory on this machine") from None
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there. A loop of links, or a folder that may not be searched, has nothing there."""
+    """Whether the path exists. False too for a loop of links, and inside a folder that may not be searched."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -47,28 +47,28 @@ def exists(path: Path) -> bool:
 
 
 def new_folder(text: str | Path, what: str) -> Path:
-    """A folder that a user names for results, there or not yet, found to be one that can be written.
+    """Check that a folder a user names for results can be written; it need not exist yet.
 
     Args:
         what: as for `user_path`.
 
     Raises:
-        UserError: it cannot be a path, a file or a broken link is in its way, or nothing can be written there.
+        UserError: not a possible path, a file or a broken link is in the way, or nothing can be written there.
     """
     folder = user_path(text, what)
     other = f"name another folder{f' with {what}' if what.startswith('--') else ''}"
-    there = folder
-    while not exists(there) and there != there.parent:
-        if there.is_symlink():
-            raise UserError(f"{what} {folder}: {there} is a link that leads nowhere; {other}")
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"{what} {folder}: {there} is a file; {other}")
-    trial = aside_name(there / "trial")
-    try:  # (whether one may write can be known in no other way: not of /proc, nor of a full disk)
+    nearest = folder
+    while not exists(nearest) and nearest != nearest.parent:
+        if nearest.is_symlink():
+            raise UserError(f"{what} {folder}: {nearest} is a link that leads nowhere; {other}")
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UserError(f"{what} {folder}: {nearest} is a file; {other}")
+    trial = aside_name(nearest / "trial")
+    try:  # permission bits are not enough: /proc and full disks look writable
         trial.mkdir()
         trial.rmdir()
     except OSError as error:
-        told = machine_error(error, f"{what} {folder}")
-        raise told or UserError(f"{what} {folder}: nothing can be written there; {other}") from error
+        user_error = machine_error(error, f"{what} {folder}")
+        raise user_error or UserError(f"{what} {folder}: nothing can be written there; {other}") from error
     return folder

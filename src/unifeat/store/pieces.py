@@ -1,4 +1,4 @@
-"""A piece: something finished, stored under a key made from all that determines it, with a checksum.
+"""A piece: a finished result, stored with a checksum under a key made from everything that determines it.
 
 A piece without files is one JSON file, `<cache>/<kind>/<key>.json`; one with files is a folder,
 `<cache>/<kind>/<key>/`, with `piece.json` beside them. Either says what it was made from and carries SHA-256 sums of
@@ -30,12 +30,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Form(Generic[T]):
-    """How a value is kept: JSON data, and files beside it.
+    """How a value is stored: as JSON data, with files beside it if needed.
 
     Attributes:
-        write: puts a value's files into a folder and returns the rest of it as JSON data.
-        read: the value again, from that data and the folder.
-        files: whether there are files; without, the folder is never made.
+        write: writes a value's files into a folder and returns the rest of the value as JSON data.
+        read: makes the value again from that data and the folder.
+        files: whether there are files. If not, no folder is made.
     """
 
     write: Callable[[Any, Path], Any]
@@ -62,17 +62,17 @@ TABLE: Form[Any] = Form(_write_table, _read_table)
 
 
 class DamagedError(Exception):
-    """A piece is not as it was written; the text says how."""
+    """A piece differs from what was written; the message says how."""
 
 
 @dataclass(frozen=True)
 class Piece(Generic[T]):
-    """The place of a piece, made or not.
+    """Where a piece is stored, or will be.
 
     Attributes:
-        kind: the folder of the cache it lies in: "scores", "candidates" …
-        made_from: everything that determines it, as JSON data; versions of the code among it.
-        form: how its value is kept.
+        kind: the folder of the cache it is in: "scores", "candidates" …
+        made_from: everything that determines it, as JSON data, including versions of the code.
+        form: how its value is stored.
         what: what it is, for messages.
     """
 
@@ -93,7 +93,7 @@ class Piece(Generic[T]):
         return cache_root() / self.kind / name
 
     def read(self) -> T | None:
-        """Its value, if it is there and whole. What is damaged is named on stderr and put out of the way.
+        """Its value, or None if it is not there or damaged. A damaged piece is reported on stderr and moved away.
 
         Raises:
             UserError: the machine cannot read it.
@@ -107,7 +107,7 @@ class Piece(Generic[T]):
                     return None
                 return self._value()  # another process may have put it there since it was looked for
         except FileNotFoundError:
-            self._put_away("a file of it is missing")
+            self._put_away("one of its files is missing")
         except DamagedError as damage:
             self._put_away(str(damage))
         except OSError as error:
@@ -120,11 +120,11 @@ class Piece(Generic[T]):
         return None
 
     def exists(self) -> bool:
-        """Whether something is there under its name."""
+        """Whether something is stored under its name."""
         return self._about_path.exists()
 
     def write(self, value: Any) -> None:
-        """Store its value; if another process was first, what that one made stays.
+        """Store its value. If another process stored it first, that one stays.
 
         Raises:
             UserError: an error of the machine: no space, no permission …
@@ -164,12 +164,12 @@ class Piece(Generic[T]):
         return self.form.read(content["value"], self.path)
 
     def _put_away(self, how: str) -> None:
-        """Rename what is damaged, so that a good one can take its place, and say so."""
+        """Rename a damaged piece, so that a good one can take its place, and report it."""
         away = aside_name(self.path, DAMAGED)
         try:
             os.replace(self.path, away)
         except FileNotFoundError:
-            return  # another process did
+            return  # another process did it first
         except OSError as error:
             told = machine_error(error, f"{self.path} is damaged ({how}) and cannot be made again")
             if told is None:
@@ -180,11 +180,11 @@ class Piece(Generic[T]):
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a piece's JSON file says, its checksum compared.
+    """The content of a piece's JSON file, after its checksum has been verified.
 
     Raises:
-        DamagedError: it is not as it was written.
-        OSError: it is not there or cannot be read.
+        DamagedError: the file differs from what was written.
+        OSError: the file is missing or cannot be read.
     """
     try:
         held = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
@@ -204,10 +204,10 @@ _recorders: list[tuple[Used, Callable[[Used], None]]] = []
 
 @contextmanager
 def recording(tell: Callable[[Used], None] = lambda used: None) -> Iterator[Used]:
-    """While open, notes every piece that is read or made in this process: (kind, name of its file or folder).
+    """Inside this context, record every piece that this process reads or makes: (kind, name of its file or folder).
 
     Args:
-        tell: called with all that was noted so far, at every use.
+        tell: called at every use, with everything recorded so far.
     """
     recorder: tuple[Used, Callable[[Used], None]] = (set(), tell)
     _recorders.append(recorder)
@@ -218,7 +218,7 @@ def recording(tell: Callable[[Used], None] = lambda used: None) -> Iterator[Used
 
 
 def note_use(kind: str, name: str) -> None:
-    """Tell the open recorders that something of the cache is used."""
+    """Tell the open recorders that this entry of the cache is used."""
     for used, tell in _recorders:
         used.add((kind, name))
         tell(used)

@@ -1,4 +1,4 @@
-"""What is in the cache, which runs use it, and what may be removed: everything can be made again."""
+"""What the cache holds, which runs use it, and what may be removed. Everything in it can be made again."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ KINDS = {
     "rematches": "rematches",
     "scores": "scores and their nulls",
     "activations": "activations kept for trainings",
-    "training": "trainings not finished",
+    "training": "unfinished trainings",
     "digests": "digests of files",
 }
 Reason = str
 _NOT_PIECES = (RUNS, "digests", "demo")  # small, or not made by a study
 _TELL_EVERY_S = 30.0
-_UNDER_WAY_S = 24 * 3600.0  # a run that has told nothing for so long is not under way
-_LIVELY_S = 3600.0  # what is written to by a process that lives is younger
+_UNDER_WAY_S = 24 * 3600.0  # a run whose note is older is no longer under way
+_LIVELY_S = 3600.0  # files that a living process writes to are younger
 
 
 @dataclass
 class Entry:
-    """One thing in the cache: a piece, a store of codes, a training, a leftover.
+    """One entry of the cache: a piece, a store of codes, a training, or a leftover.
 
     Attributes:
-        kind: the folder it lies in.
+        kind: the folder it is in.
         studies: names of the studies of kept runs that use it.
-        changed: when anything of it last changed, in seconds since 1970.
+        changed: when any of its files last changed, in seconds since 1970.
     """
 
     path: Path
@@ -61,12 +61,12 @@ class Entry:
 
 
 class RunNote:
-    """The cache's note of a run: which pieces it uses, so that `unifeat cache` neither takes a kept run's nor those of
-    a run under way for unused.
+    """The cache's note of a run: the pieces it uses, so that `unifeat cache` does not count them as unused while the
+    run is kept or under way.
 
     Args:
-        folder: the run's.
-        study: its name.
+        folder: the run's folder.
+        study: the study's name.
     """
 
     def __init__(self, folder: Path, study: str) -> None:
@@ -79,7 +79,7 @@ class RunNote:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """While open, notes what the run uses, on the disk twice a minute at most."""
+        """While open, note what the run uses; it is written to disk at most twice a minute."""
         try:
             with recording(self._tell) as self._used:
                 yield
@@ -88,7 +88,7 @@ class RunNote:
                 remove(self._path_under_way)
 
     def finish(self, created: str) -> None:
-        """Note what the finished run uses; `created` stands in its `run.json`."""
+        """Note what the finished run uses; `created` is the date in its `run.json`."""
         self._write(self._path, created)
 
     def _tell(self, used: Used) -> None:
@@ -101,12 +101,12 @@ class RunNote:
         for kind, name in sorted(self._used):
             pieces.setdefault(kind, []).append(name)
         note = {"run": self._run, "study": self._study, "created": created, "pieces": pieces}
-        with suppress(UserError):  # a cache that cannot be written serves to read
+        with suppress(UserError):  # a read-only cache can still be used
             write_json(path, note)
 
 
 def kept_runs(root: Path) -> dict[Path, dict[str, Any]]:
-    """By the paths of their notes, the runs whose folders still hold them, and those under way."""
+    """The notes, by path, of the runs that are still in their folders and of those under way."""
     kept = {}
     for path in sorted((root / RUNS).glob("[!.]*.json")):
         try:
@@ -124,7 +124,7 @@ def kept_runs(root: Path) -> dict[Path, dict[str, Any]]:
 
 
 def contents(root: Path) -> list[Entry]:
-    """Everything in the cache, with the studies of kept runs that use it.
+    """All entries of the cache, with the studies of kept runs that use them.
 
     Raises:
         UserError: the cache is a file.
@@ -157,14 +157,15 @@ def contents(root: Path) -> list[Entry]:
 def prunable(
     entries: list[Entry], *, unused: bool = False, older_s: float | None = None, to_size: int | None = None
 ) -> list[tuple[Entry, Reason]]:
-    """What may be removed, each with the reason.
+    """The entries that may be removed, each with the reason.
 
-    Always: what kills left behind (`.partial-…`, libraries' own `.tmp…`), once no living process can be writing it.
+    These always include what killed processes left behind (`.partial-…`, `.tmp…` of libraries), if no living process
+    can be writing it.
 
     Args:
-        unused: also whatever no kept run uses, unfinished trainings among it.
-        older_s: of that, only what has not changed for so many seconds.
-        to_size: also the pieces changed longest ago, used or not, until the cache has at most so many bytes.
+        unused: also everything that no kept run uses, including unfinished trainings.
+        older_s: of what no run uses, only what has not changed for this many seconds.
+        to_size: also the pieces that changed longest ago, used or not, until the cache has at most this many bytes.
     """
     now = time.time()
     chosen: dict[Path, tuple[Entry, Reason]] = {}

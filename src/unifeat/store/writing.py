@@ -1,4 +1,4 @@
-"""How files come to be: written aside under a name that nobody else has, flushed, renamed; whole or not at all."""
+"""Writing files whole or not at all: under a unique temporary name first, then flushed and renamed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from unifeat.store.machine import machine_error
 ASIDE = ".partial-"
 DAMAGED = ".damaged-"
 FINISHED = ".finished-"
-# The mask can only be read by setting it, so it is read once, before there are threads.
+# The umask can only be read by setting it, so it is read once, at import, before there are threads.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
 
 def aside_name(path: Path, prefix: str = ASIDE) -> Path:
-    """A name beside `path` that no process on any host has: process ids repeat between containers."""
-    # (A name may be no longer than 255 bytes, and this one is longer than the final one.)
+    """A name beside `path` that no other process uses, on any host. (Process ids repeat between containers.)"""
+    # A name has at most 255 bytes, so a long final name is shortened to make room for the prefix.
     return path.with_name(f"{prefix}{secrets.token_hex(8)}-{path.name[-200:]}")
 
 
@@ -32,12 +32,13 @@ def aside_name(path: Path, prefix: str = ASIDE) -> Path:
 def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, otherwise removed.
 
-    A kill leaves at most a `.partial-*` file, never a half-written one under the final name, and a power cut no empty
-    one: everything is flushed to the disk before it is renamed. Works for a file or a folder.
+    A killed process leaves at most a `.partial-*` file, never a half-written one under the final name. Everything is
+    flushed to the disk before the rename, so that a power cut leaves no empty file. Works for a file or a folder.
 
     Args:
-        replace: put a file in the place of what is there; a folder never takes another's. False: what another process
-            put there first stays, and this is dropped; for pieces, which are alike whoever made them.
+        replace: whether to replace a file that is already at `path`; folders are never replaced. If false, what another
+            process put there first stays and this one is dropped: for pieces, which are the same whichever process made
+            them.
 
     Raises:
         UserError: an error of the machine: no space, no permission, a file where a folder should be …
@@ -50,20 +51,20 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
         _put(aside, path, replace=replace)
         flush(path.parent)
     except BaseException as error:
-        with suppress(OSError):  # what hinders writing may hinder this too, and must not be told in its place
+        with suppress(OSError):  # the same fault may stop this too; the first error is the one to report
             remove(aside)
-        told = machine_error(error, f"writing {path}")
-        if told is not None:
-            raise told from error
+        user_error = machine_error(error, f"writing {path}")
+        if user_error is not None:
+            raise user_error from error
         raise
 
 
 def _put(aside: Path, path: Path, *, replace: bool) -> None:
     if aside.is_dir():
         if replace and path.exists():
-            raise ValueError(f"{path}: no folder takes another's place in one step")
+            raise ValueError(f"{path}: a folder cannot be replaced in one step")
         try:
-            os.replace(aside, path)  # onto a folder that holds anything this fails: the first one in place wins
+            os.replace(aside, path)  # fails if the folder is there and not empty: the first one in place wins
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -76,7 +77,7 @@ def _put(aside: Path, path: Path, *, replace: bool) -> None:
 
 
 def _settle(aside: Path) -> None:
-    """Flush what was written, readable for whom the user's mask lets read (safetensors writes for the owner alone)."""
+    """Flush what was written, with the permissions of the user's umask (safetensors writes for the owner only)."""
     if aside.is_dir():
         for entry in sorted(aside.rglob("*")):
             if entry.is_file() and not entry.is_symlink():
@@ -89,7 +90,7 @@ def _settle(aside: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold what the system holds of a file or folder."""
+    """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -120,8 +121,8 @@ def remove(path: Path) -> None:
             else:
                 path.unlink(missing_ok=True)
             return
-        except FileNotFoundError:  # another process removes it too
+        except FileNotFoundError:  # another process removed it first
             continue
         except OSError as error:
-            if last or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process writes in it
+            if last or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process is writing in it
                 raise

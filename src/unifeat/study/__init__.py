@@ -1,1 +1,1 @@
-"""The study: what a user asks for, typed, and the YAML file it is written in."""
+"""The study: the typed settings of a run, and the YAML file they are written in."""

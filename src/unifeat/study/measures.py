@@ -1,4 +1,4 @@
-"""The measures a study asks for, in the short and the long form."""
+"""The measures of a study, in their short and long forms."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _check_setting(name: str, value: Any) -> None:
     """Check one setting.
 
     Raises:
-        ValueError: what no measure takes: a list, a number that is not finite, or one beyond all bounds.
+        ValueError: a value that no measure takes: a list, a number that is not finite, or one that is too large.
     """
     if value is None or isinstance(value, bool | str):
         return
@@ -41,12 +41,12 @@ def _check_setting(name: str, value: Any) -> None:
         return
     if not isinstance(value, float):
         raise ValueError(f"{name}: give a number, text, true or false")
-    if not abs(value) < float("inf"):  # (NaN is not below either)
+    if not abs(value) < float("inf"):  # false for NaN too
         raise ValueError(f"{name}: give a finite number")
 
 
 def _long_forms(value: Any) -> Any:
-    """Allow `- cka` and `- svcca: {dims: 64}` beside the long form."""
+    """Accept `- cka` and `- svcca: {dims: 64}` as well as the long form."""
     return [_long_form(item) for item in value] if isinstance(value, list) else value
 
 
@@ -60,15 +60,15 @@ def _long_form(item: Any) -> Any:
 
 
 def _different(metrics: list[MetricSpec]) -> list[MetricSpec]:
-    """The measures, unless one is there twice: its rows could not be told apart."""
+    """Refuse a measure given twice with the same settings: its rows could not be told apart."""
     seen: set[str] = set()
     for metric in metrics:
         key = json.dumps([metric.metric, metric.settings], sort_keys=True)
         if key in seen:
-            raise ValueError(f"{metric.metric} stands there twice with the same settings: drop one")
+            raise ValueError(f"{metric.metric} is given twice with the same settings: drop one")
         seen.add(key)
     return metrics
 
 
 Measures = Annotated[list[MetricSpec], BeforeValidator(_long_forms), AfterValidator(_different)]
-"""Measures, each with its settings once."""
+"""A list of measures, each given once with the same settings."""

@@ -1,4 +1,4 @@
-"""A mistake in a study, as one line that names the key."""
+"""Mistakes in a study, each as one line that names the key."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """A validation error as one line.
 
     Args:
-        model: what was validated.
+        model: the type that was validated.
     """
-    # A misspelt key is also a missing one: say what is there and wrong before what is not.
+    # A misspelt key also leaves the right one missing: report the unknown key first.
     first = min(error.errors(include_url=False, include_context=False), key=lambda e: e["type"] != "extra_forbidden")
     place = ".".join(str(p) for p in first["loc"])
     place = " ".join(place.split()) if len(place) <= 200 else f"{place[:150]}…{place[-30:]}"
@@ -35,9 +35,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
-    """Keys allowed at a place of the study, found by walking the types."""
+    """Keys allowed at a place in the study, found by following the types."""
     for part in place:
-        # (Numbers of a list and the user's own names for models are no fields.)
+        # List indices and the user's own model names are not fields.
         if part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
     return list(model.model_fields)

@@ -1,4 +1,4 @@
-"""Relative paths in a study file, taken from the file's folder."""
+"""Paths in a study file: relative ones are relative to the file's folder."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 
 def resolved(path: Path, what: str) -> Path:
-    """An absolute path without `..` and links.
+    """An absolute path without `..` or links.
 
     Raises:
-        UserError: its links lead round in a circle, or it is too long.
+        UserError: its links form a loop, or it is too long.
     """
     try:
         return user_path(path.resolve(), what)
-    except (OSError, RuntimeError) as error:  # (up to Python 3.12 a circle is a RuntimeError)
-        raise machine_error(error, f"{what} {path}") or UserError(
-            f"{what} {path}: its links lead round in a circle"
-        ) from error
+    except (OSError, RuntimeError) as error:  # up to Python 3.12, a loop is a RuntimeError
+        raise machine_error(error, f"{what} {path}") or UserError(f"{what} {path}: its links form a loop") from error
 
 
 def absolute(study: Study, base: Path) -> Study:
-    """Make paths relative to the study's file absolute, where they are paths.
+    """Make the study's relative paths absolute, where they are paths and not names on the hub.
 
     Raises:
-        UserError: one that cannot be a path (see `user_path`), or whose links lead round in a circle.
+        UserError: not a possible path (see `user_path`), or its links form a loop.
     """
 
     def path(name: str, what: str) -> str:
@@ -43,8 +41,8 @@ def absolute(study: Study, base: Path) -> Study:
         if expanded.is_absolute():
             return name
         stem = name.split("{", 1)[0].split("*", 1)[0]
-        there = exists(base / name) if stem == name else _any_begins(base, stem)
-        return str(resolved(base / name, what)) if there else name
+        is_path = exists(base / name) if stem == name else _any_begins(base, stem)
+        return str(resolved(base / name, what)) if is_path else name
 
     def text(spec: TextSpec, what: str) -> TextSpec:
         local = spec.source.endswith(LOCAL_SUFFIXES) and not user_path(spec.source, what).is_absolute()
@@ -71,7 +69,7 @@ def absolute(study: Study, base: Path) -> Study:
 
 
 def _any_begins(base: Path, stem: str) -> bool:
-    """Whether there is a path that begins so."""
+    """Whether any path under `base` begins with `stem`."""
     try:
         return any(base.glob(glob.escape(stem) + "*"))
     except (OSError, ValueError, RuntimeError):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-# What arXiv 2410.06981 did, where it is not what unifeat does by itself. `spaces` holds for each group of spaces,
-# `subspaces` where the study has some. The list of non-concept tokens and the least r are the defaults.
+# What arXiv 2410.06981 did, where it differs from unifeat's defaults. `spaces` applies to each group of spaces, and
+# `subspaces` only if the study has that section. The list of non-concept tokens is the default one.
 PRESETS: dict[str, dict[str, Any]] = {
     "arxiv-2410.06981": {
         "text": {"windows": 1},  # each document's beginning
         "mask": {"special": False, "first": False, "sinks": False, "pads": False},
         "spaces": {
-            "hook": "resid_pre",  # hidden_states[L] is what goes into block L; the SAEs were trained on what comes out
+            "hook": "resid_pre",  # hidden_states[L] is the input of block L; the SAEs were trained on its output
             "codes": "before_topk",
         },
         "matching": {
@@ -32,13 +32,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "published": "arxiv-2410.06981",
     }
 }
-_IF_THERE = ("subspaces",)
+_OPTIONAL_SECTIONS = ("subspaces",)  # filled in only where the study has them
 
 
 def expand(study: Any) -> Any:
-    """A study as read from YAML with its preset's settings written out; what the study itself says stands.
+    """A study as read from YAML, with its preset's settings written out. The study's own settings take precedence.
 
-    Whatever is not as a study should be is left as it is, for the check of the study to find.
+    Anything malformed is left unchanged, for validation to report.
     """
     preset = study.get("preset") if isinstance(study, dict) else None
     if not isinstance(preset, str) or preset not in PRESETS:
@@ -48,7 +48,7 @@ def expand(study: Any) -> Any:
         if key == "spaces" and isinstance(study.get(key), list):
             filled[key] = [settings | group if isinstance(group, dict) else group for group in study[key]]
         elif key not in study:
-            if key not in (*_IF_THERE, "spaces"):
+            if key not in (*_OPTIONAL_SECTIONS, "spaces"):
                 filled[key] = settings
         elif isinstance(settings, dict) and isinstance(study[key], dict):
             filled[key] = settings | study[key]

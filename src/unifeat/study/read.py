@@ -1,4 +1,4 @@
-"""Study files: YAML to a `Study`, and back with every default written out."""
+"""Study files: from YAML to a `Study`, and back with every default written out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from unifeat.study.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 
 def load_study(path: str | Path) -> Study:
-    """Read and check a study file. Relative paths in it are taken from the file's folder.
+    """Read and check a study file. Relative paths in it are relative to the file's folder.
 
     Raises:
-        UserError: no such file, or one that cannot be read; not YAML; a key that is unknown (with the nearest known
-            one) or stands twice; a wrong value.
+        UserError: no such file, or it cannot be read; not YAML; an unknown key (the message suggests the nearest known
+            one), a key given twice, or a wrong value.
     """
     file = user_path(path, "study")
     return _checked(read_yaml(file, f"study {file}"), resolved(file, "study").parent, f"study {file}")
@@ -30,8 +30,8 @@ def load_study_text(text: str, base: Path, what: str = "study") -> Study:
     """A study from its YAML text.
 
     Args:
-        base: the folder that relative paths are taken from.
-        what: the study as messages call it.
+        base: the folder that relative paths are relative to.
+        what: what messages call the study.
 
     Raises:
         UserError: as `load_study` does.
@@ -40,7 +40,7 @@ def load_study_text(text: str, base: Path, what: str = "study") -> Study:
 
 
 def dump_study(study: Study) -> str:
-    """The study as YAML with every default written out: it repeats the run."""
+    """The study as YAML with every default written out, so that it reproduces the run."""
     return dump_yaml(study.model_dump(mode="json"))
 
 

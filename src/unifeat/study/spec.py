@@ -14,40 +14,43 @@ from unifeat.errors import did_you_mean
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
-from unifeat.study.values import MANY, WIDEST, Pair, Part, Seed, Text, memory
+from unifeat.study.values import LARGEST_COUNT, LARGEST_WIDTH, Pair, Part, Seed, Text, memory
 from unifeat.vocabulary.hook_points import HookKind
 from unifeat.vocabulary.masks import Mask
 from unifeat.vocabulary.openings import Chat
 
-# What the published code calls junk words: pairs whose top tokens hold one of these are not about a concept.
+# The published code calls these junk words: a pair with one of them among its top tokens is not about a concept.
 NON_CONCEPT_TOKENS = ("", " ", "\n", "\\n", ".", ",", "!", "?", "-", "<bos>", "<|endoftext|>", "|bos|")
-LAYER = "{layer}"  # in the name of an SAE
+LAYER = "{layer}"  # stands for the layer in an SAE's name
 
 
 class TextSpec(Part):
-    """Which text every model reads."""
+    """The text that every model reads."""
 
     source: Text = Field(description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name")
     field: Text = Field("text", description="field of .jsonl and .parquet rows that holds the text")
     split: Text = Field("train", description="split of a Hugging Face dataset")
     config: Text | None = Field(None, description="configuration of a Hugging Face dataset")
-    skip: int = Field(0, ge=0, le=MANY, description="documents left out at the start")
-    documents: int | None = Field(None, gt=0, le=MANY, description="at most so many documents")
+    skip: int = Field(0, ge=0, le=LARGEST_COUNT, description="documents left out at the start")
+    documents: int | None = Field(None, gt=0, le=LARGEST_COUNT, description="at most this many documents")
     tokens: int | None = Field(
-        None, gt=0, le=MANY, description="stop after the document that reaches so many tokens of the first model"
+        None,
+        gt=0,
+        le=LARGEST_COUNT,
+        description="stop after the document that reaches this many tokens of the first model",
     )
-    context: int = Field(128, ge=2, le=2**20, description="window length in tokens, BOS included")
+    context: int = Field(128, ge=2, le=2**20, description="window length in tokens, including BOS")
     windows: int | None = Field(
-        None, gt=0, le=MANY, description="at most so many windows of each document, from its start"
+        None, gt=0, le=LARGEST_COUNT, description="at most this many windows of each document, from its start"
     )
     drop_duplicates: bool = Field(
-        False, description="leave out documents that repeat an earlier one, before skip and budgets count"
+        False, description="leave out documents that repeat an earlier one, before skip, documents and tokens count"
     )
     group: int = Field(
         65_536,
         gt=0,
         le=2**24,
-        description="characters in a unit of work: a group of documents, or a part of a long one",
+        description="characters worked on at once: several documents, or a part of a long one",
     )
 
 
@@ -58,22 +61,22 @@ class ModelSpec(Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto is bfloat16 on CUDA and float32 on a CPU"
     )
-    revision: Text | None = Field(None, description="branch, tag or commit on the hub, as step3000 of Pythia")
-    device: Text = Field("auto", description="auto, cpu, cuda, cuda:1 …; map spreads the model over all there is")
+    revision: Text | None = Field(None, description="branch, tag or commit on the hub, such as step3000 of Pythia")
+    device: Text = Field("auto", description="auto, cpu, cuda, cuda:1 …; map spreads the model over all devices")
     max_memory: dict[int | str, int | str] | None = Field(
-        None, description="for map: bytes or 20GiB for each CUDA device's number and for cpu; the rest goes to the disk"
+        None, description="for map: bytes or 20GiB per CUDA device number and for cpu; the rest goes to the disk"
     )
     bos: Literal["auto"] | bool = Field(
-        "auto", description="begin windows with BOS; auto does what the tokenizer does, or the chat template"
+        "auto", description="begin windows with BOS; auto does as the tokenizer or the chat template does"
     )
     chat: Chat = Field(
         "none", description="user, assistant or system: each window is such a message in the tokenizer's chat template"
     )
     trust_remote_code: bool = Field(
-        False, description="run the model's own code, from its folder or repository: only where you trust it"
+        False, description="run the model's own code, from its folder or repository: only if you trust it"
     )
     randomise: Seed | None = Field(
-        None, description="a control: redraw all weights with this seed, each tensor's mean and spread kept"
+        None, description="a control: redraw all weights with this seed, keeping each tensor's mean and spread"
     )
 
     @field_validator("bos", mode="before")
@@ -99,15 +102,15 @@ Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu"]
 
 
 class TrainOverride(Part):
-    """What one group of spaces trains otherwise than `train` says; all of a model's SAEs see the same activations."""
+    """Settings of `train` that differ for one group of spaces. All SAEs of a model see the same activations."""
 
     architecture: Architecture | None = None
-    features: int | None = Field(None, gt=0, le=WIDEST)
-    k: int | None = Field(None, gt=0, le=WIDEST)
-    tokens: int | None = Field(None, gt=0, le=MANY)
+    features: int | None = Field(None, gt=0, le=LARGEST_WIDTH)
+    k: int | None = Field(None, gt=0, le=LARGEST_WIDTH)
+    tokens: int | None = Field(None, gt=0, le=LARGEST_COUNT)
     lr: float | None = Field(None, gt=0)
     auxiliary: float | None = Field(None, ge=0)
-    dead_after: int | None = Field(None, gt=0, le=MANY)
+    dead_after: int | None = Field(None, gt=0, le=LARGEST_COUNT)
     sparsity: float | None = Field(None, gt=0)
     levels: list[int] | None = None
     seed: Seed | None = None
@@ -121,7 +124,7 @@ class SpacesSpec(Part):
     sae: Text = Field(
         description="release/sae_id, folder or file, ORG/NAME/folder on the hub; {layer} stands for the layer"
     )
-    format: Text = Field("auto", description="of the SAE's files (docs/saes.md); auto looks at them")
+    format: Text = Field("auto", description="format of the SAE's files (docs/saes.md); auto recognises it")
     hook: HookKind = Field(
         "resid_post",
         description="resid_post, resid_pre, resid_mid, attn_z, attn_out, ln2_normalized, mlp_in or mlp_out",
@@ -129,13 +132,13 @@ class SpacesSpec(Part):
     name: Text | None = Field(None, description="prefix of the spaces' names, if not the model's name")
     codes: Literal["output", "pre_activation", "before_topk"] = Field(
         "output",
-        description="the SAE's output, or relu of its encoder before any top-k (dense); before_topk is that for TopK "
-        "SAEs and the output for others, as published",
+        description="the SAE's output, or relu of its encoder before any top-k (dense); before_topk is the latter for "
+        "TopK SAEs and the former for others, as published",
     )
     random_directions: Seed | None = Field(
-        None, description="a control: redraw the SAE's directions with this seed, their lengths kept"
+        None, description="a control: redraw the SAE's directions with this seed, keeping their lengths"
     )
-    train: TrainOverride | None = Field(None, description="what `unifeat train` does otherwise for these SAEs")
+    train: TrainOverride | None = Field(None, description="settings of `train` that differ for these SAEs")
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -148,11 +151,11 @@ class SpacesSpec(Part):
     @classmethod
     def _nothing_but_layer(cls, value: str) -> str:
         if set(value.replace(LAYER, "")) & {"{", "}"}:
-            raise ValueError(f"{value!r}: only {LAYER} can stand in braces")
+            raise ValueError(f"{value!r}: only {LAYER} can be in braces")
         parts = value.split("/")
         below = next((i for i, part in enumerate(parts) if part not in (".", "..")), len(parts))
         if ".." in parts[below:]:
-            raise ValueError(f"{value!r}: .. can only stand at the beginning")
+            raise ValueError(f"{value!r}: .. can only be at the beginning")
         return value
 
     def sae_at(self, layer: int) -> str:
@@ -161,14 +164,14 @@ class SpacesSpec(Part):
 
 
 class MatchingSpec(Part):
-    """How features become pairs."""
+    """How features are paired."""
 
     method: Literal["max", "mutual", "one-to-one", "assignment", "csls", "first-seen"] = "mutual"
     direction: Literal["a_to_b", "b_to_a"] = Field("a_to_b", description="for max and first-seen: whose best partner")
-    top: int = Field(4, ge=1, le=1000, description="best partners kept a feature, both ways: the candidate graph")
+    top: int = Field(4, ge=1, le=1000, description="best partners kept per feature, in both directions: the candidates")
     min_correlation: float = Field(0.1, ge=-1, le=1, description="pairs at or below it are dropped")
-    min_count: int = Field(10, ge=0, le=MANY, description="features firing on fewer tokens are dropped")
-    top_tokens: int = Field(5, ge=1, le=10, description="activating tokens looked at by the token filters")
+    min_count: int = Field(10, ge=0, le=LARGEST_COUNT, description="features firing on fewer tokens are dropped")
+    top_tokens: int = Field(5, ge=1, le=10, description="top activating tokens that the token filters compare")
     exclude_tokens: list[str] = Field(
         list(NON_CONCEPT_TOKENS), description="pairs with one of these among their top tokens are dropped"
     )
@@ -177,25 +180,25 @@ class MatchingSpec(Part):
 
 
 class SubspacesSpec(Part):
-    """Sets of features with a meaning: categories of words, and which features belong to one."""
+    """Sets of features with a meaning: categories of words, and which features belong to each."""
 
     categories: Text = Field("paper", description="YAML file of word lists, `paper` (its eight lists), or `wordnet`")
-    only: list[Text] | None = Field(None, description="some of the categories")
-    top_tokens: int = Field(5, ge=1, le=10, description="activating tokens looked at")
+    only: list[Text] | None = Field(None, description="use only these categories")
+    top_tokens: int = Field(5, ge=1, le=10, description="top activating tokens of a feature that are compared")
     at_least: int = Field(2, ge=1, le=10, description="how many of them must be words of the category")
-    window: int = Field(0, ge=0, le=1000, description="tokens to either side whose words count too")
+    window: int = Field(0, ge=0, le=1000, description="tokens on either side whose words count too")
     control_lists: int = Field(
         1, ge=0, le=1000, description="lists of random words of the same frequency, per category"
     )
     subsets: int = Field(
-        200, ge=0, le=1_000_000, description="random sets of pairs, same size and firing frequency: the null"
+        200, ge=0, le=1_000_000, description="random sets of pairs, of the same size and firing frequency: the null"
     )
-    geometry: Measures | None = Field(None, description="measures for the categories, if not the study's own")
+    geometry: Measures | None = Field(None, description="measures for the categories, if not those of the study")
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> SubspacesSpec:
         if self.at_least > self.top_tokens:
-            raise ValueError(f"at_least = {self.at_least} of top_tokens = {self.top_tokens} can never be")
+            raise ValueError(f"at_least = {self.at_least} cannot be reached with top_tokens = {self.top_tokens}")
         return self
 
 
@@ -206,46 +209,50 @@ class InferenceSpec(Part):
         200, ge=0, le=1_000_000, description="shuffles of which row goes with which, within the kept pairs"
     )
     rematches: int = Field(
-        0, ge=0, le=10_000, description="matchings redone with one model's text shifted by documents"
+        0, ge=0, le=10_000, description="times the matching is redone with one model's text shifted by documents"
     )
     bootstraps: int = Field(
         200, ge=0, le=10_000, description="resampled documents, for intervals of r and of match rates"
     )
     subsamples: int = Field(60, ge=0, le=100_000, description="halves of the pairs, for intervals of the geometry")
-    level: float = Field(0.95, gt=0, lt=1, description="of the intervals")
+    level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
 
 
 class TrainSpec(Part):
     """How to train the SAEs that the study names and that do not exist yet."""
 
-    text: TextSpec = Field(description="training text: other documents than the study's own")
+    text: TextSpec = Field(description="training text: not the study's own documents")
     architecture: Architecture = Field("topk", description="topk, batchtopk, matryoshka, jumprelu or relu")
-    features: int = Field(4096, gt=0, le=WIDEST, description="width of the dictionaries")
+    features: int = Field(4096, gt=0, le=LARGEST_WIDTH, description="width of the dictionaries")
     k: int = Field(
         32,
         gt=0,
-        le=WIDEST,
-        description="features active a token: exactly (topk), on average, or aimed at (jumprelu); not relu",
+        le=LARGEST_WIDTH,
+        description="active features per token: exactly (topk), on average, or as a target (jumprelu); not for relu",
     )
     tokens: int = Field(
-        1_000_000, gt=0, le=MANY, description="activations to train on; the text is reread if it is shorter"
+        1_000_000, gt=0, le=LARGEST_COUNT, description="activations to train on; the text is reread if it is shorter"
     )
-    batch: int = Field(1024, gt=0, le=2**20, description="activations a step")
-    lr: float = Field(3e-3, gt=0, description="peak learning rate; warmed up, held, then lowered to nothing")
-    auxiliary: float = Field(1.0, ge=0, description="weight of the loss that has dead features explain what is left")
-    dead_after: int = Field(50_000, gt=0, le=MANY, description="activations without firing that make a feature dead")
+    batch: int = Field(1024, gt=0, le=2**20, description="activations per step")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate: warmed up, held, then lowered to zero")
+    auxiliary: float = Field(1.0, ge=0, description="weight of the loss that makes dead features explain the residual")
+    dead_after: int = Field(
+        50_000, gt=0, le=LARGEST_COUNT, description="activations without firing that make a feature dead"
+    )
     sparsity: float | None = Field(
         None,
         gt=0,
         description="weight of the penalty: on L1 (relu), or, times d_in, on L0's distance from k (jumprelu)",
     )
     levels: list[int] | None = Field(
-        None, description="matryoshka: widths of the nested dictionaries, the whole one left out"
+        None, description="matryoshka: widths of the nested dictionaries, without the whole one"
     )
-    seed: Seed | None = Field(None, description="of the first weights; the study's seed if left out")
-    buffer: int = Field(131_072, gt=0, le=WIDEST, description="activations held for shuffling")
+    seed: Seed | None = Field(None, description="seed of the initial weights; the study's seed if left out")
+    buffer: int = Field(131_072, gt=0, le=LARGEST_WIDTH, description="activations held for shuffling")
     store: bool = Field(False, description="keep the activations in the cache for later trainings over the same text")
-    heldout_documents: int = Field(64, gt=0, le=MANY, description="documents of the text kept back to judge the result")
+    heldout_documents: int = Field(
+        64, gt=0, le=LARGEST_COUNT, description="documents of the text held out to measure the SAEs on"
+    )
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
@@ -264,20 +271,20 @@ class TrainSpec(Part):
             if self.levels[0] < 1:
                 raise ValueError(f"levels {self.levels}: a width is at least 1")
         if self.sparsity is not None and self.architecture not in ("jumprelu", "relu"):
-            raise ValueError(f"sparsity is for architecture jumprelu or relu; {self.architecture} is told by k")
+            raise ValueError(f"sparsity is for architecture jumprelu or relu; {self.architecture} is set by k")
         return self
 
     def overridden(self, by: TrainOverride | None) -> TrainSpec:
-        """These settings with those of a group of spaces in their place.
+        """These settings, with those of a group of spaces replacing them where given.
 
         Raises:
-            pydantic.ValidationError: when they do not fit together.
+            pydantic.ValidationError: the combined settings do not fit together.
         """
         if by is None:
             return self
         own = self.model_dump()
         if by.architecture not in (None, self.architecture):
-            own |= {"levels": None, "sparsity": None}  # said of another architecture
+            own |= {"levels": None, "sparsity": None}  # these were set for another architecture
         return TrainSpec.model_validate(own | by.model_dump(exclude_none=True))
 
 
@@ -289,17 +296,17 @@ _DEFAULT_METRICS = [
 
 
 class Study(Part):
-    """Text, spaces, how to match, what to compare."""
+    """Text, models, spaces, how to match, and what to compare."""
 
-    name: str = Field("study", pattern=r"^[A-Za-z0-9._-]+$", max_length=200, description="names the run's folder")
+    name: str = Field("study", pattern=r"^[A-Za-z0-9._-]+$", max_length=200, description="name of the run's folder")
     preset: Literal["arxiv-2410.06981"] | None = Field(
-        None, description="the choices of a published study, wherever this one does not say otherwise"
+        None, description="use the choices of a published study, except where this study sets its own"
     )
     text: TextSpec
     models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
     compare: list[Pair] | None = Field(
-        None, description="pairs of space prefixes to compare; all pairs of different prefixes if left out"
+        None, description="pairs of space name prefixes to compare; all pairs of different prefixes if left out"
     )
     matching: MatchingSpec = MatchingSpec()
     geometry: Measures = _DEFAULT_METRICS
@@ -307,7 +314,7 @@ class Study(Part):
     mask: Mask = Mask()
     subspaces: SubspacesSpec | None = None
     published: Literal["arxiv-2410.06981"] | None = Field(
-        None, description="show the numbers published there beside the run's own"
+        None, description="show the numbers of that publication beside the run's own"
     )
     train: TrainSpec | None = None
     seed: Seed = 0
@@ -321,7 +328,7 @@ class Study(Part):
     @classmethod
     def _names_a_folder(cls, value: str) -> str:
         if not value.strip("."):
-            raise ValueError(f"{value!r} names no folder of its own")
+            raise ValueError(f"{value!r} cannot be a folder's name")
         return value
 
     @model_validator(mode="after")
@@ -329,15 +336,15 @@ class Study(Part):
         for spaces in self.spaces:
             if spaces.model not in self.models:
                 near = did_you_mean(spaces.model, self.models)
-                raise ValueError(f"spaces name the model {spaces.model!r}, which models does not have{near}")
+                raise ValueError(f"spaces name the model {spaces.model!r}, which is not under models{near}")
         prefixes = {s.name or s.model for s in self.spaces}
         for pair in self.compare or ():
             for prefix in pair:
                 if prefix not in prefixes:
                     near = did_you_mean(prefix, prefixes)
-                    raise ValueError(f"compare names {prefix!r}, which no spaces are called{near}")
+                    raise ValueError(f"compare names {prefix!r}, but no spaces have that name{near}")
         if self.compare is None and len(prefixes) < 2:
-            raise ValueError("there is one group of spaces only: add another, or say what to compare with itself")
+            raise ValueError("there is only one group of spaces: add another, or set compare to compare it with itself")
         names = Counter(f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers)
         twice = sorted(name for name, times in names.items() if times > 1)
         if twice:
@@ -351,7 +358,7 @@ class Study(Part):
                 continue
             name = spaces.name or spaces.model
             if self.train is None:
-                raise ValueError(f"the spaces {name} have a train section, and the study has none to differ from")
+                raise ValueError(f"the spaces {name} have a train section, but the study has none: add one")
             try:
                 self.train.overridden(spaces.train)
             except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What single values of a study may be: whole numbers within bounds, text that can be passed on."""
+"""Types of single values in a study: whole numbers within bounds, text without NUL bytes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-# numpy's RandomState, which pandas draws with, takes no larger seed; torch and numpy's SeedSequence do.
+# The largest seed of numpy's RandomState, which pandas uses; torch and numpy's SeedSequence take larger ones.
 LARGEST_SEED = 2**32 - 1
-MANY = 10**12  # documents, tokens, activations: more than there are, and nothing is allocated by them
-WIDEST = 2**24  # features of a dictionary, activations held at once
+LARGEST_COUNT = 10**12  # bound for counts of documents, tokens and activations, for which nothing is allocated
+LARGEST_WIDTH = 2**24  # bound for features of a dictionary and activations in memory
 
 
 class Part(BaseModel):
     """A part of a study."""
 
-    # Strict: `true` is no number, "5" no 5, and 4.0 no count of anything.
+    # Strict: `true` is not a number, "5" is not 5, and 4.0 is not an integer.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def _no_nul(value: str) -> str:
     if "\0" in value:
-        raise ValueError("text with a NUL byte")
+        raise ValueError("text cannot hold a NUL byte")
     return value
 
 
@@ -30,15 +30,15 @@ def _tuple(value: Any) -> Any:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(_no_nul)]
-"""A name, a path, a setting."""
+"""A name, a path or another text setting."""
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-"""Of everything random."""
+"""A seed of random numbers."""
 Pair = Annotated[tuple[Text, Text], BeforeValidator(_tuple)]
-"""Two names; YAML has lists only."""
+"""Two names, written as a list in YAML."""
 
 
 def memory(value: Any) -> Any:
-    """`max_memory` as it may be written: numbers of CUDA devices (as text after JSON) and cpu, each with an amount."""
+    """Read `max_memory`: CUDA device numbers (text, if they come from JSON) or cpu, each with an amount of memory."""
     if not isinstance(value, dict):
         return value
     found: dict[int | str, int | str] = {}
@@ -47,9 +47,9 @@ def memory(value: Any) -> Any:
         if not (numbered or place == "cpu" or (isinstance(place, str) and place.isdecimal())):
             raise ValueError(f"{place!r}: give the numbers of CUDA devices, and cpu")
         if isinstance(size, bool) or not isinstance(size, int | str) or (isinstance(size, int) and size < 0):
-            raise ValueError(f"{place}: {size!r} is no amount of memory; write bytes or 20GiB")
+            raise ValueError(f"{place}: {size!r} is not an amount of memory; write bytes or 20GiB")
         device = place if place == "cpu" else int(place)
         if device in found:
-            raise ValueError(f"{place} stands there twice")
+            raise ValueError(f"{place} is given twice: drop one")
         found[device] = size
     return found

@@ -1,7 +1,7 @@
-"""YAML as it looks: files of a user's, read without the surprises of YAML 1.1.
+"""Reading users' YAML files without the surprises of YAML 1.1.
 
-`010` is ten and `1:30`, `no`, `on` and `2024-01-01` are text, as in YAML 1.2's core schema. A key that stands twice,
-tags of Python's, and aliases or nesting made to exhaust the machine are refused, each with its line.
+As in YAML 1.2's core schema, `010` is ten, and `1:30`, `no`, `on` and `2024-01-01` are text. Duplicate keys, Python
+tags, and aliases or nesting that would exhaust the machine are refused, with their line.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 
 MOST_BYTES = 10_000_000
-_DEEPEST = 50  # lists and maps inside each other; a study has seven
-_MOST_REPEATED = 100_000  # what aliases may add to what is written
-_MOST_DIGITS = 400  # Python refuses to read numbers of some thousand digits
+_MOST_LEVELS = 50  # nested lists and maps; a study has seven levels
+_MOST_ALIAS_ENTRIES = 100_000  # entries that aliases may add to those written
+_MOST_DIGITS = 400  # Python refuses numbers of several thousand digits
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
-# YAML 1.2 has no underscores between digits; 1_000_000 can be nothing else.
+# YAML 1.2 does not allow underscores between digits, but 1_000_000 can only be a number.
 _INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
@@ -38,16 +38,16 @@ def read_yaml(path: Path, what: str) -> Any:
     """The data in a YAML file (or a JSON file, which is YAML too).
 
     Args:
-        what: the file as messages call it: "study runs/x.yaml".
+        what: what messages call the file: "study runs/x.yaml".
 
     Raises:
-        UserError: no such file, something else than a file, unreadable, larger than 10 MB, not UTF-8; and what
-            `parse_yaml` raises.
+        UserError: no such file, not a regular file, unreadable, larger than 10 MB or not UTF-8; and as `parse_yaml`.
     """
     try:
         kind = path.stat().st_mode
-        if not stat.S_ISREG(kind):  # a pipe would be waited for
-            raise UserError(f"{what}: no such file (it is {'a folder' if stat.S_ISDIR(kind) else 'no regular file'})")
+        if not stat.S_ISREG(kind):  # reading a pipe would wait for input
+            it_is = "it is a folder" if stat.S_ISDIR(kind) else "it is not a regular file"
+            raise UserError(f"{what}: no such file ({it_is})")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError as error:
@@ -66,7 +66,7 @@ def parse_yaml(text: str, what: str) -> Any:
     """The data in a YAML text: dicts, lists, str, int, float, bool and None.
 
     Raises:
-        UserError: not YAML, a key given twice, a tag of another type, too deep or too often repeated: one line that
+        UserError: not YAML, a key given twice, a tag of another type, nested too deep, or too many aliases. The message
             names the line.
     """
     try:
@@ -83,12 +83,12 @@ def parse_yaml(text: str, what: str) -> Any:
 
 
 def dump_yaml(data: Any) -> str:
-    """Data as YAML that this module and readers of YAML 1.1 read alike."""
+    """Data as YAML that this module and YAML 1.1 readers read in the same way."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 class _RefusedError(ConstructorError):
-    """Valid YAML that is no good here."""
+    """Valid YAML that is refused here."""
 
     def __init__(self, problem: str, node: Node) -> None:
         super().__init__(None, None, problem, node.start_mark)
@@ -103,9 +103,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
-        if self._depth > _DEEPEST:
+        if self._depth > _MOST_LEVELS:
             event = self.peek_event()
-            raise _RefusedError(f"nested more than {_DEEPEST} deep", ScalarNode("", "", event.start_mark))
+            raise _RefusedError(f"nested more than {_MOST_LEVELS} deep", ScalarNode("", "", event.start_mark))
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -127,7 +127,7 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=deep)
             if key in first:
                 raise _RefusedError(
-                    f"the key {key!r} stands a second time (first in line {first[key]}): drop one", key_node
+                    f"the key {key!r} is given a second time (first in line {first[key]}): drop one", key_node
                 )
             first[key] = key_node.start_mark.line + 1
             mapping[key] = self.construct_object(value_node, deep=deep)
@@ -135,8 +135,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _check_aliases(root: Node) -> None:
-    """Refuse what holds itself, and aliases of aliases that stand for more than anybody writes."""
-    measured: dict[int, tuple[int, int]] = {}  # what a node stands for: how many entries, how deep
+    """Refuse aliases that contain themselves, and aliases of aliases that expand to too many entries."""
+    measured: dict[int, tuple[int, int]] = {}  # by node: number of entries with aliases expanded, and depth
     under_way: set[int] = set()
     written = 0
 
@@ -145,22 +145,22 @@ def _check_aliases(root: Node) -> None:
         if not isinstance(node, CollectionNode):
             return 1, 0
         if id(node) in under_way:
-            raise _RefusedError("an alias stands inside what it names", node)
+            raise _RefusedError("an alias refers to something that contains it", node)
         if id(node) not in measured:
             under_way.add(id(node))
             parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
             written += len(parts) + 1
             inside = [measure(part) for part in parts]
             depth = 1 + max((deep for _, deep in inside), default=0)
-            if depth > _DEEPEST:
-                raise _RefusedError(f"nested more than {_DEEPEST} deep", node)
+            if depth > _MOST_LEVELS:
+                raise _RefusedError(f"nested more than {_MOST_LEVELS} deep", node)
             measured[id(node)] = 1 + sum(entries for entries, _ in inside), depth
             under_way.remove(id(node))
         return measured[id(node)]
 
     entries, _ = measure(root)
-    if entries > written + _MOST_REPEATED:
-        raise _RefusedError(f"its aliases stand for more than {_MOST_REPEATED:,} entries", root)
+    if entries > written + _MOST_ALIAS_ENTRIES:
+        raise _RefusedError(f"its aliases expand to more than {_MOST_ALIAS_ENTRIES:,} entries", root)
 
 
 def _null(loader: _Loader, node: Node) -> None:
@@ -185,7 +185,7 @@ def _float(loader: _Loader, node: Node) -> float:
 def _str(loader: _Loader, node: Node) -> str:
     text = loader.construct_scalar(node)  # type: ignore[arg-type]
     try:
-        # JSON writes a character beyond the first 65,536 as two halves.
+        # JSON writes characters above U+FFFF as two surrogates.
         return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
         raise _RefusedError("text with half a character (a lone surrogate)", node) from None
@@ -194,11 +194,11 @@ def _str(loader: _Loader, node: Node) -> str:
 def _scalar(loader: _Loader, node: Node, kind: str) -> str:
     text = loader.construct_scalar(node)  # type: ignore[arg-type]
     if not _CORE[kind].fullmatch(text):
-        raise ConstructorError(None, None, f"{text[:40]!r} is no {kind}", node.start_mark)
+        raise ConstructorError(None, None, f"{text[:40]!r} is not of type {kind}", node.start_mark)
     return text
 
 
-_Loader.yaml_implicit_resolvers = {}  # (add_implicit_resolver would copy PyYAML's own into it)
+_Loader.yaml_implicit_resolvers = {}  # otherwise add_implicit_resolver would copy PyYAML's own
 for _kind, _pattern in _CORE.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_pattern.pattern})\\Z"), None)
 for _kind, _construct in (("null", _null), ("bool", _bool), ("int", _int), ("float", _float), ("str", _str)):
@@ -210,7 +210,7 @@ _Loader.yaml_constructors |= {
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's, that quotes also text which only the loader above takes for a number."""
+    """PyYAML's dumper, which also quotes text that only the loader above would read as a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

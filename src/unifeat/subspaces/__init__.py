@@ -1,4 +1,4 @@
-"""Sets of features with a meaning: categories of words, who belongs to them, and what chance would give."""
+"""Sets of features with a meaning: categories of words, their members, and what chance would give."""
 
 from unifeat.subspaces.categories import Categories, load_categories
 from unifeat.subspaces.control import control_lists, word_counts

@@ -19,27 +19,27 @@ Categories = dict[str, tuple[str, ...]]
 """Name of a category → its words, folded (`wholewords.fold`), each once, in the order of the list."""
 
 NAMED = ("paper", "wordnet")
-"""Sources that are no files; `wordnet:FOLDER` says where WordNet is."""
+"""Sources that are not files. `wordnet:FOLDER` says where WordNet is."""
 
-_LONGEST = 200
-_CONTROL = re.compile(r" · random words( \d+)?\Z")  # names of control lists, see `pipeline.subspaces`
+_LONGEST_NAME = 200  # characters
+_CONTROL_NAME = re.compile(r" · random words( \d+)?\Z")  # names of control lists, see `pipeline.subspaces`
 
 
 def load_categories(source: str, only: Iterable[str] | None = None) -> Categories:
     """Categories and their words.
 
-    Words are compared folded: case does not matter, so `May` also stands for the verb, and `US` for the pronoun.
-    A word given twice counts once.
+    Words are compared folded: case does not matter, so `May` also matches the verb, and `US` the pronoun. A word given
+    twice counts once.
 
     Args:
         source: a YAML (or JSON) file that maps each category to its list of words; `paper`, the eight lists of
             arXiv 2410.06981 as given there; `wordnet` or `wordnet:FOLDER`, WordNet's 26 noun supersenses (see
             `wordnet.supersenses`).
-        only: the categories wanted, in the order wanted; all of them if None.
+        only: which categories, in this order; None for all.
 
     Raises:
-        UserError: no such file, not a mapping of lists, a category twice, with a name of unifeat's own, or empty; an
-            entry that is not one whole word, WordNet not installed, or `only` naming what is not there.
+        UserError: no such file, or not a mapping of lists; a category that is given twice, empty, or has a reserved
+            name; an entry that is not one whole word; WordNet is not installed; or `only` names an unknown category.
     """
     if source == "paper":
         text = (files("unifeat.subspaces") / "data" / "paper_keywords.json").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def _read(path: Path) -> Any:
             f"categories {path}: no such file{named}; give a YAML file of word lists, paper or wordnet"
         ) from error
     except OSError:
-        pass  # told below
+        pass  # `read_yaml` reports it
     return read_yaml(path, f"categories {path}")
 
 
@@ -80,36 +80,36 @@ def _checked(data: Any, source: str) -> Categories:
     for name, words in data.items():
         if not isinstance(name, str):
             raise UserError(f"categories {source}: the name {name!r} is not text: put it in quotes")
-        if name == "all" or not name.strip() or len(name) > _LONGEST or _CONTROL.search(name):
+        if name == "all" or not name.strip() or len(name) > _LONGEST_NAME or _CONTROL_NAME.search(name):
             raise UserError(f"categories {source}: no category can be called {_short(name)}: {_why(name)}")
         if not isinstance(words, list):
             raise UserError(f"categories {source}, {name}: expected a list of words")
         if not words:
-            raise UserError(f"categories {source}, {name}: the list is empty; add words or take the category out")
+            raise UserError(f"categories {source}, {name}: the list is empty; add words or remove the category")
         checked[name] = tuple(dict.fromkeys(_word(word, f"categories {source}, {name}") for word in words))
     return checked
 
 
 def _word(entry: Any, where: str) -> str:
     if isinstance(entry, list | dict):
-        raise UserError(f"{where}: {_short(entry)} stands where a word should be")
+        raise UserError(f"{where}: {_short(entry)} is where a word should be")
     if not isinstance(entry, str):
-        # YAML reads 1984 and true as other things than words.
+        # YAML reads 1984 as a number and true as a truth value.
         raise UserError(f"{where}: {_short(entry)} is not text: put it in quotes")
     word = entry.strip()
     if not is_whole_word(word):
         raise UserError(
-            f"{where}: {_short(entry)} is not one whole word (letters, digits, apostrophes): none matches it"
+            f"{where}: {_short(entry)} is not one whole word (letters, digits, apostrophes), so nothing would match it"
         )
     return fold(word)
 
 
 def _why(name: str) -> str:
     if name == "all":
-        return "so the scores call the pairs of all features"
-    if _CONTROL.search(name):
-        return "so the lists of random words are called"
-    return f"give it a name of 1 to {_LONGEST} characters"
+        return "it is reserved for the pairs of all features"
+    if _CONTROL_NAME.search(name):
+        return "such names are reserved for lists of random words"
+    return f"give it a name of 1 to {_LONGEST_NAME} characters"
 
 
 def _short(entry: Any) -> str:

@@ -1,4 +1,4 @@
-"""Control lists: random words as frequent in the text as those of a category."""
+"""Control lists: random words that are as frequent in the text as those of a category."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from unifeat.subspaces.categories import Categories
 from unifeat.subspaces.wholewords import fold, word_pattern
 from unifeat.text.corpus import Corpus
 
-NEAREST = 10  # each word is replaced by one of so many that are nearest in frequency
+NEAREST_WORDS = 10  # each word is replaced by one of this many that are nearest in frequency
 
 
 def word_counts(corpus: Corpus) -> Counter[str]:
-    """How often each whole word (folded) stands in the text. Memory grows with the vocabulary, not with the text."""
+    """How often each whole word (folded) occurs in the text. Memory grows with the vocabulary, not with the text."""
     counts: Counter[str] = Counter()
     with track("counting words", corpus.groups, unit="groups") as advance:
         for group in range(corpus.groups):
-            # As they are written first: folding each different word once is cheaper than folding the text.
+            # Words are counted as written and folded afterwards, since folding the whole text would be slower.
             written: Counter[str] = Counter()
             for part in corpus.parts(group):
                 written.update(word_pattern().findall(part.text))
@@ -37,25 +37,26 @@ def word_counts(corpus: Corpus) -> Counter[str]:
 def control_lists(
     counts: Mapping[str, int], categories: Mapping[str, Iterable[str]], lists: int, seed: int
 ) -> dict[str, list[tuple[str, ...]]]:
-    """For each category `lists` lists of random words that are as frequent in the text.
+    """For each category, lists of random words that are as frequent in the text.
 
-    Each word of the category that the text holds is replaced by a random one of the `NEAREST` nearest in frequency (by
-    ratio) that are in no category, have no digit, and are not in the list yet. So a list has as many words as the
-    category has in the text, of like frequencies; frequent words, which have few of their like, are replaced first.
-    A list depends on the seed, the category's name and its own number, and on all categories' words.
+    Each word of the category that occurs in the text is replaced by a random one of the `NEAREST_WORDS` words that are
+    nearest in frequency (by ratio), are in no category, have no digit, and are not in the list yet. So a list has as
+    many words as the category has in the text, with similar frequencies. Frequent words are replaced first, since few
+    words are as frequent. A list depends on the seed, the category's name, the list's number, and the words of all
+    categories.
 
     Args:
         counts: `word_counts` of the text.
         categories: name → words.
-        lists: how many for each category.
-        seed: of the draws.
+        lists: number of lists per category.
+        seed: seed of the draws.
 
     Returns:
-        name → its lists, each in the order of falling frequency of the words replaced; all of them empty for a category
+        name → its lists, each in order of falling frequency of the replaced words. Lists are empty for a category
         without a word in the text.
 
     Raises:
-        UserError: a negative number of lists or a negative seed; a text with too few other words.
+        UserError: a negative number of lists, a negative seed, or a text with too few other words.
     """
     if lists < 0 or seed < 0:
         raise UserError(f"control lists: lists={lists}, seed={seed}: give whole numbers, 0 or more")
@@ -68,10 +69,10 @@ def control_lists(
     controls: dict[str, list[tuple[str, ...]]] = {}
     for name, own in folded.items():
         wanted = sorted((counts[word] for word in own if counts.get(word, 0) > 0), reverse=True)
-        there = sum(map(len, by_count.values()))
-        if there < len(wanted) and lists:
+        available = sum(map(len, by_count.values()))
+        if available < len(wanted) and lists:
             raise UserError(
-                f"control list for {name}: the text has {there} words outside the categories and {len(wanted)} are "
+                f"control list for {name}: the text has {available} words outside the categories and {len(wanted)} are "
                 "needed; give more text or set subspaces.control_lists to 0"
             )
         controls[name] = [
@@ -88,10 +89,10 @@ def _draw(by_count: dict[int, list[str]], wanted: list[int], rng: np.random.Gene
     chosen = []
     for count in wanted:
         near: list[int] = []
-        room = NEAREST
+        room = NEAREST_WORDS
         for level in _outward(levels, count):
             near += [level] * min(left[level], room)
-            room = NEAREST - len(near)
+            room = NEAREST_WORDS - len(near)
             if room == 0:
                 break
         level = near[int(rng.integers(len(near)))]
@@ -103,7 +104,7 @@ def _draw(by_count: dict[int, list[str]], wanted: list[int], rng: np.random.Gene
 
 
 def _outward(levels: list[int], count: int) -> Iterable[int]:
-    """The counts in `levels`, from the nearest to `count` by ratio to the furthest; of two alike the lower first."""
+    """The counts in `levels`, from the nearest to `count` (by ratio) to the furthest; ties go to the lower one."""
     up = bisect_left(levels, count)
     down = up - 1
     while down >= 0 or up < len(levels):

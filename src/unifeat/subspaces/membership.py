@@ -1,4 +1,4 @@
-"""Which features belong to a category, and which candidate pairs lie inside it."""
+"""Which features belong to a category, and which candidate pairs are inside it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ COLUMNS = ["feature", "category", "hits"]
 def members(
     words: pd.DataFrame, categories: Mapping[str, Iterable[str]], *, top_tokens: int, at_least: int
 ) -> pd.DataFrame:
-    """The features of each category: at least `at_least` of the `top_tokens` strongest tokens have a word of its list.
+    """The features of each category: a word of its list is at `at_least` of their `top_tokens` strongest tokens.
 
-    An activation counts once, however many words of the list its window holds. Words are compared whole and folded:
-    `days`, `day's` and `daylight` are not `day`. A feature with fewer than `top_tokens` activations has what it has:
-    one that fired once can belong only where `at_least` is 1. A feature can belong to several categories.
-    arXiv 2410.06981 has `at_least` 1, `top_tokens` 5 and a window of 2 tokens to either side.
+    An activation counts once, however many words of the list are in its window. Words are compared whole and folded:
+    `days`, `day's` and `daylight` are not `day`. If a feature has fewer than `top_tokens` activations, only those
+    count, so a feature that fired once can belong only if `at_least` is 1. A feature can belong to several categories.
+    arXiv 2410.06981 used `at_least` 1, `top_tokens` 5 and a window of 2 tokens on either side.
 
     Args:
-        words: `feature`, `rank`, `word`, as `words_at` gives them.
+        words: `feature`, `rank`, `word`, from `words_at`.
         categories: name → words.
 
     Returns:
-        `feature` (int32), `category` (category, in the order given), `hits` (int32), sorted by category and feature.
+        `feature` (int32), `category` (category, in the given order), `hits` (int32), sorted by category and feature.
 
     Raises:
         UserError: `at_least` below 1 or above `top_tokens`.
@@ -55,14 +55,14 @@ def members(
 
 
 def within(candidates: pd.DataFrame, members_a: Any, members_b: Any) -> NDArray[np.bool_]:
-    """The candidate pairs that lie inside a category, both features belonging to it: a (rows,) mask.
+    """(rows,) mask of the candidate pairs inside a category: both features belong to it.
 
-    Filters and the matching method can be run on them anew: a feature whose best partner is outside the category then
-    finds its best one inside it.
+    If these are filtered and matched again, a feature whose best partner is outside the category gets the best one
+    inside it.
 
     Args:
         candidates: a table with `feature_a` and `feature_b`.
-        members_a, members_b: ids of the category's features in either space, (any,) integers.
+        members_a, members_b: ids of the category's features in each space, (any,) integers.
     """
     both = candidates["feature_a"].isin(np.asarray(members_a)) & candidates["feature_b"].isin(np.asarray(members_b))
     return both.to_numpy(bool)

@@ -1,4 +1,4 @@
-"""Are a category's features matched more often than others that fire as often? Cochran–Mantel–Haenszel over strata."""
+"""Are a category's features matched more often than others that fire as often? A Cochran–Mantel–Haenszel test."""
 
 from __future__ import annotations
 
@@ -18,86 +18,86 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RateTest:
-    """How often features inside a category are matched, beside those outside."""
+    """How often features inside a category are matched, compared with those outside."""
 
     n_inside: int
     """Features of the category."""
     n_outside: int
     """Other features."""
     rate_inside: float
-    """Share of the category's features that are matched (NaN for none)."""
+    """Share of the category's features that are matched (NaN without features)."""
     rate_outside: float
-    """Share of the others that are matched, whatever their frequency."""
+    """Share of the others that are matched, at any frequency."""
     expected_inside: float
-    """The share that would be matched inside if, at each frequency, it made no difference."""
+    """The expected share inside if, at each frequency, belonging to the category made no difference."""
     odds_ratio: float
     """Common odds ratio over the strata (Mantel & Haenszel 1959); 1: no difference, NaN: nothing to compare."""
     ci_low: float
-    """Lower end of its interval (Robins, Breslow & Greenland 1986), NaN where it is 0 or infinite."""
+    """Lower end of its interval (Robins, Breslow & Greenland 1986), NaN if the ratio is 0 or infinite."""
     ci_high: float
     """Upper end."""
     chi2: float
     """Mantel–Haenszel χ² with one degree of freedom, without continuity correction."""
     p_chi2: float
-    """Its p, an approximation that is good where strata are not sparse."""
+    """Its p, an approximation that is good if strata are not sparse."""
     p: float
-    """Exact, two-sided: the chance, given every stratum's margins, of a total at most as likely as the one seen."""
+    """Exact, two-sided: the probability, given all margins, of a total at most as likely as the observed one."""
     strata: int
-    """Strata with features on both sides, and of both fates: the others say nothing."""
+    """Strata with features inside and outside, matched and not. The others do not affect the test."""
     flags: tuple[str, ...]
-    """Reasons to read it with care."""
+    """Reasons to read the result with care."""
 
 
 def rate_test(matched: Any, inside: Any, frequency: Any, *, bins: int = BINS, level: float = 0.95) -> RateTest:
     """Compare the odds of being matched inside and outside a category, among features that fire about as often.
 
-    Frequency has to be held fixed: features that fire often are matched more often whatever they mean, and those
-    of common words fire often. In each stratum the number matched inside is hypergeometric under the null; the exact p
-    is that of their sum, whose distribution is the convolution over the strata.
+    Frequency has to be held fixed, because features that fire often are matched more often whatever they mean, and
+    features of common words fire often. In each stratum, the number matched inside is hypergeometric under the null.
+    The exact p is that of the sum over strata, whose distribution is their convolution.
 
-    Give only features that could be matched and could belong: a filter that drops features for their tokens (the
-    keyword filter drops those that fire on full stops) otherwise makes every category of words look matched.
+    Give only features that could be matched and could belong to the category. Otherwise a filter that drops features
+    for their tokens (such as features that fire on full stops) makes every category of words look matched more often.
 
     Args:
-        matched: (n,) bool, one for each feature.
+        matched: (n,) bool, for each feature.
         inside: (n,) bool, whether it belongs to the category.
         frequency: (n,) how often it fires.
-        bins: strata of frequency.
-        level: of the interval.
+        bins: number of strata of frequency.
+        level: confidence level of the interval.
 
     Raises:
         UserError: arrays of unequal length, values that are neither true nor false, or a level outside (0, 1).
     """
-    fate, side = _flag_array(matched, "matched"), _flag_array(inside, "inside")
-    if not len(fate) == len(side) == len(np.asarray(frequency)):
-        raise UserError("matched, inside and frequency are of unequal length: give one of each for every feature")
+    is_matched, side = _flag_array(matched, "matched"), _flag_array(inside, "inside")
+    if not len(is_matched) == len(side) == len(np.asarray(frequency)):
+        raise UserError("matched, inside and frequency have unequal lengths: give one of each for every feature")
     if not 0 < level < 1:
         raise UserError(f"level={level!r}: give a level between 0 and 1")
     stratum = frequency_strata(frequency, bins)
-    tables = _tables(fate, side, stratum)
+    tables = _tables(is_matched, side, stratum)
     informative = (tables.sum(2) > 0).all(1) & (tables.sum(1) > 0).all(1)
     n_inside = int(side.sum())
-    said = _pooled(tables[informative], level) if informative.any() else _NOTHING
+    figures = _pooled(tables[informative], level) if informative.any() else _UNDEFINED_FIGURES
     row, column, total = tables[:, 0].sum(1), tables[:, :, 0].sum(1), tables.sum((1, 2))
     return RateTest(
         n_inside=n_inside,
         n_outside=len(side) - n_inside,
-        rate_inside=_share(fate[side]),
-        rate_outside=_share(fate[~side]),
+        rate_inside=_share(is_matched[side]),
+        rate_outside=_share(is_matched[~side]),
         expected_inside=float((row * column / np.maximum(total, 1)).sum() / n_inside) if n_inside else math.nan,
-        **said,
+        **figures,
         strata=int(informative.sum()),
         flags=_flags(n_inside, len(side), bool(informative.any())),
     )
 
 
-_NOTHING = dict.fromkeys(("odds_ratio", "ci_low", "ci_high", "chi2", "p_chi2", "p"), math.nan)
+_UNDEFINED_FIGURES = dict.fromkeys(("odds_ratio", "ci_low", "ci_high", "chi2", "p_chi2", "p"), math.nan)
 
 
-def _tables(fate: NDArray[np.bool_], side: NDArray[np.bool_], stratum: NDArray[np.intp]) -> Array:
-    """(strata, 2, 2) counts: inside and outside by matched and not."""
+def _tables(is_matched: NDArray[np.bool_], side: NDArray[np.bool_], stratum: NDArray[np.intp]) -> Array:
+    """(strata, 2, 2) counts: inside or outside, by matched or not."""
     count = int(stratum.max(initial=-1)) + 1
-    cell = stratum * 4 + 2 * ~side + ~fate
+    cell = stratum * 4 + 2 * ~side + ~is_matched
     return np.bincount(cell, minlength=4 * count).reshape(count, 2, 2).astype(np.float64)
 
 
@@ -131,18 +131,18 @@ def _pooled(tables: Array, level: float) -> dict[str, float]:
 
 
 def _exact(tables: Array) -> float:
-    """Two-sided conditional p of the total of the first cells, as Fisher's test has it for one table."""
+    """Two-sided conditional p of the total of the first cells, as in Fisher's test for a single table."""
     chances = np.ones(1)
     lowest = 0
     for table in tables.astype(np.int64):
         inside, matched, n = int(table[0].sum()), int(table[:, 0].sum()), int(table.sum())
         low, high = max(0, inside + matched - n), min(inside, matched)
-        # All terms are positive, so summing them directly keeps every digit; a Fourier transform would not.
+        # All terms are positive, so a direct convolution loses no digits; a Fourier transform would.
         chances = np.convolve(chances, stats.hypergeom.pmf(np.arange(low, high + 1), n, matched, inside))
         lowest += low
-    seen = chances[int(tables[:, 0, 0].sum()) - lowest]
-    as_unlikely = chances[chances <= seen * (1 + 1e-7)].sum()  # equal chances differ in their last digits
-    # Far out, chances are too small for a float64: p is then below its smallest number, but not 0.
+    observed = chances[int(tables[:, 0, 0].sum()) - lowest]
+    as_unlikely = chances[chances <= observed * (1 + 1e-7)].sum()  # equal probabilities may differ by rounding
+    # If the probability underflows, p is set to the smallest positive float64 rather than 0.
     return float(min(max(as_unlikely, np.finfo(np.float64).tiny), 1.0))
 
 

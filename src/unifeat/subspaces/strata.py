@@ -1,4 +1,4 @@
-"""Strata of firing frequency: features, or pairs of them, that fire about equally often."""
+"""Strata of firing frequency: features, or pairs of features, that fire about equally often."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ def pair_frequency(count_a: Any, count_b: Any) -> NDArray[np.float64]:
 
 
 def frequency_strata(frequency: Any, bins: int = BINS) -> NDArray[np.intp]:
-    """The stratum of each item, (n,) intp from 0: quantile bins of the frequency (as of its logarithm).
+    """The stratum of each item, (n,) intp from 0: quantile bins of the frequency (or, equivalently, of its logarithm).
 
-    Equal frequencies are always in one stratum, so that strata are as even as ties let them be, and fewer than `bins`
-    where many items tie.
+    Equal frequencies are always in the same stratum, so strata may be uneven, and fewer than `bins` if many items tie.
 
     Args:
         frequency: (n,) finite numbers.

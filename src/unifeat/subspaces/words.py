@@ -1,4 +1,4 @@
-"""The whole words that each feature's strongest activations land on."""
+"""The whole words at each feature's strongest activations."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ COLUMNS = ["feature", "rank", "word"]
 
 
 def words_at(tops: pd.DataFrame, corpus: Corpus, tokenizer: Any, *, top_tokens: int, window: int = 0) -> pd.DataFrame:
-    """The words under the `top_tokens` strongest activations of each feature.
+    """The words at the `top_tokens` strongest activations of each feature.
 
-    A token's word is the whole word of the text that holds the token's last character: for the fragment `day` of
-    `daylight` that is `daylight`. A token that ends on a blank or a sign has none, nor has a special token. With a
-    window, every word that the tokens up to `window` before and after touch is there as well.
+    A token's word is the whole word that contains the token's last character: for the fragment `day` of `daylight`,
+    that is `daylight`. A token that ends on a blank or punctuation has no word, nor has a special token. With a window,
+    all words that overlap the tokens up to `window` before and after are included.
 
-    Memory is that of the result and one group of the text. A document longer than a part of the corpus is cut where
-    the model's reading of it was cut: a word across a cut is two.
+    Memory is needed for the result and one group of the text. A long document is divided into the same parts as for the
+    model, so a word across a boundary counts as two.
 
     Args:
-        tops: `codes.tops.top_activations`, at least `top_tokens` of them a feature where it fires that often.
+        tops: from `codes.top_activations.top_activations`, with at least `top_tokens` activations per feature if it
+            fires that often.
         corpus: the text that the codes were made from.
         tokenizer: the tokenizer they were made with.
-        window: tokens to either side.
+        window: number of tokens on either side.
 
     Returns:
         One row for each feature, activation and different word: `feature` (int32), `rank` (int32, from 0) and `word`
@@ -48,7 +49,7 @@ def words_at(tops: pd.DataFrame, corpus: Corpus, tokenizer: Any, *, top_tokens: 
         raise UserError(f"window={window}: give a whole number of tokens, 0 or more")
     strongest = tops.loc[tops["rank"] < top_tokens, ["feature", "rank", "document", "char_end", "token"]]
     strongest = strongest[~strongest["token"].isin(special_ids(tokenizer))]
-    # Many features share a place: each is looked up once.
+    # Many features share places, so each place is looked up once.
     place = strongest[["document", "char_end", "token"]].drop_duplicates().sort_values(["document", "char_end"])
     found = _Found()
     key = _key(place["document"].to_numpy(), place["char_end"].to_numpy())
@@ -56,7 +57,7 @@ def words_at(tops: pd.DataFrame, corpus: Corpus, tokenizer: Any, *, top_tokens: 
     with track("reading the words under the strongest activations", corpus.groups, unit="groups") as advance:
         for group in range(corpus.groups):
             for part in corpus.parts(group):
-                # A token that ends where a part ends belongs to that part, not to the one that begins there.
+                # A token that ends where one part ends and the next begins belongs to the first of the two.
                 first, last = np.searchsorted(
                     key, [_key(part.document, part.start), _key(part.document, part.start + len(part.text))], "right"
                 )
@@ -72,7 +73,7 @@ def words_at(tops: pd.DataFrame, corpus: Corpus, tokenizer: Any, *, top_tokens: 
 
 
 class _Found:
-    """Pairs of a place's number and a word's number, as they are found."""
+    """The pairs of place number and word number found so far."""
 
     def __init__(self) -> None:
         self.vocabulary: dict[str, int] = {}
@@ -101,7 +102,7 @@ def _look_up(
     tokenizer: Any,
     window: int,
 ) -> None:
-    """Add the words of the places number `own`, which end at characters `end` of a part's text."""
+    """Add the words at the places with numbers `own`, which end at characters `end` of a part's text."""
     left, right = end - 1, end
     if window:
         left, right = _widened(part, end, token, tokenizer, window)
@@ -117,11 +118,11 @@ def _widened(
     part: Part, end: NDArray[np.int64], token: NDArray[np.int64], tokenizer: Any, window: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """From the character before the first token of each window to the end of its last."""
-    # The whole part is tokenized, as it was for the model: a snippet of it might be cut into other tokens.
+    # The whole part is tokenized, as for the model, since a part of it might give other tokens.
     tokens = tokenize_part(tokenizer, part)
     ends = tokens.char_end.astype(np.int64) - part.start
     at = np.searchsorted(ends, end, "left")
-    # Several tokens can end at one character; the first with this id is the one, or its twin.
+    # Several tokens can end at one character; the first with this id is used.
     for i in range(len(at)):
         run = range(at[i], np.searchsorted(ends, end[i], "right"))
         at[i] = next((j for j in run if tokens.token[j] == token[i]), -1)
@@ -130,7 +131,7 @@ def _widened(
         raise ValueError(f"document {part.document}: no such token ends at character {where}: another tokenizer?")
     before, after = at - window - 1, np.minimum(at + window, len(ends) - 1)
     left = np.where(before >= 0, ends[np.maximum(before, 0)], 0)
-    # A byte of a character that later tokens complete ends where they do: the character counts all the same.
+    # A token may be part of a character that a later token completes; that character counts too.
     return np.minimum(left, end - 1), ends[after]
 
 

@@ -1,4 +1,4 @@
-"""Planted truth: two spaces of which it is known what they share, to measure the methods against."""
+"""Synthetic spaces with known shared features, for measuring how well methods recover them."""
 
 from unifeat.synthetic._directions import plant_rows
 from unifeat.synthetic._planted import Planted, Recovery, plant

@@ -1,4 +1,4 @@
-"""Planted decoder rows: directions that two spaces share up to a rotation, with noise."""
+"""Synthetic decoder rows: directions that two spaces share up to a rotation, with noise."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Matrix = NDArray[np.float64]
 
 
 class Directions:
-    """Draws decoder rows of one side: unit vectors in d dimensions, turned by a random rotation of the side's own.
+    """Draws decoder rows of one side: unit vectors in d dimensions, turned by a random rotation for that side.
 
-    In the side's own axes, coordinate j of a direction has standard deviation (j + 1)^−decay before scaling to unit
-    length; decay = 0 is the uniform distribution on the sphere. A shared direction has its coordinates on the first
-    min(d_a, d_b) axes, the same on both sides: so the map between the sides is an isometry.
+    Before the rotation and before scaling to unit length, coordinate j has standard deviation (j + 1)^−decay; decay = 0
+    is the uniform distribution on the sphere. A shared direction has its coordinates on the first min(d_a, d_b) axes,
+    the same on both sides, so the map between the sides is an isometry.
     """
 
     def __init__(self, d: int, decay: float, rng: np.random.Generator) -> None:
@@ -24,11 +24,11 @@ class Directions:
         self._rng = rng
 
     def own(self, n: int) -> Matrix:
-        """(n, d) directions of this side alone."""
+        """(n, d) directions that only this side has."""
         return unit(self._rng.standard_normal((n, self._spectrum.size)) * self._spectrum) @ self._rotation
 
     def of(self, shared: Matrix, noise: float) -> Matrix:
-        """(n, d) directions of shared coordinates (n, k ≤ d), each with noise about `noise` times as long added."""
+        """(n, d) directions from shared coordinates (n, k ≤ d), plus noise of about `noise` times their length."""
         n, k = shared.shape
         rows = np.zeros((n, self._spectrum.size))
         rows[:, :k] = shared
@@ -52,15 +52,15 @@ def plant_rows(
     decay: float = 0.0,
     seed: int = 0,
 ) -> tuple[Matrix, Matrix]:
-    """Decoder rows of n pairs, of which a set share point the same way up to a rotation: what geometry is tested on.
+    """Decoder rows of n pairs, of which a given share have the same direction up to a rotation; for testing measures.
 
     Args:
-        n: pairs.
+        n: number of pairs.
         d_a, d_b: dimensions of the two sides.
-        shared: share of the pairs whose directions are shared, in [0, 1], rounded to whole pairs; the two rows of
-            any other pair are independent. Which pairs these are is random.
-        noise: length of the noise added to a shared direction on either side, as a multiple of the direction. The
-            cosine of the two, rotation undone, is then about 1 / (1 + noise²).
+        shared: share of the pairs with a common direction, in [0, 1], rounded to whole pairs and chosen at random. The
+            two rows of the other pairs are independent.
+        noise: length of the noise added to a common direction on each side, as a multiple of the direction's length.
+            The cosine of the two rows, with the rotation undone, is then about 1 / (1 + noise²).
         decay: the standard deviation of coordinate j is (j + 1)^−decay; 0 is isotropic.
         seed: the same seed gives the same rows.
 
@@ -90,8 +90,8 @@ def plant_rows(
 
 
 def random_rotation(d: int, rng: np.random.Generator) -> Matrix:
-    """Uniform over the orthogonal matrices (Mezzadri 2007, "How to generate random matrices from the classical
-    compact groups", Notices AMS 54): the Q of a Gaussian matrix, with the signs of R's diagonal."""
+    """A random orthogonal matrix, uniformly distributed: the Q of a Gaussian matrix, with the signs of R's diagonal
+    (Mezzadri 2007, "How to generate random matrices from the classical compact groups", Notices AMS 54)."""
     q, r = np.linalg.qr(rng.standard_normal((d, d)))
     rotation: Matrix = q * np.sign(np.diag(r))
     return rotation

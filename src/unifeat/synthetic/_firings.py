@@ -1,4 +1,4 @@
-"""When planted concepts fire, and the codes of features that fire with them."""
+"""When synthetic concepts fire, and the codes of the features that fire with them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scipy import sparse
 
 Ids = NDArray[np.int64]
 Values = NDArray[np.float64]
-_MOST = 0.5  # no feature fires on more than this share of the tokens of a topic
+_LARGEST_FREQUENCY = 0.5  # of the tokens of a topic, no feature fires on a larger share
 
 
 class Firings(NamedTuple):
-    """Entries of concepts' or features' activations over the tokens."""
+    """Nonzero activations of concepts or features, in coordinate form."""
 
     row: Ids
     """Token."""
@@ -37,7 +37,7 @@ class Text(NamedTuple):
 
 
 def draw_text(n_tokens: int, documents: int, topics: int, rng: np.random.Generator) -> Text:
-    """Documents of random length, one token or more; equally many (up to one) about each topic."""
+    """Documents of random length, at least one token; the numbers of documents per topic differ by at most one."""
     cuts = np.sort(rng.choice(n_tokens - 1, documents - 1, replace=False)) + 1
     starts = np.concatenate([[0], cuts]).astype(np.int64)
     lengths = np.diff(np.append(starts, n_tokens))
@@ -46,11 +46,11 @@ def draw_text(n_tokens: int, documents: int, topics: int, rng: np.random.Generat
 
 
 def zipf_frequencies(count: int, mean: float, skew: float, rng: np.random.Generator) -> Values:
-    """Shares of tokens, falling as rank^−skew with the mean asked for, in random order; none above a half."""
+    """Shares of tokens that fall as rank^−skew, with the given mean, in random order; none above a half."""
     shape = np.arange(1, count + 1, dtype=np.float64) ** -skew
     scale = mean / shape.mean()
-    for _ in range(200):  # what the cap takes from the frequent ones goes to the others
-        frequency = np.minimum(scale * shape, _MOST)
+    for _ in range(200):  # rescale until the mean is right in spite of the cap
+        frequency = np.minimum(scale * shape, _LARGEST_FREQUENCY)
         if abs(frequency.mean() - mean) <= 1e-12:
             break
         scale *= mean / frequency.mean()
@@ -58,11 +58,11 @@ def zipf_frequencies(count: int, mean: float, skew: float, rng: np.random.Genera
 
 
 def draw_firings(text: Text, frequency: Values, topics: int, topicality: float, rng: np.random.Generator) -> Firings:
-    """Activations of concepts, gamma(2)/2 distributed (mean 1) on the tokens where they fire.
+    """Activations of concepts, distributed as gamma(2)/2 (mean 1) on the tokens where they fire.
 
     Each concept belongs to one topic. It fires on a share f (1 − t) of the tokens of other topics, t = topicality, and
-    of those of its own on as many as make a share f of all; the second share is cut at a half, and the first then
-    raised to make up for it.
+    on so many tokens of its own topic that its overall share is f. The share within its own topic is capped at a half;
+    the share outside is then raised to compensate.
     """
     tokens = np.arange(text.topic.size)
     of_topic = [(tokens[text.topic == t], tokens[text.topic != t]) for t in range(topics)]
@@ -70,7 +70,9 @@ def draw_firings(text: Text, frequency: Values, topics: int, topicality: float, 
     rows, counts = [], []
     for f, t in zip(frequency, home, strict=True):
         within, without = of_topic[t]
-        rate_within = min(f * (1 - topicality + topicality * tokens.size / max(within.size, 1)), max(_MOST, f))
+        rate_within = min(
+            f * (1 - topicality + topicality * tokens.size / max(within.size, 1)), max(_LARGEST_FREQUENCY, f)
+        )
         rest = (f * tokens.size - rate_within * within.size) / max(without.size, 1)
         fired = [
             rng.choice(group, rng.binomial(group.size, min(max(rate, 0.0), 1.0)), replace=False)
@@ -83,26 +85,26 @@ def draw_firings(text: Text, frequency: Values, topics: int, topicality: float, 
     return Firings(row, column, rng.gamma(2.0, 0.5, row.size))
 
 
-def seen(firings: Firings, noise: float, dropout: float, rng: np.random.Generator) -> Firings:
-    """The same firings as one model sees them: some lost, each of the others times exp(noise · normal)."""
-    # Drawn whatever the settings, so that more noise changes no other draw.
+def noisy_firings(firings: Firings, noise: float, dropout: float, rng: np.random.Generator) -> Firings:
+    """The firings as one model represents them: some are lost, the others are multiplied by exp(noise · normal)."""
+    # Always drawn, so that changing one setting does not change other draws.
     lost, factor = rng.random(firings.row.size) < dropout, np.exp(noise * rng.standard_normal(firings.row.size))
     return firings._replace(value=firings.value * factor).keep(~lost)
 
 
 def hub_firings(firings: Firings, hubs: int, reach: int, first: int, rng: np.random.Generator) -> Firings:
-    """Hubs of the other side, ids `first` …: each fires with `reach` of these features, as strongly as all together."""
+    """Hubs of the other side, with ids from `first` on: each is the sum of `reach` of these features."""
     features = np.unique(firings.column)
     pieces = []
     for hub in range(hubs):
         members = rng.choice(features, min(reach, features.size), replace=False)
         its = firings.keep(np.isin(firings.column, members))
         pieces.append(its._replace(column=np.full(its.row.size, first + hub)))
-    return joined(pieces)
+    return concatenated(pieces)
 
 
-def joined(pieces: list[Firings]) -> Firings:
-    """All entries of several."""
+def concatenated(pieces: list[Firings]) -> Firings:
+    """The entries of several firings together."""
     if not pieces:
         return Firings(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     row, column, value = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
@@ -110,7 +112,7 @@ def joined(pieces: list[Firings]) -> Firings:
 
 
 def as_codes(firings: Firings, shape: tuple[int, int]) -> Any:
-    """float32 CSR (tokens, features); entries of one cell are added."""
+    """float32 CSR (tokens, features); duplicate entries are summed."""
     codes = sparse.coo_array((firings.value, (firings.row, firings.column)), shape=shape).tocsr()
     codes.sum_duplicates()
     return codes.astype(np.float32)

@@ -13,11 +13,11 @@ from unifeat.synthetic._directions import Directions, shared_coordinates
 from unifeat.synthetic._firings import (
     Firings,
     as_codes,
+    concatenated,
     draw_firings,
     draw_text,
     hub_firings,
-    joined,
-    seen,
+    noisy_firings,
     zipf_frequencies,
 )
 
@@ -25,20 +25,20 @@ Ids = NDArray[np.int64]
 
 
 class Recovery(NamedTuple):
-    """How much of the truth a matching found."""
+    """How many of the true pairs a matching found."""
 
     precision: float
-    """Share of the pairs given that are true; NaN for no pairs."""
+    """Share of the given pairs that are true; NaN without pairs."""
     recall: float
-    """Share of the true pairs that were given; NaN where there is none."""
+    """Share of the true pairs that were given; NaN if there are no true pairs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """Two spaces and what they share."""
+    """Two synthetic spaces and their true pairs."""
 
     codes_a: Any
-    """scipy CSR (tokens, features_a), float32: activations of A, above 0 where there is an entry."""
+    """scipy CSR (tokens, features_a), float32: activations of A; all entries are positive."""
     codes_b: Any
     """scipy CSR (tokens, features_b), float32."""
     starts: Ids
@@ -50,7 +50,7 @@ class Planted:
     pairs: Ids
     """True pairs (feature of A, feature of B), (pairs, 2) int64, in ascending order."""
     split: NDArray[np.bool_]
-    """(pairs,): whether the A feature is split over several features of B."""
+    """(pairs,): whether the feature of A is split into several features of B."""
     hubs_a: Ids
     """Hubs among the features of A, ascending; they have no true partner."""
     hubs_b: Ids
@@ -60,12 +60,12 @@ class Planted:
     frequency_b: NDArray[np.float64]
     """The same for B, (features_b,)."""
     settings: dict[str, Any]
-    """All settings in force; `plant(**settings)` makes the same again."""
+    """All settings; `plant(**settings)` gives the same spaces again."""
 
     def recovery(self, pairs: Any) -> Recovery:
-        """Precision and recall of matched pairs: a table with columns feature_a and feature_b, as of `unifeat.match`.
+        """Precision and recall of matched pairs: a table with columns feature_a and feature_b, as from `unifeat.match`.
 
-        A feature split into m parts has m true pairs, of which a one-to-one method can give one.
+        A feature split into m parts has m true pairs, of which a one-to-one method can find only one.
         """
         width = self.codes_b.shape[1]
         truth = self.pairs[:, 0] * width + self.pairs[:, 1]
@@ -99,34 +99,34 @@ def plant(
     shared_geometry: bool = True,
     seed: int = 0,
 ) -> Planted:
-    """Draw two spaces that share a set fraction of their features, up to a rotation of the decoders.
+    """Draw two spaces that share a given fraction of their features, up to a rotation of the decoders.
 
     A concept fires on some tokens with some strength. A shared concept is one feature of A and one of B (or several,
-    see `split`); all other features but the hubs stand for concepts of their own. Every part of the draw has a random
-    stream of its own: more noise leaves firings, documents and directions as they were.
+    see `split`). Each of the other features, except for hubs, stands for a concept of its own. Every part of the draw
+    has its own random stream, so that, for example, more noise does not change firings, documents and directions.
 
     Args:
-        n_tokens, documents: text, cut at random places; each document is about one topic.
+        n_tokens, documents: the text, cut into documents at random places; each document is about one topic.
         features_a, features_b: widths of the dictionaries.
         d_a, d_b: dimensions of the decoder rows.
-        shared: share of A's features, hubs left out, that B has too; B must have room for them.
-        split: share of the shared features that are split in B into `parts` features, each firing on its random
-            part of the concept's tokens.
-        hubs_a, hubs_b: features of that side that fire with many of the other side: with `reach` of its ordinary
-            features, each as strongly as they do. They are true partners of none.
-        noise: standard deviation of the logarithm of a factor on each activation, drawn for each side by itself.
-        dropout: share of a side's firings that are lost, for each side by itself.
-        frequency, skew: share of tokens on which a concept fires before dropout: its mean over the concepts, and the
-            exponent s of rank^−s (Zipf) by which it falls from concept to concept, cut at a half.
-        topics, topicality: each concept belongs to a topic. At 0 topics play no part, at 1 it fires in documents of
-            its topic only (as far as half of their tokens can hold it).
+        shared: share of A's features, without hubs, that B has too; B must have room for them.
+        split: share of the shared features that are split in B into `parts` features, each firing on a random part of
+            the concept's tokens.
+        hubs_a, hubs_b: number of hubs on each side. A hub fires whenever any of `reach` ordinary features of the other
+            side fires, as strongly as they do. It has no true partner.
+        noise: standard deviation of the logarithm of a factor on each activation, drawn independently for each side.
+        dropout: share of firings that are lost, independently on each side.
+        frequency, skew: share of tokens on which a concept fires before dropout: the mean over concepts, and the
+            exponent s of rank^−s (Zipf) with which it falls from concept to concept; capped at a half.
+        topics, topicality: each concept belongs to a topic. With topicality 0, topics have no effect; with 1, a concept
+            fires only in documents of its topic (as far as half of their tokens suffice).
         direction_noise, decay: as `noise` and `decay` in `plant_rows`.
-        shared_geometry: if False, decoders are independent although codes are shared: what a null of "selected by
-            matching" has to withstand.
+        shared_geometry: if False, the decoders are independent although codes are shared, to test whether a null
+            accounts for the selection by matching.
         seed: the same settings and seed give the same spaces.
 
     Raises:
-        UserError: a setting out of its range, or more features to place than a side has.
+        UserError: a setting out of its range, or more features than a side has.
     """
     settings = dict(locals())
     _check(settings)
@@ -146,8 +146,9 @@ def plant(
     text = draw_text(n_tokens, documents, topics, text_rng)
     fired = draw_firings(text, rates, topics, topicality, firing_rng)
 
-    # Concepts are numbered: shared (the split ones first), then A's own, then B's own. Features of A, before they are
-    # mixed: in the same order, then hubs. Of B: the parts of each split concept side by side, the rest, then hubs.
+    # Concepts are numbered: shared ones (split ones first), then A's own, then B's own. Before they are permuted, the
+    # features of A are in the same order, followed by hubs; those of B are the parts of each split concept, then the
+    # rest, then hubs.
     width = np.where(np.arange(n_shared + own_b) < n_split, parts, 1)
     first_b = np.concatenate([[0], np.cumsum(width)])
     of_a, of_b = fired.column < n_shared + own_a, (fired.column < n_shared) | (fired.column >= n_shared + own_a)
@@ -155,7 +156,7 @@ def plant(
     concept_b = np.where(entries_b.column < n_shared, entries_b.column, entries_b.column - own_a)
     part = (part_rng.random(concept_b.size) * width[concept_b]).astype(np.int64)
     entries_b = entries_b._replace(column=first_b[concept_b] + part)
-    sides = seen(entries_a, noise, dropout, seen_a), seen(entries_b, noise, dropout, seen_b)
+    sides = noisy_firings(entries_a, noise, dropout, seen_a), noisy_firings(entries_b, noise, dropout, seen_b)
     extra_a = hub_firings(sides[1], hubs_a, reach, features_a - hubs_a, hub_rng)
     extra_b = hub_firings(sides[0], hubs_b, reach, features_b - hubs_b, hub_rng)
 
@@ -168,8 +169,8 @@ def plant(
     expected_b = np.concatenate([np.repeat(rates_b / width, width), np.full(hubs_b, np.nan)]) * (1 - dropout)
     decoders = _decoders(settings, concept, (features_a, features_b), direction_rngs)
     return Planted(
-        codes_a=as_codes(_renamed(joined([sides[0], extra_a]), mixed_a), (n_tokens, features_a)),
-        codes_b=as_codes(_renamed(joined([sides[1], extra_b]), mixed_b), (n_tokens, features_b)),
+        codes_a=as_codes(_renamed(concatenated([sides[0], extra_a]), mixed_a), (n_tokens, features_a)),
+        codes_b=as_codes(_renamed(concatenated([sides[1], extra_b]), mixed_b), (n_tokens, features_b)),
         starts=text.starts,
         decoder_a=_placed(decoders[0], mixed_a),
         decoder_b=_placed(decoders[1], mixed_b),
@@ -186,7 +187,7 @@ def plant(
 def _decoders(
     settings: dict[str, Any], concept: Ids, features: tuple[int, int], rngs: list[np.random.Generator]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of both sides in the order before mixing; parts of a split concept point as it does."""
+    """Rows of both sides in the order before permuting; the parts of a split concept have its direction."""
     decay, n_shared = settings["decay"], int(concept.max(initial=-1)) + 1
     narrow = min(settings["d_a"], settings["d_b"])
     coordinates = shared_coordinates(n_shared, narrow, decay, rngs[0])
@@ -213,24 +214,24 @@ def _placed(values: NDArray[np.float64], ids: Ids) -> NDArray[np.float64]:
     return out
 
 
-# Whole numbers with their smallest value, and real ones with their bounds.
-_WHOLE = {"n_tokens": 2, "documents": 1, "features_a": 1, "features_b": 1, "d_a": 1, "d_b": 1, "parts": 2,
+# Settings that are whole numbers, with their smallest values; and other numbers, with their ranges.
+_SMALLEST_VALUES = {"n_tokens": 2, "documents": 1, "features_a": 1, "features_b": 1, "d_a": 1, "d_b": 1, "parts": 2,
           "hubs_a": 0, "hubs_b": 0, "reach": 1, "topics": 1, "seed": 0}  # fmt: skip
-_REAL = {"shared": (0, 1), "split": (0, 1), "noise": (0, 10), "dropout": (0, 1), "frequency": (0, 0.5), "skew": (0, 5),
-         "topicality": (0, 1), "direction_noise": (0, 1e6), "decay": (0, 10)}  # fmt: skip
+_RANGES = {"shared": (0, 1), "split": (0, 1), "noise": (0, 10), "dropout": (0, 1), "frequency": (0, 0.5),
+           "skew": (0, 5), "topicality": (0, 1), "direction_noise": (0, 1e6), "decay": (0, 10)}  # fmt: skip
 
 
 def _check(settings: dict[str, Any]) -> None:
-    for name, least in _WHOLE.items():
+    for name, least in _SMALLEST_VALUES.items():
         value = settings[name]
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise UserError(f"{name}={value!r}: give a whole number, {least} or more")
-    for name, (least, most) in _REAL.items():
+    for name, (least, most) in _RANGES.items():
         value = settings[name]
         real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         if not real or not least <= value <= most:
             raise UserError(f"{name}={value!r}: give a number from {least} to {most:g}")
     if settings["documents"] > settings["n_tokens"]:
-        raise UserError(f"documents={settings['documents']} are more than n_tokens={settings['n_tokens']}")
+        raise UserError(f"documents={settings['documents']} is more than n_tokens={settings['n_tokens']}")
     if settings["hubs_a"] >= settings["features_a"]:
         raise UserError(f"hubs_a={settings['hubs_a']} leave no other of the {settings['features_a']} features of A")

@@ -1,4 +1,4 @@
-"""Documents, token windows, and the places at which two tokenizers meet."""
+"""Documents, token windows, and places, which tokens of different tokenizers share."""
 
 from unifeat.text.corpus import Corpus, build_corpus
 from unifeat.text.windows import TokenizedPart, tokenize_part

@@ -1,22 +1,22 @@
-"""Which documents of a source are taken: those within the budget, and, if asked, none twice."""
+"""Choosing documents of a source: within a budget and, if asked for, without duplicates."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
 
-_COUNTED_AT_ONCE = 4 << 20  # characters whose tokens are counted at once: a tokenizer takes a hundred bytes for each
+_CHARACTERS_PER_COUNT = 4 << 20  # counted at once: a tokenizer takes about a hundred bytes per character
 
 
-class Seen:
-    """Which documents there were, by digests of 16 bytes, and how many were there before."""
+class SeenDocuments:
+    """Digests (16 bytes) of the documents seen so far. `again` counts the documents that repeat an earlier one."""
 
     def __init__(self) -> None:
         self.again = 0
         self._digests: set[bytes] = set()
 
     def is_new(self, text: str) -> bool:
-        """Note a document; whether there was none like it."""
+        """Record a document; returns whether it is the first of its kind."""
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if digest in self._digests:
             self.again += 1
@@ -25,7 +25,7 @@ class Seen:
         return True
 
     def first_ones(self, texts: Iterator[str]) -> Iterator[str]:
-        """The documents that there was none like before."""
+        """The documents that do not repeat an earlier one."""
         return (text for text in texts if self.is_new(text))
 
 
@@ -36,7 +36,7 @@ def within_budget(
     tokens: int | None,
     count_tokens: Callable[[str], int],
 ) -> Iterator[tuple[str, int]]:
-    """Documents within the budget, each with its number of tokens (−1 when the budget does not count them)."""
+    """Documents within the budget, each with its number of tokens (−1 if the budget does not count tokens)."""
     taken = spent = 0
     for number, text in enumerate(texts):
         if number < skip:
@@ -50,6 +50,9 @@ def within_budget(
 
 
 def _cost(text: str, count_tokens: Callable[[str], int]) -> int:
-    if len(text) <= _COUNTED_AT_ONCE:
+    if len(text) <= _CHARACTERS_PER_COUNT:
         return count_tokens(text)
-    return sum(count_tokens(text[start : start + _COUNTED_AT_ONCE]) for start in range(0, len(text), _COUNTED_AT_ONCE))
+    return sum(
+        count_tokens(text[start : start + _CHARACTERS_PER_COUNT])
+        for start in range(0, len(text), _CHARACTERS_PER_COUNT)
+    )

@@ -1,7 +1,7 @@
-"""The chosen documents, cut into the units of work that every later step maps over.
+"""The chosen documents, divided into the groups that every later step maps over.
 
 A corpus is one parquet file in the cache. Each row is a *part*: a document, or a stretch of a long one. Each row group
-holds a bounded amount of text and is the unit of work of encoding: shard k of any space's codes comes from row group k.
+holds a bounded amount of text and is encoded at once: shard k of any space's codes comes from row group k.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.progress import say
 from unifeat.store import Form, Piece
-from unifeat.text.choosing import Seen, within_budget
+from unifeat.text.choosing import SeenDocuments, within_budget
 from unifeat.text.sources import find_source, read_documents, source_stamp
 
-VERSION = 3  # raised whenever the same source gives other documents than before
+VERSION = 3  # raised whenever the documents chosen from a source change
 _SCHEMA = pa.schema([("document", pa.int32()), ("start", pa.int32()), ("text", pa.string())])
 
 
 class Cut(NamedTuple):
-    """How text is cut into units of work.
+    """How text is divided into groups and parts.
 
     Attributes:
-        group: characters from which on a group of documents is full: about 16,000 tokens, so that a shard of codes is a
-            few megabytes and a few seconds of work.
-        part: characters above which a document is cut, so that no unit of work grows with the text.
+        group: characters at which a group of documents is full. The default is about 16,000 tokens, so that a shard of
+            codes is a few megabytes and takes a few seconds.
+        part: characters above which a document is divided, so that the size of a group does not depend on the text.
     """
 
     group: int = 65_536
@@ -58,12 +58,12 @@ class Corpus:
 
     Attributes:
         path: the parquet file.
-        digest: SHA-256 over the documents themselves; two sources with the same text share all later work.
+        digest: SHA-256 of the documents themselves; two sources with the same text share all later work.
         documents, characters, groups: how many there are.
-        budget_tokens: tokens counted by the tokenizer the budget refers to, or None for a document budget.
-        cut: how it is cut into groups and parts.
-        duplicates: documents that are the same as an earlier one: so many are in it, or, if they were to be dropped, so
-            many were met and left out.
+        budget_tokens: tokens counted by the tokenizer that the budget refers to; None for a document budget.
+        cut: how the text is divided into groups and parts.
+        duplicates: how many documents repeat an earlier one. With `drop_duplicates`, that many were left out; without,
+            they are in the corpus.
     """
 
     path: Path
@@ -82,7 +82,7 @@ class Corpus:
 
     @cached_property
     def group_characters(self) -> list[int]:
-        """Characters of text in each group: what progress is weighed by."""
+        """Characters of text in each group; progress is weighted by them."""
         file = pq.ParquetFile(self.path)
         return [
             sum(len(t) for t in file.read_row_group(g, columns=["text"])["text"].to_pylist())
@@ -91,16 +91,16 @@ class Corpus:
 
     @cached_property
     def group_documents(self) -> list[tuple[int, int]]:
-        """The first and the last document of each group; a long document may be in several."""
+        """The first and last document of each group; a long document may be in several groups."""
         file = pq.ParquetFile(self.path)
         numbers = [file.read_row_group(g, columns=["document"])["document"] for g in range(self.groups)]
         return [(found[0].as_py(), found[-1].as_py()) for found in numbers]
 
     def contexts(self, places: list[tuple[int, int]], around: int = 60) -> dict[tuple[int, int], tuple[str, int]]:
-        """Text around places (document, character), without reading more than the groups they are in.
+        """Text around places (document, character), reading only the groups they are in.
 
-        Returns, for each place, the stretch of text within `around` characters before and after it, and
-        the offset of the place in that stretch.
+        Returns, for each place, the text within `around` characters before and after it, and the offset of the place in
+        that text.
         """
         wanted: dict[int, list[int]] = {}
         for document, character in places:
@@ -114,7 +114,7 @@ class Corpus:
             for part in self.parts(group):
                 for character in wanted.get(part.document, ()):
                     at = character - part.start
-                    # A token that ends where a part ends belongs to that part, not to the one that begins there.
+                    # A token that ends where one part ends and the next begins belongs to the first of the two.
                     if 0 <= at <= len(part.text) and (part.document, character) not in found:
                         left = max(0, at - around)
                         found[part.document, character] = (part.text[left : at + around], at - left)
@@ -137,22 +137,21 @@ def build_corpus(
 ) -> Corpus:
     """Choose documents from a source up to a budget and store them in the cache; a later call finds them there.
 
-    Documents that repeat are counted, and told once on stderr.
+    Duplicate documents are counted, and their number is reported once on stderr.
 
     Args:
         source: file, folder, glob or dataset name (see `sources.find_source`).
-        documents: at most so many documents, or None.
-        tokens: stop after the document that reaches so many tokens, or None. Documents stay whole.
-        count_tokens: tokens in a text, by the tokenizer the token budget refers to.
+        documents: at most this many documents, or None.
+        tokens: stop after the document that reaches this many tokens, or None. Documents stay whole.
+        count_tokens: number of tokens in a text, by the tokenizer that the token budget refers to.
         tokenizer_digest: identity of that tokenizer.
         skip: documents to leave out at the start.
         field, split, config: see `sources.read_documents`.
         cut: see `Cut`.
-        drop_duplicates: leave out documents that are the same, character by character, as one before, before anything
-            is skipped or counted.
+        drop_duplicates: leave out documents identical to an earlier one, before `skip`, `documents` and `tokens` apply.
 
     Raises:
-        UserError: no source, no text in it, fewer documents than `skip`, or whatever keeps it from being read.
+        UserError: no source, no text in it, fewer documents than `skip`, or the source cannot be read.
     """
     found = find_source(source)
     made_from: dict[str, Any] = {
@@ -169,7 +168,7 @@ def build_corpus(
     }
 
     def choose() -> _Chosen:
-        seen = Seen()
+        seen = SeenDocuments()
         texts = read_documents(found, field, split, config)
         if drop_duplicates:
             texts = seen.first_ones(texts)
@@ -183,13 +182,13 @@ def build_corpus(
 
 
 class _Chosen(NamedTuple):
-    """Documents on their way to the disk, each with its number of tokens."""
+    """Documents to be written, each with its number of tokens, and how to write them."""
 
     documents: Iterator[tuple[str, int]]
     cut: Cut
     source: str
     skip: int
-    seen: Seen
+    seen: SeenDocuments
     dropping: bool
 
 
@@ -225,7 +224,7 @@ def _write(chosen: _Chosen, folder: Path) -> dict[str, Any]:
             groups += 1
     if not documents:
         after = f" after skipping {chosen.skip}" if chosen.skip else ""
-        raise UserError(f"text source {chosen.source} holds no text{after}: every document is blank or there is none")
+        raise UserError(f"text source {chosen.source} holds no text{after}: it has no documents, or all are blank")
     if chosen.seen.again:
         _tell_duplicates(chosen, documents)
     return {
@@ -245,5 +244,5 @@ def _tell_duplicates(chosen: _Chosen, documents: int) -> None:
     else:
         say(
             f"warning: text source {chosen.source}: {again:,} of {documents:,} documents repeat an earlier one, so "
-            "that held-out documents may not be new; text.drop_duplicates: true leaves them out"
+            "that held-out documents may not be new; set text.drop_duplicates: true to leave them out"
         )

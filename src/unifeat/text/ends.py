@@ -1,11 +1,12 @@
-"""Where tokens end in the text as it was given, whatever a tokenizer does to it before and after it cuts.
+"""Where tokens end in the original text, whatever the tokenizer's normaliser and post-processor do.
 
-A fast tokenizer reports, for each token, a stretch of the original text. Two things make its end wrong:
+A fast tokenizer reports a span of the original text for each token. Two things make the end of a span wrong:
 
-* A normaliser puts several characters into one (NFC: e and an accent) and takes the first of them for all, or drops
-  what stands on a letter (StripAccents). Nobody owns the others then: they belong to the character before.
-* A post-processor trims spaces off the stretches (`ByteLevel(trim_offsets=True)`): a token of a newline and spaces
-  ends at the newline. It is left out; it changes no tokens where no special ones are added.
+* A normaliser may compose several characters into one (NFC: e and an accent) and report only the first of them, or drop
+  combining marks (StripAccents). Then no token's span covers the other characters. They are counted with the character
+  before them.
+* A post-processor may trim spaces off the spans (`ByteLevel(trim_offsets=True)`): a token of a newline and spaces then
+  ends at the newline. The post-processor is removed; without special tokens, it does not change any token.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _making = threading.Lock()
 
 
 def untrimmed(tokenizer: Any) -> Any:
-    """The tokenizer itself, or, if its post-processor trims offsets, a copy of it without one; made once."""
+    """The tokenizer itself or, if its post-processor trims offsets, a copy without it; the copy is made once."""
     if not _trims(getattr(tokenizer, "backend_tokenizer", None)):
         return tokenizer
     with _making:
@@ -39,15 +40,15 @@ def untrimmed(tokenizer: Any) -> Any:
 
 
 def ends_in(text: str, spans: NDArray[np.int64], tokenizer: Any) -> NDArray[np.int64]:
-    """The characters of a text at which tokens end, never going back.
+    """The characters of a text at which tokens end, in ascending order.
 
     Args:
-        text: as it was given to the tokenizer.
-        spans: (tokens, 2), the stretch of the text that each token has by the tokenizer's own account.
+        text: the text given to the tokenizer.
+        spans: (tokens, 2), the span of each token as the tokenizer reports it.
 
     Returns:
-        (tokens,) int64. A token ends after the marks that stand on its last character if no token has them to itself.
-        Where the tokenizer does not normalise, or finds nothing to, these are the ends of the stretches.
+        (tokens,) int64. A token ends after the combining marks on its last character, if no token's span covers them.
+        If the tokenizer does not normalise the text, these are the ends of the spans.
     """
     ends = spans[:, 1]
     if len(ends) and not text.isascii():
@@ -57,16 +58,16 @@ def ends_in(text: str, spans: NDArray[np.int64], tokenizer: Any) -> NDArray[np.i
             left = _left_over(text, spans)
             if left.any() and normalizer.normalize_str(text) != text:
                 ends = _run_ends(left)[ends]
-    # A token that its model found nothing for can be reported to end before the one before it.
+    # A token can be reported to end before the previous one, if the tokenizer's model did not find it in the text.
     return np.maximum.accumulate(ends)
 
 
 def _left_over(text: str, spans: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which characters, (characters + 1,), stand on the one before and are in no token's stretch."""
+    """(characters + 1,) which characters are marks on the character before and in no token's span."""
     size = len(text) + 1
     kinds = _kinds()[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)]
     left = np.zeros(size, np.bool_)
-    # A mark has nothing to stand on at the beginning or after a control character, such as a newline.
+    # A mark at the beginning, or after a control character such as a newline, has no character to combine with.
     left[1:-1] = (kinds[1:] == _MARK) & (kinds[:-1] != _CONTROL)
     if left.any():
         open_spans = np.bincount(spans[:, 0], minlength=size) - np.bincount(spans[:, 1], minlength=size)
@@ -75,7 +76,7 @@ def _left_over(text: str, spans: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _run_ends(left: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each place the first one from there on that is not left over: where a token ends that was to end there."""
+    """For each position, the first one at or after it that is not left over: the true end of a token ending there."""
     places = np.arange(len(left))
     return np.minimum.accumulate(np.where(left, len(left), places)[::-1])[::-1]
 
@@ -85,7 +86,7 @@ _MARK, _CONTROL = 1, 2
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """What each code point is: `_MARK` for what can be put into the character before it, `_CONTROL`, or 0."""
+    """The kind of each code point: `_MARK` if it can combine with the character before it, `_CONTROL`, or 0."""
     kinds = np.zeros(sys.maxunicode + 1, np.uint8)
     for code in range(sys.maxunicode + 1):
         if 0xD800 <= code < 0xE000:
@@ -95,11 +96,11 @@ def _kinds() -> NDArray[np.uint8]:
         if own in ("Cc", "Zl", "Zp"):
             kinds[code] = _CONTROL
         elif own not in ("Cn", "Co"):
-            # NFKC composes what compatibility forms stand for: halfwidth voicing marks, the vowels of Hangul's letters.
+            # NFKC also composes compatibility forms: halfwidth voicing marks, and vowels of Hangul letters.
             first = normalize("NFKD", character)[0]
             if category(first).startswith("M") or "\u1160" <= first <= "\u11ff" or "\ud7b0" <= first <= "\ud7ff":
                 kinds[code] = _MARK
-    # Joiners and tags are of the cluster they stand in.
+    # Joiners and tags belong to the cluster they are in.
     kinds[[0x200C, 0x200D]] = _MARK
     kinds[0xE0020:0xE0080] = _MARK
     return kinds

@@ -1,4 +1,4 @@
-"""Where documents come from: local files, or a Hugging Face dataset, one document at a time, in a fixed order."""
+"""Sources of documents: local files or a Hugging Face dataset, read one document at a time in a fixed order."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from unifeat.text.files import read_file, text_of
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 SHIPPED_TEXT = Path(__file__).with_name("alice.txt")  # Carroll 1865, chapters I to III; public domain
-_WHAT = "text source"
-_READS = ", ".join(LOCAL_SUFFIXES)
+_SUBJECT = "text source"
+_SUFFIXES = ", ".join(LOCAL_SUFFIXES)
 _PART_OF_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
 _HUB_NAME = re.compile(rf"(?:{_PART_OF_NAME}/)?{_PART_OF_NAME}")
 
 
 def find_source(source: str) -> list[Path] | str:
-    """The sorted local files that `source` (a path or glob) names, or the dataset's name as it is.
+    """The sorted local files that `source` (a path or glob) names, or the dataset's name unchanged.
 
-    Below a folder, and by a glob that does not write the dot, names that begin with a dot are not found: they are
-    copies and notes of other programs (`.ipynb_checkpoints/`, `._text.jsonl`).
+    Names that begin with a dot are skipped in folders, and in globs unless the glob writes the dot: they are copies and
+    notes of other programs (`.ipynb_checkpoints/`, `._text.jsonl`).
 
     Raises:
-        UserError: a path that is not there, is no path or cannot be read; a glob that matches nothing; a file of
-            another kind; a name that no dataset on the hub can have, or that of one of datasets' own readers.
+        UserError: a path that does not exist, is not valid or cannot be read; a glob without matches; a file of another
+            kind; a name that no dataset on the hub can have, or the name of a reader of the datasets library.
     """
     if not source.strip():
         raise UserError("text source: it is empty; give a file, a folder, a glob or a dataset's name")
-    path = user_path(source, _WHAT)
+    path = user_path(source, _SUBJECT)
     looks_local = source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~"))
     mode = _mode(path, source, looks_local)
     if mode is not None and stat.S_ISDIR(mode):
@@ -44,7 +44,7 @@ def find_source(source: str) -> list[Path] | str:
     if mode is not None and stat.S_ISREG(mode):
         files = [path]
     elif mode is not None:
-        raise UserError(f"text source {source} is neither a file nor a folder: unifeat reads {_READS}")
+        raise UserError(f"text source {source} is neither a file nor a folder: unifeat reads {_SUFFIXES}")
     elif glob.has_magic(str(path)):
         files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if _is_file(p, source))
         if not files:
@@ -55,7 +55,7 @@ def find_source(source: str) -> list[Path] | str:
         return _hub_name(source)
     wrong = [p for p in files if not p.name.endswith(LOCAL_SUFFIXES)]
     if wrong:
-        raise UserError(f"text source {wrong[0]}: unifeat reads {_READS}")
+        raise UserError(f"text source {wrong[0]}: unifeat reads {_SUFFIXES}")
     return files
 
 
@@ -63,7 +63,7 @@ def source_stamp(found: list[Path] | str) -> Any:
     """What identifies the source's content without reading it.
 
     Raises:
-        UserError: a file is gone, or may not be looked at.
+        UserError: a file no longer exists or cannot be accessed.
     """
     if isinstance(found, str):
         return found
@@ -72,8 +72,8 @@ def source_stamp(found: list[Path] | str) -> Any:
         try:
             stamps.append(file_stamp(path))
         except OSError as error:
-            told = machine_error(error, path) or UserError(f"text file {path} cannot be read: {error.strerror}")
-            raise told from error
+            user_error = machine_error(error, path) or UserError(f"text file {path} cannot be read: {error.strerror}")
+            raise user_error from error
     return stamps
 
 
@@ -87,7 +87,7 @@ def read_documents(found: list[Path] | str, field: str, split: str, config: str 
         config: the dataset's configuration name, if it has several.
 
     Raises:
-        UserError: whatever keeps the text from being read, in one line.
+        UserError: the text cannot be read; one line says why.
     """
     if isinstance(found, str):
         documents = _from_dataset(found, field, split, config)
@@ -97,7 +97,7 @@ def read_documents(found: list[Path] | str, field: str, split: str, config: str 
 
 
 def _mode(path: Path, source: str, looks_local: bool) -> int | None:
-    """What kind of thing is there; None for nothing."""
+    """The file mode of the path; None if nothing is there."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def _files_below(folder: Path, source: str) -> list[Path]:
         files += [path for path in found if _is_file(path, source)]
     if not files:
         raise UserError(
-            f"text source {source}: the folder holds none of {_READS} (names that begin with a dot are not read)"
+            f"text source {source}: the folder holds none of {_SUFFIXES} (names that begin with a dot are not read)"
         )
     return sorted(files)
 
@@ -129,20 +129,20 @@ def _files_below(folder: Path, source: str) -> list[Path]:
 def _is_file(path: Path, source: str) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:  # a link to nothing
+    except FileNotFoundError:  # a broken link
         return False
     except OSError as error:
         raise _refused(error, source) from error
 
 
 def _refused(error: OSError, source: str) -> UserError:
-    return machine_error(error, f"{_WHAT} {source}") or UserError(
-        f"{_WHAT} {source} cannot be read: {error.strerror or error}"
+    return machine_error(error, f"{_SUBJECT} {source}") or UserError(
+        f"{_SUBJECT} {source} cannot be read: {error.strerror or error}"
     )
 
 
 def _hub_name(source: str) -> str:
-    """The name, if it can be that of a dataset on the hub, and of nothing else that `datasets` would open for it."""
+    """The name, if it can only name a dataset on the hub, and nothing else that `datasets` would open for it."""
     if not _HUB_NAME.fullmatch(source) or source.endswith(".py"):
         raise UserError(
             f"text source {source!r}: there is no such file or folder, and a dataset on the hub is called ORG/NAME"
@@ -150,7 +150,7 @@ def _hub_name(source: str) -> str:
     if "/" not in source:
         from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as READERS
 
-        # Given such a name and nothing else, datasets reads whatever lies in the working directory.
+        # Given only such a name, datasets reads whatever is in the working directory.
         if source in READERS:
             raise UserError(
                 f"text source {source!r}: that is a reader of the datasets library, not a text; give a file, a folder "
@@ -162,17 +162,17 @@ def _hub_name(source: str) -> str:
 def _from_dataset(name: str, field: str, split: str, config: str | None) -> Iterator[str]:
     import datasets
 
-    if os.path.lexists(_hub_name(name)):  # datasets would take it for the dataset
+    if os.path.lexists(_hub_name(name)):  # datasets would read it instead of the hub's dataset
         raise UserError(f"text source {name!r}: there is a file or folder of that name too; write ./{name} for it")
     try:
         for row in datasets.load_dataset(name, config, split=split, streaming=True):
             yield text_of(row, field, f"dataset {name}")
     except UserError:
         raise
-    except Exception as error:  # datasets raises a different type for every way a name can be wrong
-        told = machine_error(error) if isinstance(error, OSError) else None
-        if told is not None:
-            raise UserError(f"text source {name!r}: {told}") from error
+    except Exception as error:  # datasets raises many types of error for a wrong name
+        user_error = machine_error(error) if isinstance(error, OSError) else None
+        if user_error is not None:
+            raise UserError(f"text source {name!r}: {user_error}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"text source {name!r} is neither a local file nor a dataset that can be read now: {reason}"

@@ -1,4 +1,4 @@
-"""From text to windows of tokens, each token with its place in its document."""
+"""Tokens of the text and their windows, each token with its place in its document."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TokenizedPart:
     Attributes:
         document: the document's number.
         token: token ids, int32.
-        char_end: the character of the document, as it was given, at which each token ends, int32.
+        char_end: the character of the original document at which each token ends, int32.
         order: int32; 0 for the last token ending at a character, 1 for the one before it, and so on. Byte-level
-            tokenizers cut one character into several tokens; only the last of them completes it.
+            tokenizers can divide one character into several tokens; only the last of them completes it.
     """
 
     document: int
@@ -40,7 +40,7 @@ def tokenize_part(tokenizer: Any, part: Part) -> TokenizedPart:
 
 
 def first_parts(corpus: Corpus, tokenizer: Any, tokens: int, first_document: int = 0) -> list[Part]:
-    """The first parts from a document on, the last of them cut, that hold at most so many tokens."""
+    """Parts from a document on that hold at most `tokens` tokens; the last part is cut to fit."""
     parts: list[Part] = []
     for group in range(corpus.groups):
         if corpus.group_documents[group][1] < first_document:
@@ -64,14 +64,14 @@ def windows(part: TokenizedPart, body: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class Window:
-    """What a model reads at once, and where the positions that give rows stand in the text.
+    """What a model reads at once, and the places of those positions that give rows.
 
     Attributes:
         document: the document's number.
         ids: (positions,) int32, the tokens: opening, text, padding.
-        lead: so many positions at the start give no row.
-        token, char_end, order: (rows,) int32, as in `TokenizedPart`. An opening ends where its window begins; padding
-            ends where the text does, after it.
+        lead: number of positions at the start that give no row.
+        token, char_end, order: (rows,) int32, as in `TokenizedPart`. An opening ends where its window begins. Padding
+            ends at the character where the text ends, after its last token.
         is_opening, is_pad: (rows,) bool.
     """
 
@@ -108,11 +108,11 @@ def cut_windows(
 
     Args:
         opening: tokens that begin each window.
-        context: positions of a window, the opening included.
+        context: positions in a window, including the opening.
         at_start: whether the part begins its document.
-        limit: at most so many windows of a document (of its first part, if it is longer than one).
-        with_opening: let the opening of the first window give rows.
-        pad: token that fills windows up to `context`, each giving a row; None for no padding.
+        limit: at most this many windows per document (from its first part, if it has several).
+        with_opening: whether the opening of the first window gives rows.
+        pad: token that pads windows to `context`, each pad giving a row; None for no padding.
     """
     if limit is not None and not at_start:
         return []
@@ -120,10 +120,10 @@ def cut_windows(
     chosen = windows(part, context - len(opening))[:limit]
     if not chosen:
         return cut
-    # Padding ends where the last token does, and so may tokens before it, in the window before too.
+    # Padding ends where the last token does. Earlier tokens may end there too, even in the window before.
     fill = context - len(opening) - (chosen[-1].stop - chosen[-1].start) if pad is not None else 0
     orders = part.order + fill * (part.char_end == part.char_end[chosen[-1].stop - 1])
-    # (A token trimmed to nothing can end at character 0, where an opening stands.)
+    # A token trimmed to nothing can end at character 0, where an opening ends too.
     before = int((part.char_end == 0).sum())
     for window in chosen:
         shown = len(opening) if with_opening and at_start and window.start == 0 else 0
@@ -150,6 +150,6 @@ def _order_from_the_end(char_end: NDArray[np.int32]) -> NDArray[np.int32]:
     if n == 0:
         return np.zeros(0, np.int32)
     last_of_run = np.r_[char_end[1:] != char_end[:-1], True]
-    # The index of the run's last token, for every token: filled in from the right.
+    # For every token, the index of the last token of its run, filled in from the right.
     run_end = np.minimum.accumulate(np.where(last_of_run, np.arange(n), n)[::-1])[::-1]
     return (run_end - np.arange(n)).astype(np.int32)

@@ -1,12 +1,11 @@
 """Hook points: where in a transformer block activations are read.
 
-Layer `L` is block `L`, counted from 0. `HOOKS` lists the kinds in the order of a pre-norm block, with TransformerLens'
-names. `resid_post` is Gemma Scope's `layer_L` and `hidden_states[L + 1]` of transformers (whose last entry is taken
-after the final norm and is therefore *not* the last block's output). `attn_out` and `mlp_out` are taken after the
-post-norm of architectures that have one (Gemma 2 and 3), as in TransformerLens. Transcoders read `mlp_in` or
-`ln2_normalized`.
+Layer `L` is block `L`, counted from 0. `HOOKS` lists the kinds with TransformerLens' names. `resid_post` is Gemma
+Scope's `layer_L` and `hidden_states[L + 1]` of transformers. (The last entry of `hidden_states` comes after the final
+norm, so it is *not* the last block's output.) `attn_out` and `mlp_out` are taken after the post-norm of architectures
+that have one (Gemma 2 and 3), as in TransformerLens. Transcoders read `mlp_in` or `ln2_normalized`.
 
-A new kind is a row of `HOOKS` and its name in `HookKind`; `models.blocks.SITES` says which module holds its value.
+To add a kind, add a row to `HOOKS` and its name to `HookKind`; `models.blocks.SITES` says which module holds its value.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ class Hook(NamedTuple):
     """One kind of hook point.
 
     Attributes:
-        lens: TransformerLens' name of it within a block.
+        lens: TransformerLens' name for it within a block.
         what: the value in words.
         label: the same in two or three words, for the report.
-        mistaken_for: kinds that an SAE is easily read at by mistake; `unifeat check` tries them.
-        behind_norm: whether a norm has made all tokens alike in length, so that attention sinks show only in the
-            block's input.
+        mistaken_for: kinds at which an SAE may be read by mistake; `unifeat check` tries them.
+        behind_norm: whether the value has been normalised, so that all tokens have similar norms and attention sinks
+            show only in the block's input.
     """
 
     lens: str
@@ -41,7 +40,7 @@ HOOKS: dict[HookKind, Hook] = {
     "resid_pre": Hook("hook_resid_pre", "the block's input", "block input", ("attn_out", "mlp_out")),
     "attn_z": Hook(
         "attn.hook_z",
-        "what attention's heads put out, concatenated, before the output projection",
+        "the outputs of the attention heads, concatenated, before the output projection",
         "attention heads",
         ("attn_out",),
     ),
@@ -60,7 +59,7 @@ HOOKS: dict[HookKind, Hook] = {
     ),
     "mlp_in": Hook(
         "mlp.hook_in",
-        "what the MLP is given: after the norm and its weights",
+        "the MLP's input: after the norm and its weights",
         "MLP input",
         ("ln2_normalized", "resid_mid"),
         behind_norm=True,
@@ -91,7 +90,7 @@ _MODULE_KINDS: dict[str | None, HookKind] = {
 
 
 class HookPoint(NamedTuple):
-    """A place in a model: block number and which of its values."""
+    """A hook point of a model: block number, and which of the block's values."""
 
     layer: int
     kind: HookKind = "resid_post"
@@ -103,7 +102,9 @@ class HookPoint(NamedTuple):
 
 
 def parse_hook(name: Any) -> tuple[str | None, int | None]:
-    """Kind and layer from the name of a place: (kind, layer), (name, None) if it is another place, or two Nones.
+    """Kind and layer from the name of a hook point.
+
+    Returns (kind, layer), (name, None) if the name is not one of our hook points, or (None, None) without a name.
 
     >>> parse_hook("blocks.15.hook_resid_post")
     ('resid_post', 15)
@@ -122,15 +123,15 @@ def parse_hook(name: Any) -> tuple[str | None, int | None]:
 
 
 def stream_before(point: HookPoint) -> HookPoint:
-    """Where attention sinks are told by their norm: the point itself, or, behind a norm, the block's input."""
+    """Where the norms that show attention sinks are measured: the point itself or, behind a norm, the block's input."""
     return HookPoint(point.layer, "resid_pre") if HOOKS[point.kind].behind_norm else point
 
 
 def width_at(config: Any, kind: HookKind) -> int:
-    """How many values a token has at a kind of hook point, by a model's text configuration."""
+    """Number of values per token at a kind of hook point, from a model's text configuration."""
     if kind == "attn_z" and getattr(config, "num_attention_heads", None):
         heads = int(config.num_attention_heads)
-        # Latent attention (DeepSeek) has values of a width of their own.
+        # In latent attention (DeepSeek), a head's values have their own width.
         head = getattr(config, "v_head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
         return heads * int(head)
     return int(config.hidden_size)

@@ -1,4 +1,4 @@
-"""Which tokens give no row of codes, and how many were left out for which reason."""
+"""Which tokens are left out of the codes, and how many were left out for each reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SINK_RATIO = 5.0  # an attention sink's activation norm is above so many times the median
+SINK_RATIO = 5.0  # an attention sink's activation norm is above this many times the median
 
 
 class Mask(BaseModel):
@@ -14,10 +14,10 @@ class Mask(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    special: bool = Field(True, description="leave out special tokens, a BOS that the study adds among them")
+    special: bool = Field(True, description="leave out special tokens, including a BOS that the study adds")
     first: bool = Field(True, description="leave out the first position of each window")
     sinks: bool = Field(True, description="leave out attention sinks: activation norm above 5 × the median")
-    pads: bool = Field(True, description="no padding; false fills every window up to `context` and keeps the pads")
+    pads: bool = Field(True, description="no padding; false pads every window to `context` and keeps the pads")
 
 
 DEFAULT_MASK = Mask()
@@ -25,10 +25,10 @@ DEFAULT_MASK = Mask()
 
 @dataclass
 class Masked:
-    """How many tokens were read, and how many left out for which reason.
+    """How many tokens were read, and how many were left out for each reason.
 
     Attributes:
-        pad: how many of those read are padding. Nothing masks them as such: a study that has pads wants them.
+        pad: how many of those read are padding. They are not masked: a study has pads only if it asks for them.
     """
 
     read: int = 0

@@ -1,4 +1,4 @@
-"""What every window of text begins with: nothing, one token, or the tokens of a chat template."""
+"""Openings: what every window of text begins with. Nothing, one token, or the tokens of a chat template."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 Chat = Literal["none", "user", "assistant", "system"]
 CHATS: tuple[Chat, ...] = get_args(Chat)
 Opening = int | tuple[int, ...] | None
-"""One token, several, or none."""
+"""One token, several tokens, or None."""
 
 
 def opening_tokens(opening: Opening) -> list[int]:

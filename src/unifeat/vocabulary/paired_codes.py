@@ -1,7 +1,7 @@
 """Two code matrices over the same tokens, as a stream of aligned row chunks.
 
-Everything that correlates reads its codes through `PairedCodes`, so it neither knows nor cares whether they lie in
-memory or in a store on disk, and it never needs more than a few chunks at a time.
+All correlation code reads codes through `PairedCodes`, whether they are in memory or in a store on disk, and needs only
+a few chunks in memory at a time.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ ChunkPair: TypeAlias = tuple[CsrArrays, CsrArrays]
 
 @runtime_checkable
 class PairedCodes(Protocol):
-    """Codes of two spaces on the tokens they share. Iterated several times; the chunks must be the same each time."""
+    """Codes of two spaces on the tokens they share. They are read several times, with the same chunks each time."""
 
     @property
     def n_rows(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
         ...
 
     @property
     def features_a(self) -> int:
-        """Features of A."""
+        """Number of features of A."""
         ...
 
     @property
     def features_b(self) -> int:
-        """Features of B."""
+        """Number of features of B."""
         ...
 
     def chunks(self) -> Iterator[ChunkPair]:
-        """Aligned chunks in row order: both sides hold the same rows. Memory-mapped arrays are welcome."""
+        """Aligned chunks in row order: both sides hold the same rows. Arrays may be memory-mapped."""
         ...
 
 
@@ -87,17 +87,17 @@ class InMemoryCodes:
 
 
 def in_memory(paired: PairedCodes, most: int) -> PairedCodes:
-    """The same codes held in memory, if both sides together have at most `most` entries; else as they are."""
-    held: list[ChunkPair] = []
+    """The same codes read into memory, if both sides together have at most `most` entries; else `paired` itself."""
+    chunks: list[ChunkPair] = []
     entries = 0
     for a, b in paired.chunks():
         entries += a.entries + b.entries
         if entries > most:
             return paired
-        held.append((a, b))
-    if not held:
+        chunks.append((a, b))
+    if not chunks:
         return paired
-    sides = [_joined([pair[side] for pair in held]) for side in (0, 1)]
+    sides = [_joined([pair[side] for pair in chunks]) for side in (0, 1)]
     return InMemoryCodes(sides[0], sides[1], paired.features_a, paired.features_b)
 
 
@@ -112,7 +112,7 @@ def _joined(chunks: list[CsrArrays]) -> CsrArrays:
 
 
 def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = None) -> PairedCodes:
-    """Two scipy sparse matrices (tokens × features) as `PairedCodes`; what is `PairedCodes` already is returned as is.
+    """Two scipy sparse matrices (tokens × features) as `PairedCodes`; `PairedCodes` are returned unchanged.
 
     Duplicate entries are summed on a copy; the inputs are never changed.
 
@@ -135,17 +135,17 @@ def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = Non
 
 
 def row_slice(codes: CsrArrays, first: int, last: int) -> CsrArrays:
-    """Rows first:last, sharing the entries' memory."""
+    """Rows first:last. The entries are shared, not copied."""
     return CsrArrays(codes.indptr[first : last + 1], codes.index, codes.value)
 
 
 def checked_chunks(paired: PairedCodes) -> Iterator[ChunkPair]:
-    """The chunks in the kernels' form, with row counts and row pointers checked (ids and values: see `moments`).
+    """The chunks in the kernels' form, with row counts and row pointers checked. (`moments` checks ids and values.)
 
     Raises:
-        UserError: chunks that disagree on their rows, malformed pointers, or fewer or more rows than promised.
+        UserError: chunks that disagree on their rows, malformed pointers, or not `n_rows` rows in all.
     """
-    seen = 0
+    rows = 0
     for a, b in normal_chunks(paired):
         if a.rows != b.rows:
             raise UserError(f"a chunk holds {a.rows} rows of codes A but {b.rows} of codes B")
@@ -154,17 +154,17 @@ def checked_chunks(paired: PairedCodes) -> Iterator[ChunkPair]:
             steps_down = bool(np.any(codes.indptr[1:] < codes.indptr[:-1]))
             if steps_down or codes.indptr[0] < 0 or codes.indptr[-1] > limit:
                 raise UserError(f"codes {side}: row pointers do not fit the entries (damaged CSR arrays)")
-        seen += a.rows
+        rows += a.rows
         yield a, b
-    if seen != paired.n_rows:
-        raise UserError(f"the chunks hold {seen} rows, but {paired.n_rows} were promised")
+    if rows != paired.n_rows:
+        raise UserError(f"the chunks hold {rows} rows, but n_rows is {paired.n_rows}")
 
 
 def normal_chunks(paired: PairedCodes, dtype: Any = None) -> Iterator[ChunkPair]:
-    """The chunks as contiguous read-only arrays, both sides' values in `dtype`, chunks without rows left out.
+    """The chunks as contiguous read-only arrays, both sides' values in `dtype`, without empty chunks.
 
-    Read-only views, because compiled kernels are kept per argument type: memory-mapped and ordinary arrays then share
-    one compiled form.
+    The views are read-only because numba compiles a kernel once per argument type: memory-mapped and ordinary arrays
+    then share one compiled form.
     """
     for a, b in paired.chunks():
         if len(a.indptr) > 1 or len(b.indptr) > 1:
@@ -201,7 +201,7 @@ def _from_scipy(codes: Any, side: str) -> tuple[CsrArrays, int]:
         raise UserError(f"codes {side} must be a 2-D real matrix, not {codes.ndim}-D {codes.dtype}")
     csr = codes.tocsr()
     if not csr.has_canonical_format:
-        csr = csr.copy()  # sum_duplicates works in place, and the caller's matrix is not ours
+        csr = csr.copy()  # sum_duplicates works in place and must not change the caller's matrix
         csr.sum_duplicates()
     features = int(csr.shape[1])
     if features > np.iinfo(np.int32).max:

@@ -1,4 +1,4 @@
-"""Where rows of codes come from: the places at which two tokenizers meet."""
+"""Places: where each row of codes comes from. Two spaces are compared at the places they share."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""The files that text is read from."""
+"""Endings of the files that text is read from."""
 
 LOCAL_SUFFIXES = (".txt", ".jsonl", ".jsonl.zst", ".parquet")

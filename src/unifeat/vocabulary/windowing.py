@@ -1,4 +1,4 @@
-"""How text is cut into windows and which positions of them give rows: what travels together through every reading."""
+"""How text is cut into windows, and which of their positions give rows of codes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Windowing:
     """The windows of one model over one text.
 
     Attributes:
-        context: length of a window in tokens, its opening included.
-        opening: what begins every window: a token, a chat template's tokens, or None.
-        mask: which positions give no rows. An opening gives rows only where special tokens are not masked, and there
-            only at the beginning of a document: anywhere else it has no place of its own in the text.
-        limit: at most so many windows of each document, from its start; None is all of them.
+        context: length of a window in tokens, including its opening.
+        opening: what every window begins with: a token, a chat template's tokens, or None.
+        mask: which positions give no rows. An opening gives rows only where special tokens are not masked, and then
+            only at the beginning of a document: elsewhere it has no place of its own in the text.
+        limit: at most this many windows of each document, from its start; None for all of them.
     """
 
     context: int

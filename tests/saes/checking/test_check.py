@@ -73,7 +73,7 @@ class TestMistakes:
     def test_a_neighbouring_layer(self, check: Callable[..., Checked], sae: Path, layer: int):
         checked = check(sae, layer=layer)
         warnings = causes(checked, "warning")
-        assert f"says it reads {HOOK}, and is given blocks.{layer}." in warnings
+        assert f"says it reads {HOOK}, but is given blocks.{layer}." in warnings
         assert "off by one" in warnings
         assert "with layer 1, resid_post" in warnings
 
@@ -255,7 +255,7 @@ def test_neighbours_that_an_architecture_lacks_are_not_tried(
 @pytest.mark.parametrize("hook", ["attn_z", "mlp_in"])
 def test_a_hook_point_that_the_model_lacks(hook: str, model_folder: Callable[..., Path], tmp_path: Path):
     sae = tiny_sae(tmp_path / "sae", 32)
-    with pytest.raises(UserError, match=f"so no {hook}: resid_pre and resid_post are there"):
+    with pytest.raises(UserError, match=f"so no {hook}: use resid_pre or resid_post"):
         check_sae(str(sae), str(model_folder("mamba")), 1, hook=hook, loss=False)
 
 

@@ -120,7 +120,7 @@ def test_the_vocabulary_bounds_the_batch_and_changes_nothing(
     model = loaded(model_folder("llama", tokenizer="wordish"), point)
     sae = Fixed(lambda x: 0.5 * x)
     together = measured(model, point, sae, 2)
-    monkeypatch.setattr(loss, "_LOGITS", 1)
+    monkeypatch.setattr(loss, "_BATCH_LOGITS", 1)
     alone = measured(model, point, sae, 2)
     assert alone.tokens == together.tokens
     assert (alone.clean, alone.spliced, alone.zeroed) == pytest.approx(

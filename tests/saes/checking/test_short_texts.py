@@ -16,7 +16,7 @@ from unifeat.errors import UserError
 from unifeat.report.terminal_check import show
 from unifeat.saes.checking.check import Checked, check_sae
 
-UNTOLD = "nothing can be told: the activations are the same on "
+UNTOLD = "the SAE cannot be judged: the activations are the same on "
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ class TestDamaged:
         (line,) = [line for line in lines if "warning" in line]
         assert f"checkpoint {path} is damaged" in line
         assert file in line
-        assert not any("going on" in line for line in lines)
+        assert not any("resuming" in line for line in lines)
         assert weights(tmp_path / "saes") == weights(tmp_path / "undisturbed")
         assert not list((cache_root() / "training").iterdir())
 
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capfd: pytest
     made.save({"jobs": Evil()}, step=1, over=False, points=[POINT])
     set_mode("log")
     assert made.load() is None
-    assert "cannot be read and is left out" in capfd.readouterr().err
+    assert "cannot be read and is ignored" in capfd.readouterr().err
     assert not (tmp_path / "ran").exists()
 
 
@@ -218,7 +218,7 @@ class TestTheMachine:
 
     def test_a_folder_that_cannot_be_written(self, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-        with pytest.raises(UserError, match=r"cannot be written, and .*saes/1 shall go there"):
+        with pytest.raises(UserError, match=r"saes/1 cannot be saved, since .* cannot be written"):
             train(study)
 
     def test_a_cache_that_is_a_file(self, study: Study, tmp_path: Path):

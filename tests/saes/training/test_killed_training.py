@@ -63,6 +63,11 @@ def checkpoint_files() -> list[Path]:
     return sorted((cache_root() / "training").glob("*/[!.]*/checkpoint-*"))
 
 
+def resumed_at(err: str) -> list[int]:
+    found = re.findall(r"resuming from the last checkpoint, at ([\d,]+) activations", err)
+    return [int(number.replace(",", "")) for number in found]
+
+
 def about(path: Path) -> dict[str, Any]:
     return json.loads((path / "about.json").read_text())["content"]
 
@@ -96,13 +101,18 @@ def test_killed_again_and_again(study: Path, tmp_path: Path):
         done = command.wait()
         err = done.err
         assert done.code == KILLED, err
-        went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
+        went_on += [
+            int(n.replace(",", ""))
+            for n in re.findall(r"resuming from the last checkpoint, at ([\d,]+) activations", err)
+        ]
         assert not (tmp_path / "saes").exists()
         assert_whole()
     done = start(study).wait()
     err = done.err
     assert done.code == 0, err
-    went_on += [int(n.replace(",", "")) for n in re.findall(r"going on at ([\d,]+) activations", err)]
+    went_on += [
+        int(n.replace(",", "")) for n in re.findall(r"resuming from the last checkpoint, at ([\d,]+) activations", err)
+    ]
     assert len(went_on) == 2
     assert 0 < went_on[0] < went_on[1] < TOKENS
     assert not list((cache_root() / "training").iterdir())  # nothing is left of it

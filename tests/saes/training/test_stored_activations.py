@@ -113,7 +113,7 @@ def test_the_table_at_the_end(study: Study, tmp_path: Path, capsys: pytest.Captu
     out = capsys.readouterr().out.splitlines()
     assert out[0].split() == ["SAE", "features", "FVU", "L0", "dead", "loss", "recovered", "held-out", "tokens"]
     assert len({len(line) for line in out[:3]}) == 1
-    assert f"in {tmp_path / 'out'}; README.md beside each" in out[-1]
+    assert f"in {tmp_path / 'out'}; each SAE's README.md says" in out[-1]
 
 
 def test_sinks_are_told_by_the_stream_behind_a_norm_too(tmp_path: Path, model_folder: Callable[..., Path]):

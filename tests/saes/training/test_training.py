@@ -288,7 +288,7 @@ class TestWrongInput:
 
     def test_too_few_documents_to_hold_some_back(self, tmp_path: Path, model_folder: Callable[..., Path]):
         study = self.study(tmp_path, model_folder, sentences(30))
-        with pytest.raises(UserError, match=r"30 documents and 30 are to be held out.*lower train\.heldout_documents"):
+        with pytest.raises(UserError, match=r"30 documents, and 30 are to be held out.*lower train\.heldout_documents"):
             train(study)
 
     @pytest.mark.parametrize("documents", [["The tide."] * 10, ["x"] * 10])
@@ -312,13 +312,15 @@ class TestWrongInput:
     def test_one_folder_for_two_saes(self, tmp_path: Path, model_folder: Callable[..., Path]):
         study = self.study(tmp_path, model_folder, sentences(3))
         same = [study.spaces[0].model_copy(update={"sae": str(tmp_path / "sae")})]
-        with pytest.raises(UserError, match=r"two SAEs of the study would go to .*/sae: give each a folder name"):
+        with pytest.raises(
+            UserError, match=r"two SAEs of the study would be saved in .*/sae: give each its own folder name"
+        ):
             train(study.model_copy(update={"spaces": same}))
         nested = [
             SpacesSpec(model="tiny", layers=[layer], sae=str(tmp_path / folder / "sae"))
             for layer, folder in enumerate(("a", "b"))
         ]
-        with pytest.raises(UserError, match=r"two SAEs of the study would go to .*out/sae"):
+        with pytest.raises(UserError, match=r"two SAEs of the study would be saved in .*out/sae"):
             train(study.model_copy(update={"spaces": nested}), tmp_path / "out")
 
     def test_one_sae_twice(self, tmp_path: Path, model_folder: Callable[..., Path]):
@@ -330,7 +332,7 @@ class TestWrongInput:
     def test_a_name_that_is_neither_folder_nor_release(self, tmp_path: Path, model_folder: Callable[..., Path]):
         study = self.study(tmp_path, model_folder, sentences(3))
         spaces = [study.spaces[0].model_copy(update={"sae": "saes/tiny-{layer}"})]
-        with pytest.raises(UserError, match=r"SAE saes/tiny-0: no such folder.*call the folder \./saes/tiny-0"):
+        with pytest.raises(UserError, match=r"SAE saes/tiny-0: no such folder.*name the folder \./saes/tiny-0"):
             train(study.model_copy(update={"spaces": spaces}))
 
     def test_released_saes_are_not_trained(self, tmp_path: Path, model_folder: Callable[..., Path]):

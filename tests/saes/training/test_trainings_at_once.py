@@ -142,7 +142,7 @@ def test_one_that_ends_leaves_the_checkpoint_of_one_that_was_killed(
     assert len({path.parent for path in saved_checkpoints()}) == 1
     with started(study("a"), tmp_path / "log-again") as again:
         ended(again)
-    assert "going on at" in (tmp_path / "log-again").read_text()
+    assert "resuming from the last checkpoint" in (tmp_path / "log-again").read_text()
     assert weights_of(tmp_path / "saes" / "a-1") == expected("a")
     assert not list((cache_root() / "training").iterdir())
 
@@ -160,7 +160,7 @@ def test_two_of_the_very_same_sae(
     assert weights_of(tmp_path / "saes" / "a-1") == expected("a")
     told = [log.read_text() for log in logs]
     assert sum("held-out FVU" in text for text in told) == 1
-    assert sum("another process has put an SAE there meanwhile, and that one stays" in text for text in told) == 1
+    assert sum("another process has saved an SAE there meanwhile, which is kept" in text for text in told) == 1
     assert not any("warning" in text or "Traceback" in text for text in told)
     assert [p.name for p in (tmp_path / "saes").iterdir()] == ["a-1"]
     assert not list((cache_root() / "training").iterdir())
@@ -177,7 +177,7 @@ def test_two_of_the_very_same_sae_and_both_killed(
         two.join()
     with started(study("a"), tmp_path / "log") as again:
         ended(again)
-    assert "going on at" in (tmp_path / "log").read_text()
+    assert "resuming from the last checkpoint" in (tmp_path / "log").read_text()
     assert weights_of(tmp_path / "saes" / "a-1") == expected("a")
 
 

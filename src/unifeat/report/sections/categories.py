@@ -1,4 +1,4 @@
-"""Categories of words: what the report shows of each subspace, over all pairs of spaces and for one."""
+"""The section on categories of words: an overview of all pairs of spaces, and a table for each pair."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from unifeat.report.drawing import Drawn
 from unifeat.report.figures import Panel, panel_figure
 from unifeat.report.tables import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -26,18 +26,18 @@ from unifeat.report.tables import (
 )
 from unifeat.runs.folder import Run
 
-_CONTROL = " · random words"
+_CONTROL_SUFFIX = " · random words"
 _MOST_COLUMNS = 16
-_FEW = 5
+_FEWEST_PAIRS = 5
 
 
 def categories(run: Run) -> list[str]:
     """The categories of a run, without their control lists."""
-    return [name for name in subspaces_of(run) if _CONTROL not in name]
+    return [name for name in subspaces_of(run) if _CONTROL_SUFFIX not in name]
 
 
 def subspaces(run: Run, drawn: Drawn) -> dict[str, Any] | None:
-    """For each measure a heatmap, categories down and pairs of spaces across; None where the run has no categories."""
+    """One heatmap per measure, with categories down and pairs of spaces across; None if the run has no categories."""
     panels = _overview(run)
     for place, panel in enumerate(panels):
         panel["key"] = f"categories-{place}"
@@ -46,7 +46,7 @@ def subspaces(run: Run, drawn: Drawn) -> dict[str, Any] | None:
 
 
 def _overview(run: Run) -> list[dict[str, Any]]:
-    """For each measure a heatmap: its figure and words."""
+    """One heatmap per measure, with its title and legend."""
     if not categories(run):
         return []
     table = cells(run)
@@ -69,7 +69,7 @@ def _overview(run: Run) -> list[dict[str, Any]]:
 
 
 def of_cell(run: Run, cell: Any) -> dict[str, Any] | None:
-    """The categories of one pair of spaces: headings and lines; None where the run has none."""
+    """The categories of one pair of spaces, as headings and lines; None if the run has none."""
     names = categories(run)
     if not names or run.rates is None:
         return None
@@ -79,7 +79,7 @@ def of_cell(run: Run, cell: Any) -> dict[str, Any] | None:
     lines = []
     for name in names:
         own = scores[scores["subspace"] == name]
-        control = scores[scores["subspace"] == f"{name}{_CONTROL}"]
+        control = scores[scores["subspace"] == f"{name}{_CONTROL_SUFFIX}"]
         lines.append(
             {
                 "name": name,
@@ -101,7 +101,7 @@ def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
         ].set_index(["space_a", "space_b"])
         for cell in rows_of(shown):
             row = own.loc[(cell.space_a, cell.space_b)]
-            mark = "*" if row["q"] < SIGNIFICANT else ""
+            mark = "*" if row["q"] < SIGNIFICANCE_LEVEL else ""
             hover = [
                 f"<b>{escape(name)}</b>, {escape(cell.space_a)} × {escape(cell.space_b)}",
                 f"score {decimal(row['score'], 3)}, {row['n_pairs']:,} pairs",
@@ -109,8 +109,8 @@ def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
                 f"its {row['subset_n']:,} of all pairs {decimal(row['subset_score'], 3)}, random subsets "
                 f"{decimal(row['subset_mean'], 3)}, q {probability(row['subset_q'])}",
             ]
-            # On a handful of pairs every score is wild: how few they are says more.
-            few = row["n_pairs"] < _FEW
+            # Scores of very few pairs are meaningless, so the number of pairs is shown instead.
+            few = row["n_pairs"] < _FEWEST_PAIRS
             text = f"n={row['n_pairs']}" if few else decimal(row["score"]) + mark
             place = {"category": name, "cell": f"{cell.layer_a}×{cell.layer_b}", "number": cell.cell}
             rows.append(place | {"z": float("nan") if few else row["score"], "text": text, "hover": "<br>".join(hover)})
@@ -137,7 +137,7 @@ def _rate(table: pd.DataFrame) -> dict[str, str]:
     if table.empty or not table["features"].iloc[0]:
         return {"features": "0", "rate": "–", "odds": "–"}
     row = table.iloc[0]
-    mark = "*" if row["q"] < SIGNIFICANT else ""
+    mark = "*" if row["q"] < SIGNIFICANCE_LEVEL else ""
     spread = (
         ""
         if is_missing(row["odds_ratio_low"])
@@ -154,10 +154,10 @@ def _score(row: Any, control: Any) -> dict[str, str]:
     if row is None or is_missing(row["score"]):
         return dict.fromkeys(("score", "shuffled", "subsets", "control"), "–")
     return {
-        "score": decimal(row["score"]) + ("*" if row["q"] < SIGNIFICANT else ""),
+        "score": decimal(row["score"]) + ("*" if row["q"] < SIGNIFICANCE_LEVEL else ""),
         "shuffled": decimal(row["null_mean"]),
         "subsets": f"{decimal(row['subset_score'])} / {decimal(row['subset_mean'])}"
-        + ("*" if row["subset_q"] < SIGNIFICANT else ""),
+        + ("*" if row["subset_q"] < SIGNIFICANCE_LEVEL else ""),
         "control": "–"
         if control is None or is_missing(control["score"])
         else f"{decimal(control['score'])} ({control['n_pairs']})",

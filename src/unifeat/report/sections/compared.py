@@ -1,4 +1,4 @@
-"""What was compared: models, spaces, masked and aligned tokens."""
+"""The section on what was compared: models, spaces, masked and aligned tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unifeat.vocabulary.hook_points import HOOKS
 
 
 def compared(run: Run, drawn: Drawn) -> dict[str, Any]:
-    """Models and spaces stand in `run.json`; here the tokens that two groups of spaces share."""
+    """Spaces with their hook points, and the tokens that two groups of spaces share."""
     return {
         "spaces": run.info["spaces"],
         "hooks": {kind: hook.label for kind, hook in HOOKS.items()},
@@ -20,7 +20,7 @@ def compared(run: Run, drawn: Drawn) -> dict[str, Any]:
 
 
 def _alignment(run: Run) -> list[dict[str, Any]]:
-    """One row for each pair of groups: tokens that both sides have, as ranges over the layers."""
+    """One row for each pair of groups: tokens that both sides have, as ranges over layers."""
     rows = []
     for groups, own in cells(run).groupby(["group_a", "group_b"], sort=False):
         row: dict[str, Any] = {"groups": groups}

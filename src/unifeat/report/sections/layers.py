@@ -1,4 +1,4 @@
-"""Layer by layer: heatmaps of pairs, r and scores for each two groups of spaces."""
+"""The section with layer × layer heatmaps of pairs, r and scores for each pair of groups of spaces."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from unifeat.runs.folder import Run
 
 _GLOSSES = {
     "svcca": "Mean canonical correlation of the leading principal components of the paired decoder rows.",
-    "rsa": "Correlation, over all pairs of features, of how far apart the two sides place them.",
-    "cka": "Linear centred kernel alignment of the paired decoder rows; unless debiased, inflated where pairs are few.",
+    "rsa": "Correlation between the two sides’ distances between features.",
+    "cka": "Linear centred kernel alignment of the paired decoder rows; unless debiased, inflated when pairs are few.",
 }
-_ONE_COMPONENT = "The first principal components only: the setting under which results were first published."
+_ONE_COMPONENT = "Only the first principal component of each side: the setting of the first published results."
 
 
 def layers(run: Run, drawn: Drawn) -> dict[str, Any]:
-    """The grids, one for each two groups of spaces."""
+    """The grids, one for each pair of groups of spaces."""
     return {"grids": [_grid(run, groups, drawn) for groups in group_pairs(run)]}
 
 
 def _grid(run: Run, groups: tuple[str, str], drawn: Drawn) -> dict[str, Any]:
-    """The heatmaps of one pair of groups: rows of three panels, the first for the counts of pairs."""
+    """The heatmaps of one pair of groups: rows of three panels, with counts of pairs in the first row."""
     own = cells(run).query("group_a == @groups[0] and group_b == @groups[1]")
     if len(own) == 1:
         found = [row for row in score_rows(run) if row["cell"] == own["cell"].iloc[0]]

@@ -1,4 +1,4 @@
-"""One pair of spaces: figures, why candidates were dropped, features in context."""
+"""The section on one pair of spaces: figures, why candidates were dropped, features in context."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from unifeat.runs.folder import Run
 
 
 def one_pair(run: Run, drawn: Drawn) -> dict[str, Any]:
-    """Every pair of spaces, and which is shown first."""
+    """All pairs of spaces, and which one is shown first."""
     return {"cells": _cells(run, drawn), "first": richest(run)}
 
 
 def _cells(run: Run, drawn: Drawn) -> list[dict[str, Any]]:
-    """What the page shows of each pair of spaces: three figures, why candidates were dropped, features in context."""
+    """For each pair of spaces: three figures, why candidates were dropped, features in context."""
     table = cells(run)
     limit = max(200, distributions.MAX_POINTS // len(table))
     lines, shown_pairs = contexts(run), _shown(run)

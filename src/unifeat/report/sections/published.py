@@ -1,4 +1,4 @@
-"""The report's section "Published beside measured": cell by cell, what a paper printed and what this run found."""
+"""The section "Published beside measured": for each cell, the published numbers and those of this run."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from unifeat.report.tables import (
 )
 from unifeat.runs.folder import Run
 
-_CELL = ["space_a", "space_b", "subspace"]
+_CELL_COLUMNS = ["space_a", "space_b", "subspace"]
 _METRICS = {"svcca": "SVCCA", "rsa": "RSA"}
-_WHAT = {
-    "text.windows": "windows of each document",
+_CHOICE_LABELS = {
+    "text.windows": "windows per document",
     "text.documents": "documents",
-    "text.context": "tokens of a window",
+    "text.context": "tokens per window",
     "mask.special": "special tokens masked",
     "mask.first": "first positions masked",
     "mask.sinks": "attention sinks masked",
-    "mask.pads": "free of padding",
+    "mask.pads": "no padding",
     "spaces.hook": "where SAEs read",
     "spaces.codes": "codes",
     "matching.method": "matching",
-    "matching.direction": "who chooses",
-    "matching.min_correlation": "least r",
-    "matching.min_count": "least firing count",
-    "matching.top_tokens": "top tokens that filters look at",
-    "matching.shared_top_token": "top tokens must share one",
+    "matching.direction": "which side chooses",
+    "matching.min_correlation": "minimum r",
+    "matching.min_count": "minimum firing count",
+    "matching.top_tokens": "top tokens that filters compare",
+    "matching.shared_top_token": "a top token must be shared",
     "matching.heldout": "pairs found on half the documents",
     "geometry": "measure",
     "subspaces.categories": "categories",
-    "subspaces.top_tokens": "tokens that decide who belongs",
-    "subspaces.at_least": "hits to belong",
-    "subspaces.window": "tokens to either side",
+    "subspaces.top_tokens": "top tokens that decide membership",
+    "subspaces.at_least": "hits needed for membership",
+    "subspaces.window": "tokens on either side",
 }
-_WORDS = {
+_VALUE_LABELS = {
     "resid_pre": "block input",
     "resid_post": "block output",
     "before_topk": "before top-k",
@@ -60,7 +60,7 @@ _WORDS = {
 
 
 def published(run: Run, drawn: Drawn) -> dict[str, Any] | None:
-    """What the section shows; None where the study does not ask for it. Figures are added to `drawn`."""
+    """The data of the section; None if the study does not ask for it. Figures are added to `drawn`."""
     study = study_of(run)
     if study.get("published") != SOURCE:
         return None
@@ -68,10 +68,11 @@ def published(run: Run, drawn: Drawn) -> dict[str, Any] | None:
     names = [model_name(model["name"]) for model in run.info["models"].values()]
     found = {
         "source": SOURCE,
-        "cells": len(table[_CELL].drop_duplicates()),
+        "cells": len(table[_CELL_COLUMNS].drop_duplicates()),
         "matching": next(iter(table["matching"]), None),
         "choices": [
-            (_WHAT.get(key, key), _said(there, key), _said(here, key)) for key, there, here in differences(study, names)
+            (_CHOICE_LABELS.get(key, key), _choice_text(there, key), _choice_text(here, key))
+            for key, there, here in differences(study, names)
         ],
         "padding": _padding(run),
         "measures": _measures(table),
@@ -83,23 +84,23 @@ def published(run: Run, drawn: Drawn) -> dict[str, Any] | None:
     return {"published": found}
 
 
-def _said(value: Any, key: str) -> str:
+def _choice_text(value: Any, key: str) -> str:
     if key == "geometry":
         return "not measured" if value is None else Measure(value["metric"], json.dumps(value["settings"]), "all").label
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _WORDS.get(str(value), str(value))
+    return _VALUE_LABELS.get(str(value), str(value))
 
 
 def _padding(run: Run) -> str | None:
-    """The share of all rows that is padding, where a run kept it."""
+    """The share of tokens read that are padding, if the run kept padding."""
     spaces = run.info["spaces"].values()
     pads, read = (sum(space.get(name, 0) for space in spaces) for name in ("padding", "tokens_read"))
     return f"{pads / read:.0%}".replace("%", " %") if pads else None
 
 
 def _measures(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each metric and kind of cells: how measured scores compare with the published ones."""
+    """For each metric and kind of cell: how measured scores compare with published ones."""
     found = []
     for (metric, settings, whole), own in table.assign(whole=table["subspace"] == "all").groupby(
         ["metric", "settings", "whole"], sort=False
@@ -129,7 +130,7 @@ def _span(values: pd.Series, show: Any = decimal) -> str:
 
 
 def _grids(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
-    """For whole spaces two heatmaps on one colour scale and a scatter, a row for each metric."""
+    """For whole spaces: two heatmaps on one colour scale and a scatter plot, one row per metric."""
     whole = table[table["subspace"] == "all"]
     whole = whole.assign(group_a=whole["space_a"].map(group_of), group_b=whole["space_b"].map(group_of), cell=0)
     shown: list[dict[str, Any]] = []
@@ -156,7 +157,7 @@ def _grids(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
                 "label": Measure(str(metric), str(own["settings"].iloc[0]), "all").label,
                 "panels": panels,
                 "scatter": key,
-                "spoken": f"{_METRICS[str(metric)]}: measured score against published score, a point for each cell",
+                "spoken": f"{_METRICS[str(metric)]}: measured score against published score, one point per cell",
             }
         )
     return shown
@@ -208,7 +209,7 @@ def _scatter(own: pd.DataFrame, height: int) -> dict[str, Any]:
 
 
 def _strips(table: pd.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
-    """For categories a strip chart for each metric: a dot for each pair of layers, published above measured."""
+    """For categories: one strip chart per metric, with one dot per pair of layers, published above measured."""
     own = table[table["subspace"] != "all"]
     shown: list[dict[str, Any]] = []
     for (metric, settings), part in own.groupby(["metric", "settings"], sort=False):
@@ -249,9 +250,9 @@ def _plain(values: pd.Series) -> list[float | None]:
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row a cell for the table: the pairs, then score, shuffled mean and p of both metrics, published and here."""
+    """One table row per cell: the pairs, then score, shuffled mean and p of both metrics, published and here."""
     rows = []
-    for cell, own in table.groupby(_CELL, sort=False):
+    for cell, own in table.groupby(_CELL_COLUMNS, sort=False):
         by_metric = {row.metric: row for row in rows_of(own)}
         first = rows_of(own)[0]
         shown: list[tuple[Any, str]] = [(n, number(n)) for n in (first.n_published, first.n_pairs)]

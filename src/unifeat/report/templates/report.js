@@ -3,7 +3,7 @@
   const { colours, figures } = JSON.parse(document.getElementById("data").textContent);
   const config = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false };
 
-  // Figures come in the colours of the light page; each is swapped for what the page uses now.
+  // Figures have the colours of the light page; each colour is replaced by the one that the page uses now.
   const themed = (value) => {
     const style = getComputedStyle(document.documentElement);
     const swap = (v) => {
@@ -25,7 +25,7 @@
     plot.dataset.drawn = "yes";
   };
 
-  // One figure at a time, top to bottom, so that the page answers meanwhile; hidden ones when they are shown.
+  // Draw one figure at a time, top to bottom, so that the page stays responsive; hidden ones when they are shown.
   const plots = [...document.querySelectorAll(".plot")];
   const visible = (plot) => plot.offsetParent !== null;
   const drawRest = () => {
@@ -52,7 +52,7 @@
   for (const [id, step] of Object.entries(steps))
     document.getElementById(id).addEventListener("click", () => select(picker.options[picker.selectedIndex + step].value));
 
-  // Strongest or random: the choice holds for every pair of spaces.
+  // The choice of strongest or random pairs applies to all pairs of spaces.
   const tabs = [...document.querySelectorAll("[data-list]")];
   const list = (name) => {
     tabs.forEach((tab) => tab.setAttribute("aria-pressed", tab.dataset.list === name));
@@ -60,7 +60,7 @@
   };
   tabs.forEach((tab) => tab.addEventListener("click", () => list(tab.dataset.list)));
 
-  // Sorting: numbers by data-v, words as they read; what has no value comes last.
+  // Sorting: numbers by data-v, words by their text; missing values come last.
   const key = (row, column) => {
     const cell = row.cells[column];
     return "v" in cell.dataset ? parseFloat(cell.dataset.v) : cell.textContent.trim();

@@ -1,4 +1,4 @@
-"""`unifeat check`: what an SAE does on real activations, against what it says of itself and against other readings."""
+"""`unifeat check`: an SAE on real activations, compared with its own claims and with other ways to read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unifeat.models.opening import describe_opening, opening_of
 from unifeat.saes.checking.claims import Claims, claims_of
 from unifeat.saes.checking.examine import examine
 from unifeat.saes.checking.loss import Loss, measure_loss
-from unifeat.saes.checking.misreadings import Tried, neighbours, with_outputs
+from unifeat.saes.checking.misreadings import Reading, neighbours, with_outputs
 from unifeat.saes.checking.verdict import Finding
 from unifeat.saes.fit import check_fits, fit_to_model
 from unifeat.saes.load import load_sae
@@ -33,20 +33,20 @@ from unifeat.vocabulary.windowing import Windowing
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check_sae` found.
+    """The result of `check_sae`.
 
     Attributes:
         sae, model, text: names.
         point: where the activations are from.
         bos, chat: whether windows begin with BOS, and whose message of a chat template they are.
         quality: FVU, L0, dead share.
-        decoder_norms: least, median and largest norm of the decoder's rows.
-        masked: tokens read and left out.
+        decoder_norms: smallest, median and largest norm of the decoder's rows.
+        masked: how many tokens were read and left out.
         provenance: how the checkpoint was read: format, normalisation, gate, folds.
-        claims: what the SAE says of itself.
-        own, others: the SAE as loaded and its likely misreadings, on the same, fewer tokens.
+        claims: what the SAE claims about itself.
+        own, others: the SAE as loaded and its likely misreadings, all on the same sample of the tokens.
         loss: cross-entropies with the reconstruction spliced in, or None if not asked for.
-        findings: the verdict; none when the SAE fits.
+        findings: the verdict; empty if the SAE fits.
     """
 
     sae: str
@@ -60,8 +60,8 @@ class Checked:
     masked: Masked
     provenance: Provenance
     claims: Claims
-    own: Tried
-    others: list[Tried]
+    own: Reading
+    others: list[Reading]
     loss: Loss | None
     findings: list[Finding]
 
@@ -71,7 +71,7 @@ class Checked:
         return not any(f.level == "fault" for f in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON; None where a figure is not to be had."""
+        """Everything, for JSON; None for figures that are not finite."""
         found: dict[str, Any] = _finite(
             {
                 "sae": self.sae,
@@ -113,25 +113,26 @@ def check_sae(
     loss: bool = True,
     trust_remote_code: bool = False,
 ) -> Checked:
-    """Measure an SAE on a model's activations over some text, and judge whether it is read as it should be.
+    """Measure an SAE on a model's activations over some text, and judge whether it is read correctly.
 
     Args:
         sae: `release/sae_id` from SAELens' registry, or a folder.
         model: hub name, folder or GGUF file.
-        layer, hook: where to read; what the SAE says of itself if left out.
-        text: file, glob or dataset; if left out, chapters of *Alice in Wonderland* that ship with unifeat.
-        documents: at most so many documents.
-        tokens: at most so many tokens of the model, BOS not counted.
-        context: window length in tokens, BOS included.
+        layer, hook: where to read; by default, where the SAE claims to read.
+        text: file, glob or dataset; by default, chapters of *Alice in Wonderland* that come with unifeat.
+        documents: at most this many documents.
+        tokens: at most this many tokens of the model, not counting BOS.
+        context: window length in tokens, including BOS.
         device: auto, cpu, cuda …, or map for a model larger than one device.
-        bos, chat: what windows begin with, as in a study's `models`.
+        bos, chat: the opening of windows, as in a study's `models`.
         revision: branch, tag or commit of a hub model.
-        format: of the SAE's files; auto looks at them.
-        loss: also measure the loss recovered, which takes the whole model and three more forward passes.
-        trust_remote_code: run code that the model brings.
+        format: format of the SAE's files; auto recognises it.
+        loss: also measure the loss recovered, which needs the whole model and three more forward passes.
+        trust_remote_code: run the model's own code.
 
     Raises:
-        UserError: unknown SAE, model or text; an SAE of another width; a layer the model does not have, or none known.
+        UserError: unknown SAE, model or text; an SAE of another width; a layer that the model does not have, or no
+            layer given.
     """
     if hook is not None and hook not in HOOK_KINDS:
         raise UserError(f"unknown hook point {hook!r}{did_you_mean(hook, HOOK_KINDS)}: use {', '.join(HOOK_KINDS)}")
@@ -195,7 +196,7 @@ def check_sae(
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for NaN and infinities, which JSON does not have."""
+    """The same data with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -204,7 +205,7 @@ def _finite(value: Any) -> Any:
 
 
 def decoder_norms(sae: SAE) -> tuple[float, float, float]:
-    """Least, median and largest norm of the decoder's rows."""
+    """Smallest, median and largest norm of the decoder's rows."""
     norms = sae.W_dec.detach().to(torch.float32).norm(dim=-1)
     return float(norms.min()), float(norms.median()), float(norms.max())
 
@@ -217,7 +218,7 @@ def _point(claims: Claims, sae: str, layer: int | None, hook: str | None) -> Hoo
             return HookPoint(layer, known)
     if kind not in HOOK_KINDS:
         raise UserError(
-            f"SAE {sae} says it reads {kind}, which is none of {', '.join(HOOK_KINDS)}: give --hook and --layer if it "
-            "reads one of these after all"
+            f"SAE {sae} says it reads {kind}, which is none of {', '.join(HOOK_KINDS)}: if it does read one of these, "
+            "give --hook and --layer"
         )
     raise UserError(f"SAE {sae} does not say which layer it reads: give --layer")

@@ -1,7 +1,7 @@
-"""What an SAE says of itself: its L0 and variance explained, and the model and hook point it was trained on.
+"""What an SAE claims about itself: its L0 and variance explained, and the model and hook point it was trained on.
 
-Read from unifeat's own card (`training.json`), SAELens' registry, the SAE's name and metadata, in this order, and,
-where these are silent, from what its format's reader found (`saes.provenance`).
+Claims are read from unifeat's own card (`training.json`), SAELens' registry, and the SAE's name and metadata, in this
+order. If none of these states a figure, it is taken from what the format's reader found (`saes.provenance`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _AVERAGE_L0 = re.compile(r"average_l0_(\d+)")
 
 @dataclass(frozen=True)
 class Claims:
-    """What an SAE is said to be; None where nothing is said.
+    """What an SAE claims about itself; None for what is not stated.
 
     Attributes:
-        l0: features active a token, on average.
+        l0: active features per token, on average.
         variance_explained: 1 − FVU.
-        k: features active a token by construction, of a TopK SAE.
-        hook: where it reads: one of `HOOK_KINDS`, or the name of a place that unifeat does not read.
+        k: active features per token by construction, for a TopK SAE.
+        hook: where it reads: one of `HOOK_KINDS`, or the name of a place that unifeat cannot read.
         layer: the block, counted from 0.
         model: the model's name.
         bos: whether it was trained on windows that begin with BOS.
-        source: where `l0` and `variance_explained` are from.
+        source: where `l0` and `variance_explained` come from.
     """
 
     l0: float | None = None
@@ -46,7 +46,7 @@ class Claims:
 
     @property
     def point(self) -> HookPoint | None:
-        """The hook point, when it is one that unifeat reads."""
+        """The hook point, if unifeat can read it."""
         for kind in HOOK_KINDS:
             if self.hook == kind and self.layer is not None:
                 return HookPoint(self.layer, kind)
@@ -54,25 +54,25 @@ class Claims:
 
     @property
     def expected_l0(self) -> float | None:
-        """The stated L0, or else k."""
+        """The stated L0 or, without one, k."""
         return self.l0 if self.l0 is not None else self.k
 
 
 def claims_of(sae: SAE, name: str | Path) -> Claims:
-    """What is said of an SAE that was loaded by a name.
+    """The claims of an SAE that was loaded by name.
 
     Args:
         sae: a SAELens SAE.
         name: `release/sae_id` from SAELens' registry, or a folder.
     """
     metadata = getattr(sae.cfg, "metadata", None)
-    said = metadata if isinstance(metadata, dict) else metadata.to_dict() if metadata is not None else {}
+    stated = metadata if isinstance(metadata, dict) else metadata.to_dict() if metadata is not None else {}
     provenance = getattr(sae, "unifeat_provenance", None)
     k = getattr(sae.cfg, "k", None)
-    hook, layer = parse_hook(said.get("hook_name") or getattr(provenance, "hook", None))
-    model = said.get("model_name") or getattr(provenance, "model", None)
-    bos = said.get("prepend_bos")
-    l0, explained, source = _figures(str(name), said)
+    hook, layer = parse_hook(stated.get("hook_name") or getattr(provenance, "hook", None))
+    model = stated.get("model_name") or getattr(provenance, "model", None)
+    bos = stated.get("prepend_bos")
+    l0, explained, source = _figures(str(name), stated)
     if source is None and provenance is not None and provenance.claimed_l0 is not None:
         l0, explained, source = provenance.claimed_l0, provenance.claimed_variance_explained, "its checkpoint"
     return Claims(
@@ -87,8 +87,8 @@ def claims_of(sae: SAE, name: str | Path) -> Claims:
     )
 
 
-def _figures(name: str, said: dict[str, Any]) -> tuple[float | None, float | None, str | None]:
-    """L0, variance explained, and who says so."""
+def _figures(name: str, stated: dict[str, Any]) -> tuple[float | None, float | None, str | None]:
+    """L0, variance explained, and their source."""
     path = user_path(name, "SAE")
     if path.is_dir():
         card = path / "training.json"
@@ -104,12 +104,12 @@ def _figures(name: str, said: dict[str, Any]) -> tuple[float | None, float | Non
             return float(match[1]), explained, "the name"
     if match := _AVERAGE_L0.search(name):
         return float(match[1]), None, "the name"
-    l0 = _number(said.get("l0"))
+    l0 = _number(stated.get("l0"))
     return l0, None, None if l0 is None else "its metadata"
 
 
 def _registered(name: str) -> tuple[float | None, float | None, str]:
-    """L0, variance explained and path from SAELens' registry, which writes 0 and 1 where it does not know them."""
+    """L0, variance explained and path from SAELens' registry, which writes 0 and 1 for unknown figures."""
     release, _, sae_id = name.partition("/")
     entry = known_releases().get(release)
     if entry is None:

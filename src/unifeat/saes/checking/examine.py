@@ -1,4 +1,4 @@
-"""The one recipe of checking an SAE on activations: its quality, its likely misreadings, the verdict."""
+"""Checking an SAE on activations: its quality, its likely misreadings, the verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unifeat.models.activations import GroupActivations
 from unifeat.models.language import LanguageModel
 from unifeat.saes.checking.claims import Claims
 from unifeat.saes.checking.misreadings import (
-    Tried,
+    Reading,
     as_read,
     at_points,
     with_other_bos,
@@ -26,18 +26,18 @@ from unifeat.vocabulary.windowing import Windowing
 
 
 @dataclass(frozen=True)
-class Examined:
-    """What an SAE does at a hook point.
+class Examination:
+    """The result of checking an SAE at a hook point.
 
     Attributes:
-        quality: FVU, L0 and dead share on all tokens given.
-        own, others: the SAE as loaded and its likely misreadings, on the same, fewer tokens.
+        quality: FVU, L0 and dead share on all given tokens.
+        own, others: the SAE as loaded and its likely misreadings, all on the same sample of the tokens.
         findings: the verdict.
     """
 
     quality: Quality
-    own: Tried
-    others: list[Tried]
+    own: Reading
+    others: list[Reading]
     findings: list[Finding]
 
 
@@ -52,25 +52,25 @@ def examine(
     windowing: Windowing,
     *,
     everything: bool,
-) -> Examined:
+) -> Examination:
     """Measure an SAE and judge it.
 
     Args:
-        parts: the text that the activations are of; windows that begin otherwise are run on it anew.
+        parts: the text of the activations; it is run again to try windows with another opening.
         activations: at `point`, at `near`, and where an SAE reading there writes to (`misreadings.with_outputs`).
-        claims: what the SAE says of itself.
+        claims: what the SAE claims about itself.
         point: where it reads.
         near: other hook points to try (`misreadings.neighbours`).
-        everything: try other inputs, layouts and BOS too where nothing is wrong; else only where there is a fault.
+        everything: try other inputs, layouts and BOS even if there is no fault.
 
     Raises:
-        UserError: the text leaves no token to measure on.
+        UserError: all tokens of the text are masked.
     """
     sample = sample_at(sae, activations, point)
     if not len(sample.x):
         raise UserError(
-            f"the text leaves no token to check an SAE of {model.name} on: {activations.masked.read} read, all of them "
-            "special tokens, first positions or attention sinks; give more text"
+            f"the text leaves no token to check an SAE of {model.name} on: it has {activations.masked.read}, all of "
+            "them special tokens, first positions or attention sinks; give more text"
         )
     quality, some = quality_on(sae, sample), sample.spread()
     own, others = as_read(sae, some), at_points(sae, activations, near)
@@ -83,4 +83,4 @@ def examine(
     if everything or any(finding.level == "fault" for finding in verdict()):
         others += with_other_input(sae, some) + with_other_layout(sae, some)
         others += with_other_bos(model, parts, point, sae, windowing)
-    return Examined(quality, own, others, verdict())
+    return Examination(quality, own, others, verdict())

@@ -1,8 +1,9 @@
-"""Loss recovered: what a model still predicts when an SAE's reconstruction takes the place of its activations.
+"""Loss recovered: how well a model predicts when an SAE's reconstruction replaces its activations.
 
-Cross-entropy of the next token with the activations at one hook point (a transcoder's: the MLP's output) left alone,
-replaced by the reconstruction, and replaced by zeros; loss recovered is (zeroed − spliced) / (zeroed − clean), as in
-Bricken et al. 2023, "Towards monosemanticity", and in SAELens' evaluations.
+The cross-entropy of the next token is measured with the activations at one hook point (for a transcoder, the MLP's
+output) unchanged, replaced by the reconstruction, and replaced by zeros. Loss recovered is
+(zeroed − spliced) / (zeroed − clean), as in Bricken et al. 2023, "Towards monosemanticity", and in SAELens'
+evaluations.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from unifeat.vocabulary.hook_points import HookPoint, stream_before
 from unifeat.vocabulary.openings import opening_tokens
 from unifeat.vocabulary.windowing import Windowing
 
-_LOGITS = 1 << 27  # logits of a batch, in numbers: half a gigabyte in float32, whatever the vocabulary
+_BATCH_LOGITS = 1 << 27  # logits in a batch: half a gigabyte in float32, whatever the size of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Loss:
     """Mean cross-entropy of the next token, in nats, over the positions whose activation the SAE reads.
 
     Attributes:
-        clean, spliced, zeroed: with the activations left alone, reconstructed, and set to zero.
-        tokens: how many positions the means are over.
+        clean, spliced, zeroed: with the activations unchanged, reconstructed, and set to zero.
+        tokens: number of positions in the means.
     """
 
     clean: float
@@ -47,7 +48,7 @@ class Loss:
 
     @property
     def recovered(self) -> float:
-        """(zeroed − spliced) / (zeroed − clean): 1 when nothing is lost, 0 when it is no better than zeros."""
+        """(zeroed − spliced) / (zeroed − clean): 1 if nothing is lost, 0 if it is no better than zeros."""
         span = self.zeroed - self.clean
         return (self.zeroed - self.spliced) / span if span > 0 else float("nan")
 
@@ -75,26 +76,26 @@ def measure_loss(
 ) -> Loss:
     """Cross-entropies of a whole model over some text, for one SAE.
 
-    Masked positions (special tokens, first positions, attention sinks) keep their activation and are left out of the
-    means, since no SAE is asked to reconstruct them.
+    Masked positions (special tokens, first positions, attention sinks) keep their activation and are not in the means,
+    since SAEs are not meant to reconstruct them.
 
     Args:
         model: loaded with `whole=True`.
-        sink_norm: tokens of a larger norm at `stream_before(point)` are attention sinks (`GroupActivations.sink_norm`).
+        sink_norm: tokens with a larger norm at `stream_before(point)` are sinks (`GroupActivations.sink_norm`).
 
     Raises:
         ValueError: a model that was loaded without its head.
     """
     if model.causal is None:
         raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
-    written, told_at = writes_at(sae, point), stream_before(point)
+    written, sinks_at = writes_at(sae, point), stream_before(point)
     sums, tokens = np.zeros(3), 0
     for ids, reads in _batches(model, parts, windowing):
-        with capturing(model.blocks, [told_at]) as seen:
+        with capturing(model.blocks, [sinks_at]) as seen:
             clean = _logits(model, ids)
-        value = seen[told_at].reshape(*ids.shape, -1).to(model.device)
+        value = seen[sinks_at].reshape(*ids.shape, -1).to(model.device)
         reads = reads & (value.to(torch.float32).norm(dim=-1) <= sink_norm)
-        # The last real position of a window predicts nothing that is there to compare with.
+        # The last token of a window has no next token to predict.
         scored = reads[:, :-1] & (ids[:, 1:] >= 0)
         targets = ids[:, 1:][scored]
         if not len(targets):
@@ -109,8 +110,8 @@ def measure_loss(
 
 
 def _replaced(value: Tensor, read: Tensor, *, reads: Tensor, sae: SAE | None) -> Tensor:
-    flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer sees all positions as one list
-    chosen = reads.flatten().to(flat.device)  # blocks may stand on several devices
+    flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer gets all positions as one list
+    chosen = reads.flatten().to(flat.device)  # blocks may be on several devices
     if sae is None:
         flat[chosen] = 0
     else:
@@ -122,7 +123,7 @@ def _replaced(value: Tensor, read: Tensor, *, reads: Tensor, sae: SAE | None) ->
 
 
 def _logits(model: LanguageModel, ids: Tensor) -> Tensor:
-    # Padding stands on the right, where causal attention keeps it from what comes before: any token will do.
+    # Padding is on the right, where it does not affect earlier positions (attention is causal), so any token will do.
     return model.causal(input_ids=ids.clamp(min=0), use_cache=False).logits
 
 
@@ -131,14 +132,14 @@ def _nats(logits: Tensor, scored: Tensor, targets: Tensor) -> float:
 
 
 def _batches(model: LanguageModel, parts: list[Part], windowing: Windowing) -> Iterator[tuple[Tensor, Tensor]]:
-    """Token ids (windows, positions), −1 where padded, and which of them an SAE is to read, sinks not yet left out."""
+    """Token ids (windows, positions), −1 for padding, and a mask of those that an SAE reads, still including sinks."""
     context, prefix = windowing.context, opening_tokens(windowing.opening)
     rows = []
     for part in parts:
         tokenized = tokenize_part(model.tokenizer, part)
         rows += [prefix + tokenized.token[w].tolist() for w in windows(tokenized, context - len(prefix))]
     special = torch.tensor(sorted(model.special_ids), dtype=torch.int64)
-    size = max(1, _LOGITS // (context * int(model.causal.config.get_text_config().vocab_size)))
+    size = max(1, _BATCH_LOGITS // (context * int(model.causal.config.get_text_config().vocab_size)))
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         ids = torch.full((len(batch), max(map(len, batch))), -1, dtype=torch.int64)

@@ -1,7 +1,7 @@
-"""The likely misreadings of an SAE, each tried: another hook point, input scale, layout of the weights, or BOS.
+"""Trying the likely misreadings of an SAE: another hook point, input scale, layout of the weights, or BOS.
 
-An SAE that is read wrongly still gives codes. What gives it away is that some other reading explains more of the
-variance; which one it is says what went wrong.
+An SAE that is read wrongly still gives codes. But then another reading explains more of the variance, and that reading
+shows what is wrong.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Kind = Literal["as read", "hook", "scale", "layer norm", "token norm", "layout",
 
 
 @dataclass(frozen=True)
-class Tried:
+class Reading:
     """One way to read the SAE.
 
     Attributes:
-        kind: what it changes; "as read" is the way it was loaded.
-        what: in words, such as "layer 14, resid_post".
-        fvu, l0: what the SAE does then, on at most `ROWS` tokens.
-        factor: of the kind "scale", what the activations are multiplied by.
+        kind: what it changes; "as read" is the SAE as loaded.
+        what: the same in words, such as "layer 14, resid_post".
+        fvu, l0: the SAE's figures when read in this way, on at most `ROWS` tokens.
+        factor: for the kind "scale", the factor on the activations.
     """
 
     kind: Kind
@@ -50,13 +50,13 @@ class Tried:
 
 
 def neighbours(point: HookPoint, model: LanguageModel, stated: HookPoint | None = None) -> list[HookPoint]:
-    """The hook points that are easily taken for this one, of those that a model (or what is left of it) has.
+    """Hook points that may be mistaken for this one, if the model (or what was kept of it) has them.
 
     Args:
-        stated: the one that the SAE names, to be tried first if it is another.
+        stated: the hook point that the SAE names; it is tried first if it differs.
     """
     layer, kind = point
-    # A block's input is the output of the one before: `resid_pre` and `resid_post` are not tried for each other.
+    # A block's input is the previous block's output, so `resid_pre` and `resid_post` are not tried for each other.
     near = [HookPoint(other, kind) for other in (layer - 1, layer + 1)]
     near += [HookPoint(layer, other) for other in HOOKS[kind].mistaken_for]
     if stated is not None and stated != point:
@@ -65,11 +65,11 @@ def neighbours(point: HookPoint, model: LanguageModel, stated: HookPoint | None 
 
 
 def with_outputs(sae: SAE, points: list[HookPoint]) -> list[HookPoint]:
-    """Some points and those that an SAE reading there writes to, each once."""
+    """The given points, and the points that an SAE reading there writes to, each once."""
     return list(dict.fromkeys([*points, *(writes_at(sae, point) for point in points)]))
 
 
-def at_points(sae: SAE, activations: GroupActivations, points: list[HookPoint]) -> list[Tried]:
+def at_points(sae: SAE, activations: GroupActivations, points: list[HookPoint]) -> list[Reading]:
     """The SAE on activations from other hook points."""
     found = []
     for point in points:
@@ -78,8 +78,8 @@ def at_points(sae: SAE, activations: GroupActivations, points: list[HookPoint]) 
     return found
 
 
-def with_other_input(sae: SAE, sample: Sample) -> list[Tried]:
-    """The SAE on activations that are scaled, by one factor or token by token, or layer-normalised.
+def with_other_input(sae: SAE, sample: Sample) -> list[Reading]:
+    """The SAE on activations that are scaled by one factor, scaled token by token, or layer-normalised.
 
     Args:
         sample: at most `ROWS` rows.
@@ -104,9 +104,10 @@ def with_other_input(sae: SAE, sample: Sample) -> list[Tried]:
 
 
 def best_scale(sae: SAE, sample: Sample) -> tuple[float, Quality]:
-    """The factor on the input at which the FVU is least, and the quality there.
+    """The factor on the input with the lowest FVU, and the quality at that factor.
 
-    FVU as a function of the factor is not unimodal: first all octaves are tried, then ever finer steps about the best.
+    FVU is not a unimodal function of the factor. So all octaves are tried first, then finer and finer steps around the
+    best.
     """
 
     def at(exponent: float) -> Quality:
@@ -123,8 +124,8 @@ def best_scale(sae: SAE, sample: Sample) -> tuple[float, Quality]:
     return 2**best, tried[best]
 
 
-def with_other_layout(sae: SAE, sample: Sample) -> list[Tried]:
-    """The SAE with its decoder, its encoder, or both taken for matrices that were stored the other way round."""
+def with_other_layout(sae: SAE, sample: Sample) -> list[Reading]:
+    """The SAE with its decoder, its encoder or both read as if they were stored transposed."""
     found = []
     for names in (("W_dec",), ("W_enc",), ("W_dec", "W_enc")):
         if all(hasattr(sae, name) for name in names):
@@ -135,8 +136,8 @@ def with_other_layout(sae: SAE, sample: Sample) -> list[Tried]:
 
 def with_other_bos(
     model: LanguageModel, parts: list[Part], point: HookPoint, sae: SAE, windowing: Windowing
-) -> list[Tried]:
-    """The SAE on windows that begin with BOS if they began with nothing, or on windows without what they began with."""
+) -> list[Reading]:
+    """The SAE on windows with BOS if they had no opening, else on windows without their opening."""
     bos = windowing.opening
     other = model.tokenizer.bos_token_id if bos is None else None
     if bos is None and other is None:
@@ -149,18 +150,18 @@ def with_other_bos(
     return [_measured("bos", what, quality_on(sae, sample))]
 
 
-def as_read(sae: SAE, sample: Sample) -> Tried:
-    """The SAE as it was loaded, on the rows that the others are tried on."""
+def as_read(sae: SAE, sample: Sample) -> Reading:
+    """The SAE as loaded, on the same rows as the others."""
     return _measured("as read", "as loaded", quality_on(sae, sample))
 
 
-def _measured(kind: Kind, what: str, quality: Quality, factor: float | None = None) -> Tried:
-    return Tried(kind, what, quality.fvu, quality.l0, factor)
+def _measured(kind: Kind, what: str, quality: Quality, factor: float | None = None) -> Reading:
+    return Reading(kind, what, quality.fvu, quality.l0, factor)
 
 
 @contextmanager
 def _transposed(sae: SAE, names: tuple[str, ...]) -> Iterator[None]:
-    """While open, each (a, b) matrix holds what its memory says when taken for (b, a) and transposed."""
+    """Inside this context, each (a, b) matrix has its memory reread as (b, a) and transposed."""
     kept = {name: getattr(sae, name).data for name in names}
     try:
         for name, matrix in kept.items():

@@ -1,10 +1,10 @@
-"""An SAE's quality on activations: of a sample of tokens, or over a whole corpus."""
+"""An SAE's quality on activations: on a sample of tokens, or on a whole corpus."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,21 +27,21 @@ class Sample(NamedTuple):
     """Activations of some tokens, float32.
 
     Attributes:
-        x: (rows, d_in) what an SAE reads.
-        y: (rows, d_out) what its decoder is to make: x again, but for transcoders.
+        x: (rows, d_in) the SAE's input.
+        y: (rows, d_out) the target of its decoder: x, except for transcoders.
     """
 
     x: Tensor
     y: Tensor
 
     def spread(self) -> Sample:
-        """At most `ROWS` of the rows, evenly spread."""
+        """At most `ROWS` of the rows, evenly spaced."""
         step = max(1, math.ceil(len(self.x) / ROWS))
         return Sample(self.x[::step], self.y[::step])
 
 
 def sample_at(sae: SAE, activations: GroupActivations, point: HookPoint) -> Sample:
-    """What an SAE reads at a point and is to make of it, attention sinks left out."""
+    """The input and target of an SAE at a hook point, without attention sinks."""
     return Sample(activations.without_sinks(point)[0], activations.beside(point, writes_at(sae, point)))
 
 
@@ -49,7 +49,7 @@ def quality_on(sae: SAE, sample: Sample, prepare: Prepare | None = None) -> Qual
     """An SAE's quality on some activations.
 
     Args:
-        prepare: from rows to (what the SAE is given, the way back for its reconstruction).
+        prepare: from rows to (the SAE's input, a function that undoes this for the reconstruction).
     """
     quality = Quality()
     with torch.inference_mode():
@@ -64,7 +64,7 @@ def quality_on(sae: SAE, sample: Sample, prepare: Prepare | None = None) -> Qual
 def measure_quality(
     model: LanguageModel,
     corpus: Corpus,
-    saes: dict[HookPoint, Any],
+    saes: dict[HookPoint, SAE],
     windowing: Windowing,
     *,
     first_document: int = 0,

@@ -1,4 +1,4 @@
-"""From figures to words: whether an SAE is read as it should be, and what is likely wrong if not."""
+"""The verdict on an SAE: whether it is read correctly and, if not, what is likely to be wrong."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pathlib import Path
 from typing import Literal
 
 from unifeat.saes.checking.claims import Claims
-from unifeat.saes.checking.misreadings import Tried
+from unifeat.saes.checking.misreadings import Reading
 from unifeat.saes.quality import Quality
 from unifeat.vocabulary.hook_points import HookPoint
 
-L0_FACTOR = 3.0  # an L0 off by more is not another text's: the codes are not the SAE's
-# Another reading is clearly better when it leaves less than this share of the unexplained variance, and when that is
-# more than so much of all variance. The demo's six SAEs explain most at their own layer, on two texts; at the layers
-# next to it their FVU is 1.16 to 92 times as large.
-_MUCH = 0.9
-_SEEN = 0.01
-_SHORT = 0.15  # variance explained may fall short of what is stated by so much on another text
-_MUCH_LEFT = 0.5  # an FVU that few SAEs in use are above
-# Below this share of Σ‖x‖², what is left about the mean is rounding: the text is one token, or one said over and over.
-_ROUNDING = 1e-10
-_NEAR_ONE = 1.3  # a best scale nearer to 1 than this is the SAE's shrinkage, not a missing factor
+L0_FACTOR = 3.0  # a different text does not change L0 by more than this factor; if it differs more, the codes are wrong
+# Another reading is clearly better if its FVU is below this share of the SAE's own, and lower by more than this gain.
+# The demo's six SAEs explain most at their own layer, on two texts; at neighbouring layers, their FVU is 1.16 to 92
+# times as large.
+_CLEARLY_BETTER_SHARE = 0.9
+_SMALLEST_FVU_GAIN = 0.01
+_LARGEST_SHORTFALL = 0.15  # on another text, variance explained may be this much below what is stated
+_HIGH_FVU = 0.5  # few SAEs in use have a higher FVU
+# Below this share of Σ‖x‖², the variance is only rounding: the text is one token, or one token repeated.
+_ROUNDING_SHARE = 1e-10
+_SHRINKAGE_FACTOR = 1.3  # a best scale closer to 1 than this is due to shrinkage, not to a missing factor
 
 _CAUSES = {
-    "hook": "the layer or hook point is another one (off by one?)",
+    "hook": "wrong layer or hook point (off by one?)",
     "scale": "a scale on the activations is missing (normalisation)",
     "token norm": "each token's activation has to be normalised first",
     "layer norm": "a layer norm on the activations is missing",
     "layout": "weights are read transposed",
-    "bos": "the windows' beginning (BOS) is another than in training",
+    "bos": "the windows' opening (BOS) differs from training",
 }
 
 
@@ -39,7 +39,7 @@ class Finding:
     """One line of the verdict.
 
     Attributes:
-        level: `fault` stops a study, `warning` is worth a look, `cause` says what is likely behind either.
+        level: `fault` stops a study, `warning` is worth a look, `cause` is the likely cause of either.
         text: the line.
     """
 
@@ -54,21 +54,21 @@ def judge(
     *,
     point: HookPoint,
     model: str,
-    own: Tried | None = None,
-    others: Sequence[Tried] = (),
+    own: Reading | None = None,
+    others: Sequence[Reading] = (),
 ) -> list[Finding]:
-    """Faults, warnings, and what is likely behind them, in this order.
+    """Faults, warnings and their likely cause, in this order.
 
     Args:
-        fvu, l0: of the SAE at `point` of the model.
-        own: the reading as loaded, on the rows that `others` were measured on.
-        others: other readings.
+        fvu, l0: figures of the SAE at `point` of the model.
+        own: the SAE as loaded, on the same rows as `others`.
+        others: other ways to read the SAE.
     """
     found = _faults(fvu, l0, claims)
     faulty = bool(found)
     if claims.point is not None and claims.point != point:
         found.append(
-            Finding("warning", f"the SAE says it reads {claims.point.saelens_name}, and is given {point.saelens_name}")
+            Finding("warning", f"the SAE says it reads {claims.point.saelens_name}, but is given {point.saelens_name}")
         )
     short = _shortfall(fvu, claims)
     found += short
@@ -78,35 +78,41 @@ def judge(
         text = f"{_CAUSES[best.kind]}: FVU {best.fvu:.3f} with {best.what}, {own.fvu:.3f} as loaded"
         found.append(Finding("cause" if faulty else "warning", text))
     elif faulty or short:
-        text = _unexplained(claims, model, bool(others))
+        text = _likely_causes(claims, model, bool(others))
         found.append(
-            Finding("cause", text if faulty else f"another kind of text than it was trained on; if not that, {text}")
+            Finding("cause", text if faulty else f"another kind of text than in training; if not that, {text}")
         )
     return found
 
 
 def varies(quality: Quality) -> bool:
-    """Whether what is to be reconstructed differs between tokens at all; where it does not, FVU says nothing."""
+    """Whether the targets differ between tokens at all. If they do not, FVU has no meaning."""
     variance = quality.variance
-    return not variance.about_mean <= _ROUNDING * variance.squares  # (NaN is no matter of the text)
+    return not variance.about_mean <= _ROUNDING_SHARE * variance.squares  # true for NaN, which the text does not cause
 
 
 def unvaried(quality: Quality) -> Finding:
-    """What there is to say of an SAE on activations that do not vary."""
+    """The finding for activations that do not vary."""
     tokens = "the one token" if quality.tokens == 1 else f"all {quality.tokens:,} tokens"
     return Finding(
-        "fault", f"nothing can be told: the activations are the same on {tokens} of the text; give more text"
+        "fault", f"the SAE cannot be judged: the activations are the same on {tokens} of the text; give more text"
     )
 
 
-def clearly_better(own: Tried, others: Sequence[Tried]) -> list[Tried]:
-    """The other readings that explain clearly more variance, best first."""
-    kept = [o for o in others if o.fvu < _MUCH * own.fvu and own.fvu - o.fvu > _SEEN and not _near_one(o.factor)]
+def clearly_better(own: Reading, others: Sequence[Reading]) -> list[Reading]:
+    """Other readings that explain clearly more variance, best first."""
+    kept = [
+        o
+        for o in others
+        if o.fvu < _CLEARLY_BETTER_SHARE * own.fvu
+        and own.fvu - o.fvu > _SMALLEST_FVU_GAIN
+        and not _is_shrinkage(o.factor)
+    ]
     return sorted(kept, key=lambda o: o.fvu)
 
 
-def _near_one(factor: float | None) -> bool:
-    return factor is not None and 1 / _NEAR_ONE < factor < _NEAR_ONE
+def _is_shrinkage(factor: float | None) -> bool:
+    return factor is not None and 1 / _SHRINKAGE_FACTOR < factor < _SHRINKAGE_FACTOR
 
 
 def _faults(fvu: float, l0: float, claims: Claims) -> list[Finding]:
@@ -124,25 +130,25 @@ def _shortfall(fvu: float, claims: Claims) -> list[Finding]:
     if not fvu <= 1:
         return []
     stated = claims.variance_explained
-    if stated is not None and 1 - fvu < stated - _SHORT:
+    if stated is not None and 1 - fvu < stated - _LARGEST_SHORTFALL:
         return [Finding("warning", f"variance explained is {1 - fvu:.2f}, but {claims.source} says {stated:.2f}")]
-    if stated is None and fvu > _MUCH_LEFT:
+    if stated is None and fvu > _HIGH_FVU:
         return [Finding("warning", f"FVU is {fvu:.2f}: most of the variance is left unexplained")]
     return []
 
 
-def _unexplained(claims: Claims, model: str, tried: bool) -> str:
+def _likely_causes(claims: Claims, model: str, tried: bool) -> str:
     said = f", and the SAE names {claims.model!r}" if claims.model and not same_model(claims.model, model) else ""
     if not tried:
         return f"layer off by one, missing normalisation, BOS, or another model of the same width{said}"
     return (
-        "no neighbouring hook point, scale, layout or BOS mends it: another model of the same width"
-        f"{said}, a layer further off, or damaged weights"
+        "no neighbouring hook point, scale, layout or BOS helps: another model of the same width"
+        f"{said}, a more distant layer, or damaged weights"
     )
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two names may well mean one model: by the last part of a path, without case and file ending."""
+    """Whether two names probably mean the same model: by the last part of the path, without case and file ending."""
 
     def short(name: str) -> str:
         return Path(name).name.casefold().removesuffix(".gguf").replace("gpt2-small", "gpt2").replace("_", "-")

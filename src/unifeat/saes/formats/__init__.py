@@ -1,4 +1,4 @@
-"""The checkpoint formats, one module a family, in the order in which a folder is tried."""
+"""The checkpoint formats, one module per family, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ class Format(NamedTuple):
     """One format.
 
     Attributes:
-        sniff: whether the files look like it, by their names and, where those do not say, by a look inside.
-        read: makes a SAELens object with its `Provenance`, in float32 on the CPU.
+        sniff: whether the files look like this format, by their names or, if needed, their content.
+        read: reads them into a SAELens object with its `Provenance`, in float32 on the CPU.
     """
 
     sniff: Callable[[Files], bool]
     read: Callable[[Files, Known], Any]
 
 
-# The first that fits reads: files that only one format has come before files that several have, and pickles last.
+# The first format that fits is used: formats with files of their own come first, then those with files that several
+# formats have, and pickles last.
 FORMATS: dict[str, Format] = {
     "saelens": Format(saelens.sniff, saelens.read),
     "sparsify": Format(sparsify.sniff, sparsify.read),

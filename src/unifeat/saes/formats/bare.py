@@ -1,6 +1,7 @@
-"""Bare pickled files of tensors, told apart by the names of their tensors: OpenAI, Goodfire, Qwen-Scope and others.
+"""Bare pickled files of tensors, recognised by the names of their tensors: OpenAI, Goodfire, Qwen-Scope and others.
 
-A bare file says nothing of itself. What tensors cannot tell (Qwen-Scope's k) is read off the name or refused.
+A bare file has no settings. What the tensors do not determine (Qwen-Scope's k) is read from the name, or the file is
+refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def sniff_openai(files: Files) -> bool:
 
 
 def read_openai(files: Files, known: Known) -> Any:
-    """relu or top-k of W(norm(x) − pre_bias) + latent_bias; the norm (layer norm, with top-k only) is undone after."""
+    """relu or top-k of W(norm(x) − pre_bias) + latent_bias. With top-k, norm is a layer norm, undone after decoding."""
     file, raw = _one(files)
     held, _ = checked(files, file, raw, _OPENAI, ignored=_OPENAI_COUNTS)
     activation, state = raw.get("activation", "ReLU"), raw.get("activation_state_dict") or {}
@@ -40,7 +41,7 @@ def read_openai(files: Files, known: Known) -> Any:
         raise UserError(f"SAE {files.name}: OpenAI's activation {activation!r} is not supported, only ReLU, TopK")
     top = activation == "TopK"
     if top and (state.get("postact_fn", "ReLU") != "ReLU" or not isinstance(state.get("k"), int)):
-        raise UserError(f"SAE {files.name}: its top-k needs a number k and ReLU after it, not {dict(state)}")
+        raise UserError(f"SAE {files.name}: its top-k needs a number k, followed by ReLU, not {dict(state)}")
     tensors = {
         "W_enc": held["encoder.weight"].T,
         "W_dec": held["decoder.weight"].T,
@@ -74,7 +75,7 @@ def sniff_linear(files: Files) -> bool:
 
 
 def read_linear(files: Files, known: Known) -> Any:
-    """Two linear layers with biases and a relu between (qresearch's DeepSeek-R1 SAEs, AutoEncoderNew); no pre-bias."""
+    """Two linear layers with biases and a relu (qresearch's DeepSeek-R1 SAEs, AutoEncoderNew); no pre-bias."""
     file, raw = _one(files)
     held, _ = checked(files, file, raw, _LINEAR)
     return _relu("linear", file, known, held)
@@ -86,18 +87,18 @@ def sniff_qwen_scope(files: Files) -> bool:
 
 
 def read_qwen_scope(files: Files, known: Known) -> Any:
-    """top-k of Wx + b; no pre-bias. Both matrices lie the other way round than SAELens has them."""
+    """top-k of Wx + b; no pre-bias. Both matrices are stored transposed compared with SAELens."""
     file, raw = _one(files)
     found = _QWEN_K.search(files.place)
     if found is None:
         raise UserError(
-            f"SAE {files.name}: how many features fire stands only in the repository's name (…-L0_50): "
+            f"SAE {files.name}: only the repository's name (…-L0_50) says how many features fire: "
             "keep the file in a folder of that name"
         )
     held, size = checked(files, file, raw, _QWEN)
     if size["d"] == size["m"]:
         raise UserError(
-            f"SAE {files.name}: {size['d']} features of width {size['d']} cannot tell their two sides apart"
+            f"SAE {files.name}: it has {size['d']} features of width {size['d']}, so rows and columns look the same"
         )
     layer, base = layer_in(file), re.search(r"SAE-Res-(.+)-W\d+K", files.place)
     return build(
@@ -116,7 +117,7 @@ def sniff_attention_z(files: Files) -> bool:
 
 
 def read_attention_z(files: Files, known: Known) -> Any:
-    """relu((x − b_dec)W + b) of the concatenated heads (Kissane et al., GPT-2): a `_cfg.json` lies beside the file."""
+    """relu((x − b_dec)W + b) of the concatenated heads (Kissane et al., GPT-2), with a `_cfg.json` beside the file."""
     file, raw = _one(files)
     held, size = checked(files, file, raw, _PLAIN)
     cfg = files.json(_config_beside(files))
@@ -133,7 +134,7 @@ def read_attention_z(files: Files, known: Known) -> Any:
         model=known.model,
         hook=cfg.get("act_name"),
         bos=True,
-        less_value_biases=True,  # TransformerLens loads GPT-2 so by default, as its authors did
+        less_value_biases=True,  # TransformerLens' default, which the authors used
     )
 
 
@@ -155,10 +156,10 @@ def _relu(format: str, file: str, known: Known, held: Mapping[str, Tensor]) -> A
 
 
 def _one(files: Files) -> tuple[str, Mapping[str, Any]]:
-    """The one pickled file there is, and what it holds by name."""
+    """The name and content of the only pickled file."""
     names = files.pickles
     if len(names) != 1:
-        raise UserError(f"SAE {files.name}: it has {len(names)} pickled files; name one of them")
+        raise UserError(f"SAE {files.name}: it has {len(names)} pickled files; give one of them")
     held = read_pickle(files, names[0])
     return names[0], held if isinstance(held, Mapping) else {}
 

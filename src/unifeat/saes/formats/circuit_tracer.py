@@ -1,4 +1,4 @@
-"""Transcoders of circuit-tracer (mwhanna and others): one `layer_N.safetensors` a layer, ReLU, some with a skip.
+"""Transcoders of circuit-tracer (mwhanna and others): one `layer_N.safetensors` per layer, ReLU, some with a skip.
 
 They read the MLP's input and write its output.
 """
@@ -25,7 +25,7 @@ def read(files: Files, known: Known) -> Any:
     raw = read_tensors(files, files.file)
     if any(key.startswith(("W_enc_", "W_dec_")) for key in raw):
         raise UserError(
-            f"SAE {files.name} is a cross-layer transcoder: each feature writes to many layers, so it has no one "
+            f"SAE {files.name} is a cross-layer transcoder: each feature writes to many layers, so it has no single "
             "decoder row"
         )
     held, _ = checked(
@@ -49,13 +49,15 @@ def read(files: Files, known: Known) -> Any:
 
 
 def _hooks(files: Files) -> tuple[str, str]:
-    """Where they read and write: circuit-tracer's `config.yaml` says it, if it lies beside them."""
+    """Where they read and write, from circuit-tracer's `config.yaml` if it is beside them."""
     import yaml
 
     config = files.maybe("config.yaml")
     try:
-        said = yaml.safe_load(config.read_text(encoding="utf-8")) if config else {}
+        hooks = yaml.safe_load(config.read_text(encoding="utf-8")) if config else {}
     except yaml.YAMLError:
-        said = {}
-    said = said if isinstance(said, dict) else {}
-    return str(said.get("feature_input_hook") or "mlp.hook_in"), str(said.get("feature_output_hook") or "hook_mlp_out")
+        hooks = {}
+    hooks = hooks if isinstance(hooks, dict) else {}
+    return str(hooks.get("feature_input_hook") or "mlp.hook_in"), str(
+        hooks.get("feature_output_hook") or "hook_mlp_out"
+    )

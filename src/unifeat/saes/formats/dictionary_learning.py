@@ -1,7 +1,7 @@
-"""dictionary_learning: `ae.pt` and `config.json`, whose `dict_class` says what the tensors mean.
+"""dictionary_learning: `ae.pt` and `config.json`, whose `dict_class` says how to read the tensors.
 
-Its trainer folds the norm of the activations into the biases when it saves. A run that crashed leaves, under the same
-file name, a backup with the fold not done; that is refused.
+Its trainer folds the norm of the activations into the biases when it saves. A crashed run leaves a backup under the
+same file name, without this fold; such a file is refused.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class _Class(NamedTuple):
     Attributes:
         kind: SAELens' architecture with the same arithmetic.
         pre_bias: whether the decoder's bias is subtracted before the encoder.
-        shapes: of the tensors it saves.
-        names: SAELens' names for them; a matrix of shape (d_sae, d_in) or (d_in, d_sae) is turned as SAELens has it.
+        shapes: shapes of the tensors it saves.
+        names: SAELens' names for them. Matrices are transposed if SAELens stores them the other way.
     """
 
     kind: str
@@ -59,11 +59,11 @@ CLASSES = {
     "JumpReluAutoEncoder": _Class(
         "jumprelu", False, _PLAIN | {"threshold": "m"}, _PLAIN_NAMES | {"threshold": "threshold"}
     ),
-    # Encodes with top-k unless asked for the threshold it also saves.
+    # Encodes with top-k by default, although it also saves a threshold.
     "AutoEncoderTopK": _Class(
         "topk", True, _LINEAR | {"b_dec": "d", "k": ""}, _LINEAR_NAMES | {"b_dec": "b_dec"}, ("k",)
     ),
-    # These encode with the threshold unless asked for top-k over the batch.
+    # These encode with the threshold by default, and with top-k over the batch only if asked to.
     "BatchTopKSAE": _Class(
         "jumprelu", True, _LINEAR | {"b_dec": "d"} | _BATCH, _LINEAR_NAMES | {"b_dec": "b_dec"}, ("k",)
     ),
@@ -105,7 +105,7 @@ def read(files: Files, known: Known) -> Any:
     folds: tuple[str, ...] = ()
     if name == "AutoEncoder" and not torch.allclose(
         tensors["W_dec"].norm(dim=1), tensors["W_dec"].new_ones(size["m"])
-    ):  # as its `from_pretrained` does, within the same tolerance
+    ):  # as in its `from_pretrained`, with the same tolerance
         tensors, folds = fold_decoder_norms(tensors), ("decoder norms into the encoder",)
     return build(
         "dictionary_learning",
@@ -128,7 +128,7 @@ def _refuse_others(files: Files, raw: Any) -> None:
     if "ae" in raw or "optimizer" in raw:
         raise UserError(
             f"SAE {files.name}: {WEIGHTS} is the backup of a run that did not finish (step {raw.get('step')}), with "
-            "the activations' norm not folded in; finish the run, or take a file of its checkpoints folder"
+            "the activations' norm not folded in; finish the run, or use a file from its checkpoints folder"
         )
     encoder = raw.get("encoder.weight")
     if isinstance(encoder, Tensor) and encoder.ndim == 3:
@@ -136,7 +136,7 @@ def _refuse_others(files: Files, raw: Any) -> None:
 
 
 def _turned(tensor: Tensor, letters: str, name: str) -> Tensor:
-    """As SAELens stores it: encoders (d_in, d_sae), decoders (d_sae, d_in)."""
+    """The tensor as SAELens stores it: encoders (d_in, d_sae), decoders (d_sae, d_in)."""
     wanted: dict[str, str] = {"W_enc": "dm", "W_dec": "md"}
     return tensor if letters == wanted.get(name, letters) else tensor.T
 

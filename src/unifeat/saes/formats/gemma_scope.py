@@ -1,7 +1,8 @@
 """Gemma Scope (Gemma 2): `layer_L/width_W/average_l0_N/params.npz`, JumpReLU without a pre-bias.
 
-Hooks: `-res` a block's output, `-mlp` after the norm behind the MLP, `-att` the concatenated heads before o_proj,
-`-transcoders` from the MLP's normed input to its output. The scale of training is folded in by the authors.
+Hooks: `-res` is a block's output, `-mlp` the MLP's output after its post-norm, `-att` the concatenated heads before
+o_proj, and `-transcoders` from the MLP's normalised input to its output. The authors have already folded in the scale
+of the training.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gemma Scope 2 (Gemma 3): `config.json` and `params.safetensors`, JumpReLU without a pre-bias; some with affine skip.
 
-SAELens asks the network for the shapes in a file's header even if the file is in the cache; the file says them itself.
+SAELens' loader is not used: it fetches the shapes of the tensors over the network even if the file is in the cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read(files: Files, known: Known) -> Any:
     raw = read_tensors(files, WEIGHTS)
     if getattr(raw.get("w_dec"), "ndim", 2) == 3 or "/clt" in files.place:
         raise UserError(
-            f"SAE {files.name} is a cross-layer transcoder: each feature writes to many layers, so it has no one "
+            f"SAE {files.name} is a cross-layer transcoder: each feature writes to many layers, so it has no single "
             "decoder row"
         )
     reads, writes = cfg.get("hf_hook_point_in"), cfg.get("hf_hook_point_out")
@@ -41,7 +41,7 @@ def read(files: Files, known: Known) -> Any:
         optional={"affine_skip_connection": "do"},
     )
     if not transcodes and size["o"] != size["d"]:
-        raise UserError(f"SAE {files.name}: it reads vectors of {size['d']} and writes vectors of {size['o']}")
+        raise UserError(f"SAE {files.name}: it reads width {size['d']} but writes width {size['o']}")
     tensors = {
         "W_enc": held["w_enc"],
         "W_dec": held["w_dec"],
@@ -66,7 +66,7 @@ def read(files: Files, known: Known) -> Any:
 
 
 def _hooks(place: str, module: str | None) -> tuple[str | None, str | None]:
-    """From the folder's name, else from Hugging Face's name of the module."""
+    """The hooks it reads and writes: from the folder's name, else from Hugging Face's name of the module."""
     layer = layer_in(place) if layer_in(place) is not None else layer_in(module or "")
     if layer is None:
         return None, None

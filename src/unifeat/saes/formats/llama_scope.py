@@ -1,8 +1,8 @@
 """Llama Scope (OpenMOSS, 2024): `hyperparams.json` and `checkpoints/final.safetensors`.
 
-Its authors load it in this order: the data set's mean norm is folded into the weights, then decoder rows are scaled to
-unit norm and the encoder by what they had, then features above one threshold fire. SAELens' loader leaves the second
-step out, so that each feature meets another threshold than it was trained with.
+Its authors load it in this order. The data set's mean norm is folded into the weights. Then decoder rows are scaled to
+unit norm, and the encoder by their old norms. Then features above a common threshold fire. SAELens' loader omits the
+second step, so each feature is compared with a different threshold from the one it was trained with.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unifeat.saes.files import Files
 from unifeat.saes.tensors import agree, checked, read_tensors
 
 CONFIG = "hyperparams.json"
-# In the order in which the authors look for them.
+# In the order in which the authors' code looks for them.
 WEIGHTS = tuple(f"{name}.safetensors" for name in ("sae_weights", "checkpoints/pruned", "checkpoints/final"))
 
 
@@ -64,7 +64,7 @@ def read(files: Files, known: Known) -> Any:
     hook, hook_out = cfg.get("hook_point_in"), cfg.get("hook_point_out")
     transcodes = hook_out is not None and hook_out != hook
     if transcodes and (kind == "topk" or cfg.get("apply_decoder_bias_to_pre_encoder")):
-        raise UserError(f"SAE {files.name}: a transcoder of Llama Scope's without a threshold is not supported")
+        raise UserError(f"SAE {files.name}: a Llama Scope transcoder without a threshold is not supported")
     return build(
         "llama_scope",
         "jumprelu_transcoder" if transcodes else kind,
@@ -83,7 +83,7 @@ def read(files: Files, known: Known) -> Any:
 
 
 def standardised(tensors: Mapping[str, Tensor], factor: float, out: float) -> dict[str, Tensor]:
-    """OpenMOSS' fold of the data set's norm: codes then have the scale of the activations as they are."""
+    """OpenMOSS' fold of the data set's norm, after which codes have the scale of the unscaled activations."""
     return dict(tensors) | {
         "b_enc": tensors["b_enc"] / factor,
         "b_dec": tensors["b_dec"] / out,

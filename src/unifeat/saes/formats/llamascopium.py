@@ -1,8 +1,9 @@
 """Checkpoints of OpenMOSS' library: `config.json` and `sae_weights.safetensors` (or `.pt`).
 
-Two generations: Llama-Scope-R1-Distill (`encoder.weight`, `log_jumprelu_threshold`) and since (`W_E`, `W_D`,
-`activation_function.log_jumprelu_threshold`). Both fire where z · ‖decoder row‖ passes the gate, z being taken on
-activations scaled to a mean norm of √d; SAELens' loader of the first forgets the decoder's norm.
+There are two generations: Llama-Scope-R1-Distill (`encoder.weight`, `log_jumprelu_threshold`) and later ones (`W_E`,
+`W_D`, `activation_function.log_jumprelu_threshold`). In both, a feature fires if z · ‖decoder row‖ passes the gate,
+where z is computed from activations scaled to a mean norm of √d. SAELens' loader of the first generation omits the
+decoder's norm.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def read(files: Files, known: Known) -> Any:
 def _refuse(files: Files, cfg: Mapping[str, Any]) -> None:
     kind = cfg.get("sae_type", "sae")
     if kind != "sae":
-        raise UserError(f"SAE {files.name} is a {kind}, which has no one decoder row a feature in the space it reads")
+        raise UserError(f"SAE {files.name} is a {kind}, which does not have one decoder row per feature")
     if cfg.get("use_glu_encoder"):
         raise UserError(f"SAE {files.name}: its gated linear encoder (use_glu_encoder) is not supported")
 
@@ -126,8 +127,8 @@ def _factor(files: Files, average: float | None, factor: float | None, d: int) -
     if factor is not None:
         return factor
     raise UserError(
-        f"SAE {files.name} expects activations scaled to a mean norm of √d, and neither its weights nor SAELens' "
-        "registry says by how much"
+        f"SAE {files.name} expects activations scaled to a mean norm of √d, but neither its weights nor SAELens' "
+        "registry state the factor"
     )
 
 
@@ -139,7 +140,7 @@ def _gate(files: Files, cfg: Mapping[str, Any]) -> tuple[str, int | None]:
         return "topk", int(cfg["top_k"])
     if act == "relu":
         return "standard", None
-    raise UserError(f"SAE {files.name}: act_fn {act!r} fires by the batch, which one token cannot tell")
+    raise UserError(f"SAE {files.name}: with act_fn {act!r}, a token's codes depend on its batch; not supported")
 
 
 def _d_sae(cfg: Mapping[str, Any]) -> int | None:

@@ -1,7 +1,7 @@
 """SAELens' own folders, before and since 6.0: `cfg.json` and `sae_weights.safetensors`, read by SAELens itself.
 
-What SAELens leaves to whoever runs it is done here: the scale of `expected_average_only_in`, and the centring that
-TransformerLens does to a model's residual stream before such an SAE is trained on it.
+Two things that SAELens leaves to its users are folded in here: the scale of `expected_average_only_in`, and the
+centring of the residual stream by TransformerLens in the model that the SAE was trained on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unifeat.saes.files import Files
 from unifeat.saes.provenance import Provenance, describe_gate
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
-# Hook points in the residual stream's own coordinates, where centring the weights that write to it shows.
+# Hook points in the residual stream's coordinates, which change when the weights that write to the stream are centred.
 _CENTRED = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "hook_embed")
 
 
@@ -32,10 +32,10 @@ def read(files: Files, known: Known) -> Any:
     finetuned: list[torch.Tensor] = []
     sae = _load(files, lambda: _from_disk(weights.parent, finetuned))
     if config.parent != weights.parent:
-        raise UserError(f"SAE {files.name}: {CONFIG} and {WEIGHTS} are of two revisions")
+        raise UserError(f"SAE {files.name}: {CONFIG} and {WEIGHTS} come from two revisions")
     kind = sae.cfg.architecture()
     if kind == "temporal":
-        raise UserError(f"SAE {files.name} is a temporal SAE, whose codes depend on the tokens before")
+        raise UserError(f"SAE {files.name} is a temporal SAE, whose codes depend on earlier tokens")
     for key, value in (known.overrides or {}).items():
         sae.cfg.metadata[key] = value
     norms, folds = row_norms(sae.W_dec), []
@@ -76,7 +76,7 @@ def read(files: Files, known: Known) -> Any:
 
 
 def _from_disk(folder: Path, finetuned: list[torch.Tensor]) -> Any:
-    """SAELens' loading, less the scaling factors of a fine-tuning before 6.0, which it reads and has no place for."""
+    """SAELens' loading, without the fine-tuning scaling factors from before 6.0, which it reads but cannot store."""
     lens = saelens()
     from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 
@@ -107,7 +107,7 @@ def _load(files: Files, load: Any) -> Any:
 
 
 def _check_dtypes(files: Files) -> None:
-    """SAELens turns whole numbers into floats without a word; quantised weights without their scale mean nothing."""
+    """Refuse weights that are not floats. SAELens converts them silently, but quantised weights need their scale."""
     from safetensors import safe_open
 
     def look() -> dict[str, str]:
@@ -125,7 +125,7 @@ def _fold_scale(files: Files, sae: Any, known: Known) -> float | None:
     normalise = sae.cfg.normalize_activations
     if normalise == "covariance_whitening":
         raise UserError(
-            f"SAE {files.name} is a checkpoint whose whitening is not yet folded in: take the SAE saved at the end"
+            f"SAE {files.name} is a checkpoint with its whitening not yet folded in: use the SAE saved at the end"
         )
     if normalise != "expected_average_only_in":
         return None
@@ -134,7 +134,7 @@ def _fold_scale(files: Files, sae: Any, known: Known) -> float | None:
         factor = files.json(SCALER).get("scaling_factor")
     if not isinstance(factor, (int, float)) or not factor > 0:
         raise UserError(
-            f"SAE {files.name} expects activations scaled to a mean norm of √d, and nothing says by how much: "
+            f"SAE {files.name} expects activations scaled to a mean norm of √d, but does not state the factor: "
             f"put {SCALER} with scaling_factor beside it"
         )
     sae.fold_activation_norm_scaling_factor(float(factor))
@@ -150,13 +150,14 @@ def _centred(sae: Any) -> bool:
 
 @torch.no_grad()
 def _fold_centring(sae: Any) -> None:
-    """Make encode(x) what it was for x − mean(x): such an SAE was trained on a model whose stream has mean 0.
+    """Change the weights so that the new encode(x) is the old encode(x − mean(x)).
 
-    TransformerLens' `center_writing_weights` subtracts from all that is written to the stream its mean over the
-    dimensions, which layer norms cannot see. With C = I − 11ᵀ/d: (Cx − b)W = (x − b)CW + b(CW − W).
+    The SAE was trained on a model whose residual stream has mean 0: TransformerLens' `center_writing_weights` subtracts
+    the mean over dimensions from everything written to the stream, which layer norms ignore. With C = I − 11ᵀ/d:
+    (Cx − b)W = (x − b)CW + b(CW − W).
     """
     if sae.cfg.normalize_activations != "none" or not hasattr(sae, "b_enc"):
-        return  # layer norm centres by itself
+        return  # a layer norm already centres its input
     centred = sae.W_enc - sae.W_enc.mean(dim=0, keepdim=True)
     if sae.cfg.apply_b_dec_to_input:
         sae.b_enc += sae.b_dec @ (centred - sae.W_enc)

@@ -1,8 +1,9 @@
-"""sparsify (EleutherAI): a folder a hook point, with `cfg.json` and `sae.safetensors`.
+"""sparsify (EleutherAI): one folder per hook point, with `cfg.json` and `sae.safetensors`.
 
-SAELens' own loader is not used: it transposes `W_dec`, which sparsify stores as (num_latents, d_in) like SAELens,
-and ties the `b_dec` subtraction to `normalize_decoder`, whereas sparsify always subtracts except in transcoders.
-sparsify takes relu before top-k and SAELens after: the k largest of relu(z) are the positive ones of the k largest z.
+SAELens' own loader is not used. It transposes `W_dec`, although sparsify stores it as (num_latents, d_in) like SAELens.
+And it subtracts `b_dec` only with `normalize_decoder`, while sparsify always does, except in transcoders. sparsify
+applies relu before top-k and SAELens after it; the result is the same, since the k largest of relu(z) are the positive
+ones of the k largest z.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def read(files: Files, known: Known) -> Any:
         raise UserError(f"SAE {files.name}: sparsify's signed top-k is not supported")
     skips, transcodes = bool(cfg.get("skip_connection")), bool(cfg.get("transcode"))
     if skips and not transcodes:
-        raise UserError(f"SAE {files.name} has a skip connection from its input to itself: it need not reconstruct")
+        raise UserError(
+            f"SAE {files.name} has a skip connection but is not a transcoder, so its features need not reconstruct"
+        )
     k = cfg.get("k")
     if isinstance(k, bool) or not isinstance(k, int):
         raise UserError(f"SAE {files.name} cannot be read ({CONFIG} says k = {k!r}, not a number)")
@@ -49,7 +52,7 @@ def read(files: Files, known: Known) -> Any:
         {"d_in": size["d"], "num_latents": size["m"]},
     )
     if activation == "groupmax" and (k < 1 or size["m"] % k):
-        raise UserError(f"SAE {files.name}: {size['m']} features do not make {k} groups")
+        raise UserError(f"SAE {files.name}: {size['m']} features cannot be divided into {k} groups")
     hook = hook_of(files.place.rstrip("/").rpartition("/")[2])
     sae = build(
         "sparsify",
@@ -68,13 +71,13 @@ def read(files: Files, known: Known) -> Any:
         model=known.model or _model(files),
         metadata={"sparsify_config": cfg},
     )
-    if skips:  # SAELens has no top-k transcoder with one; `reconstruct` adds it
+    if skips:  # SAELens has no top-k transcoder with a skip connection; `reconstruct` adds it
         sae.register_buffer("W_skip", held["W_skip"])
     return sae
 
 
 def hook_of(module: str) -> str | None:
-    """sparsify's name of a submodule, whose output it read, in TransformerLens' words."""
+    """TransformerLens' hook name for a submodule as sparsify names it; sparsify reads its output."""
     if module.endswith("embed_tokens") or module in ("wte", "embed_in"):
         return "hook_embed"
     found = re.search(r"(?:layers|h|blocks)[._](\d+)(?:\.(\w+))?$", module)
@@ -85,14 +88,14 @@ def hook_of(module: str) -> str | None:
 
 
 def _inner_module(place: str) -> str | None:
-    """The submodule of a block whose output it read, None for the block's own."""
+    """The submodule whose output the SAE was trained on; None for the whole block."""
     module = place.rstrip("/").rpartition("/")[2]
     found = re.search(r"(?:layers|h|blocks)[._]\d+\.(\w+)$", module)
     return None if found is None or found[1].endswith("layernorm") else found[1]
 
 
 def _model(files: Files) -> str | None:
-    """The training run's config lies one folder up."""
+    """The model's name, from the training run's config one folder up."""
     import json
 
     above = files.maybe("../config.json")

@@ -1,9 +1,9 @@
-"""A model's activations over the training text, one group of text at a time, each run once and kept on disk.
+"""A model's activations over the training text, computed one group of text at a time and stored on disk.
 
-A group at one point is a piece: named by everything that determines it, with a checksum, so that a second epoch, a
-second training or a resumed one reads it instead of running the model. What is kept for later trainings
-(`train.store`) lies in the cache for good; else the pieces are a training's own and go when they are used up. What is
-damaged, or was taken away by another process, is made again.
+A group at one hook point is a piece: it has a checksum and a key made from everything that determines it. So a second
+epoch, a second training or a resumed one reads it instead of running the model. With `train.store`, activations stay in
+the cache for later trainings; otherwise they belong to one training and are removed once used. Damaged groups, and
+those removed by another process, are made again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from unifeat.vocabulary.masks import SINK_RATIO
 from unifeat.vocabulary.windowing import Windowing
 
 FORMAT = "activations/3"
-KIND = "activations"  # the folder of the cache where kept ones lie
-_ROWS = "rows.safetensors"
+KIND = "activations"  # the folder of the cache for activations that are kept
+_ROWS_FILE = "rows.safetensors"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Activations of some tokens at several points: `values[point]` is (rows, d_model), the same rows at each.
+    """Activations of the same tokens at several points: `values[point]` is (rows, d_model).
 
     Special tokens, first positions and tokens that are attention sinks at any of the points are left out.
     """
@@ -51,13 +51,13 @@ class Rows:
 def _write(tensors: dict[str, Tensor], folder: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file(tensors, folder / _ROWS)
+    save_file(tensors, folder / _ROWS_FILE)
 
 
 def _read(_: Any, folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
-    return load((folder / _ROWS).read_bytes())  # not mapped: another process may remove the file
+    return load((folder / _ROWS_FILE).read_bytes())  # not memory-mapped, since another process may remove the file
 
 
 _FORM: Form[dict[str, Tensor]] = Form(_write, _read)
@@ -68,7 +68,7 @@ class _Group(Piece[dict[str, Tensor]]):
     """A group's rows at one point: `values` (rows, width), `document` (rows,) int32, `sink` (rows,) bool.
 
     Attributes:
-        folder: where it lies: the cache's, or a training's own.
+        folder: the folder it is in: the cache's, or a training's own.
     """
 
     folder: Path = Path()
@@ -85,11 +85,11 @@ class ActivationSource:
     Attributes:
         corpus: the text.
         identity: what determines the model's activations (`model_identity` and the tokenizer's digest).
-        points: where they are read.
+        points: the hook points.
         windowing: how the text is cut into windows.
-        folder: where groups lie.
-        load: gives the model, cut at or after the deepest point, or all of it with its head where `whole=True` is
-            asked for; called when the first group is run.
+        folder: where groups are stored.
+        load: loads the model, cut at or after the deepest point, or with `whole=True` all of it with its head. Called
+            when the first group is run.
     """
 
     corpus: Corpus
@@ -102,20 +102,20 @@ class ActivationSource:
 
     @property
     def model(self) -> LanguageModel:
-        """The language model, loaded when first wanted."""
+        """The language model, loaded on first use."""
         if self._model is None:
             self._model = self.load()
         return self._model
 
     def whole_model(self) -> LanguageModel:
-        """The model with all its blocks and its head, in the place of the one that was loaded before."""
+        """Load the model with all its blocks and its head, replacing the one loaded before."""
         self._model = None
         self._model = self.load(whole=True)
         return self._model
 
     @property
     def text_settings(self) -> dict[str, Any]:
-        """Everything that determines the activations, beside the point where they are read."""
+        """Everything that determines the activations, apart from the hook point."""
         settings = {
             "format": FORMAT,
             "text": self.corpus.digest,
@@ -129,15 +129,15 @@ class ActivationSource:
         return settings | ({"limit": limit} if limit is not None else {}) | self.identity
 
     def piece(self, point: HookPoint, group: int) -> Piece[dict[str, Tensor]]:
-        """One group at one point, made or not."""
+        """The piece of one group at one point, stored or not."""
         made_from = self.text_settings | {"hook": list(point), "group": group}
         return _Group(KIND, made_from, _FORM, "a group of activations", self.folder)
 
     def group(self, group: int) -> Rows:
-        """All rows of one group, as they are stored or, where they are not or are damaged, from the model.
+        """All rows of one group, from the disk or, if they are missing or damaged, from the model.
 
         Raises:
-            UserError: what the model raises; an error of the machine.
+            UserError: as running the model does; an error of the machine.
         """
         pieces = {point: self.piece(point, group) for point in self.points}
         held = {point: piece.read() for point, piece in pieces.items()}
@@ -169,14 +169,15 @@ class ActivationSource:
 
 
 def _stored(piece: Piece[dict[str, Tensor]], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they lie on the disk now: what another process put there first stays, and is the one used.
+    """Store the tensors and return what is then on the disk: if another process stored them first, its version is used.
 
-    They are used all the same if they are not there: taken away by another process, or damaged as soon as written.
+    If they cannot be stored, because another process removes them or they are damaged at once, the given tensors are
+    used.
     """
     for _ in range(2):
         written_again_if_gone(piece.path, partial(piece.write, tensors))
         stored = piece.read()
         if stored is not None:
             return stored
-        take_away(piece.path)  # a folder whose piece.json is missing would stay there for good
+        take_away(piece.path)  # a folder without its piece.json would never be replaced
     return tensors

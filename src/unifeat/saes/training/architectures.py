@@ -1,4 +1,4 @@
-"""SAELens' training classes with a sparse forward pass; what is saved is the same."""
+"""SAELens' training classes with a sparse forward pass. They save the same files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ with warnings.catch_warnings():
     from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
     from sae_lens.saes.topk_sae import TopKTrainingSAE
 
-_CANDIDATES_ABOVE = 0.5  # of the running threshold: more than k a token lie above it, and the top k among them
-_THRESHOLD_PACE = 0.02  # a step, towards the least activation chosen
+_CANDIDATES_ABOVE = 0.5  # share of the running threshold above which to look for the top k of the batch
+_THRESHOLD_PACE = 0.02  # per step, how far thresholds move towards the smallest chosen activation
 
 
 class _SparseForward:
-    """`training_forward_pass` over the active features only; mixed in before a top-k training class."""
+    """A `training_forward_pass` over the active features only; a mixin for the top-k training classes."""
 
     def training_forward_pass(self: Any, step_input: TrainStepInput) -> TrainStepOutput:
         x_BD = step_input.sae_in
@@ -31,7 +31,7 @@ class _SparseForward:
         with torch.autocast(x_BD.device.type, enabled=False):
             centred_BD = x_BD - self.b_dec.detach()
             pre_N = PreActivation.apply(centred_BD, self.W_enc, self.b_enc, self.b_dec, active, pre_N)
-            # Codes are taken at unit decoder norm; in the reconstruction the norm cancels.
+            # Codes are for unit decoder norm; in the reconstruction the norm cancels.
             value_N = pre_N.relu()
             decoded = Decoded.apply(value_N, self.W_dec, active) + self.b_dec
             losses = {"mse_loss": self.mse_loss_fn(decoded, x_BD).sum(dim=-1).mean()}
@@ -46,7 +46,7 @@ class _SparseForward:
     def _choose(self: Any, x_BD: Tensor) -> tuple[Active, Tensor, Tensor]:
         """The active entries, their pre-activations (N,) float32, and the decoder norms (F,)."""
         norm_F = self.W_dec.norm(dim=-1)
-        # The one dense product; in bfloat16 under autocast.
+        # The only dense product; in bfloat16 under autocast.
         scaled_BF = torch.nn.functional.linear(x_BD - self.b_dec, self.W_enc.T * norm_F[:, None], self.b_enc * norm_F)
         token, feature, scaled_N = self._select(scaled_BF)
         active = Active(token, feature, *scaled_BF.shape)
@@ -79,7 +79,7 @@ class SparseTopK(_SparseForward, TopKTrainingSAE):
 
 
 class SparseBatchTopK(_SparseForward, BatchTopKTrainingSAE):
-    """SAELens' BatchTopK training SAE: k features a token on average over the batch."""
+    """SAELens' BatchTopK training SAE: k features per token, on average over the batch."""
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         output = super().training_forward_pass(step_input)
@@ -108,16 +108,17 @@ class SparseMatryoshka(SparseBatchTopK, MatryoshkaBatchTopKTrainingSAE):
 
 
 class SparseJumpReLU(JumpReLUTrainingSAE):
-    """SAELens' JumpReLU training SAE, its thresholds begun where a selection of the k · B largest leaves them.
+    """SAELens' JumpReLU training SAE, with thresholds initialised by a phase of BatchTopK selection.
 
-    With thresholds from the first step, most features stop firing while the dictionary takes shape, before there is any
-    pressure on L0. So the first `selection_steps` choose features as BatchTopK does and the thresholds only follow the
-    least activation chosen; then they are trained, by SAELens' straight-through estimators. The penalty is Gemma Scope
-    2's, 2/k · (L0 − k)², but on the mean L0 of a batch: tokens may differ in L0.
+    If thresholds are trained from the first step, most features stop firing while the dictionary takes shape, before
+    there is any pressure on L0. So in the first `selection_steps`, features are chosen as in BatchTopK, and the
+    thresholds follow the smallest chosen activation. After that they are trained with SAELens' straight-through
+    estimators. The penalty is that of Gemma Scope 2, 2/k · (L0 − k)², but on the mean L0 of a batch, so that tokens may
+    differ in L0.
 
     Attributes:
-        selection_steps: how many steps choose.
-        auxiliary: weight of the loss that has dead features explain what is left.
+        selection_steps: number of steps with BatchTopK selection.
+        auxiliary: weight of the loss that makes dead features explain the residual.
     """
 
     selection_steps: int = 0
@@ -150,7 +151,7 @@ class SparseJumpReLU(JumpReLUTrainingSAE):
 
     @torch.no_grad()
     def _chosen(self, x_BD: Tensor, norm_F: Tensor, *, first: bool) -> tuple[Active, Tensor]:
-        """The k · B largest pre-activations at unit decoder norm; thresholds move towards the least of them."""
+        """The k · B largest pre-activations at unit decoder norm; moves the thresholds towards the smallest of them."""
         scaled_BF = self._pre(x_BD, norm_F)
         about = 0.0 if first else float((self.threshold * norm_F).median())
         token, feature, scaled_N = top_of_batch(scaled_BF, int(self.cfg.target_l0 * len(x_BD)), about)
@@ -161,7 +162,7 @@ class SparseJumpReLU(JumpReLUTrainingSAE):
 
     @torch.no_grad()
     def _near(self, x_BD: Tensor) -> tuple[Active, Tensor]:
-        """All that are above their thresholds, or so little below that the thresholds' gradient sees them."""
+        """All entries above their thresholds, or so little below them that they affect the thresholds' gradient."""
         self.threshold.data.clamp_(min=0.0)
         pre_BF = self._pre(x_BD, None)
         token, feature = (pre_BF > self.threshold - self.bandwidth / 2).nonzero(as_tuple=True)
@@ -178,10 +179,10 @@ def top_of_batch(scaled_BF: Tensor, n: int, about: float) -> tuple[Tensor, Tenso
     """The n largest entries of a batch that are above 0, in order of tokens: (token, feature, value), each (≤ n,).
 
     Args:
-        about: where the least of them is likely to lie; it decides the speed only.
+        about: a guess of the smallest of them; it affects only the speed.
     """
     flat = scaled_BF.flatten()
-    # Four million numbers are slow to sort; the few above a fraction of the threshold so far hold the largest n.
+    # Four million numbers are slow to sort; the largest n are usually among the few above a fraction of the guess.
     among = (flat > _CANDIDATES_ABOVE * about).nonzero().flatten()
     if len(among) < n:
         among = (flat > 0).nonzero().flatten()
@@ -192,7 +193,7 @@ def top_of_batch(scaled_BF: Tensor, n: int, about: float) -> tuple[Tensor, Tenso
 
 
 def dead_loss(sae: Any, step_input: TrainStepInput, decoded_BD: Tensor, norm_F: Tensor, coefficient: float) -> Tensor:
-    """SAELens' auxiliary loss, computed for the dead features only: they explain what the live ones leave."""
+    """SAELens' auxiliary loss, computed for the dead features only: they explain the residual of the live ones."""
     mask = step_input.dead_neuron_mask
     dead = mask.nonzero().flatten() if mask is not None else []
     if not len(dead):

@@ -1,4 +1,4 @@
-"""An SAE's folder: weights and settings as SAELens reads them, how it was trained, and a model card to upload."""
+"""A trained SAE's folder: weights and settings for SAELens, how it was trained, and a model card."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from torch import Tensor
 
 from unifeat import __version__
 from unifeat.errors import UserError
+from unifeat.saes.protocol import SAE
 from unifeat.store import written_aside
 
 _ARCHITECTURES = {
     "topk": "TopK: the {k} largest features of each token",
-    "batchtopk": "BatchTopK: {k} features a token on average; one threshold for all when saved (JumpReLU)",
-    "matryoshka": "Matryoshka BatchTopK: nested dictionaries; one threshold for all when saved (JumpReLU)",
-    "jumprelu": "JumpReLU: a threshold a feature, begun as BatchTopK's and trained towards {k} features a token",
+    "batchtopk": "BatchTopK: {k} features per token on average; saved with one threshold for all features (JumpReLU)",
+    "matryoshka": "Matryoshka BatchTopK: nested dictionaries; saved with one threshold for all features (JumpReLU)",
+    "jumprelu": "JumpReLU: thresholds per feature, initialised by BatchTopK and trained towards {k} features per token",
     "relu": "ReLU with an L1 penalty",
 }
 
 
 def cast(sae: Any, dtype: str) -> dict[str, Tensor]:
-    """The SAE's tensors in the type they are saved in; the SAE itself then holds what that type keeps of them.
+    """The SAE's tensors in the dtype they are saved in. The SAE itself is set to the rounded values.
 
     Raises:
-        UserError: a value is too large for the type.
+        UserError: a value is too large for the dtype.
     """
     tensors = {key: value.detach().to("cpu", getattr(torch, dtype)) for key, value in sae.state_dict().items()}
     overflown = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
@@ -38,30 +39,30 @@ def cast(sae: Any, dtype: str) -> dict[str, Tensor]:
 
 
 def check_target(folder: Path) -> None:
-    """See before a long training that its SAE can be saved.
+    """Check before a long training that its SAE can be saved.
 
     Raises:
-        UserError: something other than a folder is there, or above it; the folder above it cannot be written.
+        UserError: the folder, or a folder above it, is something else; or the folder above it cannot be written.
     """
     if folder.is_symlink() and not folder.exists():
-        raise UserError(f"{folder} is a link to nothing: remove it, or name another folder")
+        raise UserError(f"{folder} is a broken link: remove it, or name another folder")
     above = next(path for path in folder.absolute().parents if path.exists())
     if not above.is_dir():
         raise UserError(f"{above}: a file is where a folder should be: move it, or name another folder")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"{above} cannot be written, and {folder} shall go there: name another folder")
+        raise UserError(f"{folder} cannot be saved, since {above} cannot be written: name another folder")
 
 
-def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, about: dict[str, Any]) -> bool:
+def write_sae(folder: Path, sae: SAE, tensors: dict[str, Tensor], dtype: str, about: dict[str, Any]) -> bool:
     """Write `cfg.json`, `sae_weights.safetensors`, `training.json` and `README.md`, all or nothing.
 
-    Returns:
-        Whether the folder is this one; what another process put there first stays.
-
     Args:
-        sae: whose settings go into `cfg.json`.
-        tensors: what `cast` gave.
-        about: how it was trained and what it reached: the contents of `training.json`.
+        sae: the SAE whose settings go into `cfg.json`.
+        tensors: the tensors from `cast`.
+        about: how it was trained, and its figures: the content of `training.json`.
+
+    Returns:
+        Whether this SAE was saved. If another process saved one there first, that one stays.
     """
     from safetensors.torch import save_file
 
@@ -78,7 +79,7 @@ def write_sae(folder: Path, sae: Any, tensors: dict[str, Tensor], dtype: str, ab
 
 
 def model_card(name: str, about: dict[str, Any]) -> str:
-    """The card in Markdown, with the front matter a hub reads."""
+    """The card in Markdown, with front matter for the hub."""
     settings, reached = about["settings"], about["heldout"]
     what = _ARCHITECTURES[settings["architecture"]].format(k=settings["k"])
     of_model = f"`{about['model']}`" + (
@@ -88,7 +89,7 @@ def model_card(name: str, about: dict[str, Any]) -> str:
     )
     rows = [
         ("fraction of variance unexplained (FVU)", f"{reached['fvu']:.4f}"),
-        ("features active a token (L0)", f"{reached['l0']:.2f}"),
+        ("active features per token (L0)", f"{reached['l0']:.2f}"),
         (f"features that never fire on these {reached['tokens']:,} tokens", f"{reached['dead_share']:.2%}"),
     ]
     loss = about["loss"]
@@ -99,7 +100,7 @@ def model_card(name: str, about: dict[str, Any]) -> str:
     table = "\n".join(f"| {left} | {right} |" for left, right in rows)
     curve = "\n".join(
         f"| {point['tokens']:,} | {point['fvu']:.4f} | {point['l0']:.2f} | {point['dead']:.2%} |"
-        for point in about["curve"][::-1][:: max(1, len(about["curve"]) // 8)][::-1]  # the last one among them
+        for point in about["curve"][::-1][:: max(1, len(about["curve"]) // 8)][::-1]  # includes the last point
     )
     return f"""---
 library_name: saelens
@@ -110,7 +111,7 @@ tags: [sparse-autoencoder, saelens, mechanistic-interpretability]
 A sparse autoencoder of the activations at `{about["hook"]}` of {of_model}.
 
 * {what}.
-* {settings["features"]:,} features; saved as {settings["save_dtype"]}; takes activations as they are.
+* {settings["features"]:,} features; saved as {settings["save_dtype"]}; encodes the model's activations unscaled.
 * Trained on {about["tokens"]:,} activations ({about["training_documents"]:,} documents of `{about["text"]}`, in
   windows of {about["context"]} tokens), seed {about["seed"]}, by unifeat {about["version"]} with SAELens' trainer.
   Special tokens, first positions and attention sinks (norm above 5 × the median) were left out.
@@ -122,18 +123,18 @@ sae = SAE.load_from_disk("{name}", dtype="float32")
 codes = sae.encode(activations)  # (tokens, {settings["features"]})
 ```
 
-## What it reaches
+## Quality
 
-On {reached["documents"]:,} documents of the same source, held out of the training:
+On {reached["documents"]:,} held-out documents of the same source:
 
 | | |
 | --- | --- |
 {table}
 
-## How it got there
+## Training curve
 
-Held-out FVU and L0 on a sample, and the share of features that have not fired for a while in training; all of it in
-`training.json`.
+FVU and L0 on a sample of held-out activations, and the share of features that have not fired recently in training. The
+whole curve is in `training.json`.
 
 | activations | FVU | L0 | dead |
 | --- | --- | --- | --- |

@@ -1,10 +1,10 @@
-"""Checkpoints of a training: whole or not at all, with a checksum, found again by what is trained on what.
+"""Checkpoints of a training, written whole or not at all, with a checksum, in folders named after stream and SAEs.
 
     training/<stream>/<SAEs>/checkpoint-000000120-5f3a…/   about.json, state.pt
-    training/<stream>/<SAEs>/activations/                  of this training alone, unless they are kept for others
+    training/<stream>/<SAEs>/activations/                  of this training only, unless they are kept for others
 
-A training writes into the folder of its own SAEs only. One that goes on looks into all folders of its stream: the SAEs
-of a training that was killed may have been more, or their names elsewhere.
+A training writes only into the folder of its own SAEs. To resume, it looks into all folders of its stream: a training
+that was killed may have had more SAEs, or other folders to save them in.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from unifeat.store.pieces import DamagedError
 from unifeat.vocabulary.hook_points import HookPoint
 
 FORMAT = "training/3"
-INTERVAL_S = 30.0  # a killed training loses so much at most, and the group of text it was running
-_STATE, _ABOUT = "state.pt", "about.json"
+INTERVAL_S = 30.0  # a killed training loses at most this, and the group of text that it was running
+_STATE_FILE, _ABOUT_FILE = "state.pt", "about.json"
 _TRIES = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class Checkpoint:
     """One checkpoint on disk, its state not yet read.
 
     Attributes:
         path: its folder.
-        step: batches taken when it was saved.
-        over: whether none is left to take.
-        jobs: key of each SAE, and the folder it shall go to.
-        points: where activations are read; tokens that are sinks at any of them are left out.
-        sha256: of its state.
+        step: number of batches taken when it was saved.
+        over: whether no batch is left to take.
+        jobs: key of each SAE, and the folder to save it in.
+        points: hook points; tokens that are sinks at any of them are left out.
+        sha256: checksum of its state.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Found:
 
     @property
     def done(self) -> bool:
-        """Whether each of its SAEs is where it shall go."""
+        """Whether all of its SAEs have been saved."""
         return all(os.path.exists(folder) for folder in self.jobs.values())
 
 
@@ -68,8 +68,8 @@ class Checkpoints:
 
     Attributes:
         stream: the folder of all trainings over one stream of activations.
-        jobs: key of each SAE that is trained, and the folder it shall go to.
-        points: where this training reads activations, if it begins anew.
+        jobs: key of each SAE, and the folder to save it in.
+        points: hook points of this training, unless it is resumed.
     """
 
     stream: Path
@@ -79,7 +79,7 @@ class Checkpoints:
 
     @property
     def folder(self) -> Path:
-        """What this training alone writes into: named by its SAEs and where they go."""
+        """The folder of this training only, named after its SAEs and where they are saved."""
         return self.stream / key_of(sorted(self._targets.items()))
 
     @property
@@ -87,25 +87,25 @@ class Checkpoints:
         return {key: os.path.abspath(folder) for key, folder in self.jobs.items()}
 
     def due(self) -> bool:
-        """Whether the last one is old enough for another."""
+        """Whether it is time for another checkpoint."""
         return time.monotonic() - self._last >= INTERVAL_S
 
     def save(self, state: dict[str, Any], *, step: int, over: bool, points: list[HookPoint]) -> None:
-        """Write a checkpoint, then remove those before it. `state["jobs"]` has an entry for each job's key.
+        """Write a checkpoint, then remove earlier ones. `state["jobs"]` has an entry for each job's key.
 
         Raises:
             UserError: an error of the machine: no space, no permission …
         """
-        # Numbers of one length: names are in order of steps, also among processes that train the same SAEs.
+        # Numbers are padded, so that names sort by step, even if several processes train the same SAEs.
         path = self.folder / f"checkpoint-{step:012d}-{secrets.token_hex(4)}"
         about = {"format": FORMAT, "step": step, "over": over, "jobs": self._targets, "points": list(map(list, points))}
 
         def write() -> None:
             with written_aside(path, replace=False) as aside:
                 aside.mkdir()
-                content = about | {"state": _write_state(state, aside / _STATE)}
+                content = about | {"state": _write_state(state, aside / _STATE_FILE)}
                 text = json.dumps({"sha256": digest_of(content), "content": content})
-                (aside / _ABOUT).write_text(text + "\n", encoding="utf-8")
+                (aside / _ABOUT_FILE).write_text(text + "\n", encoding="utf-8")
 
         written_again_if_gone(path, write)
         for other in names_in(self.folder, "checkpoint-*"):
@@ -113,10 +113,10 @@ class Checkpoints:
                 take_away(other)
         self._last = time.monotonic()
 
-    def load(self) -> tuple[Found, dict[str, Any]] | None:
-        """The checkpoint that is furthest along, of those that hold all of these SAEs, and its state.
+    def load(self) -> tuple[Checkpoint, dict[str, Any]] | None:
+        """The most advanced checkpoint with all of these SAEs, and its state.
 
-        What is damaged is named on stderr and removed, and the next one taken.
+        Damaged checkpoints are reported on stderr and removed, and the next one is used.
         """
         for _ in range(_TRIES):
             usable = self._usable()
@@ -125,11 +125,11 @@ class Checkpoints:
                 if state is not None:
                     return found, state
             if not usable:
-                break  # else damaged, or another process has put a newer one there: look again
+                break  # otherwise all were damaged, or another process has replaced them: look again
         return None
 
     def clear(self) -> None:
-        """Remove this training's folder, and those of others over its stream whose SAEs are all where they shall go."""
+        """Remove this training's folder, and those of others on its stream whose SAEs have all been saved."""
         folders = [self.folder]
         for other in names_in(self.stream, "*"):
             held = _checkpoints_in(other)
@@ -138,21 +138,21 @@ class Checkpoints:
         for folder in dict.fromkeys(folders):
             try:
                 take_away(folder)
-            except (OSError, UserError) as error:  # the SAEs are saved: nothing is lost but room
+            except (OSError, UserError) as error:  # the SAEs are saved, so only disk space is lost
                 say(f"warning: {folder} is not needed any more and cannot be removed: {error}")
-        with suppress(OSError):  # others train over this stream
+        with suppress(OSError):  # not empty: others train on this stream
             self.stream.rmdir()
 
-    def _usable(self) -> list[Found]:
-        return [f for folder in names_in(self.stream, "*") for f in _checkpoints_in(folder) if self._may_go_on_at(f)]
+    def _usable(self) -> list[Checkpoint]:
+        return [f for folder in names_in(self.stream, "*") for f in _checkpoints_in(folder) if self._can_resume_from(f)]
 
-    def _may_go_on_at(self, found: Found) -> bool:
+    def _can_resume_from(self, found: Checkpoint) -> bool:
         if not set(self.jobs) <= set(found.jobs):
             return False
         if set(found.points) == set(self.points):
             return True
-        # With other points, other tokens are left out as sinks: that is another training, unless it is this very one,
-        # killed at its end, when some of its SAEs had been saved and so are not asked for any more.
+        # With other points, other tokens are left out as sinks, so it is another training. The exception is this
+        # training itself, killed while saving: the SAEs already saved are not among its jobs any more.
         ours = self._targets
         others = (folder for key, folder in found.jobs.items() if key not in ours)
         return (
@@ -163,7 +163,7 @@ class Checkpoints:
 
 
 class _Summed:
-    """A file being written: its checksum, and the error that torch would hide behind one of its own."""
+    """A file being written, with its checksum, and with the original error if torch replaces it by one of its own."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()
@@ -193,49 +193,49 @@ def _write_state(state: dict[str, Any], path: Path) -> str:
     return summed.digest.hexdigest()
 
 
-def _checkpoints_in(folder: Path) -> list[Found]:
+def _checkpoints_in(folder: Path) -> list[Checkpoint]:
     return [found for path in names_in(folder, "checkpoint-*") if (found := _look_at(path)) is not None]
 
 
-def _look_at(path: Path) -> Found | None:
-    """What a checkpoint says of itself; None where it is damaged, of another format, or gone meanwhile."""
+def _look_at(path: Path) -> Checkpoint | None:
+    """A checkpoint's description; None if it is damaged, of another format, or has been removed."""
     try:
-        held = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+        held = json.loads((path / _ABOUT_FILE).read_text(encoding="utf-8"))
         content = held["content"]
         if held["sha256"] != digest_of(content):
             raise DamagedError("its checksum does not match")
         if content["format"] != FORMAT:
             return None
         points = [HookPoint(*point) for point in content["points"]]
-        return Found(path, content["step"], content["over"], content["jobs"], points, content["state"])
+        return Checkpoint(path, content["step"], content["over"], content["jobs"], points, content["state"])
     except FileNotFoundError:
         if path.is_dir():
-            _put_away(path, f"{_ABOUT} is missing")
+            _put_away(path, f"{_ABOUT_FILE} is missing")
     except OSError as error:
-        say(f"warning: checkpoint {path} cannot be read and is left out: {error}")
+        say(f"warning: checkpoint {path} cannot be read and is ignored: {error}")
     except (DamagedError, ValueError, LookupError, TypeError, RecursionError) as error:
-        _put_away(path, f"{_ABOUT}: {error}")
+        _put_away(path, f"{_ABOUT_FILE}: {error}")
     return None
 
 
-def _state_of(found: Found) -> dict[str, Any] | None:
-    """A checkpoint's state; None where it is damaged, cannot be read, or is gone meanwhile."""
+def _state_of(found: Checkpoint) -> dict[str, Any] | None:
+    """A checkpoint's state; None if it is damaged, cannot be read, or has been removed."""
     try:
-        if read_sha256(found.path / _STATE) != found.sha256:
-            raise DamagedError(f"the checksum of {_STATE} does not match")
-        state: dict[str, Any] = torch.load(found.path / _STATE, map_location="cpu", weights_only=True)
+        if read_sha256(found.path / _STATE_FILE) != found.sha256:
+            raise DamagedError(f"the checksum of {_STATE_FILE} does not match")
+        state: dict[str, Any] = torch.load(found.path / _STATE_FILE, map_location="cpu", weights_only=True)
         return state
     except FileNotFoundError:
         if found.path.is_dir():
-            _put_away(found.path, f"{_STATE} is missing")
+            _put_away(found.path, f"{_STATE_FILE} is missing")
     except DamagedError as damage:
         _put_away(found.path, str(damage))
-    except Exception as error:  # torch and pickle raise of all kinds; what its checksum calls whole is not removed
-        say(f"warning: checkpoint {found.path} cannot be read and is left out: {error}")
+    except Exception as error:  # torch and pickle raise many types; the checksum was right, so it is not removed
+        say(f"warning: checkpoint {found.path} cannot be read and is ignored: {error}")
     return None
 
 
 def _put_away(path: Path, how: str) -> None:
-    say(f"warning: checkpoint {path} is damaged ({how}) and left out")
-    with suppress(OSError, UserError):  # where it cannot be removed, it is left out the next time too
+    say(f"warning: checkpoint {path} is damaged ({how}) and is ignored")
+    with suppress(OSError, UserError):  # if it cannot be removed, it is ignored the next time too
         take_away(path)

@@ -1,4 +1,4 @@
-"""Folders that several processes make, read and remove at the same time."""
+"""Folders that several processes create, read and remove at the same time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRIES = 5
 
 
 def take_away(path: Path) -> None:
-    """Remove a file or folder in one step: another process finds all of it there, or nothing.
+    """Remove a file or folder in one step, so that other processes see either all of it or nothing.
 
     Raises:
         UserError: an error of the machine.
@@ -25,7 +25,7 @@ def take_away(path: Path) -> None:
     try:
         os.replace(path, away)
     except FileNotFoundError:
-        return  # another process did
+        return  # another process did it first
     except OSError as error:
         raise machine_error(error, f"removing {path}") or error from error
     for _ in range(_TRIES):
@@ -33,16 +33,16 @@ def take_away(path: Path) -> None:
             remove(away)
             return
         except OSError as error:
-            # Whoever was writing into it under its old name may have put one more file there.
+            # A process that was writing into it under its old name may have added another file.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise machine_error(error, f"removing {path}") or error from error
             time.sleep(0.01)
 
 
 def written_again_if_gone(path: Path, write: Callable[[], None]) -> None:
-    """Write into a folder that another process may take away meanwhile; once more, if it did.
+    """Write into a folder that another process may remove at the same time; if it did, write again.
 
-    If it does so every time, nothing is written: what lies there can be made again.
+    If it is removed every time, nothing is written: the content can be made again.
 
     Raises:
         UserError: an error of the machine.
@@ -54,12 +54,12 @@ def written_again_if_gone(path: Path, write: Callable[[], None]) -> None:
         except Exception as error:
             if error_number(error) != errno.ENOENT:
                 raise
-    say(f"warning: {path} is left out: another process takes away what is written there")
+    say(f"warning: {path} is not kept: another process removes what is written there")
 
 
 def names_in(folder: Path, pattern: str) -> list[Path]:
-    """What is in a folder, in order of names; what a kill or another process left half-way is no part of it."""
+    """The entries of a folder in order of names, without unfinished ones, whose names begin with a dot."""
     try:
         return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
-    except OSError:  # it is gone, or another user's
+    except OSError:  # the folder is gone, or belongs to another user
         return []

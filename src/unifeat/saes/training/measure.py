@@ -1,4 +1,4 @@
-"""What the SAEs being trained do on held-out documents: now and then while they train, and whole at the end."""
+"""Quality of SAEs on held-out documents: on a sample at intervals during training, and on all of them at the end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from unifeat.models.activations import run_group
 from unifeat.saes.checking.loss import Loss, measure_loss
 from unifeat.saes.encoding import encode_rows
+from unifeat.saes.protocol import SAE
 from unifeat.saes.quality import Quality
 from unifeat.saes.training.activations import ActivationSource, Rows
 from unifeat.saes.training.stream import heldout_rows
@@ -16,8 +17,8 @@ from unifeat.saes.training.trainers import Job, made_so_far
 from unifeat.text.windows import first_parts
 
 CURVE_POINTS = 20
-CURVE_ROWS = 8192  # held-out activations a point of the curve is measured on
-LOSS_TOKENS = 2048  # held-out tokens for loss recovered: three passes of the whole model for each SAE
+CURVE_ROWS = 8192  # held-out activations for each point of the curve
+LOSS_TOKENS = 2048  # held-out tokens for loss recovered, which takes three passes of the whole model per SAE
 
 
 def curve_sample(source: ActivationSource, first_document: int) -> Rows:
@@ -38,7 +39,7 @@ def curve_point(trainer: Any, job: Job, sample: Rows, loss: float) -> dict[str, 
 
     Returns:
         `tokens` trained on, `loss` of the last batch, held-out `fvu` and `l0`, and `dead`, the share of features that
-        have not fired in training for `train.dead_after` activations.
+        have not fired in the last `train.dead_after` training activations.
     """
     quality = measure(made_so_far(trainer), job, sample)
     return {
@@ -50,8 +51,8 @@ def curve_point(trainer: Any, job: Job, sample: Rows, loss: float) -> dict[str, 
     }
 
 
-def measure(sae: Any, job: Job, rows: Rows, into: Quality | None = None) -> Quality:
-    """FVU, L0 and who fired, added to what was there."""
+def measure(sae: SAE, job: Job, rows: Rows, into: Quality | None = None) -> Quality:
+    """Quality of an SAE on some rows, added to `into` if given."""
     quality = into or Quality()
     x = rows.values[job.point].to(sae.W_dec.device, torch.float32)
     for part, codes in encode_rows(sae, x):
@@ -59,8 +60,8 @@ def measure(sae: Any, job: Job, rows: Rows, into: Quality | None = None) -> Qual
     return quality
 
 
-def measure_heldout(source: ActivationSource, saes: dict[Job, Any], first_document: int) -> dict[Job, Quality]:
-    """Each SAE on all held-out rows."""
+def measure_heldout(source: ActivationSource, saes: dict[Job, SAE], first_document: int) -> dict[Job, Quality]:
+    """Quality of each SAE on all held-out rows."""
     qualities = {job: Quality() for job in saes}
     for rows in heldout_rows(source, first_document):
         for job, sae in saes.items():
@@ -68,7 +69,7 @@ def measure_heldout(source: ActivationSource, saes: dict[Job, Any], first_docume
     return qualities
 
 
-def measure_losses(source: ActivationSource, saes: dict[Job, Any], first_document: int) -> dict[Job, Loss]:
+def measure_losses(source: ActivationSource, saes: dict[Job, SAE], first_document: int) -> dict[Job, Loss]:
     """Loss recovered of each SAE on the first `LOSS_TOKENS` held-out tokens."""
     model = source.whole_model()
     parts = first_parts(source.corpus, model.tokenizer, LOSS_TOKENS, first_document)

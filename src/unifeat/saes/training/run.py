@@ -1,4 +1,4 @@
-"""All SAEs of one model from one stream of activations, each with its own SAELens trainer, in lockstep."""
+"""Training all SAEs of one model in lockstep on one stream of activations, each with its own SAELens trainer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unifeat.saes.checking.loss import Loss
 from unifeat.saes.quality import Quality, Variance
 from unifeat.saes.training.activations import ActivationSource
 from unifeat.saes.training.card import cast, check_target, version, write_sae
-from unifeat.saes.training.checkpoints import FORMAT, Checkpoints, Found
+from unifeat.saes.training.checkpoints import FORMAT, Checkpoint, Checkpoints
 from unifeat.saes.training.measure import CURVE_POINTS, curve_point, curve_sample, measure_heldout, measure_losses
 from unifeat.saes.training.stream import ActivationStream
 from unifeat.saes.training.trainers import (
@@ -35,7 +35,7 @@ _SCALE_BATCHES = 16
 
 @dataclass(frozen=True)
 class Trained:
-    """One SAE that was trained: where it is saved, what it reached on held-out documents, and its `training.json`."""
+    """A trained SAE: where it is saved, its figures on held-out documents, and the content of its `training.json`."""
 
     folder: Path
     quality: Quality
@@ -44,9 +44,9 @@ class Trained:
 
 
 def stream_folder(source: ActivationSource, spec: TrainSpec, seed: int) -> Path:
-    """Where all trainings over one stream of activations have their folders: named by everything that determines it.
+    """The folder of all trainings on one stream of activations, named after everything that determines the stream.
 
-    The points are left out: those of a training follow from its SAEs, and one that goes on may find them changed.
+    The hook points are not part of the name: they follow from a training's SAEs, and may change when it is resumed.
     """
     stream = [spec.batch, spec.buffer, spec.heldout_documents, seed]
     return cache_root() / "training" / key_of([FORMAT, source.text_settings, stream])
@@ -63,27 +63,27 @@ def train_saes(
     device: torch.device,
     checkpoints: Checkpoints,
 ) -> list[Trained]:
-    """Train SAEs and save them in SAELens' format; a training that was killed goes on where its checkpoint is.
+    """Train SAEs and save them in SAELens' format. A training that was killed resumes from its checkpoint.
 
     Args:
-        source: activations of the training text; the last `spec.heldout_documents` documents are kept back. Its points
-            become those of the checkpoint that is gone on from.
-        jobs: the SAEs. Where another process puts one while this one trains, that one stays.
-        spec: batch, buffer and held-out documents of the stream they share.
-        seed: of the order of the activations.
-        prepend_bos: whether windows begin with a BOS, for the SAEs' metadata.
+        source: activations of the training text; the last `spec.heldout_documents` documents are held out. When
+            resuming, its points are set to those of the checkpoint.
+        jobs: the SAEs. If another process saves one of them first, that one stays.
+        spec: batch, buffer and held-out documents of the shared stream.
+        seed: seed for the order of the activations.
+        prepend_bos: whether windows begin with BOS, for the SAEs' metadata.
         device: where the SAEs are trained.
 
     Raises:
-        UserError: too few documents to keep some back, or fewer activations than a batch; a loss or weights that are
-            not finite; an error of the machine.
+        UserError: too few documents to hold some out, or fewer activations than a batch; a loss or weights that are not
+            finite; an error of the machine.
     """
     for job in jobs:
         check_target(job.folder)
     last = source.corpus.documents - spec.heldout_documents
     if last <= 0:
         raise UserError(
-            f"train.text has {source.corpus.documents} documents and {spec.heldout_documents} are to be held out: "
+            f"train.text has {source.corpus.documents} documents, and {spec.heldout_documents} are to be held out: "
             "give more text or lower train.heldout_documents"
         )
     found, saved = checkpoints.load() or (None, None)
@@ -99,7 +99,7 @@ def train_saes(
     )
     training = _Training(jobs, source, stream, last, device, found, saved, keep=spec.store)
     what = f"training {len(jobs)} SAE{'s' if len(jobs) > 1 else ''} of {_short(model_spec.name)}"
-    # What an earlier process did is not counted again: the rate and the time left are this one's.
+    # Work done before resuming is not counted, so that the rate and the time left are those of this process.
     with track(what, training.total - training.step * spec.batch) as advance:
         for note in training.run(checkpoints):
             advance(spec.batch, note=note)
@@ -121,14 +121,14 @@ def train_saes(
         if write_sae(job.folder, sae, tensors[job], job.spec.save_dtype, about):
             say(f"{job.folder}: held-out {qualities[job]}")
         else:
-            say(f"{job.folder}: another process has put an SAE there meanwhile, and that one stays")
+            say(f"{job.folder}: another process has saved an SAE there meanwhile, which is kept")
         results.append(Trained(job.folder, qualities[job], losses[job], about))
     checkpoints.clear()
     return results
 
 
 class _Training:
-    """The loop and its state."""
+    """The training loop and its state."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Training:
         stream: ActivationStream,
         last_document: int,
         device: torch.device,
-        found: Found | None,
+        found: Checkpoint | None,
         saved: dict[str, Any] | None,
         *,
         keep: bool,
@@ -147,7 +147,7 @@ class _Training:
         self.steps = max(job.steps for job in jobs)
         self.total = self.steps * stream.batch
         self.sample = curve_sample(source, last_document)
-        # A checkpoint brings scale and first bias itself, and may stand where a buffer has nothing left to peek at.
+        # A checkpoint contains the scale and the bias, and its buffer may have no batches left to peek at.
         first = [{job.point: torch.ones(1, _width_of(saved, job)) for job in jobs}] if saved else None
         first = first or stream.peek(_SCALE_BATCHES)
         self.trainers = {job: make_trainer(job, device, [batch[job.point] for batch in first]) for job in jobs}
@@ -158,10 +158,10 @@ class _Training:
             for job in jobs:
                 restore(self.trainers[job], saved["jobs"][job.key]["trainer"])
                 self.curves[job] = saved["jobs"][job.key]["curve"]
-            say(f"going on at {self.step * stream.batch:,} activations, where the last checkpoint is")
+            say(f"resuming from the last checkpoint, at {self.step * stream.batch:,} activations")
 
     def run(self, checkpoints: Checkpoints) -> Any:
-        """Take the steps that are left; yields a note after each."""
+        """Take the remaining steps; yields a note after each."""
         start, before, saved_at = time.monotonic(), self.seconds, self.step
         while self.step < self.steps:
             batch = self.stream.take()
@@ -186,7 +186,7 @@ class _Training:
             self.save(checkpoints)
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Write a checkpoint, then let go of the text that no step after it reads."""
+        """Write a checkpoint, then remove the activations that no later step reads."""
         checkpoints.save(
             {
                 "position": self.stream.state(),
@@ -210,7 +210,7 @@ def _width_of(saved: dict[str, Any], job: Job) -> int:
 
 
 def curve_steps(job: Job) -> set[int]:
-    """After which steps a point of the curve is measured; the last step is one."""
+    """The steps after which a point of the curve is measured, including the last step."""
     return {round(job.steps * n / CURVE_POINTS) for n in range(1, CURVE_POINTS + 1)}
 
 

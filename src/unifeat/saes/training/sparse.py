@@ -1,9 +1,9 @@
-"""The same losses as SAELens' top-k SAEs, at the cost of the few features that are active.
+"""The losses of SAELens' top-k SAEs, computed over the active features only.
 
-Of a dictionary's 4,096 features 32 are active a token. SAELens decodes, and takes both gradients, with products over
-all of them; here only the encoder's product is dense, and everything after the selection runs over the active ones:
-`embedding_bag` sums weighted rows, by token for the reconstruction and by feature for the two weight gradients.
-Every bag is summed in one order, so that a training repeats bit for bit.
+Of a dictionary's 4,096 features, perhaps 32 are active on a token. SAELens decodes, and computes both gradients, with
+products over all features. Here only the encoder's product is dense; everything after the selection is computed over
+the active features. `embedding_bag` sums weighted rows: by token for the reconstruction, and by feature for the two
+weight gradients. Every bag is summed in a fixed order, so that a training can be repeated bit for bit.
 
 Letters: B tokens, F features, D width, N active (token, feature) entries.
 """
@@ -40,7 +40,7 @@ class Active:
 
     @cached_property
     def by_feature(self) -> Tensor:
-        """(N,) the entries in order of features, tokens in order within one."""
+        """(N,) the entries in order of features, and of tokens within a feature."""
         return torch.argsort(self.feature, stable=True)
 
     @cached_property
@@ -60,8 +60,8 @@ class Active:
         )
 
     def dot(self, rows_FD: Tensor, rows_BD: Tensor) -> Tensor:
-        """Feature's row · token's row, for each entry: (N,)."""
-        # The derivative of `sum_by_token` by its weights, which torch computes without gathering N rows.
+        """The dot product of the feature's row and the token's row, for each entry: (N,)."""
+        # This is the derivative of `sum_by_token` by its weights, which torch computes without gathering N rows.
         with torch.enable_grad():
             weight = rows_FD.new_zeros(len(self.token), requires_grad=True)
             total = self.sum_by_token(rows_FD.detach(), weight)
@@ -72,7 +72,7 @@ class Active:
         return value_N.new_zeros(self.features).index_add_(0, self.feature, value_N)
 
     def as_sparse(self, value_N: Tensor) -> Tensor:
-        """A sparse (B, F) tensor of the entries that are not zero: what SAELens' trainer counts firings with."""
+        """A sparse (B, F) tensor of the nonzero entries, from which SAELens' trainer counts firings."""
         on = value_N != 0
         index = torch.stack([self.token[on], self.feature[on]])
         return torch.sparse_coo_tensor(index, value_N[on], (self.tokens, self.features), check_invariants=False)
@@ -84,7 +84,7 @@ def _starts(ids: Tensor, n: int) -> Tensor:
 
 
 class PreActivation(torch.autograd.Function):
-    """(x − b_dec) · W_enc + b_enc at the active entries, (N,), their values given by the dense product before."""
+    """(x − b_dec) · W_enc + b_enc at the active entries, (N,), with values from the dense product computed before."""
 
     @staticmethod
     def forward(
@@ -105,7 +105,7 @@ class PreActivation(torch.autograd.Function):
         centred_BD, W_enc_DF = ctx.saved_tensors
         grad_W = ctx.active.sum_by_feature(centred_BD, grad_N).T
         grad_b_F = ctx.active.total(grad_N)
-        # b_dec is taken off every token alike, so that its gradient needs the sum over tokens only.
+        # b_dec is subtracted from every token, so its gradient needs only the sum over tokens.
         return None, grad_W, grad_b_F, -(W_enc_DF @ grad_b_F), None, None
 
 
@@ -129,7 +129,7 @@ class Jump(torch.autograd.Function):
     """JumpReLU at the entries, and which of them fire: two (N,), from pre-activations (N,) and thresholds (F,).
 
     The gradients are straight-through estimators with a rectangular kernel of width `bandwidth` (Rajamanoharan et al.
-    2024, "Jumping ahead", eq. 11 and 12), given to the pre-activations too, as SAELens' `jumprelu_ste_to_input`.
+    2024, "Jumping ahead", eq. 11 and 12). The pre-activations get them too, as with SAELens' `jumprelu_ste_to_input`.
     """
 
     @staticmethod

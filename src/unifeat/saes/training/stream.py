@@ -1,8 +1,8 @@
-"""Shuffled batches of activations without end, from memory that does not grow with the text.
+"""An endless stream of shuffled batches of activations, with memory that does not grow with the text.
 
-The text is read in buffers: as many activations as `train.buffer` allows, from groups of text in random order. A buffer
-is given out in batches in random order, then the next one is read; the text begins anew when it ends. Every choice is
-a function of the seed and of the buffer's number, so that a resumed training finds its place by a few numbers.
+The text is read in buffers: as many activations as `train.buffer` allows, from groups of text in random order. Each
+buffer is shuffled and given out in batches before the next one is read. At its end, the text starts again. All choices
+depend only on the seed and the buffer's number, so that a training can be resumed from a few numbers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Batch = dict[HookPoint, Tensor]
 
 @dataclass
 class Position:
-    """Where a buffer begins, and how much of it is given out.
+    """Where a buffer begins, and how much of it has been given out.
 
     Attributes:
         buffer: its number, from 0.
         epoch, index, offset: its first row: pass over the text, place in that pass's order of groups, row of the group.
-        batch: batches given out of it.
+        batch: number of batches given out from it.
     """
 
     buffer: int = 0
@@ -44,11 +44,11 @@ class ActivationStream:
 
     Args:
         source: where rows come from.
-        batch: rows a batch.
-        buffer: rows held at most, besides the group being read; they are shuffled together.
+        batch: rows per batch.
+        buffer: largest number of rows in memory, besides the group being read; they are shuffled together.
         last_document: documents from this one on are held out.
-        seed: of every order.
-        position: where to go on, from `state`; None is the beginning.
+        seed: seed of all shuffling.
+        position: where to resume, from `state`; None for the beginning.
 
     Raises:
         UserError: one pass over the text does not fill a batch.
@@ -73,12 +73,12 @@ class ActivationStream:
         self._held: Batch = {}
         self._rows = 0
         self._next = Position()  # where the buffer after this one begins
-        self._completed: list[int] = []  # groups read to their end in this buffer
-        self._spent: list[int] = []  # and in buffers before it
+        self._completed: list[int] = []  # groups whose last row is in this buffer
+        self._spent: list[int] = []  # groups whose last row was in an earlier buffer
         self._fill()
 
     def state(self) -> dict[str, Any]:
-        """What `position` takes to go on from here."""
+        """The `position` for resuming from here."""
         return asdict(self._at)
 
     def take(self) -> Batch:
@@ -90,21 +90,21 @@ class ActivationStream:
         return self._batch(self._at.batch - 1)
 
     def peek(self, batches: int) -> list[Batch]:
-        """The next batches of this buffer, at most so many, without taking them."""
+        """The next batches of this buffer, at most this many, without taking them."""
         last = min(self._at.batch + batches, self._rows // self.batch)
         return [self._batch(n) for n in range(self._at.batch, last)]
 
     def spent(self) -> list[int]:
-        """Groups that this buffer and those after it do not read in this pass; each is told once."""
-        told, self._spent = self._spent, []
-        return told
+        """Groups that no buffer from this one on reads in this pass; each is returned once."""
+        groups, self._spent = self._spent, []
+        return groups
 
     def _batch(self, number: int) -> Batch:
         chosen = self._order[number * self.batch : (number + 1) * self.batch]
         return {point: value[chosen].to(torch.float32) for point, value in self._held.items()}
 
     def _fill(self) -> None:
-        """Read the buffer that begins at the position; one that cannot fill a batch is passed over."""
+        """Read the buffer that begins at the position. One too small for a batch is skipped."""
         while True:
             self._spent += self._completed
             self._completed, self._rows = [], 0
@@ -135,7 +135,7 @@ class ActivationStream:
         return [int(group) for group in order]
 
     def _training_rows(self, group: int) -> Rows:
-        # A group of held-out documents alone is not run for nothing.
+        # A group with only held-out documents need not be run.
         if self.source.corpus.group_documents[group][0] >= self.last_document:
             return Rows({}, torch.zeros(0, dtype=torch.int32))
         rows = self.source.group(group)

@@ -1,4 +1,4 @@
-"""One SAELens trainer for each SAE: its settings, its state as tensors, and the SAE it has made so far."""
+"""One SAELens trainer per SAE: its settings, its state as tensors, and the SAE that it has trained so far."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from unifeat.store import key_of
 from unifeat.study.spec import TrainSpec
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
 
-AUTOCAST_MIN_WIDTH = 256  # bfloat16 pays for wide matrices only, and small tests stay exact
+AUTOCAST_MIN_WIDTH = 256  # bfloat16 is faster only for wide matrices; and small tests stay exact
 _WARM_UP_STEPS = 100
-# Activations have a mean norm of √d, so that squared errors grow with d and codes with √d.
-_L1 = 1 / 16  # times √d: about 30 features a token of SmolLM2's layer 15, where SAELens' own 5.0 leaves 6
+# Activations have a mean norm of √d, so squared errors grow with d, and codes with √d.
+_L1_COEFFICIENT = 1 / 16  # times √d: an L0 of about 30 on SmolLM2's layer 15, where SAELens' default of 5.0 gives 6
 _L0_PENALTY = 0.02  # times d
 _BANDWIDTH = 0.0125  # times √d
-_SELECTING = 2 / 3  # of a JumpReLU training; thresholds are trained while the learning rate falls
+_SELECTION_SHARE = 2 / 3  # share of a JumpReLU training with selection; then thresholds are trained, as the rate falls
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,10 @@ class Job:
     """One SAE to train.
 
     Attributes:
-        point: whose activations.
-        folder: where it goes.
+        point: the hook point of its activations.
+        folder: where it is saved.
         spec: its settings; text, batch, buffer and held-out documents are those of its stream.
-        seed: of its first weights.
+        seed: seed of its initial weights.
     """
 
     point: HookPoint
@@ -45,12 +45,12 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Batches it sees."""
+        """Number of batches it is trained on."""
         return max(1, self.spec.tokens // self.spec.batch)
 
     @property
     def key(self) -> str:
-        """Name of everything that determines it, beside its stream."""
+        """A key made from everything that determines it, apart from its stream."""
         settings = self.spec.model_dump(mode="json", exclude={"text", "store", "save_dtype", "seed"})
         return key_of([list(self.point), settings, self.seed])
 
@@ -59,7 +59,7 @@ def make_trainer(job: Job, device: torch.device, first: list[Tensor]) -> Any:
     """A SAELens trainer at its first step.
 
     Args:
-        first: some (batch, d_in) activations: their mean norm gives the scale, their mean the first decoder bias.
+        first: some (batch, d_in) activations. Their mean norm gives the scale, their mean the initial decoder bias.
 
     Raises:
         UserError: activations that are all zero.
@@ -96,7 +96,7 @@ def make_trainer(job: Job, device: torch.device, first: list[Tensor]) -> Any:
     if not norm > 0:
         raise UserError(f"{job.folder}: activations at layer {job.point.layer} ({job.point.kind}) are all zero")
     trainer.activation_scaler.scaling_factor = d_in**0.5 / norm
-    # The mean is the bulk of a residual stream: starting there saves the first third of the training.
+    # The mean makes up most of a residual stream, so starting from it saves the first third of the training.
     sae.b_dec.data.copy_(trainer.activation_scaler(sample).mean(0))
     return trainer
 
@@ -141,22 +141,22 @@ def _untrained(spec: TrainSpec, d_in: int, steps: int, device: torch.device) -> 
                 jumprelu_ste_to_input=True,
             )
         )
-        sae.selection_steps = int(_SELECTING * steps)
+        sae.selection_steps = int(_SELECTION_SHARE * steps)
         sae.auxiliary = spec.auxiliary
     else:
         sae = StandardTrainingSAE(
             StandardTrainingSAEConfig(
-                **common, l1_coefficient=spec.sparsity or _L1 * d_in**0.5, l1_warm_up_steps=steps // 5
+                **common, l1_coefficient=spec.sparsity or _L1_COEFFICIENT * d_in**0.5, l1_warm_up_steps=steps // 5
             )
         )
     if spec.architecture != "relu":
-        # The encoder's gradient comes a row a feature; stored that way round, nothing is ever transposed.
+        # The encoder's gradient has one row per feature; weights stored in that order need no transposing.
         sae.W_enc.data = sae.W_enc.data.T.contiguous().T
     return sae
 
 
 def autocast_pays(width: int, device: torch.device) -> bool:
-    """Whether products in bfloat16 are faster: on CUDA, and on CPUs with instructions for them."""
+    """Whether products in bfloat16 are faster: on CUDA, and on CPUs with bfloat16 instructions."""
     if width < AUTOCAST_MIN_WIDTH:
         return False
     cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -165,16 +165,16 @@ def autocast_pays(width: int, device: torch.device) -> bool:
 
 @torch.no_grad()
 def check_finite(trainer: Any, job: Job, loss: Tensor) -> None:
-    """See that a step left numbers.
+    """Check that the loss and weights are finite after a step.
 
     Args:
-        loss: of that step, before the weights changed.
+        loss: the loss of that step, before the weights changed.
 
     Raises:
         UserError: the loss or a weight is NaN or infinite.
     """
     weights = dict(trainer.sae.named_parameters())
-    # A sum of finite numbers is finite, unless they are huge; then each is looked at.
+    # A sum of finite numbers is finite unless they are huge; if it is not, each number is checked.
     if bool(torch.stack([loss.detach(), *(w.sum() for w in weights.values())]).isfinite().all()):
         return
     broken = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
@@ -188,7 +188,7 @@ def check_finite(trainer: Any, job: Job, loss: Tensor) -> None:
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
-    """All that a trainer changes while it trains: weights, moments, schedules, counters and scale."""
+    """Everything that a trainer changes during training: weights, moments, schedules, counters and scale."""
     return {
         "sae": trainer.sae.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
@@ -209,7 +209,7 @@ _COUNTERS = (
 
 
 def restore(trainer: Any, state: dict[str, Any]) -> None:
-    """Put a trainer where `state_of` found it."""
+    """Restore a trainer to a state from `state_of`."""
     trainer.sae.load_state_dict(state["sae"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.lr_scheduler.load_state_dict(state["lr_scheduler"])
@@ -223,7 +223,7 @@ def restore(trainer: Any, state: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def made_so_far(trainer: Any) -> Any:
-    """The SAE as it would be saved now, a `sae_lens.SAE` that takes activations unscaled; the trainer goes on."""
+    """The SAE as it would be saved now: a `sae_lens.SAE` for unscaled activations. The trainer is not changed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sae_lens import SAE
