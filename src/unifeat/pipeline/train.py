@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from unifeat.saes.training.run import Trained, stream_folder, train_saes
 from unifeat.saes.training.trainers import Job
 from unifeat.store import cache_root
 from unifeat.store.paths import exists, new_folder, user_path
+from unifeat.store.pieces import recording
+from unifeat.store.usage import RunNote
 from unifeat.study.spec import Study
 from unifeat.text.corpus import Corpus
 from unifeat.vocabulary.hook_points import HookPoint
@@ -52,8 +55,15 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
     if study.train is None:
         raise UserError("the study has no train section: say on which text and how wide its SAEs shall be trained")
     trained: list[Trained] = []
-    for model_name, jobs in _missing(study, out).items():
-        trained += _train_model(study, model_name, jobs)
+    missing = _missing(study, out)
+    # Several processes may train at once, into the same folders too: each has a note of its own.
+    note = RunNote(Path(f"training-{secrets.token_hex(8)}"), study.name)
+    try:
+        with recording(note.tell):
+            for model_name, jobs in missing.items():
+                trained += _train_model(study, model_name, jobs)
+    finally:
+        note.forget()
     if not trained:
         say("every SAE of the study is there already: nothing to train")
     return trained

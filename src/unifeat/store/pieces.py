@@ -196,17 +196,18 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 Used = set[tuple[str, str]]
-_recorders: list[tuple[Used, Callable[[Used], None]]] = []
+Tell = Callable[[Used, tuple[str, str]], None]
+_recorders: list[tuple[Used, Tell]] = []
 
 
 @contextmanager
-def recording(tell: Callable[[Used], None] = lambda used: None) -> Iterator[Used]:
+def recording(tell: Tell = lambda used, latest: None) -> Iterator[Used]:
     """While open, notes every piece that is read or made in this process: (kind, name of its file or folder).
 
     Args:
-        tell: called with all that was noted so far, at every use.
+        tell: called at every use, with all that was noted so far and with what is used now.
     """
-    recorder: tuple[Used, Callable[[Used], None]] = (set(), tell)
+    recorder: tuple[Used, Tell] = (set(), tell)
     _recorders.append(recorder)
     try:
         yield recorder[0]
@@ -218,4 +219,4 @@ def note_use(kind: str, name: str) -> None:
     """Tell the open recorders that something of the cache is used."""
     for used, tell in _recorders:
         used.add((kind, name))
-        tell(used)
+        tell(used, (kind, name))
