@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 _LARGEST_COUNT = 10**12
+_INTERRUPTED = 130
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
@@ -276,18 +277,37 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        code = app(standalone_mode=False)  # commands return nothing: a number is what `typer.Exit` was given
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
     except UserError as error:
-        print(f"unifeat: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error))
+    except typer.Abort:
+        print("unifeat: nothing was done", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("unifeat: interrupted; the same command continues where it stopped", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     except Exception as error:
         from unifeat.store.machine import machine_error
 
-        user_error = machine_error(error)
-        if user_error is None:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        # (Typer's own errors, of a module that has moved between its versions.)
+        told = _usage(error) if hasattr(error, "format_message") else machine_error(error)
+        if told is None:
             raise
-        print(f"unifeat: {' '.join(str(user_error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("unifeat: interrupted; the same command continues where it stopped", file=sys.stderr)
-        sys.exit(130)
+        _end(str(told))
+
+
+def _usage(error: Any) -> str:
+    """A wrong option or argument, in one line and not in Typer's four."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "unifeat"
+    return f"{error.format_message().rstrip('.')}; `{command} --help` lists what there is"
+
+
+def _end(message: str) -> NoReturn:
+    print(f"unifeat: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -7,6 +7,8 @@ import os
 import pickle
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -367,6 +369,38 @@ def test_options_have_bounds(warm: Warm, place: Place, option: str, value: int, 
     done = place.unifeat(warm, "check", place.home / "saes/one_0", "--model", "x", option, value)
     assert (done.code, done.out) == (2, "")
     assert re.search(rf"Invalid value for '{option}': .*\b{bound}\b", done.err)
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["--nonsense"], "No such option: --nonsense; `unifeat --help`"),
+        (["run"], "Missing argument 'STUDY.yaml'; `unifeat run --help`"),
+        (["run", "a", "b"], "`unifeat run --help`"),
+        (["check", "x"], "'--model'; `unifeat check --help`"),
+        (["check", "x", "--model", "m", "--layer", "x"], "'--layer'.*; `unifeat check --help`"),
+        (["cache", "nope"], "'nope'; `unifeat cache --help`"),
+        (["cache", "prune", "--older"], "'--older' requires an argument"),
+    ],
+)
+def test_wrong_options_are_one_line_too(warm: Warm, finished: Place, args: list[str], names: str) -> None:
+    done = finished.unifeat(warm, *args)
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(r"unifeat: [^\n]+\n", done.err), done.err
+    assert re.search(names, done.err), done.err
+
+
+def test_interrupted(warm: Warm, place: Place) -> None:
+    """Ctrl-C: one line at the end, no traceback, and the same command carries on."""
+    shutil.rmtree(place.cache)
+    started = warm.start("run", place.study, "-q", cache=place.cache, cwd=place.work)
+    while not list(place.cache.glob("codes/*/shard-*")):
+        time.sleep(0.01)
+    os.kill(started.pid, signal.SIGINT)
+    done = started.wait()
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "unifeat: interrupted; the same command carries on where it stopped\n"
+    assert not list(place.cache.rglob(".partial-*"))
 
 
 def shards(place: Place) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -291,3 +292,17 @@ class TestNames:
         checkpoints.write_openai(tmp_path / "6.pt", checkpoints.tensors(D, M), **state)
         with pytest.raises(UserError, match="top-k needs a number k, followed by ReLU"):
             load_sae(tmp_path / "6.pt")
+
+
+def test_files_that_the_machine_cannot_open(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
+    """safetensors calls a file that it may not open missing, and torch one that holds more than tensors."""
+    ours = Path.open
+
+    def opened(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path.parent == checkpoint.file.parent:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return ours(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
+    checkpoint.refused("permission denied: name another folder, or ask its owner", format=checkpoint.format)
+    checkpoint.refused("permission denied: name another folder, or ask its owner")

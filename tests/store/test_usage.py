@@ -12,11 +12,12 @@ import pytest
 
 from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.store import JSON, TABLE, Piece, cache_root
+from unifeat.store import JSON, TABLE, Piece, cache_root, usage
 from unifeat.store.amounts import bytes_of, seconds_of
 from unifeat.store.usage import RunNote, contents, prunable, prune
 
 OLD = time.time() - 100 * 86400
+STORE = "0123456789abcdef"
 
 
 def made(kind: str, name: str) -> Path:
@@ -55,7 +56,7 @@ def cache(tmp_path: Path) -> dict[str, Path]:
     (gone / "run.json").unlink()
     paths = {name: made("scores", name) for name in "abc"}
     for name in ("old", "new"):
-        left = cache_root() / "codes" / "store" / f".partial-{name}-shard"
+        left = cache_root() / "codes" / STORE / f".partial-{name}-shard"
         left.parent.mkdir(parents=True, exist_ok=True)
         left.write_text("half")
         if name == "old":
@@ -73,7 +74,7 @@ def test_who_uses_what(cache: dict[str, Path]):
 
 
 def test_only_old_leftovers_go_unasked(cache: dict[str, Path]):
-    assert reasons() == dict.fromkeys((".offload-x", "codes/store/.partial-old-shard"), "left behind by a kill")
+    assert reasons() == dict.fromkeys((".offload-x", f"codes/{STORE}/.partial-old-shard"), "left behind by a kill")
 
 
 def test_what_no_kept_run_uses(cache: dict[str, Path], tmp_path: Path):
@@ -108,6 +109,60 @@ def test_a_run_that_fails_leaves_the_note_of_the_one_before(cache: dict[str, Pat
         raise KeyboardInterrupt
     studies = {entry.path: entry.studies for entry in contents(cache_root()) if entry.kind == "scores"}
     assert studies == {cache["a"]: {"kept"}, cache["b"]: {"kept"}, cache["c"]: set()}
+
+
+def test_what_a_run_reads_on_is_noted_at_once(tmp_path: Path):
+    """Notes are written twice a minute; what is read all along must not wait for the next one."""
+    note = RunNote(tmp_path / "running", "running")
+    with note.under_way():
+        made("scores", "first")
+        paths = [made(kind, "mine") for kind in ("text", "codes", "models", "scores")]
+        gone = reasons(unused=True)
+    assert [str(path.relative_to(cache_root())) in gone for path in paths] == [False, False, False, True]
+
+
+def test_what_a_run_has_begun_to_use_since_it_was_chosen_stays(tmp_path: Path):
+    """Somebody reads the list for a minute before saying yes."""
+    text, scores = made("text", "mine"), made("scores", "other")
+    chosen = prunable(contents(cache_root()), unused=True)
+    with RunNote(tmp_path / "running", "running").under_way():
+        made("text", "mine")
+        prune(chosen)
+    assert text.exists()
+    assert not scores.exists()
+
+
+def test_what_somebody_writes_into_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = cache_root() / "codes" / STORE
+    folder.mkdir(parents=True)
+    (folder / "shard").write_text("one")
+    remove = usage.remove
+
+    def slow(path: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "shard").write_text("another")
+        remove(path)
+
+    monkeypatch.setattr(usage, "remove", slow)
+    prune(prunable(contents(cache_root()), unused=True))
+    assert (folder / "shard").read_text() == "another"
+    assert [path.name for path in folder.parent.iterdir()] == [STORE]
+
+
+def test_a_cache_in_a_folder_with_other_things(tmp_path: Path):
+    """UNIFEAT_CACHE=$HOME: nothing that unifeat has not named itself is listed, let alone removed."""
+    mine = made("scores", "mine")
+    others = ["papers/thesis.tex", "models/llama/model.bin", "runs/demo/run.json", "text/book.txt", "tmp/x", "x.tmp"]
+    others += ["scores/notes.json", "codes/tmp-mine/x", "demo/tmp.txt", "training/book/.partial-x", ".tmpfile/x"]
+    for name in others:
+        (cache_root() / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache_root() / name).write_text("mine")
+    age(cache_root())
+    listed = {str(entry.path.relative_to(cache_root())) for entry in contents(cache_root())}
+    assert listed == {f"scores/{mine.name}", "demo/tmp.txt"}
+    prune(prunable(contents(cache_root()), unused=True, older_s=1, to_size=0))
+    assert not mine.exists()
+    assert all((cache_root() / name).read_text() == "mine" for name in others)
 
 
 def test_the_least_used_goes_first_to_make_room(cache: dict[str, Path]):

@@ -115,6 +115,17 @@ def test_a_damaged_corpus_is_made_again(tmp_path: Path, own_cache: Path, capsys:
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_a_corpus_that_is_lost_in_the_middle_of_a_run(tmp_path: Path):
+    """Somebody empties the cache: no step meets an error of Arrow's."""
+    corpus = build(write_text(tmp_path, sentences(5)))
+    corpus.path.write_bytes(corpus.path.read_bytes()[:-40])
+    with pytest.raises(UserError, match="was whole and is not: run the same command again"):
+        corpus.parts(0)
+    corpus.path.unlink()
+    with pytest.raises(UserError, match="was whole and is not: run the same command again"):
+        corpus.contexts([(0, 1)])
+
+
 def test_a_changed_file_is_read_again(tmp_path: Path):
     source = write_text(tmp_path, ["one"])
     before = build(source)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unifeat.errors import UserError
+from unifeat.store.machine import machine_error
 
 PICKLES = (".pt", ".pth", ".bin")
 
@@ -47,11 +48,17 @@ class Files:
         """The path of a file on this machine.
 
         Raises:
-            UserError: the file does not exist or cannot be downloaded.
+            UserError: the file does not exist, cannot be downloaded, or cannot be opened by this machine.
         """
         found = self._find(name)
         if found is None:
             raise UserError(f"SAE {self.name}: it has no {name}")
+        try:  # safetensors says of a file that it may not open that there is none, torch that it holds no tensors
+            with found.open("rb"):
+                pass
+        except OSError as error:
+            told = machine_error(error, f"SAE {self.name}: {found}")
+            raise told or UserError(f"SAE {self.name}: {name} cannot be read ({error.strerror})") from error
         return found
 
     def maybe(self, name: str) -> Path | None:

@@ -199,17 +199,18 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 Used = set[tuple[str, str]]
-_recorders: list[tuple[Used, Callable[[Used], None]]] = []
+Tell = Callable[[Used, tuple[str, str]], None]
+_recorders: list[tuple[Used, Tell]] = []
 
 
 @contextmanager
-def recording(tell: Callable[[Used], None] = lambda used: None) -> Iterator[Used]:
+def recording(tell: Tell = lambda used, latest: None) -> Iterator[Used]:
     """Inside this context, record every piece that this process reads or makes: (kind, name of its file or folder).
 
     Args:
-        tell: called at every use, with everything recorded so far.
+        tell: called at every use, with everything recorded so far and the piece that is used now.
     """
-    recorder: tuple[Used, Callable[[Used], None]] = (set(), tell)
+    recorder: tuple[Used, Tell] = (set(), tell)
     _recorders.append(recorder)
     try:
         yield recorder[0]
@@ -221,4 +222,4 @@ def note_use(kind: str, name: str) -> None:
     """Tell the open recorders that this entry of the cache is used."""
     for used, tell in _recorders:
         used.add((kind, name))
-        tell(used)
+        tell(used, (kind, name))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -15,8 +18,9 @@ from typing import Any
 from unifeat.errors import UserError
 from unifeat.store.cache import cache_root
 from unifeat.store.keys import key_of
+from unifeat.store.machine import machine_error
 from unifeat.store.pieces import Used, recording
-from unifeat.store.writing import ASIDE, DAMAGED, remove, write_json
+from unifeat.store.writing import ASIDE, DAMAGED, aside_name, remove, write_json
 
 RUNS = "runs"
 KINDS = {
@@ -37,7 +41,12 @@ KINDS = {
 }
 Reason = str
 _NOT_PIECES = (RUNS, "digests", "demo")  # small, or not made by a study
+_OWN_NAME = re.compile(r"[0-9a-f]{16}(?:\.json)?")  # what `key_of` gives; every other name is somebody else's
+_OWN_LEFTOVERS = (ASIDE, DAMAGED, ".offload-")
+_READ_ON = ("text", "codes", "models")  # read all along; the others are in memory once they are read
+_UNUSED: Reason = "no kept run uses it"
 _TELL_EVERY_S = 30.0
+_LOOK_EVERY_S = 0.2
 _UNDER_WAY_S = 24 * 3600.0  # a run whose note is older is no longer under way
 _LIVELY_S = 3600.0  # files that a living process writes to are younger
 
@@ -73,13 +82,14 @@ class RunNote:
         self._run, self._study = str(folder.resolve()), study
         self._path = cache_root() / RUNS / f"{key_of(self._run)}.json"
         # Apart from the note of the run that lies in this folder, which stays if this one fails.
-        self._path_under_way = self._path.with_name(f"{self._path.stem}-{secrets.token_hex(4)}.json")
+        self._path_under_way = self._path.with_name(f"{secrets.token_hex(8)}.json")
         self._told = float("-inf")
         self._used: Used = set()
+        self._read_on: Used = set()
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """While open, note what the run uses; it is written to disk at most twice a minute."""
+        """While open, note what the run uses: at once what it goes on reading, the rest at most twice a minute."""
         try:
             with recording(self._tell) as self._used:
                 yield
@@ -91,8 +101,11 @@ class RunNote:
         """Note what the finished run uses; `created` is the date in its `run.json`."""
         self._write(self._path, created)
 
-    def _tell(self, used: Used) -> None:
-        if time.monotonic() - self._told > _TELL_EVERY_S:
+    def _tell(self, used: Used, latest: tuple[str, str]) -> None:
+        urgent = latest[0] in _READ_ON and latest not in self._read_on
+        if urgent:
+            self._read_on.add(latest)
+        if urgent or time.monotonic() - self._told > _TELL_EVERY_S:
             self._told = time.monotonic()
             self._write(self._path_under_way, None)
 
@@ -126,28 +139,30 @@ def kept_runs(root: Path) -> dict[Path, dict[str, Any]]:
 def contents(root: Path) -> list[Entry]:
     """All entries of the cache, with the studies of kept runs that use them.
 
+    What has no name that unifeat gives is no part of it: the folder may be one that holds other things too.
+
     Raises:
         UserError: the cache is a file.
     """
     if root.exists() and not root.is_dir():
         raise UserError(f"the cache {root} is a file: set UNIFEAT_CACHE to a folder")
-    users: dict[tuple[str, str], set[str]] = {}
     kept = kept_runs(root)
-    for run in kept.values():
-        for kind, names in run["pieces"].items():
-            for name in names:
-                users.setdefault((kind, name), set()).add(run["study"])
+    users = _users(kept)
     entries = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if _is_leftover(folder):
+        if folder.name.startswith(_OWN_LEFTOVERS):
             entries.append(_entry(folder, folder.name, leftover=True))
         elif folder.is_dir():
             for path in sorted(folder.iterdir()):
-                leftover = _is_leftover(path) or (folder.name == RUNS and path not in kept)
+                own = _OWN_NAME.fullmatch(path.name) is not None
+                aside = path.name.startswith(_OWN_LEFTOVERS)
+                if not own and not aside and folder.name != "demo":
+                    continue
+                leftover = aside or (folder.name == RUNS and path.suffix == ".json" and path not in kept)
                 entry = _entry(path, folder.name, leftover=leftover)
                 entry.studies = users.get((folder.name, path.name), set())
                 entries.append(entry)
-                if not leftover and path.is_dir():
+                if own and not leftover and path.is_dir():
                     entries += [
                         _entry(inner, folder.name, leftover=True) for inner in path.rglob("*") if _is_leftover(inner)
                     ]
@@ -177,7 +192,7 @@ def prunable(
         for entry in whole:
             age = now - entry.changed
             if not entry.studies and age > max(older_s or 0.0, _LIVELY_S if entry.kind == "training" else 0.0):
-                chosen[entry.path] = (entry, "no kept run uses it")
+                chosen[entry.path] = (entry, _UNUSED)
     if to_size is not None:
         left = sum(e.size for e in entries if not e.leftover) - sum(
             e.size for e, _ in chosen.values() if not e.leftover
@@ -192,12 +207,45 @@ def prunable(
 
 
 def prune(chosen: Iterable[tuple[Entry, Reason]]) -> int:
-    """Remove entries; returns how many bytes they had."""
-    freed = 0
-    for entry, _ in chosen:
-        remove(entry.path)
+    """Remove entries, less those that a run has begun to use since they were chosen; returns how many bytes they had.
+
+    Raises:
+        UserError: an error of the machine.
+    """
+    freed, users, looked = 0, {}, float("-inf")
+    for entry, reason in chosen:
+        if time.monotonic() - looked > _LOOK_EVERY_S:
+            users, looked = _users(kept_runs(cache_root())), time.monotonic()
+        if reason == _UNUSED and (entry.kind, entry.path.name) in users:
+            continue
+        _take_away(entry.path)
         freed += entry.size
     return freed
+
+
+def _take_away(path: Path) -> None:
+    """Rename, then remove: another process finds all of it there or nothing, and may write it anew meanwhile."""
+    away = path if _is_leftover(path) else aside_name(path)
+    try:
+        if away != path:
+            os.replace(path, away)
+        remove(away)
+    except FileNotFoundError:  # another process removes it too
+        return
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody was writing into it: the next pruning takes it
+            return
+        raise machine_error(error, f"removing {path}") or error from error
+
+
+def _users(kept: dict[Path, dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
+    """The studies of kept runs that use a piece, by kind and name."""
+    users: dict[tuple[str, str], set[str]] = {}
+    for run in kept.values():
+        for kind, names in run["pieces"].items():
+            for name in names:
+                users.setdefault((kind, name), set()).add(run["study"])
+    return users
 
 
 def _is_leftover(path: Path) -> bool:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.progress import say
-from unifeat.store import Form, Piece
+from unifeat.store import Form, Piece, machine_error
 from unifeat.text.choosing import SeenDocuments, within_budget
 from unifeat.text.sources import find_source, read_documents, source_stamp
 
@@ -75,15 +75,26 @@ class Corpus:
     cut: Cut = USUAL_CUT
     duplicates: int = 0
 
+    def _open(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self.path)
+        except (OSError, pa.ArrowException) as error:
+            told = machine_error(error, f"reading {self.path}")
+            raise told or UserError(f"text {self.path} was whole and is not: run the same command again") from error
+
     def parts(self, group: int) -> list[Part]:
-        """The parts of one group, in document order."""
-        table = pq.ParquetFile(self.path).read_row_group(group, columns=["document", "start", "text"])
+        """The parts of one group, in document order.
+
+        Raises:
+            UserError: the file was damaged or removed since it was verified.
+        """
+        table = self._open().read_row_group(group, columns=["document", "start", "text"])
         return [Part(row["document"], row["start"], row["text"]) for row in table.to_pylist()]
 
     @cached_property
     def group_characters(self) -> list[int]:
         """Characters of text in each group; progress is weighted by them."""
-        file = pq.ParquetFile(self.path)
+        file = self._open()
         return [
             sum(len(t) for t in file.read_row_group(g, columns=["text"])["text"].to_pylist())
             for g in range(self.groups)
@@ -92,7 +103,7 @@ class Corpus:
     @cached_property
     def group_documents(self) -> list[tuple[int, int]]:
         """The first and last document of each group; a long document may be in several groups."""
-        file = pq.ParquetFile(self.path)
+        file = self._open()
         numbers = [file.read_row_group(g, columns=["document"])["document"] for g in range(self.groups)]
         return [(found[0].as_py(), found[-1].as_py()) for found in numbers]
 
@@ -106,7 +117,7 @@ class Corpus:
         for document, character in places:
             wanted.setdefault(document, []).append(character)
         found: dict[tuple[int, int], tuple[str, int]] = {}
-        file = pq.ParquetFile(self.path)
+        file = self._open()
         for group in range(self.groups):
             stats = file.metadata.row_group(group).column(0).statistics
             if stats is not None and not any(stats.min <= d <= stats.max for d in wanted):

@@ -20,7 +20,7 @@ from unifeat.saes.training import checkpoints
 from unifeat.saes.training.checkpoints import Checkpoints
 from unifeat.store import cache_root
 from unifeat.store.pieces import recording
-from unifeat.store.usage import contents
+from unifeat.store.usage import contents, prunable, prune
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
 from unifeat.vocabulary.hook_points import HookPoint
 
@@ -267,3 +267,23 @@ def test_unifeat_cache_sees_both_kinds(study: Study, tmp_path: Path, monkeypatch
     assert {name for kind, name in used if kind == "activations"} == kept
     (unfinished,) = [entry for entry in entries if entry.kind == "training"]
     assert unfinished.size > 10_000
+
+
+def test_pruning_leaves_a_training_under_way_its_text(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from unifeat.saes.training import run
+
+    chosen: list[list[str]] = []
+    inner = run.make_trainer
+
+    def make(*args: Any) -> Any:
+        found = prunable(contents(cache_root()), unused=True)
+        chosen.append([entry.kind for entry, _ in found])
+        prune(found)
+        return inner(*args)
+
+    monkeypatch.setattr(run, "make_trainer", make)
+    train(study)
+    assert chosen
+    assert not any("text" in kinds for kinds in chosen)
+    assert not list((cache_root() / "runs").iterdir())  # its note goes with it
+    assert "text" in [entry.kind for entry, _ in prunable(contents(cache_root()), unused=True)]
