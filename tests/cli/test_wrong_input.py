@@ -399,7 +399,7 @@ def test_interrupted(warm: Warm, place: Place) -> None:
     os.kill(started.pid, signal.SIGINT)
     done = started.wait()
     assert (done.code, done.out) == (130, "")
-    assert done.err == "unifeat: interrupted; the same command carries on where it stopped\n"
+    assert done.err == "unifeat: interrupted; the same command continues where it stopped\n"
     assert not list(place.cache.rglob(".partial-*"))
 
 
