@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookKind, parse_hook
-
-if TYPE_CHECKING:
-    from unifeat.saes.protocol import SAE
 
 _LAYER = re.compile(r"(?:^|[._/-])(?:(?:blocks|layers?)[._]?|h\.)(\d+)(?=[._/-]|$)")
 
@@ -66,7 +63,7 @@ class Provenance:
         return next((known for known in HOOK_KINDS if known == kind), None)
 
 
-def provenance_of(sae: SAE) -> Provenance:
+def provenance_of(sae: Any) -> Provenance:
     """The `Provenance` of an SAE from `load_sae`."""
     provenance = sae.unifeat_provenance
     assert isinstance(provenance, Provenance)
