@@ -200,7 +200,7 @@ class TestTheMachine:
 
         monkeypatch.setattr(checkpoints._Summed, "write", write)
         made = Checkpoints(tmp_path / "stream", {"a": tmp_path / "a"}, [POINT])
-        with pytest.raises(UserError, match=r"disk full|read-only|may not grow") as told:
+        with pytest.raises(UserError, match=r"disk full|read-only|size limit") as told:
             made.save({"jobs": {"a": torch.zeros(100_000)}}, step=1, over=False, points=[POINT])
         assert "\n" not in str(told.value)
         assert list(made.folder.iterdir()) == []
