@@ -85,7 +85,8 @@ def check_spaces(
             space.piece.write(measured)
             outcomes[space] = measured
     for space, outcome in outcomes.items():
-        _tell(space.encoder.space, space.name, _findings(outcome), force)
+        # Codes that are there already were let pass once: nothing is saved by stopping at them now.
+        _tell(space.encoder.space, space.name, _findings(outcome), force or space.encoder.store.finished())
 
 
 def checked_before(space: Checkable) -> bool:
