@@ -153,6 +153,23 @@ def test_is_made_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(study, {"sae": "saes/scaled"}) == first
 
 
+@pytest.mark.parametrize("spoil", ["damaged", "gone"])
+def test_what_it_found_is_found_again(study: Any, spoil: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the codes there already, `run.json` would else say that there was nothing to warn of."""
+    changed(study.home / "saes/two", study.home / "saes/scaled", scaled)
+    first = study({"sae": "saes/scaled"}, force=True).info["spaces"]
+    assert first["two@1"]["warnings"]
+    before = hashes(cache_root() / "checks")
+    for path in (cache_root() / "checks").iterdir():
+        path.write_bytes(path.read_bytes()[:-20]) if spoil == "damaged" else path.unlink()
+    capsys.readouterr()
+    again = study({"sae": "saes/scaled"})  # (what was let pass once is not stopped at)
+    assert {name: space["warnings"] for name, space in again.info["spaces"].items()} == {
+        name: space["warnings"] for name, space in first.items()
+    }
+    assert hashes(cache_root() / "checks") == before
+
+
 def test_a_text_of_few_tokens_judges_nothing(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "CHECK_TOKENS", 50)
     changed(study.home / "saes/two", study.home / "saes/scaled", scaled)

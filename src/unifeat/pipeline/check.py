@@ -85,7 +85,8 @@ def check_spaces(
             space.piece.write(measured)
             outcomes[space] = measured
     for space, outcome in outcomes.items():
-        _report(space.encoder.space, space.name, _findings(outcome), force)
+        # Finished codes passed the check once: stopping at them now would save nothing.
+        _report(space.encoder.space, space.name, _findings(outcome), force or space.encoder.store.finished())
 
 
 def checked_before(space: Checkable) -> bool:

@@ -115,15 +115,18 @@ class _Plan:
         return any(not e.store.finished() for e in self.encoders)
 
     def unchecked(self) -> list[Checkable]:
-        """Spaces to check: those not encoded yet. Controls are not checked, since they are not meant to fit."""
+        """Spaces to check: those not encoded yet, and those whose check is missing or damaged (`run.json` holds what it
+        found). Controls are not checked, since they are not meant to fit.
+        """
         if self.spec.randomise is not None:
             return []
         pairs = zip(self.encoders, self.groups, strict=True)
-        return [
+        spaces = [
             Checkable(encoder, _sae_name(group, layer))
             for encoder, (group, layer) in pairs
-            if group.random_directions is None and not encoder.store.finished()
+            if group.random_directions is None
         ]
+        return [space for space in spaces if not space.encoder.store.finished() or not checked_before(space)]
 
     def load(self, deeper: int = 0) -> LanguageModel:
         """The model, cut `deeper` blocks after the deepest one that is read."""
