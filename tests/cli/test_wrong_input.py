@@ -187,8 +187,8 @@ CASES = {
     "comparing what is not there": Case("'onne'.*'one'", {"compare": [["onne", "two"]]}),
     "comparing nothing": Case("compare", {"compare": []}),
     "other braces in an SAE's name": Case(r"\{lyer\}", spaces(sae="saes/one_{lyer}")),
-    "an attribute in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer.real}")),
-    "a width in an SAE's name": Case(r"only \{layer\} can stand", spaces(sae="saes/one_{layer:>99999999999}")),
+    "an attribute in an SAE's name": Case(r"only \{layer\} can be in braces", spaces(sae="saes/one_{layer.real}")),
+    "a width in an SAE's name": Case(r"only \{layer\} can be in braces", spaces(sae="saes/one_{layer:>99999999999}")),
     "a way back in an SAE's name": Case(".. can only be at the beginning", spaces(sae="./new/../one_{layer}")),
     "negative seed": Case("seed: .*greater than or equal to 0", {"seed": -1}),
     "huge seed": Case("seed: .*less than or equal to 4294967295", {"seed": 10**23}),
@@ -392,12 +392,15 @@ def test_wrong_options_are_one_line_too(warm: Warm, finished: Place, args: list[
 
 def test_interrupted(warm: Warm, place: Place) -> None:
     """Ctrl-C: one line at the end, no traceback, and the same command carries on."""
-    shutil.rmtree(place.cache)
-    started = warm.start("run", place.study, "-q", cache=place.cache, cwd=place.work)
-    while not list(place.cache.glob("codes/*/shard-*")):
-        time.sleep(0.01)
-    os.kill(started.pid, signal.SIGINT)
-    done = started.wait()
+    for _ in range(3):  # Python drops an interrupt that arrives while a destructor runs
+        shutil.rmtree(place.cache)
+        started = warm.start("run", place.study, "-q", cache=place.cache, cwd=place.work)
+        while not list(place.cache.glob("codes/*/shard-*")):
+            time.sleep(0.01)
+        os.kill(started.pid, signal.SIGINT)
+        done = started.wait()
+        if done.code == 130:
+            break
     assert (done.code, done.out) == (130, "")
     assert done.err == "unifeat: interrupted; the same command continues where it stopped\n"
     assert not list(place.cache.rglob(".partial-*"))

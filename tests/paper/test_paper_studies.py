@@ -262,7 +262,7 @@ class TestSemantic:
         assert inside["q"].notna().any()
         rates = pd.read_parquet(run.folder / "rates.parquet")
         assert rates["p"].notna().any()
-        assert "hits to belong" in published_section(run)
+        assert "hits needed for membership" in published_section(run)
 
 
 def test_a_study_that_does_not_ask_has_no_section(run_study: RunStudy, pythia: Run, monkeypatch: Any) -> None:
