@@ -166,6 +166,7 @@ def _command(request: dict[str, Any]) -> None:
         file = os.open(f"{request['folder']}/{name}", os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
     own, rename, count = os.getpid(), os.replace, itertools.count(1)
 
     def replace(*args: Any, **kwargs: Any) -> None:

@@ -22,7 +22,7 @@ from unifeat.store import (
     written_aside,
 )
 from unifeat.store.paths import user_path
-from unifeat.store.writing import _UMASK, aside_name
+from unifeat.store.writing import _UMASK, aside_name, make_folder
 
 
 class TestCacheRoot:
@@ -280,3 +280,28 @@ def test_remove_takes_anything(tmp_path: Path):
     assert (tmp_path / "folder" / "deep").exists()
     remove(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_removed_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`mkdir` finds it, and then it is gone."""
+    folder, real, asked = tmp_path / "folder", Path.is_dir, []
+    folder.mkdir()
+
+    def is_dir(path: Path) -> bool:
+        if path == folder and not asked:
+            asked.append(path)
+            folder.rmdir()
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    make_folder(folder)
+    assert asked
+    assert real(folder)
+
+
+def test_a_folder_where_a_file_is(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "round").symlink_to("round")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deep", tmp_path / "round"):
+        with pytest.raises(OSError, match="exists|[Nn]ot a directory|[Tt]oo many levels"):
+            make_folder(folder)

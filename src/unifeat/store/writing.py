@@ -45,7 +45,7 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """
     aside = aside_name(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield aside
         _settle(aside)
         _put(aside, path, replace=replace)
@@ -57,6 +57,21 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
         if user_error is not None:
             raise user_error from error
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they do not exist, even while other processes remove them.
+
+    Raises:
+        OSError: a file is in the way, no permission …
+    """
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except FileExistsError:  # also raised for a folder that was there for `mkdir` and is gone since
+            if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)) or folder.is_symlink():
+                raise
 
 
 def _put(aside: Path, path: Path, *, replace: bool) -> None:
