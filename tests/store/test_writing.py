@@ -302,6 +302,7 @@ def test_a_folder_that_is_removed_while_it_is_made(tmp_path: Path, monkeypatch: 
 def test_a_folder_where_a_file_is(tmp_path: Path):
     (tmp_path / "file").write_text("")
     (tmp_path / "round").symlink_to("round")
-    for folder in (tmp_path / "file", tmp_path / "file" / "deep", tmp_path / "round"):
-        with pytest.raises(OSError, match="exists|[Nn]ot a directory|[Tt]oo many levels"):
-            make_folder(folder)
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "file/deep", "round", "round/deep", "link", "link/deep"):
+        with pytest.raises(OSError, match=r"exists|[Nn]ot a directory|[Tt]oo many levels"):
+            make_folder(tmp_path / name)

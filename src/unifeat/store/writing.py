@@ -70,7 +70,7 @@ def make_folder(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             return
         except FileExistsError:  # also raised for a folder that was there for `mkdir` and is gone since
-            if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)) or folder.is_symlink():
+            if any(os.path.lexists(path) and not path.is_dir() for path in (folder, *folder.parents)):
                 raise
 
 
