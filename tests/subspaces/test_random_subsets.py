@@ -125,6 +125,7 @@ class TestTest:
         low = subset_test("rsa", x, y, np.flatnonzero(shared)[:40], frequency, draws=99)
         assert (low.p_high, low.p_low) == (1.0, 1 / 100)
 
+    @pytest.mark.usefixtures("shapes_unchecked")
     def test_p_is_uniform_for_a_category_drawn_at_random(self) -> None:
         """Likeness that grows with frequency, as in real spaces, and categories of frequent features."""
         n, m = 150, 39

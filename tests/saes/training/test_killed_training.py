@@ -55,7 +55,7 @@ def study(tmp_path: Path, model_folder: Callable[..., Path]) -> Path:
 
 
 def start(study: Path) -> Started:
-    return shared_warm().start("train", study, cache=cache_root(), cwd=study.parent, checkpoints_every=0.05)
+    return shared_warm().start("train", study, cache=cache_root(), cwd=study.parent, checkpoints_every=0.2)
 
 
 def checkpoint_files() -> list[Path]:
