@@ -203,3 +203,20 @@ def test_use_is_noted():
     with recording() as used:
         list(Local().map([Unit(piece(JSON, n=n), lambda: 1) for n in (1, 2)]))
     assert used == {("kind", piece(JSON, n=n).path.name) for n in (1, 2)}
+
+
+@pytest.mark.parametrize(("form", "in_its_place"), [(JSON, "folder"), (JSON, "loop"), (TABLE, "file"), (TABLE, "loop")])
+def test_something_else_in_its_place(form: Form[Any], in_its_place: str) -> None:
+    """A folder where a file should be, or the other way round, is damage too."""
+    value = pd.DataFrame({"x": [1]}) if form is TABLE else {"x": 1}
+    piece = Piece("scores", {"name": "a"}, form)
+    piece.path.parent.mkdir(parents=True)
+    if in_its_place == "folder":
+        (piece.path / "inside").mkdir(parents=True)
+    elif in_its_place == "file":
+        piece.path.write_text("")
+    else:
+        piece.path.symlink_to(piece.path.name)
+    found = Unit(piece, lambda: value).result()
+    assert pd.DataFrame(found).equals(value) if form is TABLE else found == value
+    assert piece.read() is not None

@@ -12,7 +12,7 @@ import pytest
 
 from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.store import JSON, TABLE, Piece, cache_root, usage
+from unifeat.store import JSON, TABLE, Piece, cache_root, writing
 from unifeat.store.amounts import bytes_of, seconds_of
 from unifeat.store.usage import RunNote, contents, prunable, prune
 
@@ -136,14 +136,14 @@ def test_what_somebody_writes_into_meanwhile(tmp_path: Path, monkeypatch: pytest
     folder = cache_root() / "codes" / STORE
     folder.mkdir(parents=True)
     (folder / "shard").write_text("one")
-    remove = usage.remove
+    remove = writing.remove
 
     def slow(path: Path) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "shard").write_text("another")
         remove(path)
 
-    monkeypatch.setattr(usage, "remove", slow)
+    monkeypatch.setattr(writing, "remove", slow)
     prune(prunable(contents(cache_root()), unused=True))
     assert (folder / "shard").read_text() == "another"
     assert [path.name for path in folder.parent.iterdir()] == [STORE]

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.store import machine_error, written_aside
-from unifeat.store.pieces import DamagedError
+from unifeat.store.keys import DamagedError
 from unifeat.vocabulary.places import Places
 
 FORMAT = "unifeat-codes/1"
 _DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
 _ARRAYS = ("indptr", "feature", "value", "document", "char_end", "order", "token")
-_METADATA = (
-    "unifeat"  # a single entry: safetensors writes several in no fixed order, and equal shards must be equal files
-)
+# A single entry: safetensors writes several in no fixed order, and equal shards must be equal files.
+_METADATA = "unifeat"
 
 
 @dataclass(frozen=True)

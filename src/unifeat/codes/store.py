@@ -13,8 +13,8 @@ from unifeat.codes.shard import FORMAT, Shard, read_shard
 from unifeat.errors import UserError
 from unifeat.progress import say, track
 from unifeat.store import key_of, machine_error, write_json
-from unifeat.store.keys import digest_of
-from unifeat.store.pieces import DamagedError, note_use
+from unifeat.store.keys import DamagedError, digest_of
+from unifeat.store.pieces import note_use
 
 
 @dataclass(frozen=True)

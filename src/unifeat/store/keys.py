@@ -7,6 +7,10 @@ import json
 from typing import Any
 
 
+class DamagedError(Exception):
+    """Something stored is not as it was written; the message says how."""
+
+
 def canonical(data: Any) -> str:
     """JSON data as text; equal data give equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -15,6 +19,27 @@ def canonical(data: Any) -> str:
 def digest_of(data: Any) -> str:
     """SHA-256 of JSON data, 64 hex digits."""
     return hashlib.sha256(canonical(data).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sealed(content: Any) -> str:
+    """JSON data as the text of a file that holds its own checksum; read by `unsealed`."""
+    return json.dumps({"sha256": digest_of(content), "content": content}, ensure_ascii=False) + "\n"
+
+
+def unsealed(text: str) -> Any:
+    """The data in such a text, after its checksum has been verified.
+
+    Raises:
+        DamagedError: the text is not as it was written; the message says how.
+    """
+    try:
+        held = json.loads(text)
+        content = held["content"]
+        if held["sha256"] != digest_of(content):
+            raise DamagedError("its checksum does not match")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DamagedError(f"it cannot be read: {error}") from error
+    return content
 
 
 def key_of(data: Any) -> str:

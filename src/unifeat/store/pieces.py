@@ -7,7 +7,7 @@ everything in it, which are checked whenever it is read. Specified in docs/cache
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +19,13 @@ from typing import Any, Generic, TypeVar
 from unifeat.progress import say
 from unifeat.store.cache import cache_root
 from unifeat.store.digests import read_sha256
-from unifeat.store.keys import digest_of, key_of
+from unifeat.store.keys import DamagedError, digest_of, key_of, sealed, unsealed
 from unifeat.store.machine import machine_error
-from unifeat.store.writing import DAMAGED, aside_name, remove, written_aside
+from unifeat.store.writing import DAMAGED, take_away, written_aside
 
 FORMAT = "unifeat-piece/1"
 _ABOUT = "piece.json"
+_OF_ANOTHER_KIND = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)  # not a file where a file should be, or no folder
 T = TypeVar("T")
 
 
@@ -59,10 +60,6 @@ def _read_table(value: Any, folder: Path) -> Any:
 
 TABLE: Form[Any] = Form(_write_table, _read_table)
 """A pandas DataFrame without an index."""
-
-
-class DamagedError(Exception):
-    """A piece differs from what was written; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,8 @@ class Piece(Generic[T]):
             self._put_away(str(damage))
         except OSError as error:
             told = machine_error(error, f"reading {self.path}")
-            if told is not None:
+            in_its_place = error.errno in _OF_ANOTHER_KIND and os.path.lexists(self.path)
+            if told is not None and not in_its_place:
                 raise told from error
             self._put_away(f"{type(error).__name__}: {error}")
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
@@ -145,10 +143,8 @@ class Piece(Generic[T]):
                 "value": data,
                 "files": {name: read_sha256(aside / name) for name in names},
             }
-            text = json.dumps({"sha256": digest_of(content), "content": content}, ensure_ascii=False)
-            (aside / _ABOUT if self.form.files else aside).write_text(
-                text + "\n", encoding="utf-8", errors="surrogatepass"
-            )
+            about = aside / _ABOUT if self.form.files else aside
+            about.write_text(sealed(content), encoding="utf-8", errors="surrogatepass")
 
     @property
     def _about_path(self) -> Path:
@@ -164,19 +160,9 @@ class Piece(Generic[T]):
         return self.form.read(content["value"], self.path)
 
     def _put_away(self, how: str) -> None:
-        """Rename a damaged piece, so that a good one can take its place, and report it."""
-        away = aside_name(self.path, DAMAGED)
-        try:
-            os.replace(self.path, away)
-        except FileNotFoundError:
-            return  # another process did it first
-        except OSError as error:
-            told = machine_error(error, f"{self.path} is damaged ({how}) and cannot be made again")
-            if told is None:
-                raise
-            raise told from error
-        say(f"warning: {self.what or self.kind} {self.path} is damaged ({how}): it is made again")
-        remove(away)
+        """Remove what is damaged, so that a good one can take its place, and say so."""
+        if take_away(self.path, DAMAGED, what=f"{self.path} is damaged ({how}) and cannot be made again"):
+            say(f"warning: {self.what or self.kind} {self.path} is damaged ({how}): it is made again")
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -187,13 +173,10 @@ def read_about(path: Path) -> dict[str, Any]:
         OSError: the file is missing or cannot be read.
     """
     try:
-        held = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
-        content = held["content"]
-        if held["sha256"] != digest_of(content):
-            raise DamagedError("its checksum does not match")
+        content = unsealed(path.read_text(encoding="utf-8", errors="surrogatepass"))
         if content["format"] != FORMAT:
             raise DamagedError(f"its format is {content['format']!r}, not {FORMAT}")
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise DamagedError(f"it cannot be read: {error}") from error
     return content
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 import secrets
 import time
@@ -18,9 +16,8 @@ from typing import Any
 from unifeat.errors import UserError
 from unifeat.store.cache import cache_root
 from unifeat.store.keys import key_of
-from unifeat.store.machine import machine_error
 from unifeat.store.pieces import Used, recording
-from unifeat.store.writing import ASIDE, DAMAGED, aside_name, remove, write_json
+from unifeat.store.writing import ASIDE, DAMAGED, remove, take_away, write_json
 
 RUNS = "runs"
 KINDS = {
@@ -218,24 +215,12 @@ def prune(chosen: Iterable[tuple[Entry, Reason]]) -> int:
             users, looked = _users(kept_runs(cache_root())), time.monotonic()
         if reason == _UNUSED and (entry.kind, entry.path.name) in users:
             continue
-        _take_away(entry.path)
+        try:
+            take_away(entry.path)
+        except OSError:  # (those of the machine are UserErrors)
+            continue  # a process keeps writing into it
         freed += entry.size
     return freed
-
-
-def _take_away(path: Path) -> None:
-    """Rename, then remove: another process finds all of it there or nothing, and may write it anew meanwhile."""
-    away = path if _is_leftover(path) else aside_name(path)
-    try:
-        if away != path:
-            os.replace(path, away)
-        remove(away)
-    except FileNotFoundError:  # another process removes it too
-        return
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody was writing into it: the next pruning takes it
-            return
-        raise machine_error(error, f"removing {path}") or error from error
 
 
 def _users(kept: dict[Path, dict[str, Any]]) -> dict[tuple[str, str], set[str]]:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from unifeat.store.machine import machine_error
 ASIDE = ".partial-"
 DAMAGED = ".damaged-"
 FINISHED = ".finished-"
+_TRIES = 5
 # The umask can only be read by setting it, so it is read once, at import, before there are threads.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
@@ -127,9 +129,33 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def take_away(path: Path, prefix: str = ASIDE, *, what: str = "") -> bool:
+    """Remove a file or folder in one step, so that other processes see either all of it or nothing.
+
+    Args:
+        prefix: of the name that it has until it is gone.
+        what: what to call it in a message; "removing PATH" if left out.
+
+    Returns:
+        Whether it was there. False if another process removed it first.
+
+    Raises:
+        UserError: an error of the machine: no permission …
+    """
+    away = aside_name(path, prefix)
+    try:
+        os.replace(path, away)
+        remove(away)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise machine_error(error, what or f"removing {path}") or error from error
+    return True
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder if it is there."""
-    for last in (False, False, True):
+    for attempt in range(_TRIES):
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -139,5 +165,7 @@ def remove(path: Path) -> None:
         except FileNotFoundError:  # another process removed it first
             continue
         except OSError as error:
-            if last or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process is writing in it
+            # A process that was writing into it may have added another file.
+            if attempt == _TRIES - 1 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            time.sleep(0.01)

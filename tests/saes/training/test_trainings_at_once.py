@@ -185,7 +185,7 @@ def test_folders_that_are_taken_away_all_the_time(
     study: Callable[..., Study], expected: Callable[[str], bytes], tmp_path: Path
 ):
     """Whatever a training has on disk goes at any moment: it makes again what it reads and never stumbles."""
-    from unifeat.saes.training.folders import take_away
+    from unifeat.store.writing import take_away
 
     log = tmp_path / "log"
     taken = 0

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from unifeat.models.activations import run_group
 from unifeat.models.language import LanguageModel
-from unifeat.saes.training.folders import take_away, written_again_if_gone
+from unifeat.saes.training.folders import written_again_if_gone
 from unifeat.store import Form, Piece
+from unifeat.store.writing import take_away
 from unifeat.text.corpus import Corpus
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import SINK_RATIO

@@ -10,7 +10,6 @@ that was killed may have had more SAEs, or other folders to save them in.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import time
@@ -23,11 +22,11 @@ import torch
 
 from unifeat.errors import UserError
 from unifeat.progress import say
-from unifeat.saes.training.folders import names_in, take_away, written_again_if_gone
+from unifeat.saes.training.folders import names_in, written_again_if_gone
 from unifeat.store import key_of, written_aside
 from unifeat.store.digests import read_sha256
-from unifeat.store.keys import digest_of
-from unifeat.store.pieces import DamagedError
+from unifeat.store.keys import DamagedError, sealed, unsealed
+from unifeat.store.writing import take_away
 from unifeat.vocabulary.hook_points import HookPoint
 
 FORMAT = "training/3"
@@ -104,8 +103,7 @@ class Checkpoints:
             with written_aside(path, replace=False) as aside:
                 aside.mkdir()
                 content = about | {"state": _write_state(state, aside / _STATE_FILE)}
-                text = json.dumps({"sha256": digest_of(content), "content": content})
-                (aside / _ABOUT_FILE).write_text(text + "\n", encoding="utf-8")
+                (aside / _ABOUT_FILE).write_text(sealed(content), encoding="utf-8")
 
         written_again_if_gone(path, write)
         for other in names_in(self.folder, "checkpoint-*"):
@@ -200,10 +198,7 @@ def _checkpoints_in(folder: Path) -> list[Checkpoint]:
 def _look_at(path: Path) -> Checkpoint | None:
     """A checkpoint's description; None if it is damaged, of another format, or has been removed."""
     try:
-        held = json.loads((path / _ABOUT_FILE).read_text(encoding="utf-8"))
-        content = held["content"]
-        if held["sha256"] != digest_of(content):
-            raise DamagedError("its checksum does not match")
+        content = unsealed((path / _ABOUT_FILE).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             return None
         points = [HookPoint(*point) for point in content["points"]]
@@ -213,7 +208,7 @@ def _look_at(path: Path) -> Checkpoint | None:
             _put_away(path, f"{_ABOUT_FILE} is missing")
     except OSError as error:
         say(f"warning: checkpoint {path} cannot be read and is ignored: {error}")
-    except (DamagedError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (DamagedError, ValueError, LookupError, TypeError) as error:
         _put_away(path, f"{_ABOUT_FILE}: {error}")
     return None
 

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from unifeat.progress import say
-from unifeat.store.machine import error_number, machine_error
-from unifeat.store.writing import aside_name, remove
+from unifeat.store.machine import error_number
 
 _TRIES = 5
-
-
-def take_away(path: Path) -> None:
-    """Remove a file or folder in one step, so that other processes see either all of it or nothing.
-
-    Raises:
-        UserError: an error of the machine.
-    """
-    away = aside_name(path)
-    try:
-        os.replace(path, away)
-    except FileNotFoundError:
-        return  # another process did it first
-    except OSError as error:
-        raise machine_error(error, f"removing {path}") or error from error
-    for _ in range(_TRIES):
-        try:
-            remove(away)
-            return
-        except OSError as error:
-            # A process that was writing into it under its old name may have added another file.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise machine_error(error, f"removing {path}") or error from error
-            time.sleep(0.01)
 
 
 def written_again_if_gone(path: Path, write: Callable[[], None]) -> None:
