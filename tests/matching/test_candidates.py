@@ -14,9 +14,10 @@ from unifeat.codes.store import CodeStore
 from unifeat.correlation.block_sums import BlockSums
 from unifeat.matching import candidates
 from unifeat.matching.bootstrap import bootstrap, resampled_r
-from unifeat.matching.candidates import Candidates, Comparison, ShiftedComparison, fitting_documents
+from unifeat.matching.candidates import Candidates, Comparison, ShiftedComparison
 from unifeat.matching.methods import select
 from unifeat.matching.stability import agreement
+from unifeat.text.halves import fitting_documents
 
 DOCUMENTS, TOKENS, FEATURES, PLANTED = 30, 40, 32, 8
 PARTNER = np.random.default_rng(7).permutation(FEATURES)  # feature i of A is planted as PARTNER[i] of B
@@ -206,14 +207,6 @@ def test_blocks_take_no_place_on_the_disk(stores: tuple[CodeStore, CodeStore], o
     assert sorted(own_cache.rglob("*")) == before
     for left, right in zip(one, other, strict=True):
         np.testing.assert_array_equal(left.product, right.product)  # type: ignore[union-attr]
-
-
-def test_halves_are_disjoint_and_as_large() -> None:
-    for documents in (2, 3, 30, 31):
-        halves = [fitting_documents(documents, seed) for seed in range(20)]
-        assert all(half.sum() == (documents + 1) // 2 for half in halves)
-        assert len({half.tobytes() for half in halves}) > 1
-        np.testing.assert_array_equal(fitting_documents(documents, 3), halves[3])
 
 
 def test_nothing_found_depends_on_the_held_out_half(stores: tuple[CodeStore, CodeStore], tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ from unifeat.errors import UserError
 from unifeat.matching.hubs import hubness, reciprocity
 from unifeat.matching.methods import mutual_over
 from unifeat.store import TABLE, Form, Piece
+from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
 
 VERSION = 4  # raised whenever the candidates change
-_MOST_ENTRIES_IN_MEMORY = (
-    50_000_000  # both sides together, 400 MB: reading and aligning them again costs as much as correlating
-)
+# Both sides together, 400 MB. Reading and aligning them again costs as much as correlating.
+_MOST_ENTRIES_IN_MEMORY = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -160,15 +160,6 @@ class ShiftedComparison:
         """The codes of the documents fitted on, in memory if they are few, and the numbers of rows to shift B by."""
         fitted = self.comparison.halves()[0]
         return in_memory(fitted, _MOST_ENTRIES_IN_MEMORY), _shifts(fitted, self.comparison.seed)
-
-
-def fitting_documents(documents: int, seed: int) -> NDArray[np.bool_]:
-    """(documents,) mask of the half that pairs are found on; the other half is held out."""
-    if documents < 2:
-        raise UserError("one document cannot be split into two halves: give more, or set matching.heldout to false")
-    fit = np.zeros(documents, bool)
-    fit[np.random.default_rng([seed, documents]).permutation(documents)[: (documents + 1) // 2]] = True
-    return fit
 
 
 def _candidates(comparison: Comparison) -> Candidates:

@@ -10,7 +10,6 @@ import numpy as np
 from unifeat.codes.encode import Encoder, encode_spaces, store_settings
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
-from unifeat.matching.candidates import fitting_documents
 from unifeat.models.language import (
     LanguageModel,
     check_layers,
@@ -37,6 +36,7 @@ from unifeat.store import cache_root
 from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study
 from unifeat.text.corpus import Corpus
+from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.windowing import Windowing
 
