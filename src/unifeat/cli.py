@@ -12,6 +12,7 @@ import typer
 
 from unifeat import __version__
 from unifeat.errors import UserError
+from unifeat.vocabulary.bounds import LARGEST_COUNT
 
 app = typer.Typer(
     name="unifeat",
@@ -22,7 +23,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_LARGEST_COUNT = 10**12
 _INTERRUPTED = 130
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
@@ -51,7 +51,7 @@ def _options(
 @app.command()
 def demo(
     documents: Annotated[
-        int | None, typer.Option(min=2, max=_LARGEST_COUNT, help="Number of documents to read; the full demo has 170.")
+        int | None, typer.Option(min=2, max=LARGEST_COUNT, help="Number of documents to read; the full demo has 170.")
     ] = None,
     prepare: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, for you to edit and run.")
@@ -140,7 +140,7 @@ def check(
         str | None,
         typer.Option(help="File, glob or dataset to measure on; by default, a text that comes with unifeat."),
     ] = None,
-    documents: Annotated[int | None, typer.Option(min=1, max=_LARGEST_COUNT, help="Most documents to read.")] = None,
+    documents: Annotated[int | None, typer.Option(min=1, max=LARGEST_COUNT, help="Most documents to read.")] = None,
     tokens: Annotated[int, typer.Option(min=100, max=10_000_000, help="Most tokens to read.")] = 8192,
     context: Annotated[int, typer.Option(min=2, max=2**20, help="Window length in tokens.")] = 128,
     bos: Annotated[

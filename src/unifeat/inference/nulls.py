@@ -1,4 +1,4 @@
-"""The nulls that scores are compared with: the question each answers, its columns in `scores.parquet`, its version.
+"""The nulls that scores are compared with: their columns in `scores.parquet`, and their versions.
 
 To add a null, add a row to `NULLS` and a step that fills its columns (as `pipeline/rematch.py` does). The q-values, the
 report's table of scores and the keys of stored results follow from the row.
@@ -18,14 +18,12 @@ class Null:
     """One null.
 
     Attributes:
-        question: the question that a small p answers with yes.
         columns: its columns in `scores.parquet`, in order, each with its value where the null was not computed.
         p, q: the columns of its p-value and q-value.
         headings: the columns that the report's table of scores shows: (heading, column).
         version: raised whenever the null's results change; part of the keys of stored results.
     """
 
-    question: str
     columns: Mapping[str, Any]
     p: str
     q: str
@@ -34,8 +32,8 @@ class Null:
 
 
 NULLS: dict[str, Null] = {
+    # Does the pairing of rows matter, given the pairs?
     "shuffle": Null(
-        question="does the pairing of rows matter, given the pairs?",
         columns=dict.fromkeys(("null_mean", "null_sd", "corrected", "p", "p_family", "q"), NAN),
         p="p",
         q="q",
@@ -48,15 +46,15 @@ NULLS: dict[str, Null] = {
             ("q", "q"),
         ),
     ),
+    # Is the score higher than with the same matching on text shifted by documents?
     "rematch": Null(
-        question="is the score higher than with the same matching on text shifted by documents?",
         columns=dict.fromkeys(("rematch_mean", "rematch_sd", "rematch_p", "rematch_q"), NAN),
         p="rematch_p",
         q="rematch_q",
         headings=(("rematch mean", "rematch_mean"), ("rematch p", "rematch_p"), ("rematch q", "rematch_q")),
     ),
+    # Are a category's pairs more (or less) alike than other pairs that fire as often?
     "subset": Null(
-        question="are a category's pairs more (or less) alike than other pairs that fire as often?",
         columns={"subset_n": 0}
         | dict.fromkeys(("subset_score", "subset_mean", "subset_sd", "subset_p", "subset_q"), NAN),
         p="subset_p",

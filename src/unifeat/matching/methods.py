@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Ids = Integer[np.ndarray, " pairs"]
 Values = Float[np.ndarray, " pairs"]
 Mask = Bool[np.ndarray, " pairs"]
-Direction = Literal["a_to_b", "b_to_a"]
 
 
 def best_of(one: Ids, other: Ids, r: Values) -> Mask:

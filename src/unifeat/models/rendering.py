@@ -54,9 +54,8 @@ def _forked(job: dict[str, Any]) -> dict[str, Any]:
 
     # One at a time: the child of another thread would hold this pipe open.
     with _lock, warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # about forks with threads; the child uses no locks of theirs
+        # Python warns of forks beside threads; the child uses none of their locks.
+        warnings.simplefilter("ignore", DeprecationWarning)
         readable, writable = os.pipe()
         child = os.fork()
         if child == 0:

@@ -104,6 +104,7 @@ def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
             "source": study.text.source,
             "documents": corpus.documents,
             "characters": corpus.characters,
+            "duplicates": corpus.duplicates,
             "digest": corpus.digest,
             "context": study.text.context,
         },

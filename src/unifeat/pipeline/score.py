@@ -38,9 +38,8 @@ from unifeat.study.spec import MetricSpec, Study
 
 Floats = NDArray[np.float64]
 _PAIR_TESTS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
-_PAIRS_TO_FILL_MACHINE = (
-    4_000  # above this, one measure keeps all cores busy and takes too much memory to run twice at a time
-)
+# Above this, one measure keeps all cores busy and takes too much memory to run twice at a time.
+_PAIRS_TO_FILL_MACHINE = 4_000
 _OTHER_NULL_COLUMNS = {
     column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()
 }

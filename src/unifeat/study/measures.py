@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from unifeat.study.values import LARGEST_SEED, Part, Text
+from unifeat.study.values import Part, Text
+from unifeat.vocabulary.bounds import LARGEST_SEED
 
 LARGEST_SETTING = 1_000_000  # dims, folds, k
 

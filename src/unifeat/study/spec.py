@@ -14,7 +14,8 @@ from unifeat.errors import did_you_mean
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
-from unifeat.study.values import LARGEST_COUNT, LARGEST_WIDTH, Pair, Part, Seed, Text, memory
+from unifeat.study.values import Pair, Part, Seed, Text, memory
+from unifeat.vocabulary.bounds import LARGEST_COUNT, LARGEST_WIDTH
 from unifeat.vocabulary.hook_points import HookKind
 from unifeat.vocabulary.masks import Mask
 from unifeat.vocabulary.openings import Chat

@@ -6,10 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-# The largest seed of numpy's RandomState, which pandas uses; torch and numpy's SeedSequence take larger ones.
-LARGEST_SEED = 2**32 - 1
-LARGEST_COUNT = 10**12  # bound for counts of documents, tokens and activations, for which nothing is allocated
-LARGEST_WIDTH = 2**24  # bound for features of a dictionary and activations in memory
+from unifeat.vocabulary.bounds import LARGEST_SEED
 
 
 class Part(BaseModel):

@@ -43,10 +43,8 @@ CLOSED_CLASS = frozenset(_CLOSED_CLASS.split())
 country), and in running text such words are hardly ever the noun."""
 
 _FILES = ("data.noun", "index.noun")
-_COUNTS = (
-    "cntlist.rev",
-    "index.sense",
-)  # both give how often each sense was tagged; packages contain one or the other
+# Both give how often each sense was tagged; packages contain one or the other.
+_COUNTS = ("cntlist.rev", "index.sense")
 _PLACES = ("/usr/share/wordnet", "/usr/local/WordNet-3.0/dict", "/usr/local/share/wordnet")
 _NOUN = "1"
 
