@@ -52,19 +52,19 @@ def _components(row: dict[str, Any]) -> str:
 
 def score_rows(run: Run) -> list[dict[str, Any]]:
     """Every score of all kept pairs, with its cells ready to show."""
-    rows = []
+    rows, columns = [], score_columns(run)
     for measure in measures(run):
         for row in rows_of(scores_of(run, measure)):
             row = row._asdict()
-            shown = [{"value": row.get(name), "text": show(row)} for _, name, show in score_columns(run)]
+            shown = [{"value": row.get(name), "text": show(row)} for _, name, show in columns]
             rows.append(row | {"label": measure.label, "flags": list(row["flags"]), "cells": shown})
     return rows
 
 
-def _flags(run: Run) -> dict[str, dict[str, Any]]:
+def _flags(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """For each kind of flag (the word before its colon) and metric, the first score with it."""
     first: dict[str, dict[str, Any]] = {}
-    for row in score_rows(run):
+    for row in rows:
         for flag in row["flags"]:
             first.setdefault(f"{flag.split(':')[0]} {row['metric']}", row | {"flag": flag})
     return first
@@ -72,9 +72,10 @@ def _flags(run: Run) -> dict[str, dict[str, Any]]:
 
 def score_table(run: Run, drawn: Drawn) -> dict[str, Any]:
     """All scores, and the first case of each kind of flag."""
+    rows = score_rows(run)
     return {
-        "scores": score_rows(run),
-        "flags": _flags(run),
+        "scores": rows,
+        "flags": _flags(rows),
         "columns": [("A", ""), ("B", ""), ("measure", ""), *((label, "n") for label, _, _ in score_columns(run))],
         "used": run.scores["details"].str.contains("dims_a").any(),
         "intervals": bool(run.scores["ci_low"].notna().any()),
