@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ def places(document: Any, char_end: Any) -> Places:
     document, char_end = np.asarray(document, np.int32), np.asarray(char_end, np.int32)
     order = _order_from_the_end(document.astype(np.int64) << 32 | char_end)
     return Places(document, char_end, order, np.arange(len(document), dtype=np.int32))
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether an array is a view of a file mapped into memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, memoryview) and isinstance(base.obj, mmap.mmap)
 
 
 def shard_of(dense: np.ndarray, where: Places, stats: dict[str, Any] | None = None) -> Shard:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stores import dense_of, dense_rows, places, random_dense, shard_of, written
+from stores import dense_of, dense_rows, is_mapped, places, random_dense, shard_of, written
 from tiny import tiny_tokenizer
 from unifeat import UserError
 from unifeat.codes.align import AlignedCodes, align, shared_places
@@ -191,7 +191,7 @@ def test_nothing_is_copied_where_rows_follow_each_other(tmp_path: Path, document
     codes = align(a, b).only(np.array(documents))
     for chunk in codes.chunks():
         for side in chunk:
-            assert isinstance(side.value, np.memmap) == (documents != [True, False, True])
+            assert is_mapped(side.value) == (documents != [True, False, True])
     for got, store in zip(dense_chunks(codes), (a, b), strict=True):
         np.testing.assert_array_equal(got, np.concatenate([dense_of(shard)[keep] for shard in store.shards()]))
 

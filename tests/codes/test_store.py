@@ -282,7 +282,7 @@ def test_too_many_maps_remove_nothing(store: CodeStore, monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    monkeypatch.setattr(shard_module.np, "memmap", fail)
+    monkeypatch.setattr(shard_module.mmap, "mmap", fail)
     with pytest.raises(UserError, match=r"reading .*shard-00000\.safetensors: out of memory"):
         again(store).verify(3)
     assert files(store) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,17 @@ def _digest(arrays: dict[str, NDArray[Any]], stats: dict[str, Any]) -> str:
 
 
 def _map(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
-    """The arrays of a safetensors file as memory maps, and its metadata. (The safetensors library would copy them.)"""
+    """The arrays of a safetensors file as views of one memory map, and its metadata.
+
+    (The safetensors library would copy them, and a `numpy.memmap` each would resolve the path each time.)
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
             raise ValueError("truncated header")
         header = json.loads(file.read(length))
+        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     metadata = header.pop("__metadata__", {}).get(_METADATA)
     if not isinstance(metadata, str):
         raise ValueError(f"not codes in the format {FORMAT}")
@@ -133,10 +138,7 @@ def _map(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
         dtype = _DTYPES[entry["dtype"]]
         if stop - begin != count * dtype.itemsize:
             raise ValueError(f"{name} does not fit its place")
-        if stop == begin:
-            arrays[name] = np.zeros(0, dtype)
-        else:
-            arrays[name] = np.memmap(path, dtype, "r", start + begin, (count,))
+        arrays[name] = np.frombuffer(mapped, dtype, count, start + begin)
     if start + end != size:
         raise ValueError(f"{size} bytes, {start + end} expected")
     return arrays, metadata

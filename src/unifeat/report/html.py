@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unifeat.report import figures
 from unifeat.report.drawing import Drawn
@@ -35,6 +36,9 @@ from unifeat.report.tables import (
 )
 from unifeat.runs.folder import Run
 from unifeat.store import write_text
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 class Section(NamedTuple):
@@ -70,19 +74,11 @@ def write_report(run: Run) -> Path:
 
 def render(run: Run) -> str:
     """The report as HTML text."""
-    import jinja2
     from plotly.offline import get_plotlyjs
 
-    templates = jinja2.PackageLoader("unifeat.report", "templates")
-    environment = jinja2.Environment(
-        loader=templates,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"number": number, "percent": percent, "decimal": decimal, "probability": probability}
-    css, js = (templates.get_source(environment, name)[0] for name in ("report.css", "report.js"))
+    environment = _environment()
+    assert environment.loader is not None
+    css, js = (environment.loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
     drawn: Drawn = {}
     shown, context = [], _page(run)
     for section in SECTIONS:
@@ -101,6 +97,22 @@ def render(run: Run) -> str:
         plotly=get_plotlyjs(),
         data=data.replace("<", "\\u003c"),
     )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """The templates, compiled once a process."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unifeat.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": number, "percent": percent, "decimal": decimal, "probability": probability}
+    return environment
 
 
 def _page(run: Run) -> dict[str, Any]:
