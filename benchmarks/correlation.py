@@ -1,6 +1,10 @@
 """Exact correlation of all feature pairs, against dense float32 BLAS and SciPy's sparse product, in one run.
 
-    python benchmarks/correlation.py [--tokens 1000000] [--features 32768] [--active 32] [--memory-gb 1.0]
+    python benchmarks/correlation.py [--tokens 1500000] [--features 32768 131072] [--active 32] [--memory-gb 4]
+
+For each number of features: the rate with the memory that is free (all codes laid out at once), the rate within
+`--memory-gb`, the rate with so little (`--panels-gb`) that the codes are laid out on disk and multiplied in panels, and
+the rate from stores on disk.
 
 Codes are Zipf-like: feature popularity falls as 1/rank, every token has `active` features on each side, and six in ten
 of B's come from the token's features of A, so that partners exist. Feature ids are shuffled. The dense product
@@ -68,20 +72,20 @@ def zipf_codes(tokens: int, features: int, active: int, seed: int = 0) -> tuple[
     return codes[0], codes[1]
 
 
-def ours(a: sparse.csr_array, b: sparse.csr_array, args: argparse.Namespace) -> tuple[Correlation, float]:
+def ours(
+    a: sparse.csr_array, b: sparse.csr_array, args: argparse.Namespace, how: str, memory_gb: float | None
+) -> tuple[Correlation, float]:
     """The correlation, and tokens a second (median)."""
     codes = as_paired(a, b, chunk_rows=args.chunk_rows)
-    correlate(a[:100], b[:100], memory_gb=1e-4)  # compile
-    correlate(a[:100], b[:100])
     rates = []
     for _ in range(args.repeat):
         before = memory("VmRSS", reset=True)
         start, cpu = time.perf_counter(), time.process_time()
-        corr = correlate(codes, top=4, memory_gb=args.memory_gb, threads=args.threads)
+        corr = correlate(codes, top=4, memory_gb=memory_gb, threads=args.threads)
         seconds, busy = time.perf_counter() - start, time.process_time() - cpu
         rates.append(corr.n / seconds)
         print(
-            f"unifeat, all of it            {rates[-1]:>12,.0f} tokens/s   {seconds:.2f} s, {busy:.2f} s of processor, "
+            f"{how:30}{rates[-1]:>12,.0f} tokens/s   {seconds:.2f} s, {busy:.2f} s of processor, "
             f"{memory('VmHWM') - before:.2f} GB beyond the inputs",
             flush=True,
         )
@@ -118,11 +122,11 @@ def stored(a: sparse.csr_array, b: sparse.csr_array, args: argparse.Namespace, e
         for _ in range(args.repeat):
             before = memory("RssAnon", reset=True)
             start = time.perf_counter()
-            corr = correlate(align(*stores), top=4, memory_gb=args.memory_gb, threads=args.threads)
+            corr = correlate(align(*stores), top=4, threads=args.threads)
             seconds = time.perf_counter() - start
             rates.append(corr.n / seconds)
             print(
-                f"unifeat, from stored codes    {rates[-1]:>12,.0f} tokens/s   {seconds:.2f} s, "
+                f"{'from stores on disk':30}{rates[-1]:>12,.0f} tokens/s   {seconds:.2f} s, "
                 f"{memory('VmHWM') - before:.2f} GB at most, the mapped codes included",
                 flush=True,
             )
@@ -178,12 +182,43 @@ def memory(field: str, *, reset: bool = False) -> float:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024 / 1e9
 
 
+def same(one: Correlation, other: Correlation) -> bool:
+    """Whether two results are equal bit for bit."""
+    sides = ((getattr(c, side) for c in (one, other)) for side in ("a_to_b", "b_to_a"))
+    return all(np.array_equal(x.index, y.index) and np.array_equal(x.value, y.value, equal_nan=True) for x, y in sides)
+
+
+def compare(features: int, args: argparse.Namespace) -> None:
+    """All rates for one number of features."""
+    a, b = zipf_codes(args.tokens, features, args.active)
+    print(f"\n{args.tokens:,} tokens, {features:,} × {features:,} features, {args.active} active a token", flush=True)
+    for memory_gb in (None, 1e-5):
+        correlate(a[:100], b[:100], memory_gb=memory_gb)  # compile
+    whole, rate = ours(a, b, args, "all laid out at once", None)
+    within, limited = ours(a, b, args, f"within {args.memory_gb:g} GB", args.memory_gb)
+    assert same(whole, within)
+    print(f"{'':30}{limited / rate:>12.0%} of the rate at once")
+    if args.panels_gb:
+        panels, limited = ours(a, b, args, f"in panels, {args.panels_gb:g} GB", args.panels_gb)
+        assert same(whole, panels)
+        print(f"{'':30}{limited / rate:>12.0%} of the rate at once")
+    rate = stored(a, b, args, whole)
+    blas = dense(a, b, min(args.dense_tokens, args.tokens))
+    print(f"{'dense float32 product alone':30}{blas:>12,.0f} tokens/s   stored ours is {rate / blas:,.0f} × as fast")
+    product = scipy_product(a, b, min(args.scipy_tokens, args.tokens))
+    print(
+        f"{'SciPy sparse product alone':30}{product:>12,.0f} tokens/s   stored ours is {rate / product:,.1f} × as fast"
+    )
+    print(f"largest error of r in {args.sample} features' partners: {worst_error(whole, a, b, args.sample):.1e}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=1_000_000)
-    parser.add_argument("--features", type=int, default=32_768)
+    parser.add_argument("--tokens", type=int, default=1_500_000)
+    parser.add_argument("--features", type=int, nargs="+", default=[32_768, 131_072])
     parser.add_argument("--active", type=int, default=32)
-    parser.add_argument("--memory-gb", type=float, default=1.0)
+    parser.add_argument("--memory-gb", type=float, default=4.0)
+    parser.add_argument("--panels-gb", type=float, help="also with this little memory, in panels, from disk")
     parser.add_argument("--chunk-rows", type=int, help="hand the codes over in chunks, as a store does")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeat", type=int, default=3)
@@ -192,21 +227,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=30)
     args = parser.parse_args()
     set_mode("quiet")
-
-    a, b = zipf_codes(args.tokens, args.features, args.active)
-    print(f"{args.tokens:,} tokens, {args.features:,} × {args.features:,} features, {args.active} active a token")
-    corr, rate = ours(a, b, args)
-    rate = stored(a, b, args, corr)
-    blas = dense(a, b, min(args.dense_tokens, args.tokens))
-    print(
-        f"dense float32 product alone   {blas:>12,.0f} tokens/s   stored ours is {rate / blas:,.0f} × as fast",
-        flush=True,
-    )
-    product = scipy_product(a, b, min(args.scipy_tokens, args.tokens))
-    print(
-        f"SciPy sparse product alone    {product:>12,.0f} tokens/s   from stored codes {rate / product:,.1f} × as fast"
-    )
-    print(f"largest error of r in {args.sample} features' partners: {worst_error(corr, a, b, args.sample):.1e}")
+    for features in args.features:
+        compare(features, args)
 
 
 if __name__ == "__main__":

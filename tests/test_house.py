@@ -13,7 +13,7 @@ import unifeat
 SRC = Path(unifeat.__file__).parent
 # From the ground up. A module of the package itself (errors, cli …) is a room of its own.
 FLOORS = (
-    *("errors", "progress", "threads", "store", "vocabulary", "study", "engine", "geometry", "inference"),
+    *("errors", "progress", "threads", "memory", "store", "vocabulary", "study", "engine", "geometry", "inference"),
     *("correlation", "text", "models", "saes", "codes", "matching", "subspaces", "synthetic", "published", "runs"),
     *("report", "pipeline", "demo", "cli"),
 )

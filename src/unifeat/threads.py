@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_limit: int | None = None  # see `limited_to`
 
 
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -38,8 +39,34 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def limited_to(number: int) -> Iterator[None]:
+    """Inside this context, all work of this process uses at most so many cores."""
+    global _limit
+    import sys
+
+    from threadpoolctl import threadpool_limits
+
+    before, _limit = _limit, number
+    torch = sys.modules.get("torch")
+    torch_before = torch.get_num_threads() if torch is not None else 0
+    try:
+        with threadpool_limits(limits=number):
+            if torch is not None:
+                torch.set_num_threads(number)
+            yield
+    finally:
+        _limit = before
+        if torch is not None:
+            torch.set_num_threads(torch_before)
+
+
 def cores() -> int:
     """Number of cores that this process may use."""
+    return min(_cores_of_process(), _limit) if _limit is not None else _cores_of_process()
+
+
+def _cores_of_process() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

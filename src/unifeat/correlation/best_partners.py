@@ -1,10 +1,10 @@
 """The best partners of every feature: plan the work, distribute it over threads, merge the lists.
 
 There are three ways to search. Two are for sparse codes, and give the same bits:
-* If the codes fit in memory, lay them out once and take one A feature after another, in an accumulator that fits in the
-  cache.
-* If they do not, take panels of A features with one accumulator row each (`memory_gb`), and read all tokens once per
-  panel.
+* If B's records fit in memory, lay them out once and take one A feature after another, in an accumulator that fits in
+  the cache (`laid_out`). A's columns need not fit: they can follow in a few passes.
+* If they do not, lay the codes out on disk, and take panels of A features with one accumulator row each, with one pass
+  over all tokens per panel (`spill`).
 The third is for dense codes: written out in full and multiplied by BLAS, one panel at a time (`dense`). The codes alone
 decide whether they are dense.
 """
@@ -18,17 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifeat.correlation import dense, kernels
-from unifeat.correlation.kernels import Best, Scan
-from unifeat.correlation.layout import MOST_ENTRIES, Outline, aligned, columns, even_ranges, groups, outline, records
+from unifeat.correlation.kernels import Best, Columns, Records, Scan
+from unifeat.correlation.laid_out import LaidOut
+from unifeat.correlation.layout import aligned, even_ranges
 from unifeat.correlation.moments import Profile
+from unifeat.correlation.spill import Spill
 from unifeat.progress import Advance, track
 from unifeat.threads import Team
-from unifeat.vocabulary.paired_codes import Array, ChunkPair, PairedCodes, normal_chunks
+from unifeat.vocabulary.paired_codes import Array, PairedCodes
 
-# Entries (of both sides) laid out at once, per GB of `memory_gb`. An entry takes 6 to 12 bytes laid out, and 8 more if
-# the chunks are not views of something already in memory.
-_ENTRIES_IN_MEMORY_PER_GB = 80_000_000  # without a panel of accumulators
-_GROUP_ENTRIES_PER_GB = 50_000_000  # beside a panel of `memory_gb`
+# Shares of the memory: of the totals of a panel, and of a group of chunks on its way to where it is laid out.
+_SHARE_OF_TOTALS, _SHARE_OF_GROUP = 0.65, 0.1
+_BYTES_PER_ENTRY = 16  # of a group being laid out: 8 as codes, up to 8 laid out
 _TASKS_PER_THREAD = 16
 # Costs of fetching one record and of comparing one correlation, in units of one product.
 _RECORD_COST, _CORRELATION_COST = 20.0, 0.5
@@ -44,13 +45,12 @@ def best_partners(
     if a.varying and b.varying:
         with track("correlation", paired.n_rows) as advance:
             search.advance = advance
-            entries = a.entries(paired.n_rows) + b.entries(paired.n_rows) + paired.n_rows
             if _is_dense(a, b, paired.n_rows):
                 search.search_dense(paired, memory_gb)
-            elif entries <= min(_ENTRIES_IN_MEMORY_PER_GB * memory_gb, MOST_ENTRIES):
-                search.search_in_memory(list(normal_chunks(paired, dtype)))
+            elif LaidOut.fits(b, paired.n_rows, dtype, memory_gb * 1e9):
+                search.search_in_memory(paired, memory_gb * 1e9)
             else:
-                search.search_in_panels(paired, memory_gb)
+                search.search_in_panels(paired, memory_gb * 1e9)
     return _by_feature([search.best_a], a), _by_feature(search.bests_b, b)
 
 
@@ -88,37 +88,49 @@ class _Search:
         self.advance: Advance = lambda n=1, note="": None
         self._total_work, self._work_done, self._tokens_reported = float(max(a.entries(self.n), 1)), 0.0, 0
 
-    def search_in_memory(self, chunks: list[ChunkPair]) -> None:
-        plan = outline(chunks, self.a, self.b, self.dtype, self.team)
-        layout = records(chunks, plan, self.b, self.dtype, self.team)
-        entries = columns(chunks, plan, self.a, 0, self.a.varying, self.team)
+    def search_in_memory(self, paired: PairedCodes, memory: float) -> None:
+        """B's records are laid out once. A's columns follow, a range at a time if all of them take too much memory."""
+        limit = int(_SHARE_OF_GROUP * memory / _BYTES_PER_ENTRY)
+        laid = LaidOut(paired, self.a, self.b, self.dtype, max(limit, 1), self.team)
         workspaces = [_Workspace(best_b, aligned((1, self.width), fill=0.0)) for best_b in self.bests_b]
-
-        def task(workspace: _Workspace, low: int, high: int) -> None:
-            kernels.multiply_and_select(
-                low, high, entries, layout, workspace.total, self.scan, self.best_a, workspace.best_b
-            )
-
         per_entry = _RECORD_COST + self.b.entries(self.n) / self.n
-        ranges = self._ranges(np.diff(entries.start) * per_entry + self.width * _CORRELATION_COST)
-        self._with_workspaces(task, workspaces, ranges, lambda low, high: int(entries.start[high] - entries.start[low]))
+        for low, high in laid.column_ranges(memory):
+            columns = laid.columns(low, high)
+            scan, best_a = self.scan.over_a(slice(low, high)), self.best_a.over(slice(low, high))
 
-    def search_in_panels(self, paired: PairedCodes, memory_gb: float) -> None:
-        panel = int(np.clip(memory_gb * 1e9 / (8 * self.width), 1, self.a.varying))
-        totals = aligned((panel, self.width), fill=0.0)
-        limit = max(int(_GROUP_ENTRIES_PER_GB * memory_gb), 1)
-        plans: list[Outline] = []
-        for low in range(0, self.a.varying, panel):
-            high = min(low + panel, self.a.varying)
-            for i, chunks in enumerate(groups(paired, self.dtype, self.a, self.b, limit)):
-                if not low:
-                    plans.append(outline(chunks, self.a, self.b, self.dtype, self.team))
-                self._multiply(chunks, plans[i], low, high, totals)
+            def task(
+                workspace: _Workspace,
+                first: int,
+                last: int,
+                columns: Columns = columns,
+                scan: Scan = scan,
+                best_a: Best = best_a,
+            ) -> None:
+                kernels.multiply_and_select(
+                    first, last, columns, laid.records, workspace.total, scan, best_a, workspace.best_b
+                )
 
-            def task(best_b: Best, first: int, last: int, low: int = low) -> None:
-                kernels.select(low + first, low + last, low, totals, self.scan, self.best_a, best_b)
+            def entries(first: int, last: int, start: Array = columns.start) -> int:
+                return int(start[last] - start[first])
 
-            self._with_workspaces(task, self.bests_b, self._ranges(np.ones(high - low)), lambda first, last: 0)
+            ranges = self._ranges(np.diff(columns.start) * per_entry + self.width * _CORRELATION_COST)
+            self._with_workspaces(task, workspaces, ranges, entries)
+
+    def search_in_panels(self, paired: PairedCodes, memory: float) -> None:
+        """Every panel of A's features has an accumulator row each, and takes one pass over all tokens."""
+        panel = int(np.clip(_SHARE_OF_TOTALS * memory / (8 * self.width), 1, self.a.varying))
+        limit = max(int((1 - _SHARE_OF_GROUP) * memory / _BYTES_PER_ENTRY), 1)
+        with Spill(paired, self.a, self.b, self.dtype, limit, self.team) as spill:
+            totals = aligned((panel, self.width), fill=0.0)
+            for low in range(0, self.a.varying, panel):
+                high = min(low + panel, self.a.varying)
+                for records, columns in spill.groups(low, high):
+                    self._multiply(records, columns, totals)
+
+                def task(best_b: Best, first: int, last: int, low: int = low) -> None:
+                    kernels.select(low + first, low + last, low, totals, self.scan, self.best_a, best_b)
+
+                self._with_workspaces(task, self.bests_b, self._ranges(np.ones(high - low)), lambda first, last: 0)
 
     def search_dense(self, paired: PairedCodes, memory_gb: float) -> None:
         panels = dense.panels(self.a.varying, self.width, memory_gb)
@@ -138,12 +150,10 @@ class _Search:
             workspaces = [best_b.over(over_b) for best_b in self.bests_b]
             self._with_workspaces(task, workspaces, self._ranges(np.ones(high - low)), lambda first, last: 0)
 
-    def _multiply(self, chunks: list[ChunkPair], plan: Outline, low: int, high: int, totals: Array) -> None:
-        layout = records(chunks, plan, self.b, self.dtype, self.team)
-        entries = columns(chunks, plan, self.a, low, high, self.team)
-        ranges = self._ranges(np.diff(entries.start) + 1)
-        self.team.each(lambda span: kernels.multiply(*span, entries, layout, totals), ranges)
-        self._report(int(entries.start[-1]))
+    def _multiply(self, records: Records, columns: Columns, totals: Array) -> None:
+        ranges = self._ranges(np.diff(columns.start) + 1)
+        self.team.each(lambda span: kernels.multiply(*span, columns, records, totals), ranges)
+        self._report(int(columns.start[-1]))
 
     def _with_workspaces(
         self,

@@ -22,6 +22,7 @@ from unifeat.correlation.csls import csls
 from unifeat.correlation.moments import Moments, profiles
 from unifeat.correlation.pair_sums import cofiring, thread_count
 from unifeat.errors import UserError
+from unifeat.memory import working_memory
 from unifeat.threads import Team
 from unifeat.vocabulary.paired_codes import Array, as_paired
 
@@ -98,7 +99,7 @@ class Correlation:
 
 
 def correlate(
-    codes_a: Any, codes_b: Any = None, *, top: int = 4, memory_gb: float = 1.0, threads: int | None = None
+    codes_a: Any, codes_b: Any = None, *, top: int = 4, memory_gb: float | None = None, threads: int | None = None
 ) -> Correlation:
     """Correlate every feature of A with every feature of B and keep each feature's best partners, in both directions.
 
@@ -116,8 +117,9 @@ def correlate(
         codes_a: scipy sparse matrix (tokens, features of A), or `PairedCodes` holding both sides (and no `codes_b`).
         codes_b: scipy sparse matrix (tokens, features of B), the same tokens in the same order.
         top: how many partners to keep per feature.
-        memory_gb: memory of the accumulator. The codes being laid out take a little more than half as much again. Less
-            memory means more passes over the tokens.
+        memory_gb: memory to use beyond the codes; by default 60 % of what is free. With less than about 10 bytes for
+            each nonzero of B, the codes are laid out in the folder for temporary files (TMPDIR), and read once for
+            every panel of A's features whose sums fit in memory.
         threads: threads to use; by default numba's number (all cores, or NUMBA_NUM_THREADS). BLAS has its own setting
             (OPENBLAS_NUM_THREADS).
 
@@ -126,6 +128,8 @@ def correlate(
     """
     if top < 1:
         raise UserError(f"top must be at least 1, not {top}")
+    if memory_gb is None:
+        memory_gb = working_memory() / 1e9
     if not memory_gb > 0:
         raise UserError(f"memory_gb must be positive, not {memory_gb}")
     paired, threads = as_paired(codes_a, codes_b), thread_count(threads)

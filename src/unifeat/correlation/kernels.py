@@ -83,6 +83,10 @@ class Scan(NamedTuple):
     ratio_b: Array
     order_b: Array
 
+    def over_a(self, ranks: slice) -> Scan:
+        """The same for some of A's ranks."""
+        return self._replace(scale_a=self.scale_a[ranks], ratio_a=self.ratio_a[ranks], order_a=self.order_a[ranks])
+
     def over_b(self, ranks: slice) -> Scan:
         """The same for some of B's ranks."""
         return self._replace(scale_b=self.scale_b[ranks], ratio_b=self.ratio_b[ranks], order_b=self.order_b[ranks])

@@ -15,7 +15,8 @@ from unifeat.threads import Team
 from unifeat.vocabulary.paired_codes import Array, ChunkPair, PairedCodes, normal_chunks, row_slice
 
 _MOST_RECORD_LINES = 12  # for longer records, the processor's own prefetching takes over
-MOST_ENTRIES = 1 << 30  # laid out at once: record addresses are 32-bit word numbers
+MOST_WORDS = (1 << 32) - 1  # of records laid out at once: their addresses are 32-bit word numbers
+_MOST_ENTRIES = 1 << 30  # of a group; their records then have at most MOST_WORDS
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any = np.float64, fill: float | None = None) -> Array:
@@ -39,7 +40,7 @@ class _Piece(NamedTuple):
 
 def groups(paired: PairedCodes, dtype: Any, a: Profile, b: Profile, limit: int) -> Iterator[list[ChunkPair]]:
     """Consecutive chunks in groups of at most `limit` entries; a larger chunk is cut into groups of its own."""
-    limit = min(limit, MOST_ENTRIES)
+    limit = min(limit, _MOST_ENTRIES)
     group: list[ChunkPair] = []
     held = 0
     for pair in normal_chunks(paired, dtype):
@@ -86,56 +87,82 @@ def outline(chunks: list[ChunkPair], a: Profile, b: Profile, dtype: Any, team: T
     return Outline((ends - words).astype(np.uint32), int(ends[-1]), count)
 
 
-def records(chunks: list[ChunkPair], plan: Outline, profile: Profile, dtype: Any, team: Team) -> Records:
-    """The rows of B as records."""
-    bounds = _row_bounds(chunks)
-    values = aligned(plan.words, dtype)
+def records_bound(profile: Profile, n: int, dtype: Any) -> int:
+    """The most words that the records of all n rows take: a record's ids are padded to whole words."""
+    sparse = profile.entries(n) - profile.dense * n
+    return sparse + sparse // _per_word(profile, dtype) + n * (1 + 2 * profile.dense)
+
+
+def empty_records(words: int, rows: int, profile: Profile, dtype: Any) -> Records:
+    """Room for the records of some rows."""
     per_word = _per_word(profile, dtype)
+    values = aligned(words, dtype)
     ids = values.view(f"u{values.itemsize // per_word}")
-
-    def fill(pieces: list[_Piece]) -> None:
-        for c, first, last in pieces:
-            starts = plan.start[bounds[c] : bounds[c + 1]]
-            kernels.fill_records(*chunks[c][1], profile.rank, profile.shift, starts, first, last, values, ids)
-
-    team.each(fill, _parts(bounds, team.threads))
-    lines = min(values.nbytes // (64 * bounds[-1]) + 1, _MOST_RECORD_LINES)
+    lines = min(values.nbytes // (64 * max(rows, 1)) + 1, _MOST_RECORD_LINES)
     return Records(values, ids, (0,) * per_word, profile.dense, lines)
 
 
-def columns(chunks: list[ChunkPair], plan: Outline, profile: Profile, low: int, high: int, team: Team) -> Columns:
-    """The entries of A at ranks low:high, feature by feature, with the addresses of their rows' records."""
+def fill_records(chunks: list[ChunkPair], start: Array, profile: Profile, into: Records, team: Team) -> None:
+    """Write the rows of B as records that start at the words `start`, (rows,) uint32."""
+    bounds = _row_bounds(chunks)
+
+    def fill(pieces: list[_Piece]) -> None:
+        for c, first, last in pieces:
+            own = start[bounds[c] : bounds[c + 1]]
+            kernels.fill_records(
+                *chunks[c][1], profile.rank, profile.shift, own, first, last, into.values, into.ids
+            )  # fmt: skip
+
+    team.each(fill, _parts(bounds, team.threads))
+
+
+def empty_columns(entries: Array, dense: int, dtype: Any) -> Columns:
+    """Room for columns.
+
+    Args:
+        entries: (columns,) the entries of each.
+        dense: how many of them, the first ones, are dense.
+    """
+    start = np.zeros(len(entries) + 1, np.int64)
+    np.cumsum(entries, out=start[1:])
+    total = int(start[-1])
+    return Columns(start, np.empty(total, np.uint32), np.empty(total, dtype), np.empty(int(start[dense]), dtype))
+
+
+def fill_columns(
+    chunks: list[ChunkPair], start: Array, cursor: Array, profile: Profile, low: int, into: Columns, team: Team
+) -> None:
+    """Write the entries of A at the ranks of `into`, which begin at `low`, with the addresses of their rows' records.
+
+    Args:
+        start: (rows,) uint32, these addresses.
+        cursor: (parts of the rows, columns) int64, where each part's entries of a column begin. It is changed.
+    """
     bounds = _row_bounds(chunks)
     parts = _parts(bounds, team.threads)
-    count = plan.entries[:, low:high]
-    column = np.zeros(high - low + 1, np.int64)
-    np.cumsum(count.sum(axis=0), out=column[1:])
-    # Each part writes behind the parts before it, so every column is in row order whichever thread wrote it.
-    cursor = column[:-1] + np.cumsum(count, axis=0) - count
-    dtype = chunks[0][0].value.dtype
-    word, value = np.empty(column[-1], np.uint32), np.empty(column[-1], dtype)
-    low_part = np.empty(column[max(min(profile.dense, high) - low, 0)], dtype)
+    high = low + len(into.start) - 1
 
     def fill(part: int) -> None:
         for c, first, last in parts[part]:
-            starts = plan.start[bounds[c] : bounds[c + 1]]
+            own = start[bounds[c] : bounds[c + 1]]
             kernels.fill_columns(
-                *chunks[c][0],
-                profile.rank,
-                profile.shift,
-                starts,
-                low,
-                high,
-                first,
-                last,
-                cursor[part],
-                word,
-                value,
-                low_part,
-            )
+                *chunks[c][0], profile.rank, profile.shift, own, low, high, first, last, cursor[part],
+                into.word, into.value, into.low,
+            )  # fmt: skip
 
     team.each(fill, list(range(len(parts))))
-    return Columns(column, word, value, low_part)
+
+
+def cursors(entries: Array, at: Array) -> Array:
+    """Where each part of the rows writes into each column.
+
+    Each part writes behind the parts before it, so every column is in row order whichever thread wrote it.
+
+    Args:
+        entries: (parts, columns) entries of each part.
+        at: (columns,) where the first part begins.
+    """
+    return at + np.cumsum(entries, axis=0) - entries
 
 
 def _per_word(profile: Profile, dtype: Any) -> int:

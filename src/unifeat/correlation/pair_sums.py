@@ -17,7 +17,7 @@ from unifeat.correlation.layout import even_ranges
 from unifeat.correlation.moments import Profile, profiles
 from unifeat.errors import UserError
 from unifeat.progress import track
-from unifeat.threads import Team
+from unifeat.threads import Team, cores
 from unifeat.vocabulary.paired_codes import Array, ChunkPair, CsrArrays, PairedCodes, as_paired, normal_chunks
 
 
@@ -163,7 +163,7 @@ class PairSums:
 
 
 def thread_count(threads: int | None) -> int:
-    """`threads`, or numba's number of threads if None.
+    """`threads` or, if None, numba's number of threads, but not more than the cores that may be used.
 
     Raises:
         UserError: fewer than one.
@@ -171,7 +171,7 @@ def thread_count(threads: int | None) -> int:
     from numba import config
 
     if threads is None:
-        return int(config.NUMBA_NUM_THREADS)
+        return min(int(config.NUMBA_NUM_THREADS), cores())
     if threads < 1:
         raise UserError(f"threads must be at least 1, not {threads}")
     return threads

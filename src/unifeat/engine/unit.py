@@ -1,4 +1,4 @@
-"""A unit of work: a pure function whose result is a piece. It can run anywhere, in any order, and run again."""
+"""A unit of work: a pure function whose result is stored. It can run anywhere, in any order, and run again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,29 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from unifeat.errors import UserError
-from unifeat.store.pieces import Piece
 
 T = TypeVar("T")
+S = TypeVar("S", covariant=True)
+
+
+class Stored(Protocol[S]):
+    """Where a unit's result is, or will be: a `Piece`, or files of another format with the same two methods."""
+
+    def read(self) -> S | None:
+        """The result, or None if it is not there or damaged.
+
+        Raises:
+            UserError: the machine cannot read it.
+        """
+        ...
+
+    def write(self, value: Any) -> None:
+        """Store what `compute` gave, whole or not at all. If another process stored it first, that one stays.
+
+        Raises:
+            UserError: an error of the machine: no space, no permission …
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -18,13 +38,17 @@ class Unit(Generic[T]):
 
     Attributes:
         piece: where its result is stored, under a key made from everything that determines it.
-        compute: computes the result. It is pure, and its arguments can be sent to another process.
+        compute: computes the result. It is pure, and it and its arguments can be sent to another process. It should be
+            light: what is large belongs into the store, and is read by `compute`.
         fills_machine: whether it uses all cores, or so much memory that nothing else should run at the same time.
+        model: what it keeps loaded between units (see `held`), a language model with its SAEs; None if nothing. Such a
+            unit runs on a GPU where there are any.
     """
 
-    piece: Piece[T]
+    piece: Stored[T]
     compute: Callable[[], Any]
     fills_machine: bool = False
+    model: str | None = None
 
     def result(self) -> T:
         """The stored result. If there is none, or it is damaged, the result is computed and stored first.
@@ -42,12 +66,15 @@ class Unit(Generic[T]):
             stored = self.piece.read()
             if stored is not None:
                 return stored
-        raise UserError(f"{self.piece.path} is missing or damaged right after it was written: check the cache's disk")
+        where = getattr(self.piece, "path", self.piece)
+        raise UserError(f"{where} is missing or damaged right after it was written: check the cache's disk")
 
 
 class Engine(Protocol):
     """Anything that runs units."""
 
     def map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
-        """The results of the units, in order. The first error is raised, and pending units are cancelled."""
+        """The results of the units, in order. Only a few units are taken from `units` before they are needed, so that
+        memory does not grow with their number. The first error is raised, and pending units are cancelled.
+        """
         ...
