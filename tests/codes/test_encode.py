@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,23 @@ def test_attention_sinks_are_left_out(tmp_path: Path) -> None:
         "fvu_error": pytest.approx(float(error.pow(2).sum()), rel=1e-5),
         "fvu_total": pytest.approx(float((x[rest] - x[rest].mean(0)).double().pow(2).sum()), rel=1e-5),
     }
+
+
+def test_two_byte_ids_and_values(tmp_path: Path) -> None:
+    """Ids are narrow where they fit; values only if asked, and then a value that does not fit is told."""
+    x = torch.randn((40, 32), generator=torch.Generator().manual_seed(0))
+    point, sae = HookPoint(1), load_sae(tiny_sae(tmp_path / "sae", 32))
+    plain = Encoder("tiny@1", point, sae, CodeStore(tmp_path, {}))
+    group = GroupActivations(places([0] * 40, range(1, 41)), {point: x}, Masked(read=40))
+    whole = encode.encode_shard(plain, group, with_fvu=False)
+    half = encode.encode_shard(replace(plain, values="float16"), group, with_fvu=False)
+    assert (whole.feature.dtype, whole.value.dtype) == (np.uint16, np.float32)
+    assert (half.feature.dtype, half.value.dtype) == (np.uint16, np.float16)
+    np.testing.assert_array_equal(half.feature, whole.feature)
+    np.testing.assert_array_equal(half.value, whole.value.astype(np.float16))
+    large = GroupActivations(group.places, {point: x * 1e6}, Masked(read=40))
+    with pytest.raises(UserError, match=r"space tiny@1: activation .* beyond .*float16.*leave out values: float16"):
+        encode.encode_shard(replace(plain, values="float16"), large, with_fvu=False)
 
 
 def row_ranges(indptr: np.ndarray) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ import pytest
 from stores import dense_of, is_mapped, places, random_dense, random_shard, shard_of
 from unifeat import UserError
 from unifeat.codes import shard as shard_module
-from unifeat.codes.shard import Shard, read_shard, write_shard
+from unifeat.codes.shard import Shard, narrow_ids, narrow_values, read_shard, write_shard
 from unifeat.store.pieces import DamagedError
 from unifeat.vocabulary.places import Places
 
@@ -82,7 +82,7 @@ def test_the_safetensors_library_reads_it_too(path: Path, shard: Shard) -> None:
         assert sorted(file.keys()) == sorted(shard.arrays())
         for name, array in shard.arrays().items():
             np.testing.assert_array_equal(file.get_tensor(name), array, strict=True)
-        assert json.loads(file.metadata()["unifeat"])["format"] == "unifeat-codes/1"
+        assert json.loads(file.metadata()["unifeat"])["format"] == "unifeat-codes/2"
 
 
 def test_the_same_shard_is_the_same_file(tmp_path: Path, path: Path, shard: Shard) -> None:
@@ -336,3 +336,48 @@ def test_dense_round_trip(tmp_path: Path) -> None:
     dense = random_dense(np.random.default_rng(4), 30)
     write_shard(tmp_path / "s", shard_of(dense, places([0] * 30, range(30))))
     np.testing.assert_array_equal(dense_of(read_shard(tmp_path / "s", verify=True)[0]), dense)
+
+
+class TestWidths:
+    """Two-byte ids and values: format 2. Shards of format 1 had four bytes for each."""
+
+    def test_a_shard_of_format_1_is_read(self, tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as before:
+            before.setattr(shard_module, "FORMAT", "unifeat-codes/1")
+            before.setattr(shard_module._metadata_text, "__defaults__", ("unifeat-codes/1",))
+            write_shard(tmp_path / "old", shard)
+        assert b'\\"format\\":\\"unifeat-codes/1\\"' in (tmp_path / "old").read_bytes()
+        back, _ = read_shard(tmp_path / "old", verify=True)
+        assert_same(shard, back)
+
+    def test_another_number_is_refused(self, tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shard_module._metadata_text, "__defaults__", ("unifeat-codes/3",))
+        write_shard(tmp_path / "new", shard)
+        with pytest.raises(DamagedError, match=r"format 'unifeat-codes/3', expected unifeat-codes/2"):
+            read_shard(tmp_path / "new", verify=True)
+
+    @pytest.mark.parametrize(("features", "ids"), [(1, np.uint16), (65_536, np.uint16), (65_537, np.int32)])
+    def test_ids_take_two_bytes_where_they_fit(self, features: int, ids: type) -> None:
+        assert narrow_ids(features) == ids
+        assert features - 1 <= np.iinfo(ids).max
+
+    def test_narrow_shards_are_written_and_read(self, tmp_path: Path, shard: Shard) -> None:
+        narrow = replace(shard, feature=shard.feature.astype(np.uint16), value=narrow_values(shard.value))
+        write_shard(tmp_path / "narrow", narrow)
+        back, _ = read_shard(tmp_path / "narrow", verify=True)
+        assert (back.feature.dtype, back.value.dtype) == (np.uint16, np.float16)
+        assert_same(narrow, back)
+        np.testing.assert_allclose(back.value, shard.value, rtol=2.0**-11)
+
+    def test_float16_rounds_to_the_nearest_and_keeps_what_fires(self) -> None:
+        given = np.array([1.0004, -3.0, 1e-12, -1e-12, 65_504, 6.1e-8], np.float32)
+        got = narrow_values(given)
+        assert (got != 0).all()
+        assert np.sign(got).tolist() == np.sign(given).tolist()
+        assert got[[0, 1, 4]].tolist() == [1.0, -3.0, 65_504.0]
+        assert got[2] == np.finfo(np.float16).smallest_subnormal == -got[3]
+
+    @pytest.mark.parametrize("value", [65_520.0, -1e9])
+    def test_what_float16_cannot_hold_is_refused(self, value: float) -> None:
+        with pytest.raises(ValueError, match=r"beyond the range of float16"):
+            narrow_values(np.array([1.0, value], np.float32))

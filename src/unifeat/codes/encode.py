@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from unifeat.codes.shard import FORMAT, Shard, write_shard
+from unifeat.codes.shard import Shard, narrow_ids, narrow_values, write_shard
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
 from unifeat.models.activations import BATCH_TOKENS, GroupActivations, run_group
@@ -29,19 +29,23 @@ from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import DEFAULT_MASK, SINK_RATIO
 from unifeat.vocabulary.windowing import Windowing
 
+Values = Literal["float32", "float16"]
+# Part of the keys of all codes. A shard's format has a number of its own: the codes in it are the same in every format.
+_VERSION = "unifeat-codes/1"
 _TRIES = 5
 _FVU_EVERY_GROUPS = 4  # reconstructing costs as much as encoding, and a quarter of the groups estimates FVU well
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How one space is encoded: hook point, SAE, the store for its codes, and which codes to store."""
+    """How one space is encoded: hook point, SAE, the store for its codes, which codes to store, and as what."""
 
     space: str
     point: HookPoint
     sae: SAE
     store: CodeStore
     codes: Codes = "output"
+    values: Values = "float32"
 
 
 def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
@@ -103,7 +107,7 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     """Codes of one space over one group's activations.
 
     Raises:
-        UserError: codes with NaN or Inf, naming the space.
+        UserError: codes with NaN or Inf, or beyond float16 if they are stored so, naming the space.
     """
     x, places, masked = activations.without_sinks(encoder.point)
     counts, features, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
@@ -126,13 +130,14 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     stats: dict[str, Any] = counted | {"fvu_tokens": len(x) if with_fvu else 0}
     if with_fvu and len(x):
         stats |= {"fvu_error": unexplained.error, "fvu_total": unexplained.about_mean}
-    return Shard(
-        np.cumsum(np.concatenate(counts), dtype=np.int64),
-        np.concatenate(features),
-        np.concatenate(values),
-        places,
-        stats,
-    )
+    value: Any = np.concatenate(values)
+    if encoder.values == "float16":
+        try:
+            value = narrow_values(value)
+        except ValueError as error:
+            raise UserError(f"space {encoder.space}: activation {error}; leave out values: float16") from error
+    ids: Any = np.concatenate(features).astype(narrow_ids(int(encoder.sae.cfg.d_sae)))
+    return Shard(np.cumsum(np.concatenate(counts), dtype=np.int64), ids, value, places, stats)
 
 
 def _check_long_enough(encoder: Encoder, corpus: Corpus, context: int) -> None:
@@ -156,6 +161,7 @@ def store_settings(
     windowing: Windowing,
     *,
     codes: Codes = "output",
+    values: Values = "float32",
     specials: str | None = None,
 ) -> dict[str, Any]:
     """Everything that determines a space's codes. The store's key is made from it.
@@ -168,7 +174,7 @@ def store_settings(
     """
     bos = windowing.opening
     return {
-        "format": FORMAT,
+        "format": _VERSION,
         "text": corpus.digest,
         "cut": list(corpus.cut),
         "model": model,
@@ -184,5 +190,6 @@ def store_settings(
         **({"mask": windowing.mask.model_dump()} if windowing.mask != DEFAULT_MASK else {}),
         **({"windows": windowing.limit} if windowing.limit is not None else {}),
         **({"codes": codes} if codes != "output" else {}),
+        **({"values": values} if values != "float32" else {}),
         **({"specials": specials} if specials is not None and windowing.mask.special else {}),
     }

@@ -16,8 +16,12 @@ from unifeat.store import machine_error, written_aside
 from unifeat.store.keys import DamagedError
 from unifeat.vocabulary.places import Places
 
-FORMAT = "unifeat-codes/1"
-_DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+FORMAT = "unifeat-codes/2"
+READABLE = ("unifeat-codes/1", FORMAT)  # the first had only 32-bit feature ids and values
+_DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(kind)
+    for name, kind in {"I32": "<i4", "I64": "<i8", "U16": "<u2", "F32": "<f4", "F16": "<f2"}.items()
+}
 _ARRAYS = ("indptr", "feature", "value", "document", "char_end", "order", "token")
 # A single entry: safetensors writes several in no fixed order, and equal shards must be equal files.
 _METADATA = "unifeat"
@@ -29,15 +33,15 @@ class Shard:
 
     Attributes:
         indptr: (rows + 1,) int64 row pointers.
-        feature: (nnz,) int32 feature ids, ascending within a row.
-        value: (nnz,) float32 activations, never zero.
+        feature: (nnz,) uint16 or int32 feature ids, ascending within a row.
+        value: (nnz,) float32 or float16 activations, never zero.
         places: (rows,) where each row comes from.
         stats: counts and sums of this shard (tokens read, masked, squared error …), JSON data.
     """
 
     indptr: NDArray[np.int64]
-    feature: NDArray[np.int32]
-    value: NDArray[np.float32]
+    feature: NDArray[np.uint16] | NDArray[np.int32]
+    value: NDArray[np.float32] | NDArray[np.float16]
     places: Places
     stats: dict[str, Any]
 
@@ -50,6 +54,26 @@ class Shard:
         """The shard's arrays, by their names in the file."""
         places = {field.name: getattr(self.places, field.name) for field in fields(self.places)}
         return {"indptr": self.indptr, "feature": self.feature, "value": self.value, **places}
+
+
+def narrow_ids(features: int) -> Any:
+    """The dtype of feature ids: two bytes each where they fit, since ids are half of a shard."""
+    return np.uint16 if features <= 1 << 16 else np.int32
+
+
+def narrow_values(value: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Values as float16. One that would become zero stays the smallest number there is, so that it still fires.
+
+    Raises:
+        ValueError: a value beyond float16's range, ±65,504.
+    """
+    with np.errstate(over="ignore"):
+        narrow = value.astype(np.float16)
+    if not np.isfinite(narrow).all():
+        raise ValueError(f"{np.abs(value).max():,.0f} is beyond the range of float16, ±65,504")
+    lost = narrow == 0
+    narrow[lost] = np.copysign(np.float16(6e-8), value[lost])
+    return narrow
 
 
 def write_shard(path: Path, shard: Shard) -> str:
@@ -81,10 +105,10 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
     try:
         arrays, text = _map(path)
         metadata = json.loads(text)
-        if metadata["format"] != FORMAT:
+        if metadata["format"] not in READABLE:
             raise ValueError(f"format {metadata['format']!r}, expected {FORMAT}")
         digest, stats = metadata["sha256"], metadata["stats"]
-        if verify and (text != _metadata_text(digest, stats) or digest != _digest(arrays, stats)):
+        if verify and (text != _metadata_text(digest, stats, metadata["format"]) or digest != _digest(arrays, stats)):
             raise ValueError("its checksum does not match its content")
         places = Places(*(arrays[field.name] for field in fields(Places)))
         return Shard(arrays["indptr"], arrays["feature"], arrays["value"], places, stats), digest
@@ -97,8 +121,8 @@ def read_shard(path: Path, *, verify: bool) -> tuple[Shard, str]:
         raise DamagedError(str(error)) from error
 
 
-def _metadata_text(digest: str, stats: dict[str, Any]) -> str:
-    return json.dumps({"format": FORMAT, "sha256": digest, "stats": stats}, sort_keys=True, separators=(",", ":"))
+def _metadata_text(digest: str, stats: dict[str, Any], format: str = FORMAT) -> str:
+    return json.dumps({"format": format, "sha256": digest, "stats": stats}, sort_keys=True, separators=(",", ":"))
 
 
 def _digest(arrays: dict[str, NDArray[Any]], stats: dict[str, Any]) -> str:

@@ -55,12 +55,12 @@ def top_activations(store: CodeStore, n: int) -> pd.DataFrame:
 
 def _above(floor: NDArray[np.float32], shard: Shard) -> pd.DataFrame:
     """The activations of a shard that are stronger than their feature's floor, in text order."""
-    strong = np.flatnonzero(np.asarray(shard.value) > floor[shard.feature])
+    strong = np.flatnonzero(np.asarray(shard.value, np.float32) > floor[shard.feature])
     row = np.searchsorted(shard.indptr, strong, side="right") - 1
     return pd.DataFrame(
         {
             "feature": shard.feature[strong],
-            "activation": shard.value[strong],
+            "activation": shard.value[strong].astype(np.float32),
             "document": shard.places.document[row],
             "char_end": shard.places.char_end[row],
             "token": shard.places.token[row],

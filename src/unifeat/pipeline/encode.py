@@ -201,11 +201,19 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
         if group.random_directions is not None:
             random_directions(sae, group.random_directions)
         settings = store_settings(
-            corpus, identity, digest, point, sae, windowing, codes=codes, specials=extra_specials(tokenizer)
+            corpus,
+            identity,
+            digest,
+            point,
+            sae,
+            windowing,
+            codes=codes,
+            values=group.values,
+            specials=extra_specials(tokenizer),
         )
         store = CodeStore.create(cache_root() / "codes", settings)
         store.verify(corpus.groups)
-        encoders.append(Encoder(f"{group.name or name}@{layer}", point, sae, store, codes))
+        encoders.append(Encoder(f"{group.name or name}@{layer}", point, sae, store, codes, group.values))
     return _Plan(name, spec, tokenizer, windowing, facts, encoders, groups)
 
 

@@ -136,6 +136,9 @@ class SpacesSpec(Part):
         description="the SAE's output, or relu of its encoder before any top-k (dense); before_topk is the latter for "
         "TopK SAEs and the former for others, as published",
     )
+    values: Literal["float32", "float16"] = Field(
+        "float32", description="how activations are stored: float16 takes half the disk, with three decimal digits"
+    )
     random_directions: Seed | None = Field(
         None, description="a control: redraw the SAE's directions with this seed, keeping their lengths"
     )
