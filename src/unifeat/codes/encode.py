@@ -1,13 +1,15 @@
 """From text to codes, one group of text at a time: one forward pass of a model serves all its spaces.
 
-`encode_group` is the unit of work. It is a pure function of stored text, model and SAE, so it can run in a loop, a pool
-or a cluster, in any order and again after a kill, with the same result bit for bit.
+The unit of work is one group (`group_unit`). It is a pure function of stored text, model and SAEs, so it can run in a
+loop, a pool or a cluster, in any order and again after a kill, with the same result bit for bit.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 
 from unifeat.codes.shard import Shard, narrow_ids, narrow_values, write_shard
 from unifeat.codes.store import CodeStore
+from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
 from unifeat.models.activations import BATCH_TOKENS, GroupActivations, run_group
 from unifeat.models.language import LanguageModel
@@ -48,44 +51,122 @@ class Encoder:
     values: Values = "float32"
 
 
-def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
+@dataclass(frozen=True)
+class Loaded:
+    """A model and the encoders of its spaces, ready to run."""
+
+    model: LanguageModel
+    encoders: list[Encoder]
+
+
+@dataclass(frozen=True)
+class GroupShards:
+    """The shards of one group of text in the stores of several spaces, as the result of a unit of work.
+
+    Attributes:
+        group: number of the group, and of the shards.
+        stores: the stores, by the spaces' names.
+    """
+
+    group: int
+    stores: dict[str, CodeStore]
+
+    def missing(self) -> list[str]:
+        """The spaces whose shard is not there."""
+        return [space for space, store in self.stores.items() if not store.has(self.group)]
+
+    def read(self) -> int | None:
+        """The tokens read, masked ones included; None if a shard is missing."""
+        try:
+            return max(int(store.stats(self.group)["read"]) for store in self.stores.values())
+        except FileNotFoundError:
+            return None
+
+    def write(self, shards: Iterator[tuple[str, Shard]]) -> None:
+        """Write shards, one after another."""
+        for space, shard in shards:
+            write_shard(self.stores[space].shard_path(self.group), shard)
+
+
+def group_unit(
+    load: Callable[[], Loaded], key: str, corpus: Corpus, shards: GroupShards, windowing: Windowing
+) -> Unit[int]:
+    """Encoding one group of text as a unit of work; its result is the number of tokens read.
+
+    Args:
+        load: loads the model and its encoders, or gives those that this process holds.
+        key: names what is loaded: units with the same key need the same.
+    """
+    return Unit(shards, partial(_encode, load, corpus, shards, windowing), fills_machine=True, model=key)
+
+
+def _encode(
+    load: Callable[[], Loaded], corpus: Corpus, shards: GroupShards, windowing: Windowing
+) -> Iterator[tuple[str, Shard]]:
+    loaded, missing = load(), shards.missing()
+    return encode_group(
+        loaded.model, corpus, shards.group, [e for e in loaded.encoders if e.space in missing], windowing
+    )
+
+
+def encode_spaces(
+    load: Callable[[], Loaded],
+    key: str,
+    corpus: Corpus,
+    stores: dict[str, CodeStore],
+    windowing: Windowing,
+    engine: Engine,
+    *,
+    name: str = "",
+) -> None:
     """Encode the shards that are missing from the stores, and finish the stores. Memory does not grow with the text.
+
+    Args:
+        load, key: as for `group_unit`.
+        stores: the stores, by the spaces' names.
+        name: what to call the model in the display of progress.
 
     Raises:
         UserError: activations or codes with NaN or Inf, a text shorter than a window, or a full disk.
     """
     for _ in range(_TRIES):
-        _encode_missing(model, corpus, encoders, windowing)
+        missing = [shards for g in range(corpus.groups) if (shards := GroupShards(g, stores)).missing()]
+        units = (group_unit(load, key, corpus, shards, windowing) for shards in missing)
+        _encode_missing(units, [shards.group for shards in missing], corpus, stores, engine, name)
         try:
-            for encoder in encoders:
-                if not encoder.store.finished():
-                    _check_long_enough(encoder, corpus, windowing.context if windowing.limit is None else 2)
-                    encoder.store.finish(corpus.groups)
+            for space, store in stores.items():
+                if not store.finished():
+                    _check_long_enough(space, store, corpus, windowing.context if windowing.limit is None else 2)
+                    store.finish(corpus.groups)
             return
         except FileNotFoundError:
             continue  # another process found a damaged shard and removed it, to encode it again
     raise UserError("shards of codes disappear right after they are written: is another process removing them?")
 
 
-def _encode_missing(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
-    missing = [[e for e in encoders if not e.store.has(group)] for group in range(corpus.groups)]
-    work = sum(size for size, waiting in zip(corpus.group_characters, missing, strict=True) if waiting)
-    name = model.name.rsplit("/", 1)[-1]
+def _encode_missing(
+    units: Iterator[Unit[int]],
+    groups: list[int],
+    corpus: Corpus,
+    stores: dict[str, CodeStore],
+    engine: Engine,
+    name: str,
+) -> None:
+    work = sum(corpus.group_characters[group] for group in groups)
     start, tokens = time.monotonic(), 0
-    with track(f"encoding {name} ({len(encoders)} spaces)", work, unit="characters") as advance:
-        for group, waiting in enumerate(missing):
-            if waiting:
-                for encoder in waiting:
-                    encoder.store.note_use()
-                tokens += encode_group(model, corpus, group, waiting, windowing)
-                rate = tokens / (time.monotonic() - start)
-                advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")
+    with track(f"encoding {name} ({len(stores)} spaces)", work, unit="characters") as advance:
+        for group, read in zip(groups, engine.map(units), strict=True):
+            for store in stores.values():
+                store.note_use()
+            tokens += read
+            rate = tokens / (time.monotonic() - start)
+            advance(corpus.group_characters[group], note=f"{rate:,.0f} tokens/s")
 
 
 def encode_group(
     model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], windowing: Windowing
-) -> int:
-    """Encode one group of text for several spaces of a model and write their shards; returns the tokens read."""
+) -> Iterator[tuple[str, Shard]]:
+    """Encode one group of text for several spaces of a model; yields each space's name and shard."""
     points = [encoder.point for encoder in encoders]
     if _measures_fvu(group):
         points += [writes_at(encoder.sae, encoder.point) for encoder in encoders if encoder.codes == "output"]
@@ -94,9 +175,7 @@ def encode_group(
     for encoder in encoders:
         # (An SAE does not decode pre-activations.)
         with_fvu = _measures_fvu(group) and encoder.codes == "output"
-        shard = encode_shard(encoder, activations, with_fvu=with_fvu)
-        write_shard(encoder.store.shard_path(group), shard)
-    return activations.masked.read
+        yield encoder.space, encode_shard(encoder, activations, with_fvu=with_fvu)
 
 
 def _measures_fvu(group: int) -> bool:
@@ -140,14 +219,14 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     return Shard(np.cumsum(np.concatenate(counts), dtype=np.int64), ids, value, places, stats)
 
 
-def _check_long_enough(encoder: Encoder, corpus: Corpus, context: int) -> None:
+def _check_long_enough(space: str, store: CodeStore, corpus: Corpus, context: int) -> None:
     read = 0
     for group in range(corpus.groups):
-        read += encoder.store.stats(group)["read"]
+        read += store.stats(group)["read"]
         if read >= context:
             return
     raise UserError(
-        f"the text holds {read} tokens for {encoder.space}, fewer than one window of {context}: "
+        f"the text holds {read} tokens for {space}, fewer than one window of {context}: "
         "give more text or lower text.context"
     )
 

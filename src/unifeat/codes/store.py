@@ -62,6 +62,10 @@ class CodeStore:
             raise UserError(f"{folder} is not a finished store of codes: {error}") from error
         return cls(folder, settings)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # (The manifest may be large, and each process reads its own.)
+        return {"folder": self.folder, "settings": self.settings}
+
     def note_use(self) -> None:
         """Note that a run uses this store."""
         note_use(self.folder.parent.name, self.folder.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,11 +13,12 @@ from numpy.typing import NDArray
 
 from unifeat.codes.shard import Shard
 from unifeat.codes.store import CodeStore
-from unifeat.engine import Unit
+from unifeat.engine import Held, Unit
 from unifeat.progress import track
-from unifeat.store import TABLE, Piece
+from unifeat.store import JSON, TABLE, Piece, cache_root, key_of
 
 VERSION = 1  # raised whenever the table made from the same codes changes
+_HELD = Held(6)
 COLUMNS = ["feature", "rank", "activation", "document", "char_end", "token"]
 
 
@@ -77,3 +80,57 @@ def top_token_texts(tops: pd.DataFrame, tokenizer: Any, n: int) -> dict[int, lis
         int(feature): [texts[token] for token in own]
         for feature, own in zip(tokens.index.to_numpy(), tokens, strict=True)
     }
+
+
+@dataclass(frozen=True)
+class TopTokens(Mapping[int, list[str]]):
+    """`top_token_texts` of a space, stored: a mapping that is read when it is first used, and held for a while.
+
+    Attributes:
+        tops: the unit of the space's strongest activations.
+        tokenizer: loads the tokenizer.
+        tokenizer_digest: its identity.
+        n: tokens of each feature.
+    """
+
+    tops: Unit[pd.DataFrame]
+    tokenizer: Callable[[], Any]
+    tokenizer_digest: str
+    n: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the texts, as JSON data."""
+        assert isinstance(self.tops.piece, Piece)
+        return {
+            "version": VERSION,
+            "tops": self.tops.piece.made_from,
+            "tokenizer": self.tokenizer_digest,
+            "n": self.n,
+        }
+
+    @property
+    def unit(self) -> Unit[dict[str, Any]]:
+        """The unit of work that stores them."""
+        return Unit(Piece("top-tokens", self.identity, JSON, "the strongest tokens"), self._texts)
+
+    def _texts(self) -> dict[str, Any]:
+        texts = top_token_texts(self.tops.result(), self.tokenizer(), self.n)
+        return {"features": list(texts), "texts": list(texts.values())}
+
+    def _read(self) -> dict[int, list[str]]:
+        found = self.unit.result()
+        return dict(zip(found["features"], found["texts"], strict=True))
+
+    @property
+    def _held(self) -> dict[int, list[str]]:
+        return _HELD.get(key_of([str(cache_root()), self.identity]), self._read)
+
+    def __getitem__(self, feature: int) -> list[str]:
+        return self._held[feature]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)

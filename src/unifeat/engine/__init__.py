@@ -1,6 +1,7 @@
-"""Units of work (pure functions whose results are pieces), and the engine that runs them."""
+"""Units of work (pure functions whose results are stored), and the engines that run them."""
 
+from unifeat.engine.held import Held
 from unifeat.engine.local import Local
-from unifeat.engine.unit import Engine, Unit
+from unifeat.engine.unit import Engine, Stored, Unit
 
-__all__ = ["Engine", "Local", "Unit"]
+__all__ = ["Engine", "Held", "Local", "Stored", "Unit"]

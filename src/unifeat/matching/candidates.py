@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,18 @@ from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
 from unifeat.correlation.correlate import Correlation, correlate
 from unifeat.correlation.pair_sums import pair_correlation
 from unifeat.correlation.shifted import ShiftedCodes, shifts
-from unifeat.engine import Unit
+from unifeat.engine import Held, Unit
 from unifeat.errors import UserError
 from unifeat.matching.hubs import hubness, reciprocity
 from unifeat.matching.methods import mutual_over
-from unifeat.store import TABLE, Form, Piece
+from unifeat.store import TABLE, Form, Piece, cache_root, key_of
 from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
 
 VERSION = 4  # raised whenever the candidates change
 # Both sides together, 400 MB. Reading and aligning them again costs as much as correlating.
 _MOST_ENTRIES_IN_MEMORY = 50_000_000
+_CODES = Held(1)
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,13 @@ class ShiftedComparison:
             )
         return _table(correlate(ShiftedCodes(codes, int(by_rows[number])), top=self.comparison.top))
 
-    @cached_property
+    @property
     def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
-        """The codes of the documents fitted on, in memory if they are few, and the numbers of rows to shift B by."""
+        """The codes of the documents fitted on, in memory if they are few, and the numbers of rows to shift B by. They
+        are held until this process needs those of another comparison."""
+        return _CODES.get(key_of([str(cache_root()), self.comparison.made_from()]), self._read)
+
+    def _read(self) -> tuple[PairedCodes, NDArray[np.int64]]:
         fitted = self.comparison.halves()[0]
         return in_memory(fitted, _MOST_ENTRIES_IN_MEMORY), _shifts(fitted, self.comparison.seed)
 

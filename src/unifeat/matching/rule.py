@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unifeat.codes.top_activations import TopTokens
 from unifeat.matching.filters import Filters, excluded_features, rare, token_reasons, weak
 from unifeat.matching.methods import find_method, select
 from unifeat.store.keys import digest_of
@@ -42,14 +43,13 @@ class Rule:
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines which pairs are kept, as JSON data."""
-        words = [sorted(words.items()) for words in (self.words_a, self.words_b)]
         by_tokens = bool(self.filters.exclude_tokens or self.filters.shared_top_token)
         filters = self.filters
         return {
             "filters": [filters.min_correlation, filters.min_count, filters.shared_top_token],
             "exclude_tokens": list(filters.exclude_tokens),
             "method": [self.method, find_method(self.method).version, self.direction],
-            "words": digest_of(words) if by_tokens else None,
+            "words": digest_of([_identity(words) for words in (self.words_a, self.words_b)]) if by_tokens else None,
         }
 
     def decide(self, candidates: pd.DataFrame) -> pd.DataFrame:
@@ -111,3 +111,8 @@ class Rule:
         kept = np.zeros(len(table), bool)
         kept[left[self._select(table.iloc[left])]] = True
         return kept
+
+
+def _identity(words: Words) -> Any:
+    """What determines the words; of stored ones without reading them."""
+    return words.identity if isinstance(words, TopTokens) else sorted(words.items())

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unifeat.errors import UserError
+from unifeat.memory import free_memory
 from unifeat.store import cache_root
 
 MAP = "map"
@@ -47,6 +48,13 @@ def resolve_device(device: str) -> torch.device:
         except Exception as error:  # torch raises a different type for each missing device
             raise UserError(f"device {device!r} does not work on this machine; use auto or cpu") from error
     return found
+
+
+def device_memory() -> float:
+    """Bytes of memory of the first CUDA device or, without one, those free on this machine."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return free_memory()
 
 
 def map_settings(max_memory: MaxMemory | None) -> dict[str, Any]:

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from unifeat.codes.encode import Encoder, encode_spaces, store_settings
+from unifeat.codes.encode import encode_spaces, store_settings
+from unifeat.codes.facts import facts_unit
 from unifeat.codes.store import CodeStore
+from unifeat.codes.top_activations import TopTokens, top_unit
+from unifeat.engine import Engine, Local
 from unifeat.errors import UserError
-from unifeat.models.language import (
-    LanguageModel,
-    check_layers,
-    load_language_model,
-    load_tokenizer,
-    model_identity,
-    read_config,
-    tokenizer_digest,
-)
+from unifeat.models.language import check_layers, model_identity, read_config, tokenizer_digest
 from unifeat.models.opening import describe_opening, opening_of
-from unifeat.models.placement import resolve_device
+from unifeat.models.placement import device_memory, resolve_device
 from unifeat.models.tokens import extra_specials
-from unifeat.pipeline.check import Checkable, check_spaces, checked_before, warnings_of
-from unifeat.pipeline.spaces import Space, study_corpus
+from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
+from unifeat.pipeline.loading import Loader, PlannedSpace, forget
+from unifeat.pipeline.spaces import Space, Tokenizer, study_corpus
 from unifeat.progress import say
+from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.controls import random_directions
 from unifeat.saes.decoding import writes_at
 from unifeat.saes.encoding import check_pre_activation, codes_for
-from unifeat.saes.fit import check_fits, fit_to_model
-from unifeat.saes.load import is_local, load_sae
+from unifeat.saes.fit import check_fits
+from unifeat.saes.load import is_local
 from unifeat.saes.quality import fvu
-from unifeat.saes.weights import decoder_rows
-from unifeat.store import cache_root
+from unifeat.saes.recipe import Recipe
+from unifeat.saes.weights import Decoder, size_of
+from unifeat.store import cache_root, key_of
 from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study
 from unifeat.text.corpus import Corpus
 from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.windowing import Windowing
+
+_SHARE_OF_SAES = 0.5  # of the memory of the device that the SAEs run on
+_TOP_ACTIVATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,20 @@ class Prepared:
     models: dict[str, Any]
 
 
-def prepare_spaces(study: Study, *, force: bool = False) -> Prepared:
+def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None = None) -> Prepared:
     """Encode the spaces of a study that are not encoded yet.
 
     Args:
         force: continue with SAEs that the check finds faulty.
+        engine: what runs the units of work; by default, this machine's cores.
 
     Raises:
         UserError: a text, model or SAE of the study does not exist or does not fit.
     """
+    engine = engine or Local()
     _check_names(study)
     used = [name for name in study.models if any(group.model == name for group in study.spaces)]
-    tokenizers = {
-        name: load_tokenizer(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
-        for name, spec in study.models.items()
-    }
+    tokenizers = {name: Tokenizer(spec)() for name, spec in study.models.items()}
     # Openings are made before any model runs, so that a missing chat template is reported at once.
     windowings = {
         name: Windowing(
@@ -83,18 +82,19 @@ def prepare_spaces(study: Study, *, force: bool = False) -> Prepared:
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
     plans = [_plan(study, name, corpus, tokenizers[name], windowings[name]) for name in used]
-    # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop the run.
-    loaded = _check_all(plans, corpus, force or study.preset is not None)
-    # The model that was checked last is already loaded, so it comes first.
-    for plan in sorted(plans, key=lambda p: loaded is None or p is not loaded[0]):
-        if plan.unfinished():
-            model = loaded[1] if loaded is not None and plan is loaded[0] else plan.load()
-            loaded = None
-            for encoder in plan.encoders:
-                encoder.sae.to(str(model.device))
-            encode_spaces(model, corpus, plan.encoders, plan.windowing)
-            del model
-    spaces = {space.name: space for plan in plans for space in plan.spaces()}
+    try:
+        # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop it.
+        last = _check_all(plans, corpus, engine, force or study.preset is not None)
+        # The model that was checked last is already loaded, so it comes first.
+        for plan in sorted(plans, key=lambda p: p is not last):
+            for batch in _batches([space for space in plan.spaces if not space.store.finished()]):
+                loader = plan.loader(batch)
+                stores = {space.name: space.store for space in batch}
+                name = plan.spec.name.rsplit("/", 1)[-1]
+                encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name)
+    finally:
+        forget()
+    spaces = {space.name: space for plan in plans for space in _finished(study, plan, engine)}
     ordered = [spaces[f"{s.name or s.model}@{layer}"] for s in study.spaces for layer in s.layers]
     return Prepared(corpus, ordered, {plan.name: plan.facts for plan in plans})
 
@@ -105,76 +105,30 @@ class _Plan:
 
     name: str
     spec: ModelSpec
-    tokenizer: Any
+    tokenizer: Tokenizer
+    tokenizer_digest: str
     windowing: Windowing
+    identity: str
     facts: dict[str, Any]
-    encoders: list[Encoder]
-    groups: list[tuple[SpacesSpec, int]]  # for each encoder, its section of the study and its layer
+    spaces: list[PlannedSpace]
+    controls: list[str | None]  # for each space, what makes it a control
 
-    def unfinished(self) -> bool:
-        return any(not e.store.finished() for e in self.encoders)
-
-    def unchecked(self) -> list[Checkable]:
+    def unchecked(self) -> list[PlannedSpace]:
         """Spaces to check: those not encoded yet, and those whose check is missing or damaged (`run.json` holds what it
         found). Controls are not checked, since they are not meant to fit.
         """
-        if self.spec.randomise is not None:
-            return []
-        pairs = zip(self.encoders, self.groups, strict=True)
-        spaces = [
-            Checkable(encoder, _sae_name(group, layer))
-            for encoder, (group, layer) in pairs
-            if group.random_directions is None
-        ]
-        return [space for space in spaces if not space.encoder.store.finished() or not checked_before(space)]
+        ordinary = [space for space, control in zip(self.spaces, self.controls, strict=True) if control is None]
+        return [space for space in ordinary if not space.store.finished() or not checked_before(space)]
 
-    def load(self, deeper: int = 0) -> LanguageModel:
-        """The model, cut `deeper` blocks after the deepest one that is read."""
+    def loader(self, spaces: list[PlannedSpace]) -> Loader:
+        """What loads the model with the SAEs of some spaces."""
         # A transcoder's output is compared with the model too, so the self-test includes that hook point.
-        spec = self.spec
-        points = [point for e in self.encoders for point in dict.fromkeys([e.point, writes_at(e.sae, e.point)])]
-        if deeper:
-            config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
-            last = config.num_hidden_layers - 1
-            points.append(HookPoint(min(last, max(p.layer for p in points) + deeper)))
-        model = load_language_model(
-            spec.name,
-            points,
-            dtype=spec.dtype,
-            device=spec.device,
-            randomise=spec.randomise,
-            revision=spec.revision,
-            max_memory=spec.max_memory,
-            trust_remote_code=spec.trust_remote_code,
-        )
-        for encoder, (group, layer) in zip(self.encoders, self.groups, strict=True):
-            fit_to_model(encoder.sae, _sae_name(group, layer), model.blocks, encoder.point)
-        return model
-
-    def spaces(self) -> list[Space]:
-        """The spaces, after they have been encoded."""
-        found = []
-        for encoder, (group, layer) in zip(self.encoders, self.groups, strict=True):
-            sae = _sae_name(group, layer)
-            info = {"model": self.name, "layer": layer, "hook": group.hook, "sae": sae}
-            info |= _facts(encoder) | {"control": _control(self.spec, group)}
-            info["warnings"] = warnings_of(Checkable(encoder, sae))
-            found.append(
-                Space(
-                    encoder.space,
-                    group.name or self.name,
-                    layer,
-                    encoder.store,
-                    self.tokenizer,
-                    decoder_rows(encoder.sae),
-                    info,
-                )
-            )
-        return found
+        points = [point for space in self.spaces for point in (space.point, space.writes_at)]
+        return Loader(self.spec, tuple(dict.fromkeys(points)), tuple(spaces), self.identity)
 
 
 def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Windowing) -> _Plan:
-    """Load a model's SAEs and open their stores; damaged shards are removed."""
+    """Read a model's SAEs, one at a time, and open their stores; damaged shards are removed."""
     spec = study.models[name]
     trust = spec.trust_remote_code
     config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=trust)
@@ -189,56 +143,115 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
         "dtype": identity["dtype"],
     } | describe_opening(tokenizer, windowing.opening, spec.chat)
     digest = tokenizer_digest(tokenizer)
-    groups = [(group, layer) for group in study.spaces if group.model == name for layer in group.layers]
-    encoders: list[Encoder] = []
-    for group, layer in groups:
-        point, sae_name = HookPoint(layer, group.hook), _sae_name(group, layer)
-        sae = load_sae(sae_name, format=group.format)
-        check_fits(sae, sae_name, f"{name} ({spec.name})", config, point)
-        codes = codes_for(sae, group.codes)
-        if codes == "pre_activation":
-            check_pre_activation(sae, sae_name)
-        if group.random_directions is not None:
-            random_directions(sae, group.random_directions)
-        settings = store_settings(
-            corpus,
-            identity,
-            digest,
-            point,
-            sae,
-            windowing,
-            codes=codes,
-            values=group.values,
-            specials=extra_specials(tokenizer),
-        )
-        store = CodeStore.create(cache_root() / "codes", settings)
-        store.verify(corpus.groups)
-        encoders.append(Encoder(f"{group.name or name}@{layer}", point, sae, store, codes, group.values))
-    return _Plan(name, spec, tokenizer, windowing, facts, encoders, groups)
+    spaces: list[PlannedSpace] = []
+    controls: list[str | None] = []
+    for group in study.spaces:
+        for layer in group.layers if group.model == name else ():
+            point, recipe = HookPoint(layer, group.hook), Recipe(group.sae_at(layer), group.format)
+            sae = recipe.load()
+            check_fits(sae, recipe.name, f"{name} ({spec.name})", config, point)
+            codes = codes_for(sae, group.codes)
+            if codes == "pre_activation":
+                check_pre_activation(sae, recipe.name)
+            if group.random_directions is not None:
+                recipe = replace(recipe, random_directions=group.random_directions)
+                random_directions(sae, group.random_directions)
+            settings = store_settings(
+                corpus,
+                identity,
+                digest,
+                point,
+                sae,
+                windowing,
+                codes=codes,
+                values=group.values,
+                specials=extra_specials(tokenizer),
+            )
+            store = CodeStore.create(cache_root() / "codes", settings)
+            store.verify(corpus.groups)
+            decoder = Decoder(recipe, settings["sae"])
+            decoder.store(sae)
+            control = _control(spec, group)
+            info = {"model": name, "layer": layer, "hook": group.hook, "sae": recipe.name}
+            info |= {"d_in": int(sae.cfg.d_in), "architecture": sae.cfg.architecture(), "control": control}
+            spaces.append(
+                PlannedSpace(
+                    name=f"{group.name or name}@{layer}",
+                    group=group.name or name,
+                    layer=layer,
+                    point=point,
+                    writes_at=writes_at(sae, point),
+                    sae=recipe,
+                    size=size_of(sae),
+                    store=store,
+                    codes=codes,
+                    values=group.values,
+                    claims=claims_of(sae, recipe.name),
+                    decoder=decoder,
+                    info=info,
+                )
+            )
+            controls.append(control)
+    return _Plan(
+        *(name, spec, Tokenizer(spec), digest, windowing, key_of([identity, list(map(str, facts.values()))])),
+        *(facts, spaces, controls),
+    )
 
 
-def _sae_name(group: SpacesSpec, layer: int) -> str:
-    return group.sae_at(layer)
+def _batches(spaces: list[PlannedSpace]) -> Iterator[list[PlannedSpace]]:
+    """Spaces whose SAEs are in memory at once: all, unless that takes too much; each batch is one pass of the model."""
+    room = _SHARE_OF_SAES * device_memory()
+    batch: list[PlannedSpace] = []
+    for space in spaces:
+        if batch and sum(other.size for other in batch) + space.size > room:
+            yield batch
+            batch = []
+        batch.append(space)
+    if batch:
+        yield batch
 
 
-def _check_all(plans: list[_Plan], corpus: Corpus, force: bool) -> tuple[_Plan, LanguageModel] | None:
-    """Check all SAEs before hours of encoding; returns the last model that was loaded for this, if any."""
-    loaded: tuple[_Plan, LanguageModel] | None = None
+def _check_all(plans: list[_Plan], corpus: Corpus, engine: Engine, force: bool) -> _Plan | None:
+    """Check all SAEs before hours of encoding; returns the last plan whose model was loaded for this, if any."""
+    last: _Plan | None = None
     for plan in plans:
         waiting = plan.unchecked()
-        if not waiting:
-            continue
-        model = None
-        if not all(checked_before(space) for space in waiting):
-            loaded = None
-            model = plan.load(deeper=1)
-            for space in waiting:
-                space.encoder.sae.to(str(model.device))
-        check_spaces(model, corpus, waiting, Windowing(plan.windowing.context, plan.windowing.opening), force=force)
-        if model is not None:
-            model.cut(max(e.point.layer for e in plan.encoders))
-            loaded = (plan, model)
-    return loaded
+        new = [space for space in waiting if not checked_before(space)]
+        windowing = Windowing(plan.windowing.context, plan.windowing.opening)
+        for batch in _batches(new):
+            for _ in engine.map([check_unit(plan.loader(batch), corpus, windowing)]):
+                last = plan
+        report_checks(waiting, force=force)
+    return last
+
+
+def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
+    """A plan's spaces, after they have been encoded."""
+    counts = engine.map(facts_unit(space.store) for space in plan.spaces)
+    for space, counted in zip(plan.spaces, counts, strict=True):
+        tops = top_unit(space.store, _TOP_ACTIVATIONS)
+        tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
+        info = space.info | _facts(space, counted) | {"warnings": warnings_of(space)}
+        yield Space(*(space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info))
+
+
+def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
+    """Counts and quality of a space, from its shards."""
+    store = space.store
+    totals = store.totals()
+    return {
+        "d_sae": store.features,
+        "tokens_read": int(totals["read"]),
+        "masked": {reason: int(totals[reason]) for reason in ("special", "first", "sink")},
+        "padding": int(totals.get("pad", 0)),
+        "tokens_kept": store.rows,
+        "l0": counted["nonzeros"] / store.rows if store.rows else None,
+        "fvu": fvu(totals["fvu_error"], totals["fvu_total"]) if totals.get("fvu_total", 0.0) > 0 else None,
+        "alive": counted["alive"],
+        "dead_share": float(1 - counted["alive"] / store.features),
+        "encoded_as": space.codes,
+        "codes": str(store.folder),
+    }
 
 
 def _check_names(study: Study) -> None:
@@ -250,7 +263,7 @@ def _check_names(study: Study) -> None:
         config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
         check_layers(spec.name, points, config.num_hidden_layers)
         for layer in group.layers:
-            name = _sae_name(group, layer)
+            name = group.sae_at(layer)
             path = user_path(name, "SAE")
             if is_local(name) and not exists(path):
                 way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
@@ -261,29 +274,3 @@ def _control(model: ModelSpec, spaces: SpacesSpec) -> str | None:
     """What makes these spaces a control; None for ordinary spaces."""
     kinds = {"random weights": model.randomise, "random directions": spaces.random_directions}
     return " and ".join(kind for kind, seed in kinds.items() if seed is not None) or None
-
-
-def _facts(encoder: Encoder) -> dict[str, Any]:
-    """Counts and quality of a space, computed from its shards."""
-    store = encoder.store
-    totals = store.totals()
-    fired = np.zeros(store.features, bool)
-    nonzeros = 0
-    for shard in store.shards():
-        fired[shard.feature] = True
-        nonzeros += len(shard.feature)
-    return {
-        "d_in": int(encoder.sae.cfg.d_in),
-        "d_sae": store.features,
-        "architecture": encoder.sae.cfg.architecture(),
-        "tokens_read": int(totals["read"]),
-        "masked": {reason: int(totals[reason]) for reason in ("special", "first", "sink")},
-        "padding": int(totals.get("pad", 0)),
-        "tokens_kept": store.rows,
-        "l0": nonzeros / store.rows if store.rows else None,
-        "fvu": fvu(totals["fvu_error"], totals["fvu_total"]) if totals.get("fvu_total", 0.0) > 0 else None,
-        "alive": int(fired.sum()),
-        "dead_share": float(1 - fired.mean()),
-        "encoded_as": encoder.codes,
-        "codes": str(store.folder),
-    }

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from unifeat.pipeline.spaces import Space
+from unifeat.runs.pairs import shown_cells
 from unifeat.store import written_aside
 from unifeat.text.corpus import Corpus
 
 STRONGEST = 15
 RANDOM = 15
-MAX_CELLS = 24  # in a larger grid, only the cells with the most pairs get examples
 EXAMPLES = 5
 _CONTEXT_CHARACTERS = 70
-_CELL_COLUMNS = ["space_a", "space_b"]
 
 
-def pick_shown(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The pairs that the report lists: for each pair of spaces, the strongest and a random sample of the rest.
+def pick_shown(facts: list[dict[str, Any]], kept_of: Callable[[int], pd.DataFrame], seed: int) -> pd.DataFrame:
+    """The pairs that the report lists: of the pairs of spaces with the most pairs, the strongest and a random sample of
+    the rest.
+
+    Args:
+        facts: each pair of spaces' facts, in the run's order.
+        kept_of: gives a pair of spaces' kept rows of `pairs.parquet`, by its number.
 
     Returns:
-        Rows of `pairs` with a column `chosen`: "strongest" or "random".
+        Rows of `pairs.parquet` with a column `chosen`: "strongest" or "random".
     """
-    kept = pairs[pairs["kept"]]
-    cells = kept.groupby(_CELL_COLUMNS, sort=False).size().nlargest(MAX_CELLS).index
     shown = []
-    for a, b in cells:
-        cell = kept[(kept["space_a"] == a) & (kept["space_b"] == b)]
+    for number in shown_cells([own["kept"] for own in facts]):
+        cell = kept_of(number)
         strongest = cell.nlargest(STRONGEST, "correlation")
         rest = cell.drop(strongest.index)
         drawn = rest.sample(min(RANDOM, len(rest)), random_state=seed)
         shown += [strongest.assign(chosen="strongest"), drawn.assign(chosen="random")]
-    return pd.concat(shown, ignore_index=True) if shown else kept.assign(chosen="")
+    return pd.concat(shown, ignore_index=True) if shown else kept_of(0).assign(chosen="")
 
 
-def write_examples(
-    path: Path, shown: pd.DataFrame, corpus: Corpus, spaces: list[Space], tops: dict[str, pd.DataFrame]
-) -> None:
+def write_examples(path: Path, shown: pd.DataFrame, corpus: Corpus, spaces: list[Space]) -> None:
     """Write the strongest activations of every shown feature with the text around them.
 
     Columns: `space`, `feature`, `rank`, `activation`, `document`, `before`, `token`, `after`.
@@ -49,12 +51,14 @@ def write_examples(
     tables = []
     for space in spaces:
         features = wanted.loc[wanted["space"] == space.name, "feature"]
-        top = tops[space.name]
+        if features.empty:
+            continue
+        top = space.tops
         tables.append(top[top["feature"].isin(features) & (top["rank"] < EXAMPLES)].assign(space=space.name))
-    rows = pd.concat(tables, ignore_index=True)
+    rows = pd.concat(tables or [spaces[0].tops.head(0).assign(space="")], ignore_index=True)
     places = list(zip(rows["document"].astype(int), rows["char_end"].astype(int), strict=True))
     contexts = corpus.contexts(places, around=_CONTEXT_CHARACTERS)
-    decoders = {space.name: space.tokenizer for space in spaces}
+    decoders = {space.name: space.tokenizer() for space in spaces if space.name in set(rows["space"])}
     parts = []
     for place, space, token in zip(places, rows["space"], rows["token"], strict=True):
         text, end = contexts[place]

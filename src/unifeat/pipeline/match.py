@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unifeat.codes.top_activations import top_token_texts
-from unifeat.engine import Unit
+from unifeat.engine import Engine, Unit
 from unifeat.matching.bootstrap import FORM, VERSION, Bootstrap, bootstrap
 from unifeat.matching.candidates import Candidates, Comparison
 from unifeat.matching.filters import Filters
@@ -19,58 +20,105 @@ from unifeat.matching.rule import Rule
 from unifeat.matching.stability import agreement
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import track
-from unifeat.store import Piece
-from unifeat.study.spec import Study
+from unifeat.store import Form, Piece
+from unifeat.study.spec import InferenceSpec, Study
+
+_VERSION = 1  # raised whenever the result made from the same candidates and intervals changes
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What became of the candidates of one pair of spaces.
+
+    Attributes:
+        kept: the candidates that were kept, with the columns of `Candidates.table`.
+        decided: `kept` and `dropped_because` of every candidate, in the order of `Candidates.table`.
+        facts: counts for `run.json`, without the spaces' names.
+    """
+
+    kept: pd.DataFrame
+    decided: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def _write(found: Matched, folder: Path) -> dict[str, Any]:
+    found.kept.to_parquet(folder / "kept.parquet", index=False)
+    found.decided.to_parquet(folder / "decided.parquet", index=False)
+    return found.facts
+
+
+def _read(facts: dict[str, Any], folder: Path) -> Matched:
+    return Matched(pd.read_parquet(folder / "kept.parquet"), pd.read_parquet(folder / "decided.parquet"), facts)
+
+
+_FORM: Form[Matched] = Form(_write, _read)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One pair of spaces, with its candidates and pairs.
+    """One pair of spaces. Light: its tables are in the cache, and are read when they are needed.
 
     Attributes:
-        table: every candidate, with `kept` and `dropped_because`.
         comparison: the two stores and how they are compared.
-        intervals: bootstrap intervals over documents; None if the study draws none.
+        rule: how candidates become pairs.
+        inference: the number of draws for the intervals of r, and their level.
     """
 
     a: Space
     b: Space
-    rule: Rule
-    comparison: Comparison
-    found: Candidates
-    table: pd.DataFrame
-    intervals: Bootstrap | None
+    rule: Rule = field(repr=False)
+    comparison: Comparison = field(repr=False)
+    inference: InferenceSpec = field(repr=False)
+
+    def unit(self) -> Unit[Matched]:
+        """A unit of work: correlate the two spaces, decide which candidates are kept, and draw intervals."""
+        inference, rule = self.inference, self.rule
+        intervals = [VERSION, inference.bootstraps, inference.level] if inference.bootstraps else None
+        made_from = {
+            "version": _VERSION,
+            "candidates": self.comparison.made_from(),
+            "rule": rule.identity(),
+            "intervals": intervals,
+        }
+        piece = Piece("matched", made_from, _FORM, "the pairs")
+        return Unit(piece, partial(_match, self), fills_machine=True)
+
+    def matched(self) -> Matched:
+        """The result of `unit`."""
+        return self.unit().result()
 
     @property
     def kept(self) -> pd.DataFrame:
         """The candidates that were kept."""
-        return self.table[self.table["kept"]]
+        return self.matched().kept
 
-    def facts(self) -> dict[str, Any]:
-        """Counts for `run.json`."""
-        dropped = self.table.loc[~self.table["kept"], "dropped_because"].value_counts()
-        return {
-            "space_a": self.a.name,
-            "space_b": self.b.name,
-            "candidates": len(self.table),
-            "kept": len(self.kept),
-            "dropped": {str(k): int(v) for k, v in dropped.items()},
-            "mean_correlation": mean(self.kept["correlation"]),
-            "mean_correlation_heldout": mean(self.kept["correlation_heldout"]),
-            "stability": self._stability(),
-            "intervals": self.intervals.facts if self.intervals else None,
-            **self.found.facts,
+    def candidates(self) -> Candidates:
+        """The candidates before any filter, and with the halves of the documents exchanged."""
+        return self.comparison.candidates().result()
+
+    def intervals(self, found: Candidates) -> Unit[Bootstrap]:
+        """A unit of work: the intervals of r of these candidates."""
+        inference, seed = self.inference, self.comparison.seed
+        made_from = {
+            "version": VERSION,
+            "candidates": self.comparison.made_from(),
+            "rule": self.rule.identity(),
+            "draws": inference.bootstraps,
+            "level": inference.level,
+            "seed": seed,
         }
+        piece = Piece("intervals", made_from, FORM, "the intervals of r")
+        work = partial(_draw, self.comparison, self.rule, found, inference.bootstraps, inference.level, seed)
+        return Unit(piece, work, fills_machine=True)
 
-    def _stability(self) -> dict[str, Any] | None:
-        """How many pairs are found again when only the other half of the documents is filtered and matched."""
-        if self.found.other is None:
-            return None
-        return agreement(self.kept, self.rule.decide(self.found.other).query("kept"))
+    def table(self) -> pd.DataFrame:
+        """Every candidate, with `kept` and `dropped_because`."""
+        return pd.concat([self.candidates().table, self.matched().decided], axis=1)
 
     def pairs(self) -> pd.DataFrame:
         """The rows of `pairs.parquet`: kept ones first, highest r first."""
-        table = self.table
+        table = self.table()
+        intervals = self.intervals(self.candidates()).result().pairs if self.inference.bootstraps else pd.DataFrame()
         both = {
             "space_a": self.a.name,
             "layer_a": self.a.layer,
@@ -79,7 +127,7 @@ class Cell:
             "layer_b": self.b.layer,
             "feature_b": table["feature_b"],
             **{name: table[name] for name in ("correlation", "correlation_heldout", "cofiring", "count_a", "count_b")},
-            **({str(name): column for name, column in self.intervals.pairs.items()} if self.intervals else {}),
+            **{str(name): column for name, column in intervals.items()},
             "top_tokens_a": [self.rule.words_a.get(f, []) for f in table["feature_a"]],
             "top_tokens_b": [self.rule.words_b.get(f, []) for f in table["feature_b"]],
             "kept": table["kept"],
@@ -90,41 +138,45 @@ class Cell:
         )
 
 
-def match_cells(
-    study: Study, pairs: list[tuple[Space, Space]], tops: dict[str, pd.DataFrame], documents: int
-) -> list[Cell]:
-    """Correlate and match every pair of spaces."""
+def compare(study: Study, a: Space, b: Space, documents: int) -> Cell:
+    """How a study compares two spaces."""
     spec = study.matching
     filters = Filters(spec.min_correlation, spec.min_count, tuple(spec.exclude_tokens), spec.shared_top_token)
-    spaces = {space.name: space for pair in pairs for space in pair}
-    words = {name: top_token_texts(tops[name], space.tokenizer, spec.top_tokens) for name, space in spaces.items()}
-    cells = []
-    with track("correlating and matching", len(pairs), unit="pairs of spaces") as advance:
-        for a, b in pairs:
-            comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed)
-            found = comparison.candidates().result()
-            rule = Rule(filters, spec.method, spec.direction, words[a.name], words[b.name])
-            intervals = None
-            if study.inference.bootstraps:
-                intervals = _intervals(study, comparison, rule, found).result()
-            cells.append(Cell(a, b, rule, comparison, found, rule.decide(found.table), intervals))
+    rule = Rule(filters, spec.method, spec.direction, a.tokens, b.tokens)
+    comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed)
+    return Cell(a, b, rule, comparison, study.inference)
+
+
+def match_cells(cells: list[Cell], engine: Engine) -> Iterator[dict[str, Any]]:
+    """Correlate and match every pair of spaces; yields each one's facts for `run.json`."""
+    with track("correlating and matching", len(cells), unit="pairs of spaces") as advance:
+        for cell, matched in zip(cells, engine.map(cell.unit() for cell in cells), strict=True):
+            yield {"space_a": cell.a.name, "space_b": cell.b.name} | matched.facts
             advance(1)
-    return cells
 
 
-def _intervals(study: Study, comparison: Comparison, rule: Rule, found: Candidates) -> Unit[Bootstrap]:
-    inference = study.inference
-    made_from = {
-        "version": VERSION,
-        "candidates": comparison.made_from(),
-        "rule": rule.identity(),
-        "draws": inference.bootstraps,
-        "level": inference.level,
-        "seed": study.seed,
+def _match(cell: Cell) -> Matched:
+    found = cell.candidates()
+    table = cell.rule.decide(found.table)
+    intervals = cell.intervals(found).result() if cell.inference.bootstraps else None
+    kept = table[table["kept"]]
+    dropped = table.loc[~table["kept"], "dropped_because"].value_counts()
+    facts = {
+        "candidates": len(table),
+        "kept": len(kept),
+        "dropped": {str(k): int(v) for k, v in dropped.items()},
+        "mean_correlation": mean(kept["correlation"]),
+        "mean_correlation_heldout": mean(kept["correlation_heldout"]),
+        "stability": _stability(cell.rule, kept, found),
+        "intervals": intervals.facts if intervals else None,
+        **found.facts,
     }
-    piece = Piece("intervals", made_from, FORM, "the intervals of r")
-    work = partial(_draw, comparison, rule, found, inference.bootstraps, inference.level, study.seed)
-    return Unit(piece, work, fills_machine=True)
+    return Matched(kept[list(found.table)], table[["kept", "dropped_because"]], facts)
+
+
+def _stability(rule: Rule, kept: pd.DataFrame, found: Candidates) -> dict[str, Any] | None:
+    """How many pairs are found again when only the other half of the documents is filtered and matched."""
+    return None if found.other is None else agreement(kept, rule.decide(found.other).query("kept"))
 
 
 def _draw(comparison: Comparison, rule: Rule, found: Candidates, draws: int, level: float, seed: int) -> Bootstrap:

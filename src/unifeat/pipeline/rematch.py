@@ -8,6 +8,7 @@ method chooses on the shifted text.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -30,21 +31,34 @@ from unifeat.threads import each
 Floats = NDArray[np.float64]
 
 
-def rematch_cells(study: Study, cells: list[Cell], engine: Engine) -> list[dict[str, Any]]:
+def rematch_cells(study: Study, cells: list[Cell], facts: list[dict[str, Any]], engine: Engine) -> list[dict[str, Any]]:
     """The facts of each cell's rematches: `kept`, `mean_correlation`, `p_kept`, `p_mean_correlation`, and `scores`: for
-    each measure of the geometry, in order, its values over the rematches."""
-    facts = []
+    each measure of the geometry, in order, its values over the rematches.
+
+    Args:
+        facts: each cell's facts from matching.
+    """
+    geometry = study.geometry
     # A short text may have fewer possible shifts than the study asks for.
-    counts = [min(study.inference.rematches, cell.found.facts["shifts"]) for cell in cells]
+    counts = [min(study.inference.rematches, own["shifts"]) for own in facts]
+
+    def units() -> Iterator[Unit[Any]]:
+        for cell, own, count in zip(cells, facts, counts, strict=True):
+            if count:
+                yield _unit(cell, None, own["kept"], geometry)
+            yield from (_unit(cell, number, own["kept"], geometry) for number in range(count))
+
+    rematched = []
     with track("matching shifted text", sum(counts), unit="rematches") as advance:
-        for cell, count in zip(cells, counts, strict=True):
-            shifted = ShiftedComparison(cell.comparison)
-            found: list[dict[str, Any]] = []
-            for rematch in engine.map(_unit(cell, shifted, number, study.geometry) for number in range(count)):
-                found.append(rematch)
+        results = engine.map(units())
+        for own, count in zip(facts, counts, strict=True):
+            observed = next(results)["scores"] if count else []
+            found = []
+            for _ in range(count):
+                found.append(next(results))
                 advance(1)
-            facts.append(_summary(cell, found, study.geometry))
-    return facts
+            rematched.append(_summary(own, observed, found, geometry))
+    return rematched
 
 
 def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, Any]]) -> pd.DataFrame:
@@ -71,19 +85,19 @@ def _against(observed: float, null: Floats) -> tuple[float, float, float]:
     return centre, spread, float((~(null < observed - 1e-12)).sum() + 1) / (len(null) + 1)
 
 
-def _summary(cell: Cell, found: list[dict[str, Any]], geometry: list[MetricSpec]) -> dict[str, Any]:
+def _summary(
+    own: dict[str, Any], observed: list[float], found: list[dict[str, Any]], geometry: list[MetricSpec]
+) -> dict[str, Any]:
     kept = np.array([rematch["kept"] for rematch in found], np.float64)
     r = np.array([rematch["mean_correlation"] for rematch in found], np.float64)  # None becomes NaN
-    observed = mean(cell.kept["correlation"])
-    # The observed pairs are chosen as those of the rematches are; for most methods, these are all kept pairs.
-    pairs = PairSet.of(cell, "all", cell.rule.strongest(cell.found.table, len(cell.kept)))
+    mean_r = own["mean_correlation"]
     return {
-        "observed": _scores(pairs, geometry) if found else [],
+        "observed": observed,
         "kept": kept.astype(int).tolist(),
         "mean_correlation": [None if np.isnan(v) else v for v in r.tolist()],
-        "p_kept": _against(float(len(cell.kept)), kept)[2] if found else None,
+        "p_kept": _against(float(own["kept"]), kept)[2] if found else None,
         # A rematch that keeps no pairs has no mean r, so it does not reach the observed one.
-        "p_mean_correlation": _against(NAN if observed is None else observed, np.nan_to_num(r, nan=-1.0))[2]
+        "p_mean_correlation": _against(NAN if mean_r is None else mean_r, np.nan_to_num(r, nan=-1.0))[2]
         if found
         else None,
         "pairs_scored": [rematch["pairs_scored"] for rematch in found],
@@ -91,25 +105,34 @@ def _summary(cell: Cell, found: list[dict[str, Any]], geometry: list[MetricSpec]
     }
 
 
-def _unit(cell: Cell, shifted: ShiftedComparison, number: int, geometry: list[MetricSpec]) -> Unit[dict[str, Any]]:
-    """One rematch of one cell."""
+def _unit(cell: Cell, number: int | None, pairs: int, geometry: list[MetricSpec]) -> Unit[dict[str, Any]]:
+    """One rematch of one cell, or what rematches are compared with.
+
+    Args:
+        number: which rematch; None scores the observed pairs, chosen as those of the rematches are. (For most methods,
+            these are all kept pairs.)
+        pairs: how many pairs the run kept.
+    """
     made_from = {
         "version": NULLS["rematch"].version,
         "candidates": cell.comparison.made_from(),
         "saes": [space.store.settings["sae"] for space in (cell.a, cell.b)],
         "rule": cell.rule.identity(),
-        "pairs": len(cell.kept),
+        "pairs": pairs,
         "number": number,
         "geometry": [find_measure(spec.metric).identity(spec.settings) for spec in geometry],
     }
-    work = partial(_rematch, cell, shifted, number, geometry)
+    work = partial(_rematch, cell, number, pairs, geometry)
     return Unit(Piece("rematches", made_from, JSON, "the rematch"), work, fills_machine=True)
 
 
-def _rematch(cell: Cell, shifted: ShiftedComparison, number: int, geometry: list[MetricSpec]) -> dict[str, Any]:
-    table = shifted.candidates(number).result()
+def _rematch(cell: Cell, number: int | None, n_pairs: int, geometry: list[MetricSpec]) -> dict[str, Any]:
+    if number is None:
+        strongest = cell.rule.strongest(cell.candidates().table, n_pairs)
+        return {"scores": _scores(PairSet.of(cell, "all", strongest), geometry)}
+    table = ShiftedComparison(cell.comparison).candidates(number).result()
     kept = cell.rule.decide(table).query("kept")
-    pairs = PairSet.of(cell, "all", cell.rule.strongest(table, len(cell.kept)))
+    pairs = PairSet.of(cell, "all", cell.rule.strongest(table, n_pairs))
     return {
         "kept": len(kept),
         "mean_correlation": mean(kept["correlation"]),

@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unifeat.codes.top_activations import top_unit
 from unifeat.engine import Engine, Local
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.pipeline.encode import prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
-from unifeat.pipeline.match import match_cells
+from unifeat.pipeline.match import compare, match_cells
 from unifeat.pipeline.rematch import add_rematch, rematch_cells
 from unifeat.pipeline.score import PairSet, score_sets, with_q
 from unifeat.pipeline.spaces import Space
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.report.html import write_report
 from unifeat.runs.folder import Run
+from unifeat.runs.pairs import write_pairs
 from unifeat.runs.writing import INFO, STUDY, check_free, run_written
 from unifeat.store import write_json, write_text
 from unifeat.store.digests import read_sha256
@@ -37,7 +37,6 @@ from unifeat.store.usage import RunNote
 from unifeat.study.read import dump_study, load_study
 from unifeat.study.spec import MetricSpec, Study
 
-TOP_ACTIVATIONS = 10
 _PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
 
 
@@ -74,27 +73,31 @@ def run(
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = _Clock()
     with clock.step("encode"):
-        prepared = prepare_spaces(study, force=force)
+        prepared = prepare_spaces(study, force=force, engine=engine)
     corpus, spaces = prepared.corpus, prepared.spaces
-    with clock.step("top tokens"):
-        found = engine.map(top_unit(space.store, TOP_ACTIVATIONS) for space in spaces)
-        tops = {space.name: table for space, table in zip(spaces, found, strict=True)}
     compared = [(a, b) for i, a in enumerate(spaces) for b in spaces[i + 1 :] if _compared(study, a, b)]
     if not compared:
         raise UserError("the study compares no two spaces: check its compare key")
+    with clock.step("top tokens"):
+        for _ in engine.map(space.tokens.tops for space in spaces):
+            pass
+    # Cells are light: each step reads what it needs of one cell from the cache, so that memory does not grow with them.
+    cells = [compare(study, a, b, corpus.documents) for a, b in compared]
     with clock.step("match"):
-        cells = match_cells(study, compared, tops, corpus.documents)
+        facts = list(match_cells(cells, engine))
     with clock.step("subspaces"):
-        subspaces = find_subspaces(study, cells, corpus, tops)
+        subspaces = find_subspaces(study, cells, corpus)
     with clock.step("score"):
-        everything = [PairSet.of(cell, "all", cell.kept) for cell in cells]
-        tables = [score_sets(study, everything, study.geometry, engine), score_subspaces(study, subspaces, engine)]
+        everything = (PairSet.of(cell, "all", cell.kept) for cell in cells)
+        tables = [
+            score_sets(study, everything, len(cells), study.geometry, engine),
+            score_subspaces(study, subspaces, cells, engine),
+        ]
         scores = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     with clock.step("rematch"):
-        rematched = rematch_cells(study, cells, engine)
+        rematched = rematch_cells(study, cells, facts, engine)
         scores = add_rematch(scores, cells, rematched)
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched)
-    pairs = pd.concat([cell.pairs() for cell in cells], ignore_index=True)
     info = {
         "name": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,18 +113,18 @@ def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
         },
         "models": prepared.models,
         "spaces": {space.name: space.info for space in spaces},
-        "pairs": [cell.facts() | {"rematch": found} for cell, found in zip(cells, rematched, strict=True)],
+        "pairs": [own | {"rematch": found} for own, found in zip(facts, rematched, strict=True)],
     }
     # An earlier run in this folder stays as it is until the new one is complete.
     with run_written(folder) as new:
         with clock.step("report"):
-            pairs.to_parquet(new / "pairs.parquet", index=False)
+            write_pairs(new / "pairs.parquet", (cell.pairs() for cell in cells))
             scores.to_parquet(new / "scores.parquet", index=False)
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
                 rates.to_parquet(new / "rates.parquet", index=False)
-            shown = pick_shown(pairs, seed=study.seed)
-            write_examples(new / "examples.parquet", shown, corpus, spaces, tops)
+            shown = pick_shown(facts, lambda number: cells[number].pairs().query("kept"), seed=study.seed)
+            write_examples(new / "examples.parquet", shown, corpus, spaces)
             write_text(new / STUDY, dump_study(study))
             files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}
             write_json(new / INFO, info | {"files": files, "timings": clock.seconds})

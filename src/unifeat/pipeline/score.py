@@ -7,7 +7,8 @@ rows and settings.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -74,7 +75,7 @@ class PairSet:
     @property
     def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The decoder rows of both sides, (n, d_a) and (n, d_b)."""
-        return self.a.decoder[self.features_a], self.b.decoder[self.features_b]
+        return self.a.decoder.rows(self.features_a), self.b.decoder.rows(self.features_b)
 
     @property
     def shared(self) -> SharedRows:
@@ -82,7 +83,7 @@ class PairSet:
         unique = len(np.unique(self.features_a)) == len(self.features_a)
         ids = self.features_a if unique else self.features_b
         # The same size in both cases; otherwise the cells of a grid would not share their permutation.
-        return SharedRows(ids, max(len(self.a.decoder), len(self.b.decoder)))
+        return SharedRows(ids, max(self.a.store.features, self.b.store.features))
 
     @property
     def fills_machine(self) -> bool:
@@ -106,17 +107,29 @@ class PairSet:
         return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine)
 
 
-def score_sets(study: Study, sets: list[PairSet], geometry: list[MetricSpec], engine: Engine) -> pd.DataFrame:
-    """Score every set of pairs by every measure: one row each, without q (see `with_q`), with arrays in `null`."""
-    waiting = [(pairs, spec) for pairs in sets for spec in geometry]
-    units: list[Unit[dict[str, Any]]] = []
-    for pairs, spec in waiting:
-        units += [_shuffle_unit(study, pairs, spec), _interval_unit(study, pairs, spec)]
+def score_sets(
+    study: Study, sets: Iterable[PairSet], number: int, geometry: list[MetricSpec], engine: Engine
+) -> pd.DataFrame:
+    """Score every set of pairs by every measure: one row each, without q (see `with_q`), with arrays in `null`.
+
+    Args:
+        sets: made one by one, as the engine asks for work.
+        number: how many there are.
+    """
+    waiting: deque[tuple[PairSet, MetricSpec]] = deque()
+
+    def units() -> Iterator[Unit[dict[str, Any]]]:
+        for pairs in sets:
+            for spec in geometry:
+                waiting.append((pairs, spec))
+                yield _shuffle_unit(study, pairs, spec)
+                yield _interval_unit(study, pairs, spec)
+
     rows = []
-    with track("scoring", len(waiting), unit="scores") as advance:
-        results = engine.map(units)
-        for pairs, spec in waiting:
-            rows.append(_row(pairs, spec, next(results), next(results)))
+    with track("scoring", number * len(geometry), unit="scores") as advance:
+        results = engine.map(units())
+        for shuffled in results:
+            rows.append(_row(*waiting.popleft(), shuffled, next(results)))
             advance(1)
     table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "null"])
     return table.assign(p_family=_family(table))

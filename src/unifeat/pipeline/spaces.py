@@ -5,21 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from unifeat.codes.store import CodeStore
-from unifeat.models.language import tokenizer_digest
-from unifeat.study.spec import TextSpec
+from unifeat.codes.top_activations import TopTokens
+from unifeat.engine import Held
+from unifeat.models.language import load_tokenizer, tokenizer_digest
+from unifeat.saes.weights import Decoder
+from unifeat.study.spec import ModelSpec, TextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
+
+_TOKENIZERS = Held(8)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """The tokenizer of a model, loaded when it is needed."""
+
+    spec: ModelSpec
+
+    def __call__(self) -> Any:
+        spec = self.spec
+        return _TOKENIZERS.get(
+            (spec.name, spec.dtype, spec.revision, spec.trust_remote_code),
+            lambda: load_tokenizer(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code),
+        )
 
 
 @dataclass(frozen=True)
 class Space:
-    """One model, one hook point, one SAE, with its codes on disk.
+    """One model, one hook point, one SAE, with its codes on disk. Light: what is large is read when it is needed.
 
     Attributes:
         name: `model@layer`.
-        decoder: (d_sae, d_in) float32, rows of unit norm.
+        tokenizer: loads the model's tokenizer.
+        decoder: rows of unit norm.
+        tokens: the texts of each feature's strongest tokens, for the token filters.
         info: its facts in the report.
     """
 
@@ -27,9 +48,15 @@ class Space:
     group: str
     layer: int
     store: CodeStore
-    tokenizer: Any = field(repr=False)
-    decoder: np.ndarray = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
+    decoder: Decoder = field(repr=False)
+    tokens: TopTokens = field(repr=False)
     info: dict[str, Any] = field(repr=False)
+
+    @property
+    def tops(self) -> pd.DataFrame:
+        """The strongest activations of each feature (see `top_activations`)."""
+        return self.tokens.tops.result()
 
 
 def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -49,68 +51,99 @@ class Subspaces:
 
     Attributes:
         members: `space`, `subspace`, `feature`, `hits`.
-        sets: the pairs of each cell and category, matched within the category.
-        pools: for each of `sets`, all kept pairs of its cell with their firing counts, and whether they are `inside`
-            the category. Random subsets are drawn from these and compared with those inside. None for control lists.
         rates: one row for each cell, category and side (see `RATES`).
+        categories: with their control lists.
+        controls: the control lists among them.
     """
 
     members: pd.DataFrame
-    sets: list[PairSet]
-    pools: list[pd.DataFrame | None]
     rates: pd.DataFrame
+    categories: list[str]
+    controls: frozenset[str]
+
+    def ids(self, space: Space, category: str) -> NDArray[np.int64]:
+        """The features of a space that belong to a category."""
+        own = (self.members["space"] == space.name) & (self.members["subspace"] == category)
+        return self.members.loc[own, "feature"].to_numpy(np.int64)
+
+    def sets(self, cells: Iterable[Cell]) -> Iterator[tuple[PairSet, pd.DataFrame | None]]:
+        """For each cell and category: its pairs, matched within the category, and its pool.
+
+        The pool is all kept pairs of the cell, and whether they are `inside` the category. Random subsets are drawn
+        from these and compared with those inside. None for control lists.
+        """
+        for cell in cells:
+            table, kept = cell.candidates().table, cell.kept
+            for category in self.categories:
+                ids = self.ids(cell.a, category), self.ids(cell.b, category)
+                own = cell.rule.decide(table[within(table, *ids)]).query("kept")
+                # Some pairs matched within the category are weaker than those matched among all features, so comparing
+                # them with random subsets would make p far too small. Instead, kept pairs inside it are compared.
+                pool = kept.assign(inside=within(kept, *ids)) if category not in self.controls else None
+                yield PairSet.of(cell, category, own), pool
 
 
-def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus, tops: dict[str, pd.DataFrame]) -> Subspaces:
-    """Categories, their control lists, members and pairs; empty if the study has no subspaces."""
+def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus) -> Subspaces:
+    """Categories, their control lists, members and match rates; empty if the study has no subspaces."""
     spec = study.subspaces
     if spec is None:
         empty = pd.DataFrame({"space": [], "subspace": [], "feature": [], "hits": []})
-        return Subspaces(empty, [], [], pd.DataFrame(columns=RATES))
+        return Subspaces(empty, pd.DataFrame(columns=RATES), [], frozenset())
     lists = load_categories(spec.categories, spec.only)
     controls = _controls(spec, corpus, lists, study.seed)
     spaces = {space.name: space for cell in cells for space in (cell.a, cell.b)}
-    belongs: dict[str, pd.DataFrame] = {}
+    belongs: list[pd.DataFrame] = []
     with track("finding subspaces", len(spaces), unit="spaces") as advance:
         for name, space in spaces.items():
-            belongs[name] = _members(spec, space, corpus, tops[name], {**lists, **controls})
+            belongs.append(_members(spec, space, corpus, {**lists, **controls}).assign(space=name))
             advance(1)
-    sets: list[PairSet] = []
-    pools: list[pd.DataFrame | None] = []
+    members = pd.concat(belongs, ignore_index=True)[["space", "subspace", "feature", "hits"]]
+    found = Subspaces(members, pd.DataFrame(columns=RATES), [*lists, *controls], frozenset(controls))
     rates: list[dict[str, Any]] = []
     for cell in cells:
-        for category in [*lists, *controls]:
-            ids = {side: _ids(belongs[space.name], category) for side, space in (("a", cell.a), ("b", cell.b))}
-            own = cell.rule.decide(cell.found.table[within(cell.found.table, ids["a"], ids["b"])]).query("kept")
-            sets.append(PairSet.of(cell, category, own))
-            # Some pairs matched within the category are weaker than those matched among all features, so comparing them
-            # with random subsets would make p far too small. Instead, the kept pairs inside the category are compared.
-            inside = within(cell.kept, ids["a"], ids["b"])
-            pools.append(cell.kept.assign(inside=inside) if category in lists else None)
-            rates += [_rate(cell, category, side, ids[side]) for side in "ab"]
-    table = pd.concat([frame.assign(space=name) for name, frame in belongs.items()], ignore_index=True)
-    return Subspaces(table[["space", "subspace", "feature", "hits"]], sets, pools, pd.DataFrame(rates)[RATES])
+        table, kept = cell.table(), cell.kept
+        matchable = {side: cell.rule.matchable_features(table, side) for side in "ab"}
+        matched = {side: own["feature"].isin(kept[f"feature_{side}"]).to_numpy(bool) for side, own in matchable.items()}
+        for name in found.categories:
+            for side, space in (("a", cell.a), ("b", cell.b)):
+                rates.append(_rate(cell, name, side, found.ids(space, name), matchable[side], matched[side]))
+    return replace(found, rates=pd.DataFrame(rates)[RATES])
 
 
-def score_subspaces(study: Study, subspaces: Subspaces, engine: Engine) -> pd.DataFrame:
+def score_subspaces(study: Study, subspaces: Subspaces, cells: list[Cell], engine: Engine) -> pd.DataFrame:
     """Score every category's pairs by every measure, and compare them with random subsets of all pairs."""
     if study.subspaces is None:
-        return score_sets(study, [], [], engine)
+        return score_sets(study, [], 0, [], engine)
     geometry = study.subspaces.geometry or study.geometry
-    scores = score_sets(study, subspaces.sets, geometry, engine)
+    number = len(cells) * len(subspaces.categories)
+    scores = score_sets(study, (pairs for pairs, _ in subspaces.sets(cells)), number, geometry, engine)
     if not study.subspaces.subsets or scores.empty:
         return scores
-    units = [
-        _subset_unit(study, pairs, pool, spec)
-        for pairs, pool in zip(subspaces.sets, subspaces.pools, strict=True)
-        for spec in geometry
-    ]
-    found = []
-    with track("random subsets", len(units), unit="scores") as advance:
-        results = engine.map([unit for unit in units if unit is not None])
-        for unit in units:
-            found.append(dict(_NO_SUBSETS) if unit is None else next(results))
+    compared: deque[bool] = deque()
+
+    def units() -> Iterator[Unit[dict[str, Any]]]:
+        for pairs, pool in subspaces.sets(cells):
+            for spec in geometry:
+                unit = _subset_unit(study, pairs, pool, spec)
+                compared.append(unit is not None)
+                if unit is not None:
+                    yield unit
+
+    found: list[dict[str, Any]] = []
+
+    def without_subsets() -> None:
+        while compared and not compared[0]:
+            compared.popleft()
+            found.append(dict(_NO_SUBSETS))
             advance(1)
+
+    with track("random subsets", len(scores), unit="scores") as advance:
+        for result in engine.map(units()):
+            without_subsets()
+            compared.popleft()
+            found.append(result)
+            advance(1)
+        without_subsets()
     table = pd.DataFrame(found, index=scores.index)
     flags = [[*own, *more] for own, more in zip(scores["flags"], table.pop("subset_flags"), strict=True)]
     return scores.assign(**table, flags=pd.Series(flags, index=scores.index, dtype=object))
@@ -128,25 +161,26 @@ def _controls(spec: SubspacesSpec, corpus: Corpus, lists: Lists, seed: int) -> L
     }
 
 
-def _members(spec: SubspacesSpec, space: Space, corpus: Corpus, tops: pd.DataFrame, lists: Lists) -> pd.DataFrame:
-    words = words_at(tops, corpus, space.tokenizer, top_tokens=spec.top_tokens, window=spec.window)
+def _members(spec: SubspacesSpec, space: Space, corpus: Corpus, lists: Lists) -> pd.DataFrame:
+    words = words_at(space.tops, corpus, space.tokenizer(), top_tokens=spec.top_tokens, window=spec.window)
     found = members(words, lists, top_tokens=spec.top_tokens, at_least=spec.at_least)
     return found.rename(columns={"category": "subspace"}).astype({"subspace": str})
 
 
-def _ids(belongs: pd.DataFrame, category: str) -> NDArray[np.int64]:
-    return belongs.loc[belongs["subspace"] == category, "feature"].to_numpy(np.int64)
-
-
-def _rate(cell: Cell, category: str, side: str, ids: NDArray[np.int64]) -> dict[str, Any]:
+def _rate(
+    cell: Cell,
+    category: str,
+    side: str,
+    ids: NDArray[np.int64],
+    matchable: pd.DataFrame,
+    matched: NDArray[np.bool_],
+) -> dict[str, Any]:
     """Whether the category's features on one side are matched more often than others that fire as often.
 
     Only features that could be matched are compared: those that fire often enough and whose top tokens the filters do
     not exclude. (Otherwise a filter on full stops would make every category of words look matched more often.)
     """
-    matchable = cell.rule.matchable_features(cell.table, side)
     inside = matchable["feature"].isin(ids).to_numpy(bool)
-    matched = matchable["feature"].isin(cell.kept[f"feature_{side}"]).to_numpy(bool)
     found = rate_test(matched, inside, matchable["count"].to_numpy())
     return {
         "space_a": cell.a.name,
@@ -186,8 +220,8 @@ def _subsets(pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec, draws: 
     try:
         test = subset_test(
             with_settings(spec.metric, spec.settings),
-            pairs.a.decoder[everything["feature_a"]],
-            pairs.b.decoder[everything["feature_b"]],
+            pairs.a.decoder.rows(everything["feature_a"].to_numpy()),
+            pairs.b.decoder.rows(everything["feature_b"].to_numpy()),
             chosen,
             pair_frequency(everything["count_a"], everything["count_b"]),
             draws=draws,

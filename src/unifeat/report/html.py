@@ -87,7 +87,8 @@ def render(run: Run) -> str:
             shown.append(section)
             context |= found
     # The figures are JSON in a script element, which must not contain "<".
-    data = json.dumps({"colours": {v: f"--{k}" for k, v in figures.COLOURS.items()}, "figures": drawn})
+    page = {"elsewhere": context["elsewhere"], "folder": str(context["folder"])}
+    data = json.dumps({"colours": {v: f"--{k}" for k, v in figures.COLOURS.items()}, "figures": drawn} | page)
     return environment.get_template("report.html.j2").render(
         context,
         sections=shown,

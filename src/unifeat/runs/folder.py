@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from unifeat.errors import UserError, did_you_mean
+from unifeat.runs.pairs import read_pairs
 from unifeat.runs.writing import INFO, REPORT, TABLES, complete
-from unifeat.store.digests import read_sha256
+from unifeat.store.digests import file_stamp, read_sha256
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import user_path
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Run:
 
     folder: Path
     goes_to: Path | None = None
+    _checked: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -70,6 +75,14 @@ class Run:
         Raises:
             UserError: the file is not the one that `run.json` was written with.
         """
+        return self._own_file(name, pd.read_parquet)
+
+    def _own_file(self, name: str, read: Callable[[Path], T]) -> T:
+        """What is read from a table's file.
+
+        Raises:
+            UserError: the file is not the one that `run.json` was written with.
+        """
         path = self.folder / f"{name}.parquet"
         if not self._is_own(path):
             complete(self.folder)  # another process may be moving the files of a later run to their places
@@ -78,7 +91,7 @@ class Run:
             if not self._is_own(path):
                 raise UserError(f"{path} is not the one that {INFO} was written with: run the study again")
         try:
-            return pd.read_parquet(path)
+            return read(path)
         except (OSError, ValueError) as error:
             raise machine_error(error, f"reading {path}") or UserError(
                 f"{path} is damaged ({str(error).splitlines()[0]}): run the study again"
@@ -86,7 +99,14 @@ class Run:
 
     def _is_own(self, path: Path) -> bool:
         expected = self.info.get("files", {}).get(path.name)  # (older runs have none)
-        return expected is None or read_sha256(path) == expected
+        if expected is None:
+            return True
+        stamp = file_stamp(path)
+        if self._checked.get(path) != (stamp, expected):  # (one pair of spaces is read at a time, of a large file)
+            if read_sha256(path) != expected:
+                return False
+            self._checked[path] = (stamp, expected)
+        return True
 
     def moved_to(self, folder: Path) -> Run:
         """The same run when its files have been moved. What has been read is not read again."""
@@ -110,20 +130,29 @@ class Run:
         return self.folder / REPORT
 
     def space_pair(self, space_a: str, space_b: str) -> pd.DataFrame:
-        """The candidates of one pair of spaces.
+        """The candidates of one pair of spaces; only theirs are read.
 
         Raises:
             UserError: the run did not compare these spaces.
         """
-        names = sorted({*self.pairs["space_a"], *self.pairs["space_b"]})
+        compared = [(pair["space_a"], pair["space_b"]) for pair in self.info["pairs"]]
+        names = sorted({name for pair in compared for name in pair})
         for name in (space_a, space_b):
             if name not in names:
                 near = did_you_mean(name, names)
                 raise UserError(f"run {self.folder} has no space {name!r}{near}: it has {', '.join(names)}")
-        table = self.pairs[(self.pairs["space_a"] == space_a) & (self.pairs["space_b"] == space_b)]
-        if table.empty:
+        if (space_a, space_b) not in compared:
             raise UserError(f"run {self.folder} did not compare {space_a} with {space_b} in this order")
-        return table
+        if "pairs" in self.__dict__:
+            return self._of(space_a, space_b, self.pairs)
+        found = self._own_file("pairs", lambda path: read_pairs(path, compared.index((space_a, space_b))))
+        if found is None or not ((found["space_a"] == space_a) & (found["space_b"] == space_b)).all():
+            return self._of(space_a, space_b, self.pairs)  # an older run's, whose row groups are others
+        return found
+
+    @staticmethod
+    def _of(space_a: str, space_b: str, pairs: pd.DataFrame) -> pd.DataFrame:
+        return pairs[(pairs["space_a"] == space_a) & (pairs["space_b"] == space_b)]
 
     def __repr__(self) -> str:
         pairs = self.info["pairs"]

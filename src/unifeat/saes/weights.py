@@ -1,14 +1,26 @@
-"""A loaded SAE's weights: a digest, and unit decoder rows."""
+"""An SAE's weights: a digest, and unit decoder rows, also stored so that a few can be read without the SAE."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from unifeat.engine import Held, Unit
+from unifeat.errors import UserError
 from unifeat.saes.protocol import SAE
+from unifeat.saes.recipe import Recipe
+from unifeat.store import Form, Piece
+
+_VERSION = 1  # raised whenever the rows of the same SAE change
+_OPEN = Held(8)
 
 
 def sae_digest(sae: SAE) -> str:
@@ -22,6 +34,11 @@ def sae_digest(sae: SAE) -> str:
     return digest.hexdigest()
 
 
+def size_of(sae: SAE) -> int:
+    """Bytes of an SAE's tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in sae.state_dict().values())
+
+
 def decoder_rows(sae: SAE) -> Any:
     """The decoder as a float32 NumPy array (d_sae, d_out), one row of unit norm per feature.
 
@@ -30,3 +47,52 @@ def decoder_rows(sae: SAE) -> Any:
     """
     rows = sae.W_dec.detach().to("cpu", torch.float32)
     return (rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)).numpy()
+
+
+def _write(rows: NDArray[np.float32], folder: Path) -> None:
+    np.save(folder / "rows.npy", rows)
+
+
+def _read(value: Any, folder: Path) -> Any:
+    return np.load(folder / "rows.npy", mmap_mode="r")
+
+
+_FORM: Form[Any] = Form(_write, _read)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Unit decoder rows of an SAE, on disk.
+
+    Attributes:
+        recipe: the SAE, to make them from.
+        digest: `sae_digest` of it.
+    """
+
+    recipe: Recipe
+    digest: str
+
+    @property
+    def piece(self) -> Piece[NDArray[np.float32]]:
+        """Where they are, (d_sae, d_out) float32, memory-mapped."""
+        return Piece("decoders", {"version": _VERSION, "sae": self.digest}, _FORM, "the decoder rows")
+
+    def store(self, sae: SAE) -> None:
+        """Store the rows of the SAE, which is loaded, if they are not there."""
+        self.piece.note_use()
+        if not self.piece.exists():
+            self.piece.write(decoder_rows(sae))
+
+    def rows(self, features: NDArray[np.integer]) -> NDArray[np.float32]:
+        """The rows of some features, (features, d_out) float32."""
+        return np.asarray(_OPEN.get(self.piece.path, self._mapped)[features])
+
+    def _mapped(self) -> Any:
+        return Unit(self.piece, partial(_rows_of, self.recipe, self.digest)).result()
+
+
+def _rows_of(recipe: Recipe, digest: str) -> NDArray[np.float32]:
+    sae = recipe.load()
+    if sae_digest(sae) != digest:
+        raise UserError(f"SAE {recipe.name} changed while it was used: run the same command again")
+    return decoder_rows(sae)

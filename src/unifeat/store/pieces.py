@@ -117,6 +117,10 @@ class Piece(Generic[T]):
             self._put_away(f"{type(error).__name__}: {error}")
         return None
 
+    def note_use(self) -> None:
+        """Note that a run uses it, where this process does not read it."""
+        note_use(self.kind, self.path.name)
+
     def exists(self) -> bool:
         """Whether something is stored under its name."""
         return self._about_path.exists()

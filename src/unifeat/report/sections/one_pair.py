@@ -13,23 +13,30 @@ from unifeat.report.sections.categories import of_cell
 from unifeat.report.tables import cells, richest, rows_of
 from unifeat.report.uncertainty import hubs, pair_lines
 from unifeat.runs.folder import Run
+from unifeat.runs.pairs import MOST_SHOWN, shown_cells
 
 
 def one_pair(run: Run, drawn: Drawn) -> dict[str, Any]:
-    """All pairs of spaces, and which one is shown first."""
-    return {"cells": _cells(run, drawn), "first": richest(run)}
-
-
-def _cells(run: Run, drawn: Drawn) -> list[dict[str, Any]]:
-    """For each pair of spaces: three figures, why candidates were dropped, features in context."""
+    """The pairs of spaces worth showing in detail: all or, in a large grid, those with the most pairs."""
     table = cells(run)
-    limit = max(200, distributions.MAX_POINTS // len(table))
+    chosen = set(range(len(table)))
+    if len(table) > MOST_SHOWN:
+        chosen = {*shown_cells(table["kept"].tolist()), richest(run)}
+    shown = [cell for cell in rows_of(table) if cell.cell in chosen]
+    return {
+        "cells": _cells(run, drawn, shown),
+        "first": richest(run),
+        "elsewhere": {cell.cell: [cell.space_a, cell.space_b] for cell in rows_of(table) if cell.cell not in chosen},
+    }
+
+
+def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
+    """For each pair of spaces: three figures, why candidates were dropped, features in context."""
+    limit = max(200, distributions.MAX_POINTS // len(cells))
     lines, shown_pairs = contexts(run), _shown(run)
-    all_kept = run.pairs[run.pairs["kept"]]
-    kept_by_cell = dict(list(all_kept.groupby(["space_a", "space_b"], sort=False)))
     shown = []
-    for cell in rows_of(table):
-        kept = kept_by_cell.get((cell.space_a, cell.space_b), all_kept.iloc[:0])
+    for cell in cells:
+        kept = run.space_pair(cell.space_a, cell.space_b).query("kept")
         drawn[f"correlation-{cell.cell}"] = distributions.correlation_figure(kept)
         drawn[f"heldout-{cell.cell}"] = distributions.heldout_figure(kept, limit, run.info["seed"])
         drawn[f"partner-{cell.cell}"] = distributions.partner_figure(cell)
@@ -56,4 +63,5 @@ def _cells(run: Run, drawn: Drawn) -> list[dict[str, Any]]:
 def _shown(run: Run) -> pd.DataFrame:
     if (run.folder / "shown.parquet").is_file():
         return run.shown
-    return run.pairs.iloc[:0].assign(chosen="")
+    first = run.info["pairs"][0]
+    return run.space_pair(first["space_a"], first["space_b"]).iloc[:0].assign(chosen="")

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { colours, figures } = JSON.parse(document.getElementById("data").textContent);
+  const { colours, figures, elsewhere, folder } = JSON.parse(document.getElementById("data").textContent);
   const config = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false };
 
   // Figures have the colours of the light page; each colour is replaced by the one that the page uses now.
@@ -41,7 +41,15 @@
   const picker = document.getElementById("pick");
   const cells = [...document.querySelectorAll(".cell")];
   const steps = { previous: -1, next: 1 };
+  // A large grid's page shows only some pairs of spaces in detail; for the others it says how to see them.
+  const note = document.getElementById("elsewhere");
   const select = (cell) => {
+    if (note) note.hidden = !(cell in elsewhere);
+    if (cell in elsewhere) {
+      note.querySelector("b").textContent = elsewhere[cell].join(" × ");
+      note.querySelector("code").textContent = `unifeat show ${folder} ${elsewhere[cell].join(" ")}`;
+      return;
+    }
     picker.value = cell;
     cells.forEach((element) => (element.hidden = element.dataset.cell !== cell));
     drawRest();
