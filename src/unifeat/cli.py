@@ -30,6 +30,16 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder."
 Out = Annotated[Path | None, typer.Option("--out", help="Where to put the result.")]
 Repair = Annotated[bool, typer.Option("--repair", hidden=True, help="Not needed: damage is repaired automatically.")]
 Force = Annotated[bool, typer.Option("--force", help="Continue with SAEs that fail the check at the start.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="local: this machine; ray: a Ray cluster (pip install 'unifeat[ray]').")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="For ray: its head. By default the one here, or a new one."),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, max=4096, help="Cores of one unit of work; by default a machine's.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and errors.")]
 
 
@@ -59,6 +69,9 @@ def demo(
     out: Out = None,
     repair: Repair = False,
     force: Force = False,
+    engine: EngineName = "local",
+    address: Address = None,
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare SmolLM2-135M with Gemma-3-270M on news articles, three layers each. Works offline."""
@@ -74,16 +87,25 @@ def demo(
     study = demo_study()
     if documents is not None:
         study = study.model_copy(update={"text": study.text.model_copy(update={"documents": documents})})
-    _run(study, folder, force)
+    _run(study, folder, force, engine, address, threads)
 
 
 @app.command()
-def run(study: StudyPath, out: Out = None, repair: Repair = False, force: Force = False, quiet: Quiet = False) -> None:
+def run(
+    study: StudyPath,
+    out: Out = None,
+    repair: Repair = False,
+    force: Force = False,
+    engine: EngineName = "local",
+    address: Address = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
     """Run a study. Work already done is not repeated; after an interruption, the same command continues."""
     _mode(quiet)
     from unifeat.study.read import load_study
 
-    _run(load_study(study), _folder(out), force)
+    _run(load_study(study), _folder(out), force, engine, address, threads)
 
 
 @app.command()
@@ -252,11 +274,16 @@ def _folder(out: Path | None) -> Path | None:
     return None if out is None else new_folder(out, "--out")
 
 
-def _run(study: object, out: Path | None, force: bool) -> None:
-    from unifeat.pipeline.run import run as run_study
+def _run(study: Any, out: Path | None, force: bool, engine: str, address: str | None, threads: int | None) -> None:
+    from unifeat.engine.choose import engine_called
+
+    with engine_called(engine, address, threads) as chosen:
+        from unifeat.pipeline.run import run as run_study
+
+        finished = run_study(study, out, force=force, engine=chosen)
     from unifeat.report.terminal import show as print_run
 
-    print_run(run_study(study, out, force=force))  # type: ignore[arg-type]
+    print_run(finished)
 
 
 def _mode(quiet: bool) -> None:

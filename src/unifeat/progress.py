@@ -15,6 +15,7 @@ Mode = Literal["auto", "bar", "log", "quiet"]
 Advance = Callable[..., None]
 
 _mode: Mode = "auto"
+_said: list[str] | None = None  # see `collected`
 _bars: list[str] = []  # labels of the work being reported, outermost first
 _QUIET_START_S = 2.0  # work shorter than this shows nothing
 _LOG_EVERY_S = 15.0
@@ -32,8 +33,22 @@ def _resolved() -> Mode:
     return "bar" if sys.stderr.isatty() else "log"
 
 
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Inside this context nothing is shown; yields the list of what is said instead, for another process to say."""
+    global _said, _mode
+    before, _said, mode, _mode = _said, [], _mode, "quiet"
+    try:
+        yield _said
+    finally:
+        _said, _mode = before, mode
+
+
 def say(message: str) -> None:
     """Print one line on stderr, unless the mode is quiet."""
+    if _said is not None:
+        _said.append(message)
+        return
     if _resolved() == "quiet":
         return
     print(message, file=sys.stderr, flush=True)

@@ -17,8 +17,9 @@ from tiny import sentences, tiny_sae, write_text
 from unifeat import UserError
 from unifeat.codes import encode
 from unifeat.codes.align import align, shared_places
-from unifeat.codes.encode import Encoder, encode_group, encode_spaces, store_settings
+from unifeat.codes.encode import Encoder, GroupShards, Loaded, group_unit, store_settings
 from unifeat.codes.store import CodeStore
+from unifeat.engine import Local
 from unifeat.models import LanguageModel, load_language_model
 from unifeat.models.activations import GroupActivations, pad_token
 from unifeat.models.language import model_identity, tokenizer_digest
@@ -71,6 +72,12 @@ def prepare(model_path: Path, corpus: Corpus, root: Path, saes: Path) -> tuple[L
         )
         encoders.append(Encoder(f"tiny@{point.layer}", point, sae, CodeStore.create(root, settings)))
     return model, encoders, windowing
+
+
+def encode_spaces(model: LanguageModel, corpus: Corpus, encoders: list[Encoder], windowing: Windowing) -> None:
+    """All groups of text, by this process."""
+    stores = {encoder.space: encoder.store for encoder in encoders}
+    encode.encode_spaces(lambda: Loaded(model, encoders), "a model", corpus, stores, windowing, Local())
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -209,7 +216,9 @@ def test_again_in_another_order_and_one_at_a_time(tmp_path: Path, corpus: Corpus
     _, others, _ = prepare(folder, corpus, tmp_path / "other", tmp_path)
     for group in reversed(range(corpus.groups)):
         for encoder in others[:: 1 if group % 2 else -1]:
-            encode_group(model, corpus, group, [encoder], windowing)
+            shards = GroupShards(group, {encoder.space: encoder.store})
+            unit = group_unit(lambda one=encoder: Loaded(model, [one]), "a model", corpus, shards, windowing)
+            assert unit.result() == encoder.store.stats(group)["read"]
     others[0].store.shard_path(2).unlink()
     others[1].store.shard_path(0).unlink()
     encode_spaces(model, corpus, others, windowing)
@@ -231,7 +240,7 @@ def test_what_is_there_is_not_encoded_again(
     done = []
     group_itself = encode.encode_group
 
-    def spy(model: object, corpus: object, group: int, todo: list[Encoder], windowing: Windowing) -> int:
+    def spy(model: Any, corpus: Any, group: int, todo: list[Encoder], windowing: Windowing) -> Any:
         done.append((group, [e.space for e in todo]))
         return group_itself(model, corpus, group, todo, windowing)
 

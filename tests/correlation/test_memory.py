@@ -76,7 +76,9 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(spill_module.Spill, "_append", full)
-    with pytest.raises(UserError, match=r"disk full while laying out codes in .*TMPDIR names another folder"):
+    with pytest.raises(
+        UserError, match=r"disk full while laying out codes in .*: free some space there, or set TMPDIR"
+    ):
         correlate(a, b, memory_gb=1e-5)
 
 
@@ -84,7 +86,7 @@ def test_a_file_that_became_shorter_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     rng = np.random.default_rng(3)
     a, b = (sparse.csr_array(awkward(rng, 300, 40)) for _ in "ab")
     monkeypatch.setattr(spill_module.os, "preadv", lambda *_: 0)
-    with pytest.raises(UserError, match="cannot read or write it"):
+    with pytest.raises(OSError, match="shorter than it was"):
         correlate(a, b, memory_gb=1e-5)
 
 

@@ -15,7 +15,7 @@ import unifeat as uf
 from fitted import CONTEXT, activations, changed, fitted_sae
 from homes import STUDY, Place, hashes, write_study
 from tiny import sentences, tiny_sae, write_text
-from unifeat.pipeline import check, encode
+from unifeat.pipeline import check, loading
 from unifeat.store import cache_root
 from unifeat.vocabulary.hook_points import HookPoint
 from warm import Warm
@@ -149,7 +149,7 @@ def test_controls_are_not_asked_to_fit(study: Any) -> None:
 def test_is_made_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     changed(study.home / "saes/two", study.home / "saes/scaled", scaled)
     first = refused(study, {"sae": "saes/scaled"})
-    monkeypatch.setattr(encode, "load_language_model", lambda *_, **__: pytest.fail("loaded again"))
+    monkeypatch.setattr(loading, "load_language_model", lambda *_, **__: pytest.fail("loaded again"))
     assert refused(study, {"sae": "saes/scaled"}) == first
 
 

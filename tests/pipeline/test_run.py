@@ -141,8 +141,7 @@ def test_examples_are_text_of_the_study(run: uf.Run, finished: Place) -> None:
 def test_again_nothing_is_computed_and_the_tables_are_the_same(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     from unifeat.codes import top_activations
     from unifeat.matching import candidates
-    from unifeat.pipeline import encode as encoding
-    from unifeat.pipeline import match, score
+    from unifeat.pipeline import loading, match, score
 
     write_text_again(here)
     uf.run(here.study)  # the copied text has another path
@@ -151,7 +150,7 @@ def test_again_nothing_is_computed_and_the_tables_are_the_same(here: Place, monk
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(encoding, "load_language_model", never)
+    monkeypatch.setattr(loading, "load_language_model", never)
     monkeypatch.setattr(encode, "encode_group", never)
     monkeypatch.setattr(candidates, "correlate", never)
     monkeypatch.setattr(match, "bootstrap", never)
@@ -171,9 +170,9 @@ def write_text_again(place: Place) -> None:
 
 
 def test_codes_are_shared_with_another_study_over_the_same_text(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unifeat.pipeline import encode as encoding
+    from unifeat.pipeline import loading
 
-    monkeypatch.setattr(encoding, "load_language_model", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr(loading, "load_language_model", lambda *_, **__: pytest.fail("encoded again"))
     write_text_again(here)
     write_study(here.home, "other.yaml", name="other", spaces=STUDY["spaces"][::-1], matching={"method": "one-to-one"})
     other = uf.run(here.home / "other.yaml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +51,29 @@ def cell(tmp_path: Path, study: Study) -> Cell:
     where = places(np.repeat(np.arange(DOCUMENTS), TOKENS), np.tile(np.arange(1, TOKENS + 1), DOCUMENTS))
     a, b = (np.maximum(rng.normal(size=(DOCUMENTS * TOKENS, FEATURES)) - 0.8, 0) for _ in range(2))
     b[:, : FEATURES // 2] = a[:, : FEATURES // 2] * rng.uniform(0.8, 1.2, (len(a), FEATURES // 2))
-    spaces = [
+    spaces: list[Any] = [
         Space(
             *(f"{name}@0", name, 0),
             written(tmp_path, [shard_of(codes.astype(np.float32), where)], sae=name),
-            None,
-            rng.normal(size=(FEATURES, 12)).astype(np.float32),
-            {},
+            tokenizer=None,  # type: ignore[arg-type]
+            decoder=Rows(rng.normal(size=(FEATURES, 12)).astype(np.float32)),  # type: ignore[arg-type]
+            tokens={},  # type: ignore[arg-type]
+            info={},
         )
         for name, codes in (("one", a), ("two", b))
     ]
     comparison = Comparison(spaces[0].store, spaces[1].store, 2, True, DOCUMENTS, study.seed)
-    found = comparison.candidates().result()
-    rule = Rule(Filters(0.2, 3), "mutual")
-    return Cell(spaces[0], spaces[1], rule, comparison, found, rule.decide(found.table), None)
+    return Cell(spaces[0], spaces[1], Rule(Filters(0.2, 3), "mutual"), comparison, study.inference)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A decoder in memory."""
+
+    matrix: np.ndarray
+
+    def rows(self, features: np.ndarray) -> np.ndarray:
+        return self.matrix[features]
 
 
 class Kept:
@@ -72,7 +81,8 @@ class Kept:
 
     def __init__(self, study: Study, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
         self.study, self.cell = study, cell
-        self.pairs = PairSet.of(cell, "all", cell.kept)
+        self.pairs, self.found = PairSet.of(cell, "all", cell.kept), cell.candidates()
+        self.facts = cell.matched().facts
         ids = np.arange(FEATURES // 4)
         self.pool = cell.kept.assign(inside=within(cell.kept, ids, np.arange(FEATURES)))
         assert len(cell.kept) >= 12
@@ -85,12 +95,12 @@ class Kept:
 
         for module, name in (
             *((score, "_shuffles"), (score, "_interval"), (rematch, "_rematch"), (subspaces, "_subsets")),
-            *((match, "_draw"), (candidates, "_candidates")),
+            *((match, "_draw"), (match, "_match"), (candidates, "_candidates")),
         ):
             monkeypatch.setattr(module, name, fail)
         assert self.computed() == set()  # all of it is found
 
-    names = ("shuffles", "interval", "rematches", "subsets", "bootstrap", "candidates")
+    names = ("shuffles", "interval", "rematches", "subsets", "bootstrap", "matched", "candidates")
 
     def shuffles(self) -> None:
         for spec in self.study.geometry:
@@ -101,7 +111,7 @@ class Kept:
             score._interval_unit(self.study, self.pairs, spec).result()
 
     def rematches(self) -> None:
-        rematch.rematch_cells(self.study, [self.cell], Local())
+        rematch.rematch_cells(self.study, [self.cell], [self.facts], Local())
 
     def subsets(self) -> None:
         for spec in self.study.geometry:
@@ -110,7 +120,10 @@ class Kept:
             unit.result()
 
     def bootstrap(self) -> None:
-        match._intervals(self.study, self.cell.comparison, self.cell.rule, self.cell.found).result()
+        self.cell.intervals(self.found).result()
+
+    def matched(self) -> None:
+        self.cell.matched()
 
     def candidates(self) -> None:
         self.cell.comparison.candidates().result()
@@ -149,16 +162,20 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     # SVCCA's held-out score is this measure's.
     "measure heldout_cca": (lambda patch: raised(MEASURES, "heldout_cca", patch), {"shuffles"}),
     "another measure": (lambda patch: raised(MEASURES, "procrustes", patch), set()),
-    "method mutual": (lambda patch: raised(METHODS, "mutual", patch), {"rematches", "bootstrap"}),
+    "method mutual": (lambda patch: raised(METHODS, "mutual", patch), {"rematches", "bootstrap", "matched"}),
     "another method": (lambda patch: raised(METHODS, "max", patch), set()),
     "null shuffle": (lambda patch: raised(NULLS, "shuffle", patch), {"shuffles"}),
     "null rematch": (lambda patch: raised(NULLS, "rematch", patch), {"rematches"}),
     "null subset": (lambda patch: raised(NULLS, "subset", patch), {"subsets"}),
     "intervals of scores": (lambda patch: patch.setattr(score, "VERSION", score.VERSION + 1), {"interval"}),
-    "intervals of pairs": (lambda patch: patch.setattr(match, "VERSION", bootstrap.VERSION + 1), {"bootstrap"}),
+    "intervals of pairs": (
+        lambda patch: patch.setattr(match, "VERSION", bootstrap.VERSION + 1),
+        {"bootstrap", "matched"},
+    ),
+    "pairs": (lambda patch: patch.setattr(match, "_VERSION", match._VERSION + 1), {"matched"}),
     "candidates": (
         lambda patch: patch.setattr(candidates, "VERSION", candidates.VERSION + 1),
-        {"candidates", "rematches", "bootstrap"},
+        {"candidates", "rematches", "bootstrap", "matched"},
     ),
 }
 
@@ -240,7 +257,7 @@ def test_the_new_version_s_scores_take_the_old_one_s_place(
     pairs, rsa = PairSet.of(cell, "all", cell.kept), MEASURES["rsa"]
 
     def scored() -> float:
-        return float(score_sets(study, [pairs], study.geometry[:1], Local())["score"].iloc[0])
+        return float(score_sets(study, [pairs], 1, study.geometry[:1], Local())["score"].iloc[0])
 
     def other(x: Any, y: Any, **settings: Any) -> Any:
         return replace(rsa.function(x, y, **settings), value=0.125)

@@ -177,7 +177,30 @@ def test_without_examples(make_run):
     run = make_run()
     (run.folder / "examples.parquet").unlink()
     (run.folder / "shown.parquet").unlink()
-    assert "only the pairs of spaces with the most shared features are shown" in page_of(run).text
+    assert "Shared features in context" not in page_of(run).text
+
+
+def test_a_large_grid_shows_the_cells_with_the_most_pairs(make_run):
+    run = make_run(groups={"a": list(range(6)), "b": list(range(6))}, kept=260, width=256)
+    page = page_of(run)
+    facts = run.info["pairs"]
+    assert len(facts) == 36
+    data = next(json.loads(s) for s in page.scripts if s.startswith('{"colours"'))
+    assert len(data["elsewhere"]) == 12
+    least_shown = min(pair["kept"] for n, pair in enumerate(facts) if str(n) not in data["elsewhere"])
+    assert max(facts[int(n)]["kept"] for n in data["elsewhere"]) <= least_shown
+    assert "of 36 pairs of spaces, the 24 with the most shared features are shown here in detail" in page.text
+    first = next(iter(data["elsewhere"].values()))
+    assert f"unifeat show {run.folder} {first[0]} {first[1]}" in page.text
+    assert sum(name.startswith("correlation-") for name in data["figures"]) == 24
+    # Every cell's numbers are there all the same: in the heatmaps and in the table.
+    assert {(row["space_a"], row["space_b"]) for row in facts} <= set(pairs_in_table(run))
+
+
+def pairs_in_table(run) -> list[tuple[str, str]]:
+    from unifeat.report.score_table import score_rows
+
+    return [(row["space_a"], row["space_b"]) for row in score_rows(run)]
 
 
 def test_large_runs_are_sampled_and_say_so(make_run, monkeypatch):

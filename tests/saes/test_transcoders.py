@@ -224,7 +224,7 @@ class TestSpace:
         quality = Quality()
         quality.add(activations.beside(*points), codes, sae.decode(codes))
         assert space.info["fvu"] == pytest.approx(quality.fvu, rel=1e-3)
-        assert space.decoder.shape == (64, 32)
+        assert space.decoder.rows(np.arange(64)).shape == (64, 32)
 
     def model(self, home: Path) -> LanguageModel:
         study = load_study(home / "other.yaml")
@@ -234,7 +234,7 @@ class TestSpace:
     def bos(self, space: Any) -> int | None:
         from unifeat.models.opening import bos_of
 
-        return bos_of(space.tokenizer, "auto")
+        return bos_of(space.tokenizer(), "auto")
 
     def test_the_hook_has_to_be_said(self, home: Path):
         checkpoints.write_circuit_tracer(home / "saes" / "layer_0.safetensors", checkpoints.tensors(32, 64))

@@ -89,15 +89,16 @@ class GroupShards:
 
 
 def group_unit(
-    load: Callable[[], Loaded], key: str, corpus: Corpus, shards: GroupShards, windowing: Windowing
+    load: Callable[[], Loaded], key: str, corpus: Corpus, shards: GroupShards, windowing: Windowing, *, gpu: bool = True
 ) -> Unit[int]:
     """Encoding one group of text as a unit of work; its result is the number of tokens read.
 
     Args:
         load: loads the model and its encoders, or gives those that this process holds.
         key: names what is loaded: units with the same key need the same.
+        gpu: whether a GPU is used where there is one.
     """
-    return Unit(shards, partial(_encode, load, corpus, shards, windowing), fills_machine=True, model=key)
+    return Unit(shards, partial(_encode, load, corpus, shards, windowing), fills_machine=True, model=key, gpu=gpu)
 
 
 def _encode(
@@ -118,6 +119,7 @@ def encode_spaces(
     engine: Engine,
     *,
     name: str = "",
+    gpu: bool = True,
 ) -> None:
     """Encode the shards that are missing from the stores, and finish the stores. Memory does not grow with the text.
 
@@ -131,7 +133,7 @@ def encode_spaces(
     """
     for _ in range(_TRIES):
         missing = [shards for g in range(corpus.groups) if (shards := GroupShards(g, stores)).missing()]
-        units = (group_unit(load, key, corpus, shards, windowing) for shards in missing)
+        units = (group_unit(load, key, corpus, shards, windowing, gpu=gpu) for shards in missing)
         _encode_missing(units, [shards.group for shards in missing], corpus, stores, engine, name)
         try:
             for space, store in stores.items():

@@ -27,7 +27,7 @@ from unifeat.correlation.layout import (
     outline,
 )
 from unifeat.correlation.moments import Profile
-from unifeat.store.machine import machine_error
+from unifeat.errors import UserError
 from unifeat.threads import Team
 from unifeat.vocabulary.paired_codes import Array, PairedCodes
 
@@ -56,21 +56,21 @@ class Spill:
             limit: entries of a group, in memory at once.
 
         Raises:
-            UserError: an error of the machine: no space …
+            UserError: no space on the disk.
+            OSError: another error of the machine.
         """
         self._a, self._b, self._dtype, self._team = a, b, np.dtype(dtype), team
-        try:
-            self._file = tempfile.TemporaryFile(prefix="unifeat-")  # noqa: SIM115 (closed by __exit__)
-        except OSError as error:
-            raise self._told(error) or error from error
+        self._file = tempfile.TemporaryFile(prefix="unifeat-")  # noqa: SIM115 (closed by __exit__)
         try:
             self._groups = [self._write(chunks) for chunks in groups(paired, dtype, a, b, limit)]
             self._file.flush()
-        except OSError as error:
+        except BaseException as error:
             self._file.close()
-            raise self._told(error) or error from error
-        except BaseException:
-            self._file.close()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(
+                    f"disk full while laying out codes in {tempfile.gettempdir()}: free some space there, or set "
+                    "TMPDIR to another folder"
+                ) from error
             raise
         self._records = np.empty(0, self._dtype)
 
@@ -122,11 +122,4 @@ class Spill:
                     raise OSError(errno.EIO, "the temporary file of codes is shorter than it was")
                 part, at = part[got:], at + got
 
-        try:
-            self._team.each(read, list(range(0, len(view), _READ_AT_ONCE)))
-        except OSError as error:
-            raise self._told(error) or error from error
-
-    @staticmethod
-    def _told(error: OSError) -> Exception | None:
-        return machine_error(error, f"laying out codes in {tempfile.gettempdir()} (TMPDIR names another folder)")
+        self._team.each(read, list(range(0, len(view), _READ_AT_ONCE)))

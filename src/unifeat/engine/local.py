@@ -18,6 +18,9 @@ _AHEAD = 4  # units taken from the iterable for each core
 class Local:
     """Runs units in parallel on this machine's cores. Units that fill it run one by one, with all BLAS threads."""
 
+    remote = False
+    gpus = 0
+
     def __init__(self, threads: int | None = None) -> None:
         """Choose how many cores to use.
 
@@ -25,6 +28,9 @@ class Local:
             threads: cores to use, by default all that this process may use.
         """
         self._threads = threads
+
+    def close(self) -> None:
+        """Nothing is left to close."""
 
     def map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
         """The results of the units, in order. The first error is raised, and pending units are cancelled."""

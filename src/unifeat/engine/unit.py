@@ -41,14 +41,15 @@ class Unit(Generic[T]):
         compute: computes the result. It is pure, and it and its arguments can be sent to another process. It should be
             light: what is large belongs into the store, and is read by `compute`.
         fills_machine: whether it uses all cores, or so much memory that nothing else should run at the same time.
-        model: what it keeps loaded between units (see `held`), a language model with its SAEs; None if nothing. Such a
-            unit runs on a GPU where there are any.
+        model: names the language model that it keeps loaded between units (see `Held`); None if it needs none.
+        gpu: whether it runs on a GPU where there are any.
     """
 
     piece: Stored[T]
     compute: Callable[[], Any]
     fills_machine: bool = False
     model: str | None = None
+    gpu: bool = False
 
     def result(self) -> T:
         """The stored result. If there is none, or it is damaged, the result is computed and stored first.
@@ -71,7 +72,17 @@ class Unit(Generic[T]):
 
 
 class Engine(Protocol):
-    """Anything that runs units."""
+    """Anything that runs units.
+
+    Attributes:
+        remote: whether they may run on other machines than this one.
+        gpus: how many GPUs they can use, if remote.
+    """
+
+    @property
+    def remote(self) -> bool: ...
+    @property
+    def gpus(self) -> int: ...
 
     def map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
         """The results of the units, in order. Only a few units are taken from `units` before they are needed, so that

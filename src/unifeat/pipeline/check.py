@@ -68,7 +68,7 @@ def check_unit(loader: Loader, corpus: Corpus, windowing: Windowing) -> Unit[dic
     too.
     """
     work = partial(_check_spaces, loader, corpus, windowing)
-    return Unit(Outcomes(loader.spaces), work, fills_machine=True, model=loader.key)
+    return Unit(Outcomes(loader.spaces), work, fills_machine=True, model=loader.key, gpu=loader.spec.device != "cpu")
 
 
 def report_checks(spaces: Iterable[PlannedSpace], *, force: bool) -> None:

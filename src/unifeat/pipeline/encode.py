@@ -67,7 +67,8 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
         UserError: a text, model or SAE of the study does not exist or does not fit.
     """
     engine = engine or Local()
-    _check_names(study)
+    study = _with_types(study, engine)
+    _check_names(study, engine)
     used = [name for name in study.models if any(group.model == name for group in study.spaces)]
     tokenizers = {name: Tokenizer(spec)() for name, spec in study.models.items()}
     # Openings are made before any model runs, so that a missing chat template is reported at once.
@@ -91,7 +92,8 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
                 loader = plan.loader(batch)
                 stores = {space.name: space.store for space in batch}
                 name = plan.spec.name.rsplit("/", 1)[-1]
-                encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name)
+                gpu = plan.spec.device != "cpu"
+                encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name, gpu=gpu)
     finally:
         forget()
     spaces = {space.name: space for plan in plans for space in _finished(study, plan, engine)}
@@ -254,11 +256,27 @@ def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _check_names(study: Study) -> None:
+def _with_types(study: Study, engine: Engine) -> Study:
+    """The study with the models' dtypes, where they are chosen by the machines that the models will run on."""
+    if not engine.remote:
+        return study
+    models = {
+        name: spec.model_copy(update={"dtype": "bfloat16" if engine.gpus and spec.device != "cpu" else "float32"})
+        if spec.dtype == "auto"
+        else spec
+        for name, spec in study.models.items()
+    }
+    return study.model_copy(update={"models": models})
+
+
+def _check_names(study: Study, engine: Engine) -> None:
     """Check names, devices and layers of all models before the first one runs, to report mistakes at once."""
     for group in study.spaces:
         spec = study.models[group.model]
-        resolve_device(spec.device)
+        if not engine.remote:
+            resolve_device(spec.device)
+        elif spec.device.startswith("cuda") and not engine.gpus:
+            raise UserError(f"device {spec.device!r}: no node of the cluster has a GPU; use auto or cpu")
         points = [HookPoint(layer, group.hook) for layer in group.layers]
         config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
         check_layers(spec.name, points, config.num_hidden_layers)
