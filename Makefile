@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-real lint format benchmark clean
+.PHONY: demo test test-cluster test-real lint format benchmark clean
 
 demo: $(VENV)/.demo
 	$(BIN)/unifeat demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real and not gpu and not cluster"
+
+test-cluster: $(VENV)/.dev
+	$(BIN)/python -m pytest -m cluster
 
 test-real: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python -m pytest -m real

@@ -22,21 +22,20 @@ class _Ticket:
 
 
 class Actors:
-    """Workers that hold one model.
+    """Workers that hold a model each, until a unit needs another.
 
     Attributes:
-        model: which one.
+        gpu: whether each has a GPU to itself.
     """
 
-    def __init__(self, model: str, home: Home, threads: int, most: int, *, gpu: bool, tries: int) -> None:
+    def __init__(self, home: Home, threads: int, most: int, *, gpu: bool, tries: int) -> None:
         """Prepare for at most `most` workers; they are started as units come.
 
         Args:
             threads: cores of each.
-            gpu: whether each has a GPU to itself.
             tries: how often a unit is begun before its worker's death is an error.
         """
-        self.model, self._home, self._threads, self._most, self._gpu = model, home, threads, most, gpu
+        self.gpu, self._home, self._threads, self._most = gpu, home, threads, most
         self._tries = tries
         self._starting: dict[Any, Any] = {}  # what an actor answers with -> the actor
         self._idle: list[Any] = []
@@ -105,7 +104,7 @@ class Actors:
     def _start(self) -> None:
         import ray
 
-        how = {"num_cpus": self._threads, "num_gpus": int(self._gpu), "max_restarts": 0, "max_task_retries": 0}
+        how = {"num_cpus": self._threads, "num_gpus": int(self.gpu), "max_restarts": 0, "max_task_retries": 0}
         actor = ray.remote(_Worker).options(**how).remote()
         self._starting[actor.ready.remote()] = actor
 

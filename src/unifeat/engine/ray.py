@@ -107,11 +107,11 @@ class Ray:
         import ray
 
         if unit.model is not None:
-            if self._actors is None or self._actors.model != unit.model:
+            gpu = unit.gpu and self._size.gpus > 0
+            if self._actors is None or self._actors.gpu != gpu:
                 self._stop_actors()
-                gpu = unit.gpu and self._size.gpus > 0
                 most = self._size.gpus if gpu else max(self._size.cores // self._threads, 1)
-                self._actors = Actors(unit.model, self._home, self._threads, most, gpu=gpu, tries=_TRIES)
+                self._actors = Actors(self._home, self._threads, most, gpu=gpu, tries=_TRIES)
             return self._actors.submit(unit)
         self._stop_actors()  # their cores are needed
         share = self._threads if unit.fills_machine else 1

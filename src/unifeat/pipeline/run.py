@@ -19,7 +19,7 @@ import pandas as pd
 from unifeat.engine import Engine, Local
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
-from unifeat.pipeline.encode import prepare_spaces
+from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.match import compare, match_cells
 from unifeat.pipeline.rematch import add_rematch, rematch_cells
@@ -71,9 +71,18 @@ def run(
 
 
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
-    clock = _Clock()
+    clock = Clock()
     with clock.step("encode"):
         prepared = prepare_spaces(study, force=force, engine=engine)
+    return compare_spaces(study, prepared, folder, engine, clock)
+
+
+def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engine, clock: Clock) -> Run:
+    """Match and score encoded spaces, and write the run's folder.
+
+    Raises:
+        UserError: the study compares no two spaces, or the folder cannot be written.
+    """
     corpus, spaces = prepared.corpus, prepared.spaces
     compared = [(a, b) for i, a in enumerate(spaces) for b in spaces[i + 1 :] if _compared(study, a, b)]
     if not compared:
@@ -136,12 +145,15 @@ def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     return written.moved_to(folder)
 
 
-class _Clock:
+class Clock:
+    """Seconds of each step, for `run.json`."""
+
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Measure what is done inside."""
         start = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - start, 2)
