@@ -63,7 +63,7 @@ def corpus_of(folder: Path, words: Any) -> Any:
 
 
 def space_of(folder: Path, name: str, corpus: Any, words: Any, causes: Any, features: int, seed: int) -> Any:
-    """A space: each token's features are those of its causes, most of which all spaces share, in an order of its own."""
+    """A space: the features of a token are those of its causes, in an order of its own; spaces share most of them."""
     from unifeat.codes.shard import Shard, narrow_ids, write_shard
     from unifeat.codes.store import CodeStore
     from unifeat.codes.top_activations import TopTokens, top_unit
@@ -136,7 +136,8 @@ def run_grid(side: int, args: argparse.Namespace) -> dict[str, float]:
                 "models": {letter: {"name": letter} for letter in "ab"},
                 "spaces": [{"model": letter, "layers": layers, "sae": "made"} for letter in "ab"],
                 "geometry": ["svcca", {"cka": {"debiased": True}}],
-                "inference": {"permutations": args.permutations, "rematches": 0, "bootstraps": args.bootstraps},
+                "inference": {"permutations": args.permutations, "rematches": 0, "bootstraps": args.bootstraps}
+                | {"subsamples": args.subsamples},
             }
         )
         start, clock = time.perf_counter(), Clock()
@@ -156,8 +157,9 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--features", type=int, default=8192)
     parser.add_argument("--tokens", type=int, default=60_000)
-    parser.add_argument("--permutations", type=int, default=100)
-    parser.add_argument("--bootstraps", type=int, default=20)
+    parser.add_argument("--permutations", type=int, default=20)
+    parser.add_argument("--bootstraps", type=int, default=5)
+    parser.add_argument("--subsamples", type=int, default=4)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

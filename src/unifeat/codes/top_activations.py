@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,8 +83,8 @@ def top_token_texts(tops: pd.DataFrame, tokenizer: Any, n: int) -> dict[int, lis
 
 
 @dataclass(frozen=True)
-class TopTokens(Mapping[int, list[str]]):
-    """`top_token_texts` of a space, stored: a mapping that is read when it is first used, and held for a while.
+class TopTokens:
+    """`top_token_texts` of a space, stored; read when they are first used, and held for a while.
 
     Attributes:
         tops: the unit of the space's strongest activations.
@@ -122,15 +122,6 @@ class TopTokens(Mapping[int, list[str]]):
         found = self.unit.result()
         return dict(zip(found["features"], found["texts"], strict=True))
 
-    @property
-    def _held(self) -> dict[int, list[str]]:
+    def texts(self) -> dict[int, list[str]]:
+        """The texts of each feature's strongest tokens."""
         return _HELD.get(key_of([str(cache_root()), self.identity]), self._read)
-
-    def __getitem__(self, feature: int) -> list[str]:
-        return self._held[feature]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)

@@ -32,14 +32,21 @@ class Rule:
     Attributes:
         filters: the conditions that candidates must meet.
         method, direction: as for `methods.select`.
-        words_a, words_b: the top activating tokens of every feature, as text, for the token filters.
+        words_a, words_b: the top activating tokens of every feature, as text, for the token filters; or where they are
+            stored.
     """
 
     filters: Filters
     method: str = "mutual"
     direction: str = "a_to_b"
-    words_a: Words = field(default_factory=dict, repr=False)
-    words_b: Words = field(default_factory=dict, repr=False)
+    words_a: Words | TopTokens = field(default_factory=dict, repr=False)
+    words_b: Words | TopTokens = field(default_factory=dict, repr=False)
+
+    @property
+    def texts(self) -> tuple[Words, Words]:
+        """`words_a` and `words_b`, read if they are stored."""
+        a, b = (w.texts() if isinstance(w, TopTokens) else w for w in (self.words_a, self.words_b))
+        return a, b
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines which pairs are kept, as JSON data."""
@@ -58,7 +65,7 @@ class Rule:
         Args:
             candidates: `feature_a`, `feature_b`, `correlation`, `count_a`, `count_b`, one row per candidate pair.
         """
-        by_tokens = token_reasons(candidates, self.filters, self.words_a, self.words_b)
+        by_tokens = token_reasons(candidates, self.filters, *self.texts)
         kept = self._keep(candidates, by_tokens == "")
         reasons = np.full(len(candidates), "", object)
 
@@ -79,12 +86,12 @@ class Rule:
     def keep(self, candidates: pd.DataFrame) -> Keep:
         """A function from these candidates, with other counts and correlations, to a mask of those kept. It gives the
         same result as `decide`, and is faster when called many times."""
-        allowed = token_reasons(candidates, self.filters, self.words_a, self.words_b) == ""
+        allowed = token_reasons(candidates, self.filters, *self.texts) == ""
         return lambda table: self._keep(table, allowed)
 
     def matchable_features(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
         """The features of A or B that pass the filters on single features: `feature` and its firing `count`."""
-        words = self.words_a if side == "a" else self.words_b
+        words = self.texts["ab".index(side)]
         own = candidates[[f"feature_{side}", f"count_{side}"]].set_axis(["feature", "count"], axis=1).drop_duplicates()
         is_rare = own["count"] < self.filters.min_count
         return own[~is_rare & ~own["feature"].isin(excluded_features(self.filters, words))]
@@ -113,6 +120,6 @@ class Rule:
         return kept
 
 
-def _identity(words: Words) -> Any:
+def _identity(words: Words | TopTokens) -> Any:
     """What determines the words; of stored ones without reading them."""
     return words.identity if isinstance(words, TopTokens) else sorted(words.items())

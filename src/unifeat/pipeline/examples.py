@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from unifeat.pipeline.spaces import Space
-from unifeat.runs.pairs import shown_cells
 from unifeat.store import written_aside
 from unifeat.text.corpus import Corpus
 
@@ -19,25 +16,20 @@ EXAMPLES = 5
 _CONTEXT_CHARACTERS = 70
 
 
-def pick_shown(facts: list[dict[str, Any]], kept_of: Callable[[int], pd.DataFrame], seed: int) -> pd.DataFrame:
-    """The pairs that the report lists: of the pairs of spaces with the most pairs, the strongest and a random sample of
-    the rest.
+def pick_shown(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The pairs of two spaces that the report lists: the strongest, and a random sample of the rest.
 
     Args:
-        facts: each pair of spaces' facts, in the run's order.
-        kept_of: gives a pair of spaces' kept rows of `pairs.parquet`, by its number.
+        pairs: their rows of `pairs.parquet`.
 
     Returns:
-        Rows of `pairs.parquet` with a column `chosen`: "strongest" or "random".
+        Some of the kept rows, with a column `chosen`: "strongest" or "random".
     """
-    shown = []
-    for number in shown_cells([own["kept"] for own in facts]):
-        cell = kept_of(number)
-        strongest = cell.nlargest(STRONGEST, "correlation")
-        rest = cell.drop(strongest.index)
-        drawn = rest.sample(min(RANDOM, len(rest)), random_state=seed)
-        shown += [strongest.assign(chosen="strongest"), drawn.assign(chosen="random")]
-    return pd.concat(shown, ignore_index=True) if shown else kept_of(0).assign(chosen="")
+    kept = pairs[pairs["kept"]]
+    strongest = kept.nlargest(STRONGEST, "correlation")
+    rest = kept.drop(strongest.index)
+    drawn = rest.sample(min(RANDOM, len(rest)), random_state=seed)
+    return pd.concat([strongest.assign(chosen="strongest"), drawn.assign(chosen="random")], ignore_index=True)
 
 
 def write_examples(path: Path, shown: pd.DataFrame, corpus: Corpus, spaces: list[Space]) -> None:

@@ -117,7 +117,7 @@ class Cell:
 
     def pairs(self) -> pd.DataFrame:
         """The rows of `pairs.parquet`: kept ones first, highest r first."""
-        table = self.table()
+        table, (words_a, words_b) = self.table(), self.rule.texts
         intervals = self.intervals(self.candidates()).result().pairs if self.inference.bootstraps else pd.DataFrame()
         both = {
             "space_a": self.a.name,
@@ -128,8 +128,8 @@ class Cell:
             "feature_b": table["feature_b"],
             **{name: table[name] for name in ("correlation", "correlation_heldout", "cofiring", "count_a", "count_b")},
             **{str(name): column for name, column in intervals.items()},
-            "top_tokens_a": [self.rule.words_a.get(f, []) for f in table["feature_a"]],
-            "top_tokens_b": [self.rule.words_b.get(f, []) for f in table["feature_b"]],
+            "top_tokens_a": [words_a.get(f, []) for f in table["feature_a"]],
+            "top_tokens_b": [words_b.get(f, []) for f in table["feature_b"]],
             "kept": table["kept"],
             "dropped_because": table["dropped_because"],
         }

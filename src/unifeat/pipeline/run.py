@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,14 +22,14 @@ from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
-from unifeat.pipeline.match import compare, match_cells
+from unifeat.pipeline.match import Cell, compare, match_cells
 from unifeat.pipeline.rematch import add_rematch, rematch_cells
 from unifeat.pipeline.score import PairSet, score_sets, with_q
 from unifeat.pipeline.spaces import Space
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.report.html import write_report
 from unifeat.runs.folder import Run
-from unifeat.runs.pairs import write_pairs
+from unifeat.runs.pairs import shown_cells, write_pairs
 from unifeat.runs.writing import INFO, STUDY, check_free, run_written
 from unifeat.store import write_json, write_text
 from unifeat.store.digests import read_sha256
@@ -127,12 +128,11 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
     # An earlier run in this folder stays as it is until the new one is complete.
     with run_written(folder) as new:
         with clock.step("report"):
-            write_pairs(new / "pairs.parquet", (cell.pairs() for cell in cells))
+            shown = _write_pairs(new / "pairs.parquet", cells, facts, study.seed)
             scores.to_parquet(new / "scores.parquet", index=False)
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
                 rates.to_parquet(new / "rates.parquet", index=False)
-            shown = pick_shown(facts, lambda number: cells[number].pairs().query("kept"), seed=study.seed)
             write_examples(new / "examples.parquet", shown, corpus, spaces)
             write_text(new / STUDY, dump_study(study))
             files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}
@@ -143,6 +143,22 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         written.info["timings"] = clock.seconds
     # Its tables are in memory: another process may be putting another run into this folder.
     return written.moved_to(folder)
+
+
+def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], seed: int) -> pd.DataFrame:
+    """Write `pairs.parquet`; returns the pairs that the report lists."""
+    chosen = shown_cells([own["kept"] for own in facts]) or [0]
+    shown: dict[int, pd.DataFrame] = {}
+
+    def tables() -> Iterator[pd.DataFrame]:
+        for number, cell in enumerate(cells):
+            table = cell.pairs()
+            if number in chosen:
+                shown[number] = pick_shown(table, seed)
+            yield table
+
+    write_pairs(path, tables())
+    return pd.concat([shown[number] for number in chosen], ignore_index=True)
 
 
 class Clock:
