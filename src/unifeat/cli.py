@@ -109,15 +109,25 @@ def run(
 
 
 @app.command()
-def train(study: StudyPath, out: Out = None, quiet: Quiet = False) -> None:
+def train(
+    study: StudyPath,
+    out: Out = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
     """Train the SAEs that a study names and that do not exist yet; with --out, train all of them into a folder."""
     _mode(quiet)
     from unifeat.study.read import load_study
 
     loaded, folder = load_study(study), _folder(out)  # a mistyped key is reported before torch is loaded
-    from unifeat.pipeline.train import train as train_saes
+    from unifeat.engine.choose import engine_called
 
-    trained = train_saes(loaded, folder)
+    with engine_called(engine, address, threads) as chosen:
+        from unifeat.pipeline.train import train as train_saes
+
+        trained = train_saes(loaded, folder, engine=chosen)
     if trained:
         from unifeat.report.terminal_training import print_trained
 

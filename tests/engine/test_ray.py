@@ -23,6 +23,7 @@ from unifeat.engine.choose import engine_called
 from unifeat.engine.unit import Unit
 from unifeat.errors import UserError
 from unifeat.pipeline.run import run
+from unifeat.pipeline.train import train as train_saes
 from unifeat.progress import set_mode
 from unifeat.store import JSON, Piece
 from unifeat.study.read import load_study
@@ -156,6 +157,25 @@ def test_the_driver_is_killed_and_started_again(
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert results(home, "again") == expected
+
+
+def test_training_takes_the_engine_too(home: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both models at once, and the SAEs are those of this machine with one core, bit for bit."""
+    spaces = [{"model": name, "layers": 1, "sae": f"trained/{name}"} for name in ("one", "two")]
+    train = {"text": {"source": "text.jsonl", "context": 32}, "features": 48, "k": 4, "tokens": 2000}
+    train |= {"batch": 64, "buffer": 512, "heldout_documents": 8}
+    study = load_study(write_study(home, "train.yaml", spaces=spaces, train=train))
+    monkeypatch.chdir(home)
+    found = {}
+    for name, how in (("local", ("local", None, 1)), ("ray", ("ray", cluster.address, 1))):
+        monkeypatch.setenv("UNIFEAT_CACHE", str(home / f"cache-train-{name}"))
+        with engine_called(*how) as engine:
+            trained = train_saes(study, home / f"trained-{name}", engine=engine)
+        assert [one.folder.name for one in trained] == ["one", "two"]
+        assert all(0 < one.quality.fvu < 2 and one.loss.tokens > 0 for one in trained)
+        found[name] = {k: v for k, v in hashes(home / f"trained-{name}").items() if k.endswith("safetensors")}
+    assert found["ray"] == found["local"]
+    assert len(found["ray"]) == 2
 
 
 def unit_of(work: Callable[[], Any], name: str) -> Unit[Any]:

@@ -18,7 +18,7 @@ from unifeat.models.placement import device_memory, resolve_device
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace, forget
-from unifeat.pipeline.spaces import Space, Tokenizer, study_corpus
+from unifeat.pipeline.spaces import Space, Tokenizer, study_corpus, with_types
 from unifeat.progress import say
 from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.controls import random_directions
@@ -67,7 +67,7 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
         UserError: a text, model or SAE of the study does not exist or does not fit.
     """
     engine = engine or Local()
-    study = _with_types(study, engine)
+    study = with_types(study, engine)
     _check_names(study, engine)
     used = [name for name in study.models if any(group.model == name for group in study.spaces)]
     tokenizers = {name: Tokenizer(spec)() for name, spec in study.models.items()}
@@ -254,19 +254,6 @@ def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
         "encoded_as": space.codes,
         "codes": str(store.folder),
     }
-
-
-def _with_types(study: Study, engine: Engine) -> Study:
-    """The study with the models' dtypes, where they are chosen by the machines that the models will run on."""
-    if not engine.remote:
-        return study
-    models = {
-        name: spec.model_copy(update={"dtype": "bfloat16" if engine.gpus and spec.device != "cpu" else "float32"})
-        if spec.dtype == "auto"
-        else spec
-        for name, spec in study.models.items()
-    }
-    return study.model_copy(update={"models": models})
 
 
 def _check_names(study: Study, engine: Engine) -> None:

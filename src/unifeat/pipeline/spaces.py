@@ -9,10 +9,10 @@ import pandas as pd
 
 from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens
-from unifeat.engine import Held
+from unifeat.engine import Engine, Held
 from unifeat.models.language import load_tokenizer, tokenizer_digest
 from unifeat.saes.weights import Decoder
-from unifeat.study.spec import ModelSpec, TextSpec
+from unifeat.study.spec import ModelSpec, Study, TextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
 
 _TOKENIZERS = Held(8)
@@ -74,3 +74,16 @@ def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
         cut=Cut(text.group, text.group),
         drop_duplicates=text.drop_duplicates,
     )
+
+
+def with_types(study: Study, engine: Engine) -> Study:
+    """The study with the models' dtypes, where they are chosen by the machines that the models will run on."""
+    if not engine.remote:
+        return study
+    models = {
+        name: spec.model_copy(update={"dtype": "bfloat16" if engine.gpus and spec.device != "cpu" else "float32"})
+        if spec.dtype == "auto"
+        else spec
+        for name, spec in study.models.items()
+    }
+    return study.model_copy(update={"models": models})

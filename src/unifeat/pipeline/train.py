@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unifeat.engine import Engine, Local, Unit
 from unifeat.errors import UserError
 from unifeat.models.language import (
     LanguageModel,
@@ -19,13 +24,14 @@ from unifeat.models.language import (
 from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.placement import resolve_device
 from unifeat.models.tokens import extra_specials
-from unifeat.pipeline.spaces import study_corpus
+from unifeat.pipeline.spaces import study_corpus, with_types
 from unifeat.progress import say
+from unifeat.saes.checking.loss import Loss
 from unifeat.saes.load import is_local, on_hub
 from unifeat.saes.registry import known_releases
 from unifeat.saes.training.activations import KIND, ActivationSource
 from unifeat.saes.training.checkpoints import Checkpoints
-from unifeat.saes.training.run import Trained, stream_folder, train_saes
+from unifeat.saes.training.run import Heldout, Trained, stream_folder, train_saes
 from unifeat.saes.training.trainers import Job
 from unifeat.store import cache_root
 from unifeat.store.paths import exists, new_folder, user_path
@@ -36,12 +42,40 @@ from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.windowing import Windowing
 
 
-def train(study: Study, out: Path | None = None) -> list[Trained]:
+@dataclass(eq=False)
+class SavedSAEs:
+    """The SAEs of one model, in their folders, as the result of a unit of work."""
+
+    folders: tuple[Path, ...]
+    trained: list[Trained] | None = field(default=None, repr=False)
+
+    def write(self, trained: list[Trained]) -> None:
+        """Remember what training gave; it has saved the SAEs itself, with checkpoints."""
+        self.trained = trained
+
+    def read(self) -> list[Trained] | None:
+        """The SAEs, whoever trained them; None if one is missing."""
+        if self.trained is None and all((folder / "training.json").is_file() for folder in self.folders):
+            self.trained = [_from_card(folder) for folder in self.folders]
+        return self.trained
+
+
+def _from_card(folder: Path) -> Trained:
+    about = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    own, loss = about["heldout"], about["loss"]
+    quality = Heldout(**{name: own[name] for name in ("fvu", "l0", "dead_share", "tokens")})
+    return Trained(
+        folder, quality, Loss(loss["ce_clean"], loss["ce_spliced"], loss["ce_zeroed"], loss["tokens"]), about
+    )
+
+
+def train(study: Study, out: Path | None = None, *, engine: Engine | None = None) -> list[Trained]:
     """Train the study's missing SAEs. All SAEs of a model are trained on one stream of activations.
 
     Args:
         study: must have a `train` section.
         out: if given, train all SAEs of the study again, into this folder, under the same folder names.
+        engine: what runs the units of work, one for each model; by default, this machine's cores.
 
     Returns:
         One entry for each trained SAE; empty if none is missing.
@@ -52,13 +86,26 @@ def train(study: Study, out: Path | None = None) -> list[Trained]:
     """
     if study.train is None:
         raise UserError("the study has no train section: add one, with the text and the width of the SAEs")
+    engine = engine or Local()
+    study = with_types(study, engine)
+    missing = _missing(study, out)
     trained: list[Trained] = []
-    for model_name, jobs in _missing(study, out).items():
-        with RunNote(jobs[0].folder, study.name).under_way():
-            trained += _train_model(study, model_name, jobs)
+    with ExitStack() as under_way:
+        for jobs in missing.values():
+            under_way.enter_context(RunNote(jobs[0].folder, study.name).under_way())
+        for found in engine.map(_unit(study, name, jobs) for name, jobs in missing.items()):
+            trained += found
     if not trained:
         say("all SAEs of the study exist already: nothing to train")
     return trained
+
+
+def _unit(study: Study, model_name: str, jobs: list[Job]) -> Unit[list[Trained]]:
+    """Training all missing SAEs of one model as a unit of work."""
+    saved = SavedSAEs(tuple(job.folder.absolute() for job in jobs))
+    gpu = study.models[model_name].device != "cpu"
+    work = partial(_train_model, study, model_name, jobs)
+    return Unit(saved, work, fills_machine=True, model=f"train {model_name}", gpu=gpu)
 
 
 def _train_model(study: Study, model_name: str, jobs: list[Job]) -> list[Trained]:

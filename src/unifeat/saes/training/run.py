@@ -34,11 +34,21 @@ _SCALE_BATCHES = 16
 
 
 @dataclass(frozen=True)
+class Heldout:
+    """An SAE's figures on held-out documents, as its `training.json` has them (see `Quality`)."""
+
+    fvu: float
+    l0: float
+    dead_share: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Trained:
     """A trained SAE: where it is saved, its figures on held-out documents, and the content of its `training.json`."""
 
     folder: Path
-    quality: Quality
+    quality: Quality | Heldout
     loss: Loss
     about: dict[str, Any]
 
