@@ -14,7 +14,7 @@ from unifeat.engine import Engine, Local
 from unifeat.errors import UserError
 from unifeat.models.language import check_layers, model_identity, read_config, tokenizer_digest
 from unifeat.models.opening import describe_opening, opening_of
-from unifeat.models.placement import device_memory, resolve_device
+from unifeat.models.placement import ONE_GPU, device_memory, resolve_device
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace, forget
@@ -92,7 +92,7 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
                 loader = plan.loader(batch)
                 stores = {space.name: space.store for space in batch}
                 name = plan.spec.name.rsplit("/", 1)[-1]
-                gpu = plan.spec.device != "cpu"
+                gpu = plan.spec.device in ONE_GPU
                 encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name, gpu=gpu)
     finally:
         forget()
