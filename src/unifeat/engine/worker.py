@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from unifeat.engine.unit import Unit
 from unifeat.errors import UserError
 from unifeat.progress import collected
 from unifeat.threads import limited_to
+
+_limit: tuple[int, ExitStack] | None = None  # the cores that this process uses, and how to give them back
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,21 @@ def run_unit(unit: Unit[Any], home: Home, cores: int) -> list[str]:
         cores: how many it may use.
     """
     home.enter()
-    with collected() as messages, limited_to(cores):
+    _use(cores)
+    with collected() as messages:
         unit.result()
     return messages
+
+
+def _use(cores: int) -> None:
+    """Use so many cores from now on. Looking for the libraries that have threads takes longer than a small unit."""
+    global _limit
+    if _limit is not None and _limit[0] == cores:
+        return
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(cores)  # for libraries that are loaded later
+    if _limit is not None:
+        _limit[1].close()
+    stack = ExitStack()
+    stack.enter_context(limited_to(cores))
+    _limit = (cores, stack)
