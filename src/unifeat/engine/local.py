@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from unifeat.engine.processes import Processes, gpus_here
 from unifeat.engine.unit import Unit
+from unifeat.memory import free_memory
 from unifeat.threads import cores, limited_to, one_blas_thread
 
 T = TypeVar("T")
@@ -33,6 +34,11 @@ class Local:
             devices: GPUs to use, as CUDA_VISIBLE_DEVICES names them; by default all.
         """
         self._threads, self._devices = threads, devices
+
+    @property
+    def memory(self) -> float:
+        """Bytes that are free."""
+        return free_memory()
 
     def close(self) -> None:
         """Nothing is left to close."""
