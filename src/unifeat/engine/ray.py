@@ -121,7 +121,8 @@ class Ray:
             return self._actors.submit(unit)
         self._stop_actors()  # their cores are needed
         share = self._threads if unit.fills_machine else 1
-        task = ray.remote(run_unit).options(num_cpus=share, max_retries=_TRIES, retry_exceptions=False)
+        gpus = int(unit.gpu and self._size.gpus > 0)
+        task = ray.remote(run_unit).options(num_cpus=share, num_gpus=gpus, max_retries=_TRIES, retry_exceptions=False)
         return task.remote(unit, self._home, share)
 
     def _take(self, unit: Unit[T], ticket: Any) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,11 @@ from unifeat.threads import limited_to
 _limit: tuple[int, ExitStack] | None = None  # the cores that this process uses, and how to give them back
 
 
+def settings_here() -> dict[str, str]:
+    """This process's settings of libraries of models, such as HF_HUB_OFFLINE."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("HF_", "TRANSFORMERS_"))}
+
+
 @dataclass(frozen=True)
 class Home:
     """Where the driver runs, as each worker must see it.
@@ -24,12 +29,14 @@ class Home:
         cache: the cache's folder.
         folder: the working folder, in which a study's relative paths begin.
         token: a file in the cache that holds `secret`.
+        settings: the driver's environment variables that libraries of models read.
     """
 
     cache: str
     folder: str
     token: str
     secret: str
+    settings: dict[str, str] = field(default_factory=settings_here, hash=False)
 
     def enter(self) -> None:
         """Work here from now on.
@@ -37,6 +44,7 @@ class Home:
         Raises:
             UserError: this process does not see the driver's cache or working folder.
         """
+        os.environ.update(self.settings)
         os.environ["UNIFEAT_CACHE"] = self.cache
         node = os.uname().nodename
         try:

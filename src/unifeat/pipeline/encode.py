@@ -284,12 +284,13 @@ def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
 
 def _check_names(study: Study, engine: Engine) -> None:
     """Check names, devices and layers of all models before the first one runs, to report mistakes at once."""
+    for device in [study.matching.device, *(study.models[group.model].device for group in study.spaces)]:
+        if not engine.remote:
+            resolve_device(device)
+        elif device.startswith("cuda") and not engine.gpus:
+            raise UserError(f"device {device!r}: no node of the cluster has a GPU; use auto or cpu")
     for group in study.spaces:
         spec = study.models[group.model]
-        if not engine.remote:
-            resolve_device(spec.device)
-        elif spec.device.startswith("cuda") and not engine.gpus:
-            raise UserError(f"device {spec.device!r}: no node of the cluster has a GPU; use auto or cpu")
         points = [HookPoint(layer, group.hook) for layer in group.layers]
         config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
         check_layers(spec.name, points, config.num_hidden_layers)
