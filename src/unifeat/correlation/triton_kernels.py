@@ -1,0 +1,110 @@
+"""The three loops of the device as Triton kernels; `torch_kernels` says what they compute.
+
+All sums are integers, so that atomic additions in any order give the same bits. Fused multiply-adds are turned off:
+then a product is rounded as on the CPU. Python numbers reach a kernel as float32, so only powers of two are passed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import triton
+import triton.language as tl
+
+from unifeat.correlation import keys
+from unifeat.correlation.torch_kernels import TILE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unifeat.correlation.device_codes import DeviceCsr, Entries, Rows
+
+_ENTRIES = 16  # entries of A in a program
+_SLOTS = 32  # entries of a row that are worked on at once
+
+
+@triton.jit
+def _multiply(rank, row, value, n, start, rank_b, value_b, totals, width, ENTRIES: tl.constexpr, SLOTS: tl.constexpr):
+    entry = tl.program_id(0).to(tl.int64) * ENTRIES + tl.arange(0, ENTRIES)
+    there = entry < n
+    of_row = tl.load(row + entry, mask=there, other=0)
+    first = tl.load(start + of_row, mask=there, other=0)
+    length = tl.load(start + of_row + 1, mask=there, other=0) - first
+    a = tl.load(value + entry, mask=there, other=0.0)
+    line = tl.load(rank + entry, mask=there, other=0).to(tl.int64) * width
+    slot = tl.arange(0, SLOTS)
+    for done in range(0, tl.max(length, axis=0), SLOTS):
+        own = (slot + done)[None, :] < length[:, None]
+        at = first[:, None] + (slot + done)[None, :]
+        b = tl.load(rank_b + at, mask=own, other=0)
+        product = a[:, None] * tl.load(value_b + at, mask=own, other=0.0)
+        tl.atomic_add(totals + line[:, None] + b, tl.floor(product + 0.5).to(tl.int64), mask=own, sem="relaxed")
+
+
+@triton.jit
+def _tile_maxima(  # type: ignore[no-untyped-def]
+    totals, unit, ratio_a, ratio_b, id_a, id_b, of_a, of_b, tiles_a, tiles_b,
+    TILE: tl.constexpr, STEPS: tl.constexpr, ROUND: tl.constexpr, ID_BITS: tl.constexpr, NO_KEY: tl.constexpr,
+):  # fmt: skip
+    tile_a, tile_b = (tl.program_id(0) // tiles_b).to(tl.int64), (tl.program_id(0) % tiles_b).to(tl.int64)
+    a, b = tile_a * TILE + tl.arange(0, TILE), tile_b * TILE + tl.arange(0, TILE)
+    total = tl.load(totals + a[:, None] * (tiles_b * TILE) + b[None, :])
+    r = total.to(tl.float64) * unit - tl.load(ratio_a + a)[:, None] * tl.load(ratio_b + b)[None, :]
+    steps = (r * STEPS + ROUND) - ROUND
+    steps = tl.where(steps > STEPS, STEPS, tl.where(steps < -STEPS, -STEPS, steps)).to(tl.int64) << ID_BITS
+    ida, idb = tl.load(id_a + a), tl.load(id_b + b)
+    real = (ida >= 0)[:, None] & (idb >= 0)[None, :]
+    last = (1 << ID_BITS) - 1
+    tl.store(of_a + a * tiles_b + tile_b, tl.max(tl.where(real, steps + (last - idb)[None, :], NO_KEY), axis=1))
+    tl.store(of_b + b * tiles_a + tile_a, tl.max(tl.where(real, steps + (last - ida)[:, None], NO_KEY), axis=0))
+
+
+@triton.jit
+def _count_partners(start, ids, value, start_o, ids_o, value_o, partner, counts, top, SLOTS: tl.constexpr):
+    row = tl.program_id(0)
+    slot = tl.arange(0, SLOTS)
+    first, last = tl.load(start + row), tl.load(start + row + 1)
+    first_o, last_o = tl.load(start_o + row), tl.load(start_o + row + 1)
+    for begin in range(first, last, SLOTS):
+        own = begin + slot < last
+        own = own & (tl.load(value + begin + slot, mask=own, other=0.0) != 0)
+        feature = tl.load(ids + begin + slot, mask=own, other=0).to(tl.int64)
+        for t in range(top):
+            wanted = tl.load(partner + feature * top + t, mask=own, other=-1)
+            hits = tl.zeros([SLOTS], tl.int32)
+            for begin_o in range(first_o, last_o, SLOTS):
+                there = begin_o + slot < last_o
+                there = there & (tl.load(value_o + begin_o + slot, mask=there, other=0.0) != 0)
+                other = tl.load(ids_o + begin_o + slot, mask=there, other=-2)
+                hits += tl.sum((wanted[:, None] == other[None, :]).to(tl.int32), axis=1)
+            tl.atomic_add(counts + feature * top + t, hits.to(tl.int64), mask=hits > 0, sem="relaxed")
+
+
+def multiply(entries: Entries, rows: Rows, totals: Tensor) -> None:
+    """As `torch_kernels.multiply`."""
+    n = len(entries.rank)
+    if n:
+        _multiply[(triton.cdiv(n, _ENTRIES),)](
+            *entries, n, *rows, totals, totals.shape[1], ENTRIES=_ENTRIES, SLOTS=_SLOTS, num_warps=4,
+            enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def tile_maxima(
+    totals: Tensor, unit: float, ratio_a: Tensor, ratio_b: Tensor, id_a: Tensor, id_b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `torch_kernels.tile_maxima`."""
+    tiles_a, tiles_b = totals.shape[0] // TILE, totals.shape[1] // TILE
+    of_a, of_b = totals.new_empty(totals.shape[0], tiles_b), totals.new_empty(totals.shape[1], tiles_a)
+    settings: dict[str, Any] = {"STEPS": 2.0**keys.STEPS, "ROUND": 1.5 * 2.0**52, "ID_BITS": keys.ID_BITS}
+    _tile_maxima[(tiles_a * tiles_b,)](
+        totals, unit, ratio_a, ratio_b, id_a, id_b, of_a, of_b, tiles_a, tiles_b,
+        TILE=TILE, NO_KEY=keys.NO_KEY, **settings, num_warps=8, enable_fp_fusion=False,
+    )  # fmt: skip
+    return of_a, of_b
+
+
+def count_partners(codes: DeviceCsr, others: DeviceCsr, partner: Tensor, counts: Tensor, features: int) -> None:
+    """As `torch_kernels.count_partners`."""
+    if codes.rows:
+        _count_partners[(codes.rows,)](*codes, *others, partner, counts, partner.shape[1], SLOTS=_SLOTS, num_warps=1)
