@@ -21,10 +21,20 @@ if TYPE_CHECKING:
 
 _ENTRIES = 16  # entries of A in a program
 _SLOTS = 32  # entries of a row that are worked on at once
+# What each kernel is compiled with.
+_MULTIPLY: dict[str, Any] = {"ENTRIES": _ENTRIES, "SLOTS": _SLOTS}
+_TILE_MAXIMA: dict[str, Any] = {
+    "TILE": TILE,
+    "STEPS": 2.0**keys.STEPS,
+    "ROUND": 1.5 * 2.0**52,
+    "ID_BITS": keys.ID_BITS,
+    "NO_KEY": keys.NO_KEY,
+}
+_COUNT: dict[str, Any] = {"SLOTS": _SLOTS}
 
 
 @triton.jit
-def _multiply(rank, row, value, n, start, rank_b, value_b, totals, width, ENTRIES: tl.constexpr, SLOTS: tl.constexpr):
+def _multiply(rank, row, value, n, start, rank_b, value_b, totals, width, ENTRIES: tl.constexpr, SLOTS: tl.constexpr):  # type: ignore[no-untyped-def]
     entry = tl.program_id(0).to(tl.int64) * ENTRIES + tl.arange(0, ENTRIES)
     there = entry < n
     of_row = tl.load(row + entry, mask=there, other=0)
@@ -60,7 +70,7 @@ def _tile_maxima(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _count_partners(start, ids, value, start_o, ids_o, value_o, partner, counts, top, SLOTS: tl.constexpr):
+def _count_partners(start, ids, value, start_o, ids_o, value_o, partner, counts, top, SLOTS: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0)
     slot = tl.arange(0, SLOTS)
     first, last = tl.load(start + row), tl.load(start + row + 1)
@@ -85,8 +95,7 @@ def multiply(entries: Entries, rows: Rows, totals: Tensor) -> None:
     n = len(entries.rank)
     if n:
         _multiply[(triton.cdiv(n, _ENTRIES),)](
-            *entries, n, *rows, totals, totals.shape[1], ENTRIES=_ENTRIES, SLOTS=_SLOTS, num_warps=4,
-            enable_fp_fusion=False,
+            *entries, n, *rows, totals, totals.shape[1], **_MULTIPLY, num_warps=4, enable_fp_fusion=False
         )  # fmt: skip
 
 
@@ -96,10 +105,9 @@ def tile_maxima(
     """As `torch_kernels.tile_maxima`."""
     tiles_a, tiles_b = totals.shape[0] // TILE, totals.shape[1] // TILE
     of_a, of_b = totals.new_empty(totals.shape[0], tiles_b), totals.new_empty(totals.shape[1], tiles_a)
-    settings: dict[str, Any] = {"STEPS": 2.0**keys.STEPS, "ROUND": 1.5 * 2.0**52, "ID_BITS": keys.ID_BITS}
     _tile_maxima[(tiles_a * tiles_b,)](
         totals, unit, ratio_a, ratio_b, id_a, id_b, of_a, of_b, tiles_a, tiles_b,
-        TILE=TILE, NO_KEY=keys.NO_KEY, **settings, num_warps=8, enable_fp_fusion=False,
+        **_TILE_MAXIMA, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     return of_a, of_b
 
@@ -107,4 +115,33 @@ def tile_maxima(
 def count_partners(codes: DeviceCsr, others: DeviceCsr, partner: Tensor, counts: Tensor, features: int) -> None:
     """As `torch_kernels.count_partners`."""
     if codes.rows:
-        _count_partners[(codes.rows,)](*codes, *others, partner, counts, partner.shape[1], SLOTS=_SLOTS, num_warps=1)
+        _count_partners[(codes.rows,)](*codes, *others, partner, counts, partner.shape[1], **_COUNT, num_warps=1)
+
+
+def compiled(capability: int) -> dict[str, str]:
+    """The kernels' PTX for a GPU of this compute capability, for instance 90. No GPU is needed."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    rows, entries = ("*i64", "*i32", "*fp64"), ("*i32", "*i32", "*fp64")
+    codes = ("*i64", "*i32", "*fp32")
+    kinds: list[tuple[Any, tuple[str, ...], dict[str, Any], int]] = [
+        (_multiply, (*entries, "i64", *rows, "*i64", "i32"), _MULTIPLY, 4),
+        (
+            _tile_maxima,
+            ("*i64", "fp32", "*fp64", "*fp64", "*i64", "*i64", "*i64", "*i64", "i32", "i32"),
+            _TILE_MAXIMA,
+            8,
+        ),
+        (_count_partners, (*codes, *codes, "*i32", "*i64", "i32"), _COUNT, 1),
+    ]
+    found = {}
+    for kernel, types, constants, warps in kinds:
+        names = kernel.arg_names
+        signature = dict.fromkeys(names, "constexpr") | dict(zip(names, types, strict=False))
+        source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
+        made = triton.compile(
+            source, GPUTarget("cuda", capability, 32), {"num_warps": warps, "enable_fp_fusion": False}
+        )
+        found[kernel.__name__] = str(made.asm["ptx"])
+    return found
