@@ -224,6 +224,8 @@ def main() -> None:
     if args.device != "cpu" and not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py: this machine has no CUDA device; try --device cpu --tokens 2000 --features 512")
     device = torch.device("cpu") if args.device == "cpu" else engine.resolve(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     say("machine", **machine(device))
     for features in args.features:
         rates = Rates(args, features, device)

@@ -15,13 +15,22 @@ Three loops take the time: `triton_kernels` has them for CUDA, `torch_kernels` f
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from unifeat.correlation import keys
-from unifeat.correlation.device_codes import DeviceCodes, DeviceProfile, entries_of, rows_of, written_out
+from unifeat.correlation.device_codes import (
+    DeviceCodes,
+    DeviceProfile,
+    Entries,
+    Rows,
+    entries_of,
+    rows_of,
+    written_out,
+)
 from unifeat.correlation.moments import Profile
 from unifeat.errors import UserError
 from unifeat.memory import working_memory
@@ -79,8 +88,9 @@ def resolve(device: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
 
 
+@cache
 def kernels_for(device: torch.device) -> ModuleType:
-    """Triton's kernels on CUDA if Triton is installed (torch for CUDA on Linux brings it), else torch's."""
+    """Triton's kernels on CUDA if Triton is there (torch for CUDA on Linux brings it) and works, else torch's."""
     from unifeat.correlation import torch_kernels
 
     if device.type != "cuda":
@@ -89,7 +99,21 @@ def kernels_for(device: torch.device) -> ModuleType:
         from unifeat.correlation import triton_kernels
     except ImportError:
         return torch_kernels
-    return triton_kernels
+    return triton_kernels if works(triton_kernels, device) else torch_kernels
+
+
+def works(kernels: ModuleType, device: torch.device) -> bool:
+    """Whether 3 · 4 is 12. (Triton compiles when it first runs, and needs a C compiler and Python's headers for it.)"""
+    import torch
+
+    one = torch.zeros(1, dtype=torch.int32, device=device)
+    three, four = (torch.tensor([x], dtype=torch.float64, device=device) for x in (3.0, 4.0))
+    totals = torch.zeros((1, 1), dtype=torch.int64, device=device)
+    try:
+        kernels.multiply(Entries(one, one, three), Rows(torch.tensor([0, 1], device=device), one, four, 0), totals)
+        return int(totals) == 12
+    except Exception:  # many types, depending on what is missing
+        return False
 
 
 def find_partners(

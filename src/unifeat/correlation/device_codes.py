@@ -195,6 +195,7 @@ class Rows(NamedTuple):
     start: Tensor  # (rows + 1,) int64
     rank: Tensor  # (entries,) int32
     value: Tensor  # (entries,) float64, scaled
+    dense: int  # every row begins with the ranks 0, 1, … dense − 1
 
 
 class _Sparse(NamedTuple):
@@ -263,7 +264,7 @@ def rows_of(codes: DeviceCsr, profile: DeviceProfile) -> Rows:
     torch.cumsum(torch.bincount(sparse.row, minlength=codes.rows), 0, out=start[1:])
     dense = profile.dense
     if not dense:
-        return Rows(start, sparse.rank, sparse.value)
+        return Rows(start, sparse.rank, sparse.value, 0)
     every = torch.arange(codes.rows, device=start.device)
     start += dense * torch.arange(codes.rows + 1, device=start.device)
     rank = torch.empty(len(sparse.rank) + dense * codes.rows, dtype=torch.int32, device=start.device)
@@ -273,4 +274,4 @@ def rows_of(codes: DeviceCsr, profile: DeviceProfile) -> Rows:
     at = (start[every][:, None] + torch.arange(dense, device=start.device)).reshape(-1)
     rank[at] = torch.arange(dense, dtype=torch.int32, device=start.device).repeat(codes.rows)
     value[at] = written_out(codes, profile, 0, dense).reshape(-1)
-    return Rows(start, rank, value)
+    return Rows(start, rank, value, dense)

@@ -22,7 +22,7 @@ _ROUND = 1.5 * 2.0**52  # adding and subtracting it rounds to the nearest intege
 
 def _at_once(device: torch.device) -> int:
     """Elements to work on at once: enough that starting an operation costs little."""
-    return 1 << (26 if device.type == "cuda" else 20)
+    return 1 << (24 if device.type == "cuda" else 20)
 
 
 def _blocks(work: Tensor, most: int) -> Iterator[tuple[int, int]]:

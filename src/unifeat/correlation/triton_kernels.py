@@ -34,16 +34,32 @@ _COUNT: dict[str, Any] = {"SLOTS": _SLOTS}
 
 
 @triton.jit
-def _multiply(rank, row, value, n, start, rank_b, value_b, totals, width, ENTRIES: tl.constexpr, SLOTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _multiply(  # type: ignore[no-untyped-def]
+    rank, row, value, n, start, rank_b, value_b, dense, totals, width, ENTRIES: tl.constexpr, SLOTS: tl.constexpr
+):
     entry = tl.program_id(0).to(tl.int64) * ENTRIES + tl.arange(0, ENTRIES)
     there = entry < n
     of_row = tl.load(row + entry, mask=there, other=0)
     first = tl.load(start + of_row, mask=there, other=0)
     length = tl.load(start + of_row + 1, mask=there, other=0) - first
     a = tl.load(value + entry, mask=there, other=0.0)
-    line = tl.load(rank + entry, mask=there, other=0).to(tl.int64) * width
+    of_rank = tl.load(rank + entry, mask=there, other=-1)
+    line = of_rank.to(tl.int64) * width
     slot = tl.arange(0, SLOTS)
-    for done in range(0, tl.max(length, axis=0), SLOTS):
+    # Dense features are on every row of B, so every entry would add to the same few totals, one after another. Where
+    # all entries are of one feature, as nearly everywhere, they are added up first.
+    highest = tl.max(of_rank, axis=0)
+    one_feature = highest == tl.min(tl.where(there, of_rank, highest), axis=0)
+    for done in range(0, dense, SLOTS):
+        own = there[:, None] & (slot + done < dense)[None, :]
+        product = a[:, None] * tl.load(value_b + first[:, None] + (slot + done)[None, :], mask=own, other=0.0)
+        units = tl.floor(product + 0.5).to(tl.int64)
+        if one_feature:
+            place = totals + highest.to(tl.int64) * width + done + slot
+            tl.atomic_add(place, tl.sum(units, axis=0), mask=slot + done < dense, sem="relaxed")
+        else:
+            tl.atomic_add(totals + line[:, None] + (slot + done)[None, :], units, mask=own, sem="relaxed")
+    for done in range(dense, tl.max(length, axis=0), SLOTS):
         own = (slot + done)[None, :] < length[:, None]
         at = first[:, None] + (slot + done)[None, :]
         b = tl.load(rank_b + at, mask=own, other=0)
@@ -95,7 +111,8 @@ def multiply(entries: Entries, rows: Rows, totals: Tensor) -> None:
     n = len(entries.rank)
     if n:
         _multiply[(triton.cdiv(n, _ENTRIES),)](
-            *entries, n, *rows, totals, totals.shape[1], **_MULTIPLY, num_warps=4, enable_fp_fusion=False
+            *entries, n, rows.start, rows.rank, rows.value, rows.dense, totals, totals.shape[1],
+            **_MULTIPLY, num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
 
 
@@ -123,7 +140,7 @@ def compiled(capability: int) -> dict[str, str]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    rows, entries = ("*i64", "*i32", "*fp64"), ("*i32", "*i32", "*fp64")
+    rows, entries = ("*i64", "*i32", "*fp64", "i32"), ("*i32", "*i32", "*fp64")
     codes = ("*i64", "*i32", "*fp32")
     kinds: list[tuple[Any, tuple[str, ...], dict[str, Any], int]] = [
         (_multiply, (*entries, "i64", *rows, "*i64", "i32"), _MULTIPLY, 4),
