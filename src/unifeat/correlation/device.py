@@ -49,6 +49,7 @@ _BYTES_PER_ENTRY = 100  # of a group being laid out and sorted
 _ADDS_PER_PRODUCT = 300.0  # float64 multiply-adds of a matrix product that take as long as one sparse product
 _FEWEST_ADDS_FOR_BLAS = 1e9
 _MOST_ROWS_WRITTEN_OUT = 4096
+_SUMS_AT_ONCE = 1 << 26  # of a matrix product
 
 
 class Found(NamedTuple):
@@ -280,21 +281,22 @@ class _Search:
                 self.kernels.multiply(entries_of(codes_a, a, low, high), rows_of(codes_b, b), totals)
                 yield codes_a.rows
             return
-        import torch
-
-        sums = totals.view(torch.float64)  # in the same memory; a zero is a zero in both
+        step = int(_SHARE_OF_GROUP * self.memory / (8 * (totals.shape[1] + high - low)))
+        step = min(max(step, 1), _MOST_ROWS_WRITTEN_OUT)
         for codes_a, codes_b in self.codes.groups():
-            step = int(_SHARE_OF_GROUP * self.memory / (8 * (totals.shape[1] + high - low)))
-            step = min(max(step, 1), _MOST_ROWS_WRITTEN_OUT)
             for first in range(0, codes_a.rows, step):
                 last = min(first + step, codes_a.rows)
                 x = written_out(codes_a.rows_between(first, last), a, low, high)
                 y = written_out(codes_b.rows_between(first, last), b, 0, self.b.varying)
-                sums[: high - low, : self.b.varying].addmm_(x.T, y)
+                self._add_product(x, y, totals)
                 yield len(x)
-        for first in range(0, len(totals), self.tile):
-            block = sums[first : first + self.tile]
-            totals[first : first + self.tile] = torch.floor(block + 0.5).long()
+
+    def _add_product(self, x: Tensor, y: Tensor, totals: Tensor) -> None:
+        """totals += xᵀ y, rounded to units: float64 sums over all rows would lose digits."""
+        ranks = max(_SUMS_AT_ONCE // totals.shape[1], 1)
+        for low in range(0, x.shape[1], ranks):
+            sums = x[:, low : low + ranks].T @ y
+            totals[low : low + len(sums), : y.shape[1]] += sums.add_(0.5).floor_().long()
 
     def _best_of_tiles(self, totals: Tensor, maxima: Tensor, own: _Side, others: _Side, unit: float) -> Tensor:
         """Keys (features of `own`, top) of their best partners among `others`, given the largest key of every tile.
