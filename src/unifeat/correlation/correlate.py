@@ -19,6 +19,7 @@ import numpy as np
 
 from unifeat.correlation.best_partners import best_partners
 from unifeat.correlation.csls import csls
+from unifeat.correlation.device import Found, find_partners, resolve
 from unifeat.correlation.moments import Moments, profiles
 from unifeat.correlation.pair_sums import cofiring, thread_count
 from unifeat.errors import UserError
@@ -99,7 +100,13 @@ class Correlation:
 
 
 def correlate(
-    codes_a: Any, codes_b: Any = None, *, top: int = 4, memory_gb: float | None = None, threads: int | None = None
+    codes_a: Any,
+    codes_b: Any = None,
+    *,
+    top: int = 4,
+    memory_gb: float | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> Correlation:
     """Correlate every feature of A with every feature of B and keep each feature's best partners, in both directions.
 
@@ -122,21 +129,32 @@ def correlate(
             every panel of A's features whose sums fit in memory.
         threads: threads to use; by default numba's number (all cores, or NUMBA_NUM_THREADS). BLAS has its own setting
             (OPENBLAS_NUM_THREADS).
+        device: cpu, cuda, or cuda:1 …: where products, partners and co-firing are computed. Moments always are on the
+            CPU. On a CUDA device, r is within 1e-9 of the CPU's (for up to 10⁹ tokens; in practice equal, or one step
+            of 1e-12 apart), and so partners that differ by less may change places. The result is the same bit for bit
+            on every CUDA device, except for codes so dense that they go to a matrix product. `memory_gb` is then
+            memory of the device, by default 85 % of what is free there.
 
     Raises:
-        UserError: different numbers of rows, NaN or infinite codes, malformed codes or settings.
+        UserError: different numbers of rows, NaN or infinite codes, malformed codes or settings; a device that this
+            machine does not have, or without enough memory.
     """
     if top < 1:
         raise UserError(f"top must be at least 1, not {top}")
-    if memory_gb is None:
-        memory_gb = working_memory() / 1e9
-    if not memory_gb > 0:
+    if memory_gb is not None and not memory_gb > 0:
         raise UserError(f"memory_gb must be positive, not {memory_gb}")
+    on_device = None if device == "cpu" else resolve(device)
     paired, threads = as_paired(codes_a, codes_b), thread_count(threads)
     with ThreadPoolExecutor(threads) as pool:
         team = Team(pool, threads)
         a, b, dtype = profiles(paired, pool, threads)
-        (index_ab, value_ab), (index_ba, value_ba) = best_partners(paired, a, b, dtype, top, memory_gb, team)
-        count_ab, count_ba = cofiring(paired, index_ab, index_ba, team)
-    a_to_b, b_to_a = Partners(index_ab, value_ab, count_ab), Partners(index_ba, value_ba, count_ba)
+        if on_device is not None:
+            found = find_partners(paired, a, b, dtype, top, memory_gb, team, on_device)
+        else:
+            memory_gb = working_memory() / 1e9 if memory_gb is None else memory_gb
+            (index_ab, value_ab), (index_ba, value_ba) = best_partners(paired, a, b, dtype, top, memory_gb, team)
+            counts = cofiring(paired, index_ab, index_ba, team)
+            found = Found(index_ab, value_ab, index_ba, value_ba, *counts)
+    a_to_b = Partners(found.index_ab, found.value_ab, found.count_ab)
+    b_to_a = Partners(found.index_ba, found.value_ba, found.count_ba)
     return Correlation(paired.n_rows, a_to_b, b_to_a, a.moments, b.moments)
