@@ -65,9 +65,8 @@ def main() -> None:
             work(100, 0)
             a_product = statistics.median(seconds(lambda: work(400, 0)) for _ in range(5)) / 400
         print(f"{cores()} cores; a loop over the same units takes one")
-        print(
-            f"{'engine':8} {'unit':>8} {'units':>6} {'loop':>9} {'engine':>9} {'of twice one core':>18} {'overhead':>12}"
-        )
+        headings = f"{'loop':>9} {'engine':>9} {'of all cores':>18} {'overhead':>12}"
+        print(f"{'engine':8} {'unit':>8} {'units':>6} {headings}")
         for name in args.engines:
             with engine_called(name, None, None) as engine:
                 list(engine.map(units(f"{name} first", 8 * cores(), 100)))  # workers start and import

@@ -18,8 +18,9 @@ from unifeat.errors import UserError
 from unifeat.models.language import load_language_model, read_config
 from unifeat.models.sizes import sizes_of
 from unifeat.pipeline import encode
-from unifeat.pipeline.plan import GPUS, StudyPlan, plan_study
+from unifeat.pipeline.plan import GPUS, plan_study
 from unifeat.report.terminal_plan import duration, short, show_plan, size
+from unifeat.study.plan import StudyPlan
 from unifeat.study.read import load_study
 from unifeat.vocabulary.hook_points import HookPoint
 

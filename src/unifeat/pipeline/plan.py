@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from unifeat.pipeline.spaces import Tokenizer, study_corpus
 from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.recipe import Recipe
 from unifeat.store.paths import exists, user_path
+from unifeat.study.plan import PlannedModel, Step, StudyPlan
 from unifeat.study.spec import MetricSpec, SpacesSpec, Study
 from unifeat.threads import cores, one_blas_thread
 from unifeat.vocabulary.hook_points import HookPoint
@@ -42,70 +43,6 @@ _ASSUMED_KEPT = 0.35  # of the smaller dictionary
 _FORWARD_SHARE = 0.5  # of the speed of one large product that a model on a CPU reaches
 _READING = 2.0  # aligning and reading codes takes about as long as correlating them
 _ROW_BYTES = 24  # of a token's place and pointer in a shard
-
-
-@dataclass(frozen=True)
-class PlannedModel:
-    """One model's part.
-
-    Attributes:
-        tokens: read by it, opening tokens included.
-        flops: of all forward passes, and of encoding with its SAEs.
-        model_bytes, sae_bytes: what must be in memory at once.
-        code_bytes: on disk.
-        spaces: how many.
-    """
-
-    name: str
-    tokens: float
-    flops: float
-    model_bytes: float
-    sae_bytes: float
-    code_bytes: float
-    spaces: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of the run: its units of work, and its seconds here and with a GPU."""
-
-    name: str
-    units: int
-    seconds: float
-    gpu_seconds: float
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """What a study will take.
-
-    Attributes:
-        cells: pairs of spaces.
-        products: multiplications of two activations in all correlations.
-        memory: bytes that a worker needs at most, beyond Python itself.
-        rates: what was measured, in words.
-        assumptions: what was not.
-    """
-
-    models: list[PlannedModel]
-    cells: int
-    products: float
-    steps: list[Step]
-    memory: float
-    free: float
-    gpu: str
-    rates: list[str]
-    assumptions: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Of all steps, on this machine."""
-        return sum(step.seconds for step in self.steps)
-
-    @property
-    def gpu_seconds(self) -> float:
-        """Of all steps, with one such GPU and this machine's cores."""
-        return sum(step.gpu_seconds for step in self.steps)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.text import Text
 
-from unifeat.pipeline.plan import StudyPlan
 from unifeat.report.terminal import framed
+from unifeat.study.plan import StudyPlan
 
 _UNITS = ("", " k", " M", " G", " T", " P", " E")
 
