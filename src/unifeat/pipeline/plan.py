@@ -41,7 +41,9 @@ _GPU_PRODUCTS = 20e9  # of sparse correlation a second: the target of benchmarks
 _ASSUMED_L0 = 64
 _ASSUMED_KEPT = 0.35  # of the smaller dictionary
 _FORWARD_SHARE = 0.5  # of the speed of one large product that a model on a CPU reaches
-_READING = 2.0  # aligning and reading codes takes about as long as correlating them
+# Reading, aligning, tables and files, in units of the time of correlating. (A rematch has its codes in memory.)
+_WITH_READING, _IN_MEMORY = 3.0, 1.2
+_UNIT_S = 0.02  # of storing a result and reading it back
 _ROW_BYTES = 24  # of a token's place and pointer in a shard
 
 
@@ -207,7 +209,7 @@ def _steps(
     inference = study.inference
     halves = 1.5 if study.matching.heldout else 2.0
     tables = sum(a.features + b.features for a, b in cells) * 5e-5 * (1 + inference.bootstraps / 100)
-    matching = _READING * halves * products
+    matching = _WITH_READING * halves * products
     match = Step(
         "match", len(cells), matching / product_rate + tables, matching / max(_GPU_PRODUCTS, product_rate) + tables
     )
@@ -225,10 +227,10 @@ def _steps(
             null = prepare + score * (1 + inference.permutations)
             seconds[number] += same * (null + sum(half) * inference.subsamples)
             once[number] += same * (prepare + score)
-    scoring = sum(seconds.values()) / cores() + _subspace_seconds(study, cells)
     sets = len(cells) * len(study.geometry) * 2
+    scoring = sum(seconds.values()) / cores() + _subspace_seconds(study, cells) + sets * _UNIT_S
     score_step = Step("score", sets, scoring, scoring)
-    again = inference.rematches * (_READING * 0.5 * products)
+    again = inference.rematches * (_IN_MEMORY * 0.5 * products)
     rescoring = inference.rematches * sum(once.values()) / cores() + inference.rematches * tables / 3
     rematch = Step(
         "rematch",
@@ -247,7 +249,8 @@ def _subspace_seconds(study: Study, cells: list[tuple[_Space, _Space]]) -> float
     draws = study.inference.permutations + study.inference.subsamples + study.subspaces.subsets
     a, b = cells[0]
     each = sum(measure_seconds(spec, 20, a.width, b.width)[1] for spec in study.subspaces.geometry or study.geometry)
-    return len(cells) * lists * draws * each / cores()
+    geometry = study.subspaces.geometry or study.geometry
+    return len(cells) * lists * (draws * each / cores() + 3 * len(geometry) * _UNIT_S)
 
 
 def measure_seconds(spec: MetricSpec, pairs: int, width_a: int, width_b: int) -> tuple[float, float]:
