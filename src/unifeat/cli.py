@@ -135,6 +135,24 @@ def train(
 
 
 @app.command()
+def plan(
+    study: StudyPath,
+    gpu: Annotated[str, typer.Option(help="Also with this GPU: a100, h100, h200, l40s or rtx4090.")] = "h100",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate what a study will take before anything runs: tokens, FLOPs, disk, memory, units of work, time."""
+    _mode(quiet)
+    from unifeat.study.read import load_study
+
+    loaded = load_study(study)
+    from unifeat.pipeline.plan import plan_study
+    from unifeat.report.terminal_plan import show_plan
+
+    show_plan(plan_study(loaded, gpu), as_json=as_json)
+
+
+@app.command()
 def show(
     run: RunFolder,
     space_a: Annotated[str | None, typer.Argument(metavar="[SPACE_A")] = None,

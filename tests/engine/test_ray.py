@@ -178,6 +178,18 @@ def test_training_takes_the_engine_too(home: Path, cluster: Any, monkeypatch: py
     assert len(found["ray"]) == 2
 
 
+def test_a_process_for_each_gpu(home: Path, study: Path, expected: dict[str, str]) -> None:
+    """Two processes in the place of two GPUs: the models run in them, one core each, and the bits are the same."""
+    from unifeat.engine import Local
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("UNIFEAT_CACHE", str(home / "cache-gpus"))
+        patch.setattr("unifeat.pipeline.loading.load_language_model", lambda *_, **__: pytest.fail("loaded here"))
+        run(load_study(study), home / "run-gpus", engine=Local(1, devices=["", ""]), force=True)
+    assert results(home, "gpus") == expected
+
+
 def unit_of(work: Callable[[], Any], name: str) -> Unit[Any]:
     return Unit(Piece("tries", {"name": name}, JSON, "a try"), work)
 

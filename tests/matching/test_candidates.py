@@ -309,3 +309,11 @@ def test_a_half_without_tokens(tmp_path: Path, empty_half: str) -> None:
     assert done.pairs.isna().all(axis=None)
     if empty_half == "fitted":
         assert found.facts["best_r"] == {"a_to_b": [], "b_to_a": []}
+
+
+def test_another_device_is_part_of_the_key(stores: tuple[CodeStore, CodeStore]) -> None:
+    """The CPU is not named, so that what it found before there were others keeps its key."""
+    on_cpu, on_gpu = comparison(stores), comparison(stores, device="cuda")
+    assert "device" not in on_cpu.made_from()
+    assert on_gpu.made_from() == on_cpu.made_from() | {"device": "cuda"}
+    assert [one.candidates().gpu for one in (on_cpu, on_gpu)] == [False, True]

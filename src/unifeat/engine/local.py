@@ -1,14 +1,17 @@
-"""The engine of this machine: one thread per core, since the measures release the GIL while they compute."""
+"""The engine of this machine: one thread per core, since the measures release the GIL while they compute; and one
+process per GPU, where there are several."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from unifeat.engine.processes import Processes, gpus_here
 from unifeat.engine.unit import Unit
+from unifeat.memory import free_memory
 from unifeat.threads import cores, limited_to, one_blas_thread
 
 T = TypeVar("T")
@@ -16,18 +19,26 @@ _AHEAD = 4  # units taken from the iterable for each core
 
 
 class Local:
-    """Runs units in parallel on this machine's cores. Units that fill it run one by one, with all BLAS threads."""
+    """Runs units in parallel on this machine's cores. Units that fill it run one by one, with all BLAS threads. Where
+    there are several GPUs, units that use one run in a process for each.
+    """
 
     remote = False
     gpus = 0
 
-    def __init__(self, threads: int | None = None) -> None:
-        """Choose how many cores to use.
+    def __init__(self, threads: int | None = None, devices: list[str] | None = None) -> None:
+        """Choose what to use.
 
         Args:
             threads: cores to use, by default all that this process may use.
+            devices: GPUs to use, as CUDA_VISIBLE_DEVICES names them; by default all.
         """
-        self._threads = threads
+        self._threads, self._devices = threads, devices
+
+    @property
+    def memory(self) -> float:
+        """Bytes that are free."""
+        return free_memory()
 
     def close(self) -> None:
         """Nothing is left to close."""
@@ -40,26 +51,53 @@ class Local:
             yield from self._map(units)
 
     def _map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
-        pending: deque[Future[T]] = deque()
-        with ExitStack() as together:
-            pool: ThreadPoolExecutor | None = None
-            together.callback(lambda: [future.cancel() for future in pending])
+        pending: deque[Callable[[], T]] = deque()
+        with ExitStack() as opened:
+            threads: ThreadPoolExecutor | None = None
+            processes: Processes | None = None
             for unit in units:
-                if unit.fills_machine:
+                on_gpu = unit.model is not None and unit.gpu and len(self._gpus()) > 1
+                if on_gpu != (processes is not None) or (unit.fills_machine and not on_gpu):
                     while pending:
-                        yield pending.popleft().result()
-                    together.close()
-                    together.callback(lambda: [future.cancel() for future in pending])
-                    pool = None
+                        yield pending.popleft()()
+                    opened.close()
+                    threads = processes = None
+                if on_gpu:
+                    if processes is None:
+                        processes = Processes(self._gpus())
+                        opened.callback(processes.close)
+                    pending.append(_on_gpu(unit, processes))
+                    most = 2 * len(self._gpus())
+                elif unit.fills_machine:
                     yield unit.result()
                     continue
-                if pool is None:
-                    together.enter_context(one_blas_thread())
-                    pool = together.enter_context(ThreadPoolExecutor(cores()))
-                    # (Entered last, so left first: before the pool waits for what it has.)
-                    together.callback(lambda: [future.cancel() for future in pending])
-                pending.append(pool.submit(unit.result))
-                if len(pending) > _AHEAD * cores():
-                    yield pending.popleft().result()
+                else:
+                    if threads is None:
+                        opened.enter_context(one_blas_thread())
+                        threads = opened.enter_context(ThreadPoolExecutor(cores()))
+                        # (Entered last, so left first: before the pool waits for what it has.)
+                        opened.callback(threads.shutdown, wait=False, cancel_futures=True)
+                    pending.append(threads.submit(unit.result).result)
+                    most = _AHEAD * cores()
+                if len(pending) > most:
+                    yield pending.popleft()()
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()()
+
+    def _gpus(self) -> list[str]:
+        if self._devices is None:
+            self._devices = gpus_here()
+        return self._devices
+
+
+def _on_gpu(unit: Unit[Any], processes: Processes) -> Callable[[], Any]:
+    """Begin a unit in one of the processes; returns what waits for its result."""
+    if unit.piece.read() is not None:
+        return unit.result
+    begun = processes.submit(unit)
+
+    def result() -> Any:
+        processes.wait(begun)
+        return unit.result()
+
+    return result

@@ -33,11 +33,12 @@ _ANSWER_S = 5.0
 
 @dataclass(frozen=True)
 class _Size:
-    """The cluster's machines with cores: how many cores in all, the fewest on one, and GPUs in all."""
+    """The cluster's machines with cores: cores in all, the fewest on one, GPUs in all, the least memory of one."""
 
     cores: int
     fewest: int
     gpus: int
+    memory: float
 
 
 class Ray:
@@ -69,6 +70,11 @@ class Ray:
     def gpus(self) -> int:
         """GPUs of the cluster."""
         return self._size.gpus
+
+    @property
+    def memory(self) -> float:
+        """Bytes of memory that Ray counts on the smallest node."""
+        return self._size.memory
 
     def __enter__(self) -> Ray:
         return self
@@ -115,7 +121,8 @@ class Ray:
             return self._actors.submit(unit)
         self._stop_actors()  # their cores are needed
         share = self._threads if unit.fills_machine else 1
-        task = ray.remote(run_unit).options(num_cpus=share, max_retries=_TRIES, retry_exceptions=False)
+        gpus = int(unit.gpu and self._size.gpus > 0)
+        task = ray.remote(run_unit).options(num_cpus=share, num_gpus=gpus, max_retries=_TRIES, retry_exceptions=False)
         return task.remote(unit, self._home, share)
 
     def _take(self, unit: Unit[T], ticket: Any) -> T:
@@ -203,4 +210,5 @@ def _size() -> _Size:
     each = [int(own["CPU"]) for own in alive if own.get("CPU", 0) >= 1]
     if not each:
         raise UserError("no node of the Ray cluster has a core to work on")
-    return _Size(sum(each), min(each), int(sum(own.get("GPU", 0) for own in alive)))
+    memory = min(own.get("memory", float("inf")) for own in alive if own.get("CPU", 0) >= 1)
+    return _Size(sum(each), min(each), int(sum(own.get("GPU", 0) for own in alive)), memory)

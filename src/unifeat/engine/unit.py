@@ -77,12 +77,15 @@ class Engine(Protocol):
     Attributes:
         remote: whether they may run on other machines than this one.
         gpus: how many GPUs they can use, if remote.
+        memory: bytes that a unit may take, on the smallest machine.
     """
 
     @property
     def remote(self) -> bool: ...
     @property
     def gpus(self) -> int: ...
+    @property
+    def memory(self) -> float: ...
 
     def map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
         """The results of the units, in order. Only a few units are taken from `units` before they are needed, so that

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ from unifeat.engine.unit import Unit
 from unifeat.errors import UserError
 from unifeat.progress import collected
 from unifeat.threads import limited_to
+
+_limit: tuple[int, ExitStack] | None = None  # the cores that this process uses, and how to give them back
+
+
+def settings_here() -> dict[str, str]:
+    """This process's settings of libraries of models, such as HF_HUB_OFFLINE."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("HF_", "TRANSFORMERS_"))}
 
 
 @dataclass(frozen=True)
@@ -21,12 +29,14 @@ class Home:
         cache: the cache's folder.
         folder: the working folder, in which a study's relative paths begin.
         token: a file in the cache that holds `secret`.
+        settings: the driver's environment variables that libraries of models read.
     """
 
     cache: str
     folder: str
     token: str
     secret: str
+    settings: dict[str, str] = field(default_factory=settings_here, hash=False)
 
     def enter(self) -> None:
         """Work here from now on.
@@ -34,6 +44,7 @@ class Home:
         Raises:
             UserError: this process does not see the driver's cache or working folder.
         """
+        os.environ.update(self.settings)
         os.environ["UNIFEAT_CACHE"] = self.cache
         node = os.uname().nodename
         try:
@@ -60,6 +71,21 @@ def run_unit(unit: Unit[Any], home: Home, cores: int) -> list[str]:
         cores: how many it may use.
     """
     home.enter()
-    with collected() as messages, limited_to(cores):
+    _use(cores)
+    with collected() as messages:
         unit.result()
     return messages
+
+
+def _use(cores: int) -> None:
+    """Use so many cores from now on. Looking for the libraries that have threads takes longer than a small unit."""
+    global _limit
+    if _limit is not None and _limit[0] == cores:
+        return
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(cores)  # for libraries that are loaded later
+    if _limit is not None:
+        _limit[1].close()
+    stack = ExitStack()
+    stack.enter_context(limited_to(cores))
+    _limit = (cores, stack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -75,6 +75,7 @@ class Comparison:
             candidates on that half alone. If false, all documents are fitted on and `correlation_heldout` is NaN.
         documents: number of documents in the text.
         seed: seed for which documents are held out and how the text is shifted.
+        device: "cpu", or "cuda": correlations are computed on a GPU.
     """
 
     a: CodeStore
@@ -83,6 +84,7 @@ class Comparison:
     heldout: bool
     documents: int
     seed: int
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def made_from(self) -> dict[str, Any]:
         """Everything that determines the candidates, as JSON data."""
@@ -94,6 +96,8 @@ class Comparison:
             "heldout": self.heldout,
             "documents": self.documents,
             "seed": self.seed,
+            # The last digits of r depend on it; that of the CPU was there first and is not named.
+            **({"device": self.device} if self.device != "cpu" else {}),
         }
 
     def candidates(self) -> Unit[Candidates]:
@@ -103,7 +107,7 @@ class Comparison:
             UserError: fewer than two documents to split.
         """
         piece = Piece("candidates", self.made_from(), _FORM, "the candidate pairs")
-        return Unit(piece, partial(_candidates, self), fills_machine=True)
+        return Unit(piece, partial(_candidates, self), fills_machine=True, gpu=self.device == "cuda")
 
     def halves(self) -> list[AlignedCodes]:
         """The codes of the documents fitted on, and of those held out if there are any."""
@@ -145,7 +149,7 @@ class ShiftedComparison:
         """
         made_from = self.comparison.made_from() | {"shift": number}
         piece = Piece("shifted-candidates", made_from, TABLE, "the candidate pairs of shifted text")
-        return Unit(piece, partial(self._find, number), fills_machine=True)
+        return Unit(piece, partial(self._find, number), fills_machine=True, gpu=self.comparison.device == "cuda")
 
     def _find(self, number: int) -> pd.DataFrame:
         codes, by_rows = self._codes
@@ -154,7 +158,8 @@ class ShiftedComparison:
                 f"shift {number} of the text: only {len(by_rows)} shifts, numbered from 0, move every token out of its "
                 "document; ask for fewer rematches or give more documents"
             )
-        return _table(correlate(ShiftedCodes(codes, int(by_rows[number])), top=self.comparison.top))
+        shifted = ShiftedCodes(codes, int(by_rows[number]))
+        return _table(correlate(shifted, top=self.comparison.top, device=self.comparison.device))
 
     @property
     def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
@@ -170,23 +175,23 @@ class ShiftedComparison:
 def _candidates(comparison: Comparison) -> Candidates:
     codes = align(comparison.a, comparison.b)
     fit = fitting_documents(comparison.documents, comparison.seed) if comparison.heldout else None
-    found = _find(codes, fit, comparison.top, comparison.seed)
+    found = _find(codes, fit, comparison)
     found.facts["share_a"], found.facts["share_b"] = (
         found.facts["tokens_aligned"] / store.rows for store in (comparison.a, comparison.b)
     )
     return found
 
 
-def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: int) -> Candidates:
+def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -> Candidates:
     fitted = codes if fit is None else codes.only(fit)
-    corr = correlate(fitted, top=top)
+    corr = correlate(fitted, top=how.top, device=how.device)
     table, other = _table(corr), None
     if fit is not None:
         heldout = codes.only(~fit)
-        other = _table(correlate(heldout, top=top))
+        other = _table(correlate(heldout, top=how.top, device=how.device))
         other.insert(3, "correlation_heldout", _heldout_r(fitted, other))
     table.insert(3, "correlation_heldout", _heldout_r(heldout, table) if fit is not None else np.nan)
-    by_rows = _shifts(fitted, seed)
+    by_rows = _shifts(fitted, how.seed)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
         "tokens_fitted": fitted.n_rows,
@@ -200,7 +205,7 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, top: int, seed: in
     }
     if len(by_rows):
         # The best partners by chance, where no token is paired with itself: what every r above is compared with.
-        shifted = correlate(ShiftedCodes(fitted, int(by_rows[0])), top=1)
+        shifted = correlate(ShiftedCodes(fitted, int(by_rows[0])), top=1, device=how.device)
         chance = shifted.candidates()
         facts["best_r_shifted"] = _best(shifted)
         facts["mutual_shifted_over_0.1"] = mutual_over(chance, 0.1)

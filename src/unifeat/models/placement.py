@@ -17,6 +17,7 @@ from unifeat.memory import free_memory
 from unifeat.store import cache_root
 
 MAP = "map"
+ONE_GPU = ("auto", "cuda")  # the devices of models of which each GPU can have one
 MaxMemory = Mapping[int | str, int | str]
 
 

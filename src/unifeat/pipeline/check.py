@@ -15,6 +15,7 @@ from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.models.activations import GroupActivations, run_group
 from unifeat.models.language import LanguageModel
+from unifeat.models.placement import ONE_GPU
 from unifeat.pipeline.loading import Loader, PlannedSpace
 from unifeat.progress import say
 from unifeat.saes.checking.examine import examine
@@ -68,7 +69,7 @@ def check_unit(loader: Loader, corpus: Corpus, windowing: Windowing) -> Unit[dic
     too.
     """
     work = partial(_check_spaces, loader, corpus, windowing)
-    return Unit(Outcomes(loader.spaces), work, fills_machine=True, model=loader.key, gpu=loader.spec.device != "cpu")
+    return Unit(Outcomes(loader.spaces), work, fills_machine=True, model=loader.key, gpu=loader.spec.device in ONE_GPU)
 
 
 def report_checks(spaces: Iterable[PlannedSpace], *, force: bool) -> None:

@@ -12,9 +12,10 @@ from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens, top_unit
 from unifeat.engine import Engine, Local
 from unifeat.errors import UserError
-from unifeat.models.language import check_layers, model_identity, read_config, tokenizer_digest
+from unifeat.models.language import check_layers, model_identity, read_config, resolve_dtype, tokenizer_digest
 from unifeat.models.opening import describe_opening, opening_of
-from unifeat.models.placement import device_memory, resolve_device
+from unifeat.models.placement import MAP, ONE_GPU, device_memory, resolve_device
+from unifeat.models.sizes import sizes_of
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace, forget
@@ -83,6 +84,7 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
     plans = [_plan(study, name, corpus, tokenizers[name], windowings[name]) for name in used]
+    _check_memory(plans, engine.memory)
     try:
         # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop it.
         last = _check_all(plans, corpus, engine, force or study.preset is not None)
@@ -92,7 +94,7 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
                 loader = plan.loader(batch)
                 stores = {space.name: space.store for space in batch}
                 name = plan.spec.name.rsplit("/", 1)[-1]
-                gpu = plan.spec.device != "cpu"
+                gpu = plan.spec.device in ONE_GPU
                 encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name, gpu=gpu)
     finally:
         forget()
@@ -112,6 +114,7 @@ class _Plan:
     windowing: Windowing
     identity: str
     facts: dict[str, Any]
+    model_bytes: float
     spaces: list[PlannedSpace]
     controls: list[str | None]  # for each space, what makes it a control
 
@@ -196,8 +199,31 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
             controls.append(control)
     return _Plan(
         *(name, spec, Tokenizer(spec), digest, windowing, key_of([identity, list(map(str, facts.values()))])),
-        *(facts, spaces, controls),
+        *(facts, _model_bytes(spec, config, spaces), spaces, controls),
     )
+
+
+def _model_bytes(spec: ModelSpec, config: Any, spaces: list[PlannedSpace]) -> float:
+    """Memory that the model takes as far as it is read; 0 where it is spread, or has code of its own."""
+    if spec.device == MAP or spec.trust_remote_code:
+        return 0.0
+    return sizes_of(config, max(space.point.layer for space in spaces), resolve_dtype(spec.dtype).itemsize).bytes
+
+
+def _check_memory(plans: list[_Plan], memory: float) -> None:
+    """Raise a UserError if a model does not fit with one of its SAEs in the memory of a worker.
+
+    Args:
+        memory: bytes. (What is on a GPU is in the CPU's memory first.)
+    """
+    for plan in plans:
+        waiting = [space.size for space in plan.spaces if not space.store.finished()]
+        need = plan.model_bytes + max(waiting, default=0)
+        if waiting and need > memory:
+            raise UserError(
+                f"model {plan.name} takes {need / 1e9:.1f} GB with one of its SAEs, and only {memory / 1e9:.1f} GB are "
+                "free: use a machine with more memory, device: map, or a smaller dtype (`unifeat plan` shows all sizes)"
+            )
 
 
 def _batches(spaces: list[PlannedSpace]) -> Iterator[list[PlannedSpace]]:
@@ -258,12 +284,13 @@ def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
 
 def _check_names(study: Study, engine: Engine) -> None:
     """Check names, devices and layers of all models before the first one runs, to report mistakes at once."""
+    for device in [study.matching.device, *(study.models[group.model].device for group in study.spaces)]:
+        if not engine.remote:
+            resolve_device(device)
+        elif device.startswith("cuda") and not engine.gpus:
+            raise UserError(f"device {device!r}: no node of the cluster has a GPU; use auto or cpu")
     for group in study.spaces:
         spec = study.models[group.model]
-        if not engine.remote:
-            resolve_device(spec.device)
-        elif spec.device.startswith("cuda") and not engine.gpus:
-            raise UserError(f"device {spec.device!r}: no node of the cluster has a GPU; use auto or cpu")
         points = [HookPoint(layer, group.hook) for layer in group.layers]
         config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
         check_layers(spec.name, points, config.num_hidden_layers)

@@ -81,7 +81,7 @@ class Cell:
             "intervals": intervals,
         }
         piece = Piece("matched", made_from, _FORM, "the pairs")
-        return Unit(piece, partial(_match, self), fills_machine=True)
+        return Unit(piece, partial(_match, self), fills_machine=True, gpu=self.comparison.device == "cuda")
 
     def matched(self) -> Matched:
         """The result of `unit`."""
@@ -143,7 +143,7 @@ def compare(study: Study, a: Space, b: Space, documents: int) -> Cell:
     spec = study.matching
     filters = Filters(spec.min_correlation, spec.min_count, tuple(spec.exclude_tokens), spec.shared_top_token)
     rule = Rule(filters, spec.method, spec.direction, a.tokens, b.tokens)
-    comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed)
+    comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed, spec.device)
     return Cell(a, b, rule, comparison, study.inference)
 
 

@@ -123,7 +123,8 @@ def _unit(cell: Cell, number: int | None, pairs: int, geometry: list[MetricSpec]
         "geometry": [find_measure(spec.metric).identity(spec.settings) for spec in geometry],
     }
     work = partial(_rematch, cell, number, pairs, geometry)
-    return Unit(Piece("rematches", made_from, JSON, "the rematch"), work, fills_machine=True)
+    gpu = cell.comparison.device == "cuda" and number is not None
+    return Unit(Piece("rematches", made_from, JSON, "the rematch"), work, fills_machine=True, gpu=gpu)
 
 
 def _rematch(cell: Cell, number: int | None, n_pairs: int, geometry: list[MetricSpec]) -> dict[str, Any]:

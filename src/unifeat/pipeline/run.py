@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unifeat.engine import Engine, Local
+from unifeat.engine import Engine
+from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.pipeline.encode import Prepared, prepare_spaces
@@ -42,7 +43,11 @@ _PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "
 
 
 def run(
-    study: str | Path | Study, out: str | Path | None = None, *, force: bool = False, engine: Engine | None = None
+    study: str | Path | Study,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    engine: Engine | str = "local",
 ) -> Run:
     """Run a study. Work already done, in this run or another over the same text, is not repeated.
 
@@ -51,7 +56,7 @@ def run(
         out: the run's folder; by default `runs/<name of the study>`.
         force: continue, with a warning, with SAEs that are evidently read wrongly (FVU above 1, or L0 off by more than
             a factor of 3).
-        engine: what runs the units of work; by default, this machine's cores.
+        engine: what runs the units of work, or its name: "local" (this machine) or "ray" (see docs/scale.md).
 
     Raises:
         UserError: a mistake in the study, or something that it names does not exist or does not fit.
@@ -65,8 +70,9 @@ def run(
     folder = user_path(out, "--out") if out is not None else Path("runs") / study.name
     check_free(folder)
     note = RunNote(folder, study.name)
-    with note.under_way():
-        finished = _carry_out(study, folder, force, engine or Local())
+    opened = engine_called(engine) if isinstance(engine, str) else nullcontext(engine)
+    with opened as chosen, note.under_way():
+        finished = _carry_out(study, folder, force, chosen)
         note.finish(finished.info["created"])
     return finished
 

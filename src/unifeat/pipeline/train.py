@@ -22,7 +22,7 @@ from unifeat.models.language import (
     tokenizer_digest,
 )
 from unifeat.models.opening import describe_opening, opening_of
-from unifeat.models.placement import resolve_device
+from unifeat.models.placement import ONE_GPU, resolve_device
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.spaces import study_corpus, with_types
 from unifeat.progress import say
@@ -103,7 +103,7 @@ def train(study: Study, out: Path | None = None, *, engine: Engine | None = None
 def _unit(study: Study, model_name: str, jobs: list[Job]) -> Unit[list[Trained]]:
     """Training all missing SAEs of one model as a unit of work."""
     saved = SavedSAEs(tuple(job.folder.absolute() for job in jobs))
-    gpu = study.models[model_name].device != "cpu"
+    gpu = study.models[model_name].device in ONE_GPU
     work = partial(_train_model, study, model_name, jobs)
     return Unit(saved, work, fills_machine=True, model=f"train {model_name}", gpu=gpu)
 

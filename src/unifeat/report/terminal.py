@@ -68,7 +68,7 @@ def _show_run(console: Console, run: Run) -> None:
         used = span(own["tokens_kept"] / own["tokens_read"], percent)
         rows.append([*row, span(own["dead_share"], percent), span(own["tokens_read"]), used])
     headings = ["model", "layers", "features", "L0", "FVU", "dead", "tokens", "used"]
-    console.print(_framed(headings, rows, left=2))
+    console.print(framed(headings, rows, left=2))
     for groups in group_pairs(run):
         own = _of(table, groups)
         shares = " and ".join(span(own[name], percent) for name in ("share_a", "share_b"))
@@ -103,7 +103,7 @@ def _overview(console: Console, run: Run) -> None:
 
 def _fitting(console: Console, headings: list[str], rows: list[list[Any]]) -> None:
     """Print a table or, if the terminal is too narrow for its columns, one paragraph per row."""
-    table = _framed(headings, rows, 1)
+    table = framed(headings, rows, 1)
     if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
         console.print(table)
         return
@@ -164,16 +164,16 @@ def _grid(
         grid = layer_grid(texts, "text", groups).fillna("")
         if 6 + sum(max(len(str(layer)), int(grid[layer].str.len().max())) + 2 for layer in grid) <= console.width:
             console.print(Text(f"\n{title}{legend}", style="dim"))
-            console.print(_framed(["", *grid.columns], [[row, *grid.loc[row]] for row in grid.index]))
+            console.print(framed(["", *grid.columns], [[row, *grid.loc[row]] for row in grid.index]))
             return
     write, legend = ways[0]
     order = own.sort_values("kept", ascending=False, kind="stable").head(_LONGEST_LIST)
     more = f" (the {_LONGEST_LIST} of {len(own)} with the most pairs)" if len(own) > _LONGEST_LIST else ""
     console.print(Text(f"\n{title}{legend}{more}", style="dim"))
-    console.print(_framed(["", ""], [[f"{row.space_a} × {row.space_b}", write(row)] for row in rows_of(order)], 1))
+    console.print(framed(["", ""], [[f"{row.space_a} × {row.space_b}", write(row)] for row in rows_of(order)], 1))
 
 
-def _framed(headings: list[Any], rows: list[list[Any]], left: int = 0) -> Table:
+def framed(headings: list[Any], rows: list[list[Any]], left: int = 0) -> Table:
     """A plain table whose first `left` columns are text, wrapped if the terminal is narrow."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(str(h) for h in headings))
     for place, heading in enumerate(headings):
@@ -257,14 +257,14 @@ def _print_scores(console: Console, headings: list[str], rows: list[list[str]]) 
     """Print one line per measure if the terminal is wide enough, else one column per measure."""
     width = sum(max(len(line[i]) for line in [headings, *rows]) + 2 for i in range(len(headings)))
     if width <= console.width or not rows:
-        console.print(_framed(headings, rows, 1))
+        console.print(framed(headings, rows, 1))
         return
     names = max(map(len, headings)) + 2
     side_by_side = max(1, (console.width - names) // (max(len(cell) for row in rows for cell in row) + 2))
     for start in range(0, len(rows), side_by_side):
         shown = rows[start : start + side_by_side]
         lines = [[heading, *(row[i] for row in shown)] for i, heading in enumerate(headings) if i]
-        console.print(_framed(["", *(row[0] for row in shown)], lines, 1))
+        console.print(framed(["", *(row[0] for row in shown)], lines, 1))
         console.print()
 
 

@@ -180,6 +180,7 @@ class MatchingSpec(Part):
         list(NON_CONCEPT_TOKENS), description="pairs with one of these among their top tokens are dropped"
     )
     shared_top_token: bool = Field(False, description="drop pairs whose top tokens have none in common")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where all pairs of features are correlated")
     heldout: bool = Field(True, description="find pairs on half the documents, report their r on the other half")
 
 

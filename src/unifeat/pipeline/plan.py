@@ -1,0 +1,303 @@
+"""What a study will take, before anything runs: from configurations, sizes of text, and rates measured here in seconds.
+
+Rates are measured by running the library's own code on made-up data of the study's shape. What cannot be known before
+(how many pairs are kept, activations of an SAE that does not say) is assumed, and listed among the assumptions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unifeat.correlation.correlate import correlate
+from unifeat.errors import UserError, did_you_mean
+from unifeat.inference import find_measure
+from unifeat.memory import free_memory
+from unifeat.models.language import check_layers, read_config, resolve_dtype
+from unifeat.models.opening import opening_of
+from unifeat.models.sizes import Sizes, sizes_of
+from unifeat.pipeline.spaces import Tokenizer, study_corpus
+from unifeat.saes.checking.claims import claims_of
+from unifeat.saes.recipe import Recipe
+from unifeat.store.paths import exists, user_path
+from unifeat.study.plan import PlannedModel, Step, StudyPlan
+from unifeat.study.spec import MetricSpec, SpacesSpec, Study
+from unifeat.threads import cores, one_blas_thread
+from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.openings import opening_tokens
+from unifeat.vocabulary.windowing import Windowing
+
+# Peak of dense 16-bit products (TFLOP/s) and memory (GB), from the makers' data sheets.
+GPUS = {"a100": (312, 80), "h100": (989, 80), "h200": (989, 141), "l40s": (362, 48), "rtx4090": (165, 24)}
+_GPU_SHARE = 0.4  # of the peak, in forward passes of this kind
+_GPU_PRODUCTS = 20e9  # of sparse correlation a second: the target of benchmarks/gpu.py
+_ASSUMED_L0 = 64
+_ASSUMED_KEPT = 0.35  # of the smaller dictionary
+_FORWARD_SHARE = 0.5  # of the speed of one large product that a model on a CPU reaches
+_READING = 2.0  # aligning and reading codes takes about as long as correlating them
+_ROW_BYTES = 24  # of a token's place and pointer in a shard
+
+
+@dataclass(frozen=True)
+class _Space:
+    """A space's size, and how many features fire on a token."""
+
+    name: str
+    prefix: str
+    model: str
+    features: int
+    l0: float
+    width: int
+
+
+def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
+    """Estimate what a study will take. Reads configurations, tokenizers and the text, but no language model's weights.
+
+    Args:
+        gpu: one of `GPUS`.
+
+    Raises:
+        UserError: an unknown GPU; a text, model or SAE that does not exist.
+    """
+    if gpu not in GPUS:
+        raise UserError(f"no GPU {gpu!r} is known{did_you_mean(gpu, GPUS)}: give one of {', '.join(GPUS)}")
+    notes: list[str] = []
+    used = [name for name in study.models if any(group.model == name for group in study.spaces)]
+    tokenizers = {name: Tokenizer(study.models[name])() for name in study.models}
+    corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
+    sample = [part.text for part in corpus.parts(0)]
+    models, spaces = [], []
+    for name in used:
+        spec = study.models[name]
+        config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
+        groups = [group for group in study.spaces if group.model == name]
+        points = [HookPoint(layer, group.hook) for group in groups for layer in group.layers]
+        check_layers(spec.name, points, config.num_hidden_layers)
+        opening = opening_of(tokenizers[name], spec.bos, spec.chat)
+        windowing = Windowing(study.text.context, opening, study.mask, study.text.windows)
+        tokens = corpus.characters * _tokens_per_character(tokenizers[name], sample)
+        read = tokens * windowing.context / max(windowing.context - len(opening_tokens(opening)), 1)
+        sizes = sizes_of(config, max(point.layer for point in points), resolve_dtype(spec.dtype).itemsize)
+        own = [
+            _space_of(study, group, layer, int(config.hidden_size), notes) for group in groups for layer in group.layers
+        ]
+        spaces += own
+        models.append(_model_of(name, read, sizes, own, windowing.context, groups))
+    cells = [(a, b) for a, b in combinations(spaces, 2) if _compared(study, a, b)]
+    rows = {model.name: model.tokens for model in models}
+    products = sum(min(rows[a.model], rows[b.model]) * a.l0 * b.l0 for a, b in cells)
+    notes.append(f"{_ASSUMED_KEPT:.0%} of the smaller dictionary's features are kept as pairs")
+    flop_rate, product_rate = _flop_rate(), _product_rate()
+    steps = _steps(study, models, cells, products, corpus.groups, flop_rate, product_rate, gpu)
+    return StudyPlan(
+        models,
+        len(cells),
+        products * _correlations(study),
+        steps,
+        max([*(m.model_bytes + m.sae_bytes for m in models), *(_cell_bytes(a, b, rows) for a, b in cells)]),
+        free_memory(),
+        gpu,
+        [
+            f"{flop_rate / 1e9:,.0f} GFLOP/s in a float32 product here, of which a model reaches {_FORWARD_SHARE:.0%}",
+            f"{product_rate / 1e6:,.0f} M products of sparse activations a second here",
+            "each measure, at the number of pairs assumed below",
+            f"{gpu}: {_GPU_SHARE:.0%} of the {GPUS[gpu][0]} TFLOP/s of its data sheet, and "
+            f"{_GPU_PRODUCTS / 1e9:.0f} G products/s: assumed, not measured",
+        ],
+        list(dict.fromkeys(notes)),
+    )
+
+
+def _tokens_per_character(tokenizer: Any, sample: list[str]) -> float:
+    ids = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]
+    return sum(map(len, ids)) / max(sum(map(len, sample)), 1)
+
+
+def _space_of(study: Study, group: SpacesSpec, layer: int, width: int, notes: list[str]) -> _Space:
+    name, prefix = group.sae_at(layer), group.name or group.model
+    path = user_path(name, "SAE")
+    features, l0 = _from_files(path)
+    if features is None and not exists(path) and study.train is not None:
+        spec = study.train.overridden(group.train)
+        features, l0 = spec.features, float(spec.k)
+    if features is None:
+        sae = Recipe(name, group.format).load()
+        claims = claims_of(sae, name)
+        features, l0, width = int(sae.cfg.d_sae), claims.k or claims.l0, int(sae.cfg.d_in)
+    if l0 is None:
+        notes.append(f"{_ASSUMED_L0} active features a token where an SAE does not say ({prefix})")
+    return _Space(f"{prefix}@{layer}", prefix, group.model, features, float(l0 or _ASSUMED_L0), width)
+
+
+def _from_files(path: Path) -> tuple[int | None, float | None]:
+    """(features, active features a token) from the configuration in an SAE's folder, where it says so."""
+    try:
+        config = json.loads((path / "cfg.json").read_text(encoding="utf-8"))
+        features = int(config["d_sae"])
+        l0 = config.get("k")
+        if l0 is None:
+            l0 = json.loads((path / "training.json").read_text(encoding="utf-8"))["heldout"]["l0"]
+        return features, float(l0)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None, None
+
+
+def _model_of(
+    name: str, tokens: float, sizes: Sizes, own: list[_Space], context: int, groups: list[SpacesSpec]
+) -> PlannedModel:
+    # An encoder is one product; every fourth group of text is also decoded, to measure FVU.
+    saes = sum(2 * space.width * space.features * 1.25 for space in own)
+    value = 2 if all(group.values == "float16" for group in groups) else 4
+    codes = sum(space.l0 * ((2 if space.features <= 1 << 16 else 4) + value) + _ROW_BYTES for space in own)
+    return PlannedModel(
+        name=name,
+        tokens=tokens,
+        flops=tokens * (2 * sizes.parameters + 2 * sizes.blocks * context * sizes.width + saes),
+        model_bytes=sizes.bytes,
+        sae_bytes=sum(8.0 * space.width * space.features for space in own),
+        code_bytes=tokens * codes,
+        spaces=len(own),
+    )
+
+
+def _compared(study: Study, a: _Space, b: _Space) -> bool:
+    if study.compare is None:
+        return a.prefix != b.prefix
+    return (a.prefix, b.prefix) in study.compare or (b.prefix, a.prefix) in study.compare
+
+
+def _correlations(study: Study) -> float:
+    """Passes over all tokens in the correlations of one cell: both halves, one shifted half, and the rematches."""
+    return (1.5 if study.matching.heldout else 2.0) + 0.5 * study.inference.rematches
+
+
+def _cell_bytes(a: _Space, b: _Space, rows: dict[str, float]) -> float:
+    """Memory of one pair of spaces: the codes of half the text laid out, and tables of candidates."""
+    tokens = min(rows[a.model], rows[b.model]) / 2
+    tables = 8 * 150.0 * (a.features + b.features)
+    kept = _ASSUMED_KEPT * min(a.features, b.features)
+    return max(tokens * 8 * (a.l0 + b.l0) + tables, 4 * 8 * kept**2)
+
+
+def _steps(
+    study: Study,
+    models: list[PlannedModel],
+    cells: list[tuple[_Space, _Space]],
+    products: float,
+    groups: int,
+    flop_rate: float,
+    product_rate: float,
+    gpu: str,
+) -> list[Step]:
+    flops = sum(model.flops for model in models)
+    load = sum(model.model_bytes for model in models) / 1e9 + 5.0 * len(models)
+    encode = Step(
+        "encode",
+        groups * len(models),
+        flops / (flop_rate * _FORWARD_SHARE) + load,
+        flops / (GPUS[gpu][0] * 1e12 * _GPU_SHARE) + load,
+    )
+    inference = study.inference
+    halves = 1.5 if study.matching.heldout else 2.0
+    tables = sum(a.features + b.features for a, b in cells) * 5e-5 * (1 + inference.bootstraps / 100)
+    matching = _READING * halves * products
+    match = Step(
+        "match", len(cells), matching / product_rate + tables, matching / max(_GPU_PRODUCTS, product_rate) + tables
+    )
+    seconds = dict.fromkeys(range(len(study.geometry)), 0.0)
+    once = dict(seconds)
+    for a, b in {(x.width, y.width, min(x.features, y.features)): (x, y) for x, y in cells}.values():
+        same = sum(
+            (x.width, y.width, min(x.features, y.features)) == (a.width, b.width, min(a.features, b.features))
+            for x, y in cells
+        )
+        pairs = max(int(_ASSUMED_KEPT * min(a.features, b.features)), 16)
+        for number, spec in enumerate(study.geometry):
+            prepare, score = measure_seconds(spec, pairs, a.width, b.width)
+            half = measure_seconds(spec, pairs // 2, a.width, b.width)
+            null = prepare + score * (1 + inference.permutations)
+            seconds[number] += same * (null + sum(half) * inference.subsamples)
+            once[number] += same * (prepare + score)
+    scoring = sum(seconds.values()) / cores() + _subspace_seconds(study, cells)
+    sets = len(cells) * len(study.geometry) * 2
+    score_step = Step("score", sets, scoring, scoring)
+    again = inference.rematches * (_READING * 0.5 * products)
+    rescoring = inference.rematches * sum(once.values()) / cores() + inference.rematches * tables / 3
+    rematch = Step(
+        "rematch",
+        len(cells) * inference.rematches,
+        again / product_rate + rescoring,
+        again / max(_GPU_PRODUCTS, product_rate) + rescoring,
+    )
+    write = 5.0 + 2e-5 * 8 * sum(a.features + b.features for a, b in cells)
+    return [encode, match, score_step, rematch, Step("report", len(cells), write, write)]
+
+
+def _subspace_seconds(study: Study, cells: list[tuple[_Space, _Space]]) -> float:
+    if study.subspaces is None or not cells:
+        return 0.0
+    lists = 8 * (1 + study.subspaces.control_lists)
+    draws = study.inference.permutations + study.inference.subsamples + study.subspaces.subsets
+    a, b = cells[0]
+    each = sum(measure_seconds(spec, 20, a.width, b.width)[1] for spec in study.subspaces.geometry or study.geometry)
+    return len(cells) * lists * draws * each / cores()
+
+
+def measure_seconds(spec: MetricSpec, pairs: int, width_a: int, width_b: int) -> tuple[float, float]:
+    """Seconds to prepare a measure for so many pairs, and to compute one score of it, on one core."""
+    rng = np.random.default_rng(0)
+    size = min(pairs, 3000)
+    x, y = (rng.normal(size=(size, width)).astype(np.float32) for width in (width_a, width_b))
+    grow = (pairs / size) ** 2
+    try:
+        with one_blas_thread():
+            find_measure(spec.metric).prepare(x, y, **spec.settings).score()  # compiled, and in the cache
+            start = time.perf_counter()
+            ready = find_measure(spec.metric).prepare(x, y, **spec.settings)
+            prepare = time.perf_counter() - start
+            order = rng.permutation(size)
+            score = _median_seconds(lambda: ready.shuffled(order))
+    except UserError:  # too few pairs for this measure
+        return 0.0, 0.0
+    return prepare * grow, score * grow
+
+
+def _median_seconds(work: Callable[[], Any], times: int = 3) -> float:
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+
+def _flop_rate() -> float:
+    """Multiply-adds, counted as two, a second in a float32 product on all cores."""
+    import torch
+
+    x, y = torch.randn(1024, 1024), torch.randn(1024, 2048)
+    torch.mm(x, y)
+    return 2 * 1024 * 1024 * 2048 / _median_seconds(lambda: torch.mm(x, y), 5)
+
+
+def _product_rate() -> float:
+    """Products of sparse activations a second, in a correlation of made-up codes."""
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    tokens, features, active = 60_000, 2048, 32
+    codes = []
+    for _ in range(2):
+        ids = np.minimum(rng.pareto(0.6, (tokens, active)) * 10, features - 1).astype(np.int64)
+        rows = np.repeat(np.arange(tokens), active)
+        codes.append(sparse.csr_array((np.ones(ids.size, np.float32), (rows, ids.ravel())), shape=(tokens, features)))
+    correlate(codes[0][:200], codes[1][:200])
+    seconds = _median_seconds(lambda: correlate(*codes))
+    return float((np.diff(codes[0].indptr) * np.diff(codes[1].indptr)).sum() / seconds)

@@ -1,0 +1,69 @@
+"""What a study will take, as `unifeat plan` prints it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """One model's part.
+
+    Attributes:
+        tokens: read by it, opening tokens included.
+        flops: of all forward passes, and of encoding with its SAEs.
+        model_bytes, sae_bytes: what must be in memory at once.
+        code_bytes: on disk.
+        spaces: how many.
+    """
+
+    name: str
+    tokens: float
+    flops: float
+    model_bytes: float
+    sae_bytes: float
+    code_bytes: float
+    spaces: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the run: its units of work, and its seconds here and with a GPU."""
+
+    name: str
+    units: int
+    seconds: float
+    gpu_seconds: float
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study will take.
+
+    Attributes:
+        cells: pairs of spaces.
+        products: multiplications of two activations in all correlations.
+        memory: bytes that a worker needs at most, beyond Python itself.
+        rates: what was measured, in words.
+        assumptions: what was not.
+    """
+
+    models: list[PlannedModel]
+    cells: int
+    products: float
+    steps: list[Step]
+    memory: float
+    free: float
+    gpu: str
+    rates: list[str]
+    assumptions: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Of all steps, on this machine."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Of all steps, with one such GPU and this machine's cores."""
+        return sum(step.gpu_seconds for step in self.steps)
