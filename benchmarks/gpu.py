@@ -27,7 +27,7 @@ from correlation import zipf_codes
 from unifeat.correlation import device as engine
 from unifeat.correlation.correlate import Correlation, correlate
 from unifeat.correlation.device_codes import DeviceCodes, DeviceProfile, entries_of, rows_of
-from unifeat.correlation.moments import profiles
+from unifeat.correlation.device_moments import profiles_on_device
 from unifeat.progress import set_mode
 from unifeat.threads import Team, cores
 from unifeat.vocabulary.paired_codes import as_paired
@@ -69,50 +69,48 @@ class Rates:
         self.common = {"features": features, "device": str(device)}
         self.products_a_token = float(args.active**2)
 
-    def on_device(self, tokens: int) -> tuple[Any, float, dict[str, float]]:
-        """What `correlate(device=…)` finds, with the seconds in all and of each part."""
+    def on_device(self, tokens: int, repeat: int = 1) -> tuple[Any, float]:
+        """What `correlate(device=…)` finds, and seconds (median). (`correlate` gives "cpu" to the CPU's own code.)"""
         paired = as_paired(self.a[:tokens], self.b[:tokens], chunk_rows=CHUNK_ROWS)
-        parts = {}
-        start = time.perf_counter()
         with ThreadPoolExecutor(cores()) as pool:
             team = Team(pool, cores())
-            a, b, dtype = profiles(paired, pool, team.threads)
-            parts["moments"] = time.perf_counter() - start
-            found, parts["rest"] = timed(
-                lambda: engine.find_partners(paired, a, b, dtype, self.args.top, None, team, self.device), self.device
+            return timed(
+                lambda: engine.find_partners(paired, self.args.top, None, team, self.device), self.device, repeat
             )
-        return found, time.perf_counter() - start, parts
 
     def whole(self) -> None:
         """All of `correlate`, from codes in the host's memory."""
         self.on_device(min(1000, self.args.tokens))  # compile
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        runs = [self.on_device(self.args.tokens) for _ in range(self.args.repeat)]
-        _, seconds, parts = sorted(runs, key=lambda run: run[1])[len(runs) // 2]
-        say(
-            "correlate", **self.common, **self.rate(self.args.tokens, seconds),
-            seconds_of_moments_on_cpu=parts["moments"], seconds_of_rest=parts["rest"],
-            products_per_second_without_moments=self.args.tokens * self.products_a_token / parts["rest"],
-            peak_device_gb=torch.cuda.max_memory_allocated(self.device) / 1e9 if self.device.type == "cuda" else 0.0,
-        )  # fmt: skip
+        _, seconds = self.on_device(self.args.tokens, self.args.repeat)
+        peak = torch.cuda.max_memory_allocated(self.device) / 1e9 if self.device.type == "cuda" else 0.0
+        say("correlate", **self.common, **self.rate(self.args.tokens, seconds), peak_device_gb=peak)
 
     def steps(self) -> None:
         """The steps of one group of codes: sending, laying out, products, tile maxima, co-firing."""
         tokens = min(self.args.tokens, 1_000_000)
         paired = as_paired(self.a[:tokens], self.b[:tokens], chunk_rows=CHUNK_ROWS)
         kernels = engine.kernels_for(self.device)
+        seconds = {}
         with ThreadPoolExecutor(cores()) as pool:
             team = Team(pool, cores())
-            a, b, dtype = profiles(paired, pool, team.threads)
-            seconds = {}
 
-            def send() -> Any:
-                return list(DeviceCodes(paired, a, b, dtype, self.device, 1 << 27, 0, team).groups())
+            def send() -> DeviceCodes:
+                """All codes sent and kept, in one group."""
+                codes = DeviceCodes(paired, np.float32, self.device, 1 << 27, 1e12, team)
+                for _ in codes.groups():
+                    pass
+                return codes
 
             send()
-            sent, seconds["send"] = timed(send, self.device)
-        codes_a, codes_b = sent[0]
+            codes, seconds["send"] = timed(send, self.device)
+            profiles_on_device(paired, codes, kernels, np.float32)
+            both, seconds["moments"] = timed(
+                lambda: profiles_on_device(paired, codes, kernels, np.float32), self.device, 3
+            )
+        a, b = both
+        codes_a, codes_b = next(codes.groups())
         on_a, on_b = DeviceProfile.of(a, self.device, 61), DeviceProfile.of(b, self.device)
         panel = min(a.varying, 16_384)
         side_a, side_b = (engine._Side.of(side, kernels.TILE, self.device) for side in (a, b))
@@ -161,7 +159,7 @@ class Rates:
         correlate(self.a[:100], self.b[:100])  # compile
         corr, seconds = timed(lambda: correlate(codes, top=self.args.top, threads=threads), self.device)
         say(f"correlate on {threads} CPU threads", **self.common, **self.rate(tokens, seconds))
-        found, seconds, _ = self.on_device(tokens)
+        found, seconds = self.on_device(tokens)
         say(
             "correlate, the same tokens as the CPU", **self.common, **self.rate(tokens, seconds),
             **difference(corr, found),

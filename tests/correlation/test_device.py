@@ -25,10 +25,9 @@ from oracles import awkward, check, check_both, pearson, same
 from unifeat.correlation import device as engine
 from unifeat.correlation import device_codes, keys, torch_kernels
 from unifeat.correlation.correlate import Correlation, Partners, correlate
-from unifeat.correlation.moments import profiles
 from unifeat.errors import UserError
 from unifeat.threads import Team
-from unifeat.vocabulary.paired_codes import CsrArrays, as_paired
+from unifeat.vocabulary.paired_codes import CsrArrays, InMemoryCodes, as_paired
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 CPU = torch.device("cpu")
@@ -46,14 +45,13 @@ def on_device(
     """As `correlate`, by the device's code."""
     paired = as_paired(codes_a, codes_b)
     with ThreadPoolExecutor(2) as pool:
-        a, b, dtype = profiles(paired, pool, 2)
-        found = engine.find_partners(paired, a, b, dtype, top, memory_gb, Team(pool, 2), device, kernels)
+        found = engine.find_partners(paired, top, memory_gb, Team(pool, 2), device, kernels)
     return Correlation(
         paired.n_rows,
         Partners(found.index_ab, found.value_ab, found.count_ab),
         Partners(found.index_ba, found.value_ba, found.count_ba),
-        a.moments,
-        b.moments,
+        found.moments_a,
+        found.moments_b,
     )
 
 
@@ -248,6 +246,38 @@ def test_keys_are_ordered_as_partners_are() -> None:
     np.testing.assert_array_equal(r, np.array([4, 3, 3, 3, -8]) * 2.0**-10)
     none = torch_kernels.keys_of(units, 2.0**-40, zero, zero, torch.full((5,), -1), ids)
     assert keys.decoded(none.numpy())[0].tolist() == [-1] * 5
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        ([0, 2], [1.0, np.nan], r"codes B hold NaN or infinite values \(feature 2\)"),
+        ([0, 2], [np.inf, 1.0], r"codes B hold NaN or infinite values \(feature 0\)"),
+        ([0, 3], [1.0, 1.0], "codes B name feature 3, but there are 3 features"),
+        ([0, -1], [1.0, 1.0], "codes B name feature -1, but there are 3 features"),
+        ([0, 1], [1.0, 1e200], r"codes B, feature 1: values of size 1e\+200 are beyond"),
+        ([0, 1], [1.0, 1e-320], r"codes B, feature 1: values of size 1e-320 are beyond"),
+    ],
+)
+def test_codes_that_are_not_valid(index: list[int], value: list[float], message: str) -> None:
+    def codes(index: list[int], value: list[float]) -> CsrArrays:
+        return CsrArrays(np.array([0, 1, 2]), np.array(index, np.int32), np.array(value))
+
+    wrong = InMemoryCodes(codes([0, 1], [1.0, 2.0]), codes(index, value), 3, 3)
+    with pytest.raises(UserError, match=message):
+        correlate(wrong)
+    with pytest.raises(UserError, match=message):
+        on_device(wrong)
+
+
+def test_moments_are_the_cpus() -> None:
+    rng = np.random.default_rng(8)
+    a, b = (sparse.csr_array(awkward(rng, 300, f, float) * 10.0 ** rng.integers(-30, 30, f)) for f in (80, 90))
+    ours, cpu = on_device(a, b), correlate(a, b)
+    for one, other in ((ours.moments_a, cpu.moments_a), (ours.moments_b, cpu.moments_b)):
+        np.testing.assert_array_equal(one.count, other.count)
+        np.testing.assert_allclose(one.mean, other.mean, rtol=1e-13)
+        np.testing.assert_allclose(one.sd, other.sd, rtol=1e-13)
 
 
 def test_too_many_features() -> None:

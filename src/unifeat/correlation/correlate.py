@@ -129,11 +129,10 @@ def correlate(
             every panel of A's features whose sums fit in memory.
         threads: threads to use; by default numba's number (all cores, or NUMBA_NUM_THREADS). BLAS has its own setting
             (OPENBLAS_NUM_THREADS).
-        device: cpu, cuda, or cuda:1 …: where products, partners and co-firing are computed. Moments always are on the
-            CPU. On a CUDA device, r is within 1e-9 of the CPU's (for up to 10⁹ tokens; in practice equal, or one step
-            of 1e-12 apart), and so partners that differ by less may change places. The result is the same bit for bit
-            on every CUDA device, except for codes so dense that they go to a matrix product. `memory_gb` is then
-            memory of the device, by default 85 % of what is free there.
+        device: cpu, cuda, or cuda:1 …: where the work is done. On a CUDA device, r is within 1e-9 of the CPU's (for up
+            to 10⁹ tokens; in practice equal, or one step of 1e-12 apart), so that partners whose r differ by less may
+            change places. The result is the same bit for bit on every CUDA device, except for codes so dense that they
+            go to a matrix product. `memory_gb` is then memory of the device, by default 85 % of what is free there.
 
     Raises:
         UserError: different numbers of rows, NaN or infinite codes, malformed codes or settings; a device that this
@@ -147,14 +146,14 @@ def correlate(
     paired, threads = as_paired(codes_a, codes_b), thread_count(threads)
     with ThreadPoolExecutor(threads) as pool:
         team = Team(pool, threads)
-        a, b, dtype = profiles(paired, pool, threads)
         if on_device is not None:
-            found = find_partners(paired, a, b, dtype, top, memory_gb, team, on_device)
+            found = find_partners(paired, top, memory_gb, team, on_device)
         else:
             memory_gb = working_memory() / 1e9 if memory_gb is None else memory_gb
+            a, b, dtype = profiles(paired, pool, threads)
             (index_ab, value_ab), (index_ba, value_ba) = best_partners(paired, a, b, dtype, top, memory_gb, team)
             counts = cofiring(paired, index_ab, index_ba, team)
-            found = Found(index_ab, value_ab, index_ba, value_ba, *counts)
+            found = Found(index_ab, value_ab, index_ba, value_ba, *counts, a.moments, b.moments)
     a_to_b = Partners(found.index_ab, found.value_ab, found.count_ab)
     b_to_a = Partners(found.index_ba, found.value_ba, found.count_ba)
-    return Correlation(paired.n_rows, a_to_b, b_to_a, a.moments, b.moments)
+    return Correlation(paired.n_rows, a_to_b, b_to_a, found.moments_a, found.moments_b)

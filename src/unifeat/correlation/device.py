@@ -1,15 +1,15 @@
 """The best partners of every feature, and co-firing counts, on a CUDA device.
 
-Moments are the CPU's (`moments`). A panel of A's features has one row of totals each on the device, and every pair's
-sum is formed in 64-bit integers: Σ a · b · scale_a · scale_b, at most 2 (Cauchy-Schwarz), in units of 2⁻⁶¹. Sums of
-integers do not depend on their order. So devices, kernels, panels and chunks give the same bits, although thousands of
-programs add at one time. Rounding a product to a whole unit costs at most half a unit: at most 1e-12 in all after four
-million rows, 1e-9 after four thousand million. Besides, each product is rounded as a float64, as on the CPU.
+Moments come first (`device_moments`). Then a panel of A's features has one row of totals each on the device, and every
+pair's sum is formed in 64-bit integers: Σ a · b · scale_a · scale_b, at most 2 (Cauchy-Schwarz), in units of 2⁻⁶¹. Sums
+of integers do not depend on their order. So devices, kernels, panels and chunks give the same bits, although thousands
+of programs add at one time. Rounding a product to a whole unit costs at most half a unit: at most 1e-12 in all after
+four million rows, 1e-9 after four thousand million. Besides, each product is rounded as a float64, as on the CPU.
 
 The best partners are then taken in two steps: the largest key (see `keys`) in every tile of 64 features, and the `top`
 best of the `top` best tiles. No other tile can hold one of the best, because its keys are smaller than `top` others.
 
-Three loops take the time: `triton_kernels` has them for CUDA, `torch_kernels` for the CPU and where there is no Triton.
+A few loops take the time: `triton_kernels` has them for CUDA, `torch_kernels` for the CPU and where there is no Triton.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from unifeat.correlation.device_codes import (
     Entries,
     Rows,
     entries_of,
+    in_parts,
     rows_of,
     written_out,
 )
-from unifeat.correlation.moments import Profile
+from unifeat.correlation.device_moments import profiles_on_device
+from unifeat.correlation.moments import Moments, Profile, profiles
 from unifeat.errors import UserError
 from unifeat.memory import working_memory
 from unifeat.progress import track
 from unifeat.threads import Team
-from unifeat.vocabulary.paired_codes import Array, PairedCodes
+from unifeat.vocabulary.paired_codes import Array, PairedCodes, checked_chunks
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +55,7 @@ _SUMS_AT_ONCE = 1 << 26  # of a matrix product
 
 
 class Found(NamedTuple):
-    """What `correlate` needs besides the moments: (features, top) each."""
+    """What `correlate` puts together: (features, top) each, and the moments."""
 
     index_ab: Array  # int32
     value_ab: Array  # float64
@@ -61,6 +63,8 @@ class Found(NamedTuple):
     value_ba: Array
     count_ab: Array  # int64
     count_ba: Array
+    moments_a: Moments
+    moments_b: Moments
 
 
 def resolve(device: str) -> torch.device:
@@ -119,9 +123,6 @@ def works(kernels: ModuleType, device: torch.device) -> bool:
 
 def find_partners(
     paired: PairedCodes,
-    a: Profile,
-    b: Profile,
-    dtype: Any,
     top: int,
     memory_gb: float | None,
     team: Team,
@@ -136,7 +137,7 @@ def find_partners(
         kernels: `triton_kernels` or `torch_kernels`; by default what suits the device.
 
     Raises:
-        UserError: too many features, or too little memory on the device.
+        UserError: as `correlate`.
     """
     import torch
 
@@ -148,12 +149,26 @@ def find_partners(
     memory = _memory(device) if memory_gb is None else memory_gb * 1e9
     try:
         with _chosen(device):
-            return _Search(paired, a, b, dtype, top, memory, team, device, kernels or kernels_for(device)).run()
+            loops = kernels or kernels_for(device)
+            limit = int(_SHARE_OF_GROUP * memory / _BYTES_PER_ENTRY)
+            dtype = _dtype_of(paired)
+            codes = DeviceCodes(paired, dtype, device, limit, _SHARE_KEPT * memory, team)
+            both = profiles_on_device(paired, codes, loops, dtype)
+            if both is None:
+                profiles(paired, team.pool, team.threads)  # raises an error that names the fault
+                raise AssertionError("the device found a fault in codes that the CPU takes for sound")
+            return _Search(paired, *both, codes, limit, top, memory, loops).run()
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"device {str(device)!r}: out of memory while correlating; stop what else runs there, set a smaller "
             "memory_gb, or use cpu"
         ) from error
+
+
+def _dtype_of(paired: PairedCodes) -> Any:
+    """The type that holds all values. Checks rows and row pointers by the way."""
+    wide = [any(codes.value.dtype == np.float64 for codes in chunk) for chunk in checked_chunks(paired)]
+    return np.float64 if any(wide) else np.float32
 
 
 def _chosen(device: torch.device) -> Any:
@@ -216,13 +231,12 @@ class _Search:
     """The search in progress."""
 
     def __init__(
-        self, paired: PairedCodes, a: Profile, b: Profile, dtype: Any, top: int, memory: float, team: Team,
-        device: torch.device, kernels: ModuleType,
+        self, paired: PairedCodes, a: Profile, b: Profile, codes: DeviceCodes, limit: int, top: int, memory: float,
+        kernels: ModuleType,
     ) -> None:  # fmt: skip
-        self.paired, self.a, self.b, self.top, self.memory = paired, a, b, top, memory
-        self.device, self.kernels, self.tile = device, kernels, kernels.TILE
-        limit = int(_SHARE_OF_GROUP * memory / _BYTES_PER_ENTRY)
-        self.codes = DeviceCodes(paired, a, b, dtype, device, limit, _SHARE_KEPT * memory, team)
+        self.paired, self.a, self.b, self.codes, self.limit = paired, a, b, codes, limit
+        self.top, self.memory, self.device = top, memory, codes.device
+        self.kernels, self.tile = kernels, kernels.TILE
 
     def run(self) -> Found:
         index_ab, value_ab = self._nobody(self.paired.features_a)
@@ -234,7 +248,8 @@ class _Search:
             index_ba[self.b.order], value_ba[self.b.order] = keys.decoded(found_ba.cpu().numpy()[: self.b.varying])
         with track("co-firing", self.paired.n_rows) as advance:
             count_ab, count_ba = self._cofiring(index_ab, index_ba, advance)
-        return Found(index_ab, value_ab, index_ba, value_ba, count_ab, count_ba)
+        moments = self.a.moments, self.b.moments
+        return Found(index_ab, value_ab, index_ba, value_ba, count_ab, count_ba, *moments)
 
     def _nobody(self, features: int) -> tuple[Array, Array]:
         return np.full((features, self.top), -1, np.int32), np.full((features, self.top), np.nan)
@@ -277,9 +292,10 @@ class _Search:
         a, b = DeviceProfile.of(self.a, self.device, bits), DeviceProfile.of(self.b, self.device)
         totals.zero_()
         if not is_dense(self.a, self.b, self.paired.n_rows):
-            for codes_a, codes_b in self.codes.groups():
-                self.kernels.multiply(entries_of(codes_a, a, low, high), rows_of(codes_b, b), totals)
-                yield codes_a.rows
+            for group in self.codes.groups():
+                for codes_a, codes_b in in_parts(group, self.a, self.b, self.limit):
+                    self.kernels.multiply(entries_of(codes_a, a, low, high), rows_of(codes_b, b), totals)
+                    yield codes_a.rows
             return
         step = int(_SHARE_OF_GROUP * self.memory / (8 * (totals.shape[1] + high - low)))
         step = min(max(step, 1), _MOST_ROWS_WRITTEN_OUT)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from unifeat.correlation.layout import groups
-from unifeat.correlation.moments import Profile
+from unifeat.correlation.moments import Moments, Profile
 from unifeat.threads import Team
 from unifeat.vocabulary.paired_codes import Array, ChunkPair, PairedCodes
 
@@ -63,10 +63,9 @@ class DeviceCodes:
     """
 
     def __init__(
-        self, paired: PairedCodes, a: Profile, b: Profile, dtype: Any, device: torch.device, limit: int, keep: float,
-        team: Team,
-    ) -> None:  # fmt: skip
-        self._paired, self._a, self._b, self._dtype, self._device = paired, a, b, dtype, device
+        self, paired: PairedCodes, dtype: Any, device: torch.device, limit: int, keep: float, team: Team
+    ) -> None:
+        self._paired, self._dtype, self.device = paired, dtype, device
         self._limit, self._keep = max(min(limit, _MOST_ENTRIES), 1), keep
         self._staging = _Staging(device, team)
         self._kept: list[tuple[DeviceCsr, DeviceCsr]] = []
@@ -78,7 +77,8 @@ class DeviceCodes:
         if self._all_kept:
             return
         keeping = not self._kept
-        on_host = groups(self._paired, self._dtype, self._a, self._b, self._limit)
+        nothing = _no_dense_features()  # groups are the same before and after the moments are known
+        on_host = groups(self._paired, self._dtype, nothing, nothing, self._limit)
         for chunks in islice(on_host, len(self._kept), None):
             group = self._sent(chunks, 0), self._sent(chunks, 1)
             size = group[0].nbytes + group[1].nbytes
@@ -99,14 +99,34 @@ class DeviceCodes:
         kind = torch.float32 if self._dtype == np.float32 else torch.float64
         size = int(indptr[-1])
         sent = DeviceCsr(
-            torch.empty(len(indptr), dtype=torch.int64, device=self._device),
-            torch.empty(size, dtype=torch.int32, device=self._device),
-            torch.empty(size, dtype=kind, device=self._device),
+            torch.empty(len(indptr), dtype=torch.int64, device=self.device),
+            torch.empty(size, dtype=torch.int32, device=self.device),
+            torch.empty(size, dtype=kind, device=self.device),
         )
         self._staging.send([indptr], sent.indptr)
         self._staging.send([codes.index[codes.indptr[0] : codes.indptr[-1]] for codes in own], sent.index)
         self._staging.send([codes.value[codes.indptr[0] : codes.indptr[-1]] for codes in own], sent.value)
         return sent
+
+
+def _no_dense_features() -> Profile:
+    none = np.zeros(0)
+    return Profile(Moments(none, none, none), none, none, none, none, none)
+
+
+def in_parts(
+    group: tuple[DeviceCsr, DeviceCsr], a: Profile, b: Profile, limit: int
+) -> Iterator[tuple[DeviceCsr, DeviceCsr]]:
+    """A group in parts of about `limit` entries, counting one on every row for each dense feature."""
+    rows = group[0].rows
+    size = sum(len(codes.index) for codes in group) + rows * (a.dense + b.dense)
+    step = max(rows // max(-(-size // max(limit, 1)), 1), 1)
+    if step >= rows:
+        yield group
+        return
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        yield group[0].rows_between(first, last), group[1].rows_between(first, last)
 
 
 class _Staging:

@@ -30,7 +30,7 @@ from unifeat.progress import track
 from unifeat.vocabulary.paired_codes import Array, PairedCodes, checked_chunks, normal_chunks
 
 # Columns of the running state of a feature, and how many there are.
-_COUNT, _SUM, _SUM_ERROR, _SQUARES, _SMALLEST, _LARGEST, _STATE_COLUMNS = range(7)
+COUNT, SUM, SUM_ERROR, SQUARES, SMALLEST, LARGEST, STATE_COLUMNS = range(7)
 # Squares and products of values in this range, times any number of rows, stay within float64.
 _SMALLEST_PEAK, _LARGEST_PEAK = 1e-100, 1e100
 
@@ -90,9 +90,9 @@ def profiles(paired: PairedCodes, pool: ThreadPoolExecutor, threads: int) -> tup
         UserError: NaN or infinite values, feature ids out of range, values beyond 1e±100, malformed chunks.
     """
     n, sizes = paired.n_rows, (paired.features_a, paired.features_b)
-    states = [np.zeros((size, _STATE_COLUMNS)) for size in sizes]
+    states = [np.zeros((size, STATE_COLUMNS)) for size in sizes]
     for state in states:
-        state[:, _SMALLEST], state[:, _LARGEST] = np.inf, -np.inf
+        state[:, SMALLEST], state[:, LARGEST] = np.inf, -np.inf
     dtype: Any = np.float32
     with track("moments", n) as advance:
         for chunk in checked_chunks(paired):
@@ -107,19 +107,23 @@ def profiles(paired: PairedCodes, pool: ThreadPoolExecutor, threads: int) -> tup
                 dtype = np.float64
             advance(chunk[0].rows)
 
-    first = [_summarise(state, n, side) for state, side in zip(states, "AB", strict=True)]
+    first = [summarised(state, n, side) for state, side in zip(states, "AB", strict=True)]
     # A shift in the values' own type makes most differences from it exact.
     shifts = [mean[dense].astype(dtype).astype(np.float64) for _, mean, _, _, dense in first]
     sums = _centred_sums(paired, [dense for *_, dense in first], shifts, dtype, pool)
-    a, b = (_profile(*part, shift, total, n) for part, shift, total in zip(first, shifts, sums, strict=True))
+    a, b = (profile_of(*part, shift, total, n) for part, shift, total in zip(first, shifts, sums, strict=True))
     return a, b, dtype
 
 
-def _summarise(state: Array, n: int, side: str) -> tuple[Array, Array, Array, Array, Array]:
-    """(count, mean, sd, ids that vary and are not dense, ids that vary and are dense)."""
-    count = state[:, _COUNT].astype(np.int64)
-    smallest = np.where(count < n, np.minimum(state[:, _SMALLEST], 0.0), state[:, _SMALLEST])
-    largest = np.where(count < n, np.maximum(state[:, _LARGEST], 0.0), state[:, _LARGEST])
+def summarised(state: Array, n: int, side: str) -> tuple[Array, Array, Array, Array, Array]:
+    """(count, mean, sd, ids that vary and are not dense, ids that vary and are dense).
+
+    Args:
+        state: (features, STATE_COLUMNS) float64: the sums, and the extremes of the values that are not zero.
+    """
+    count = state[:, COUNT].astype(np.int64)
+    smallest = np.where(count < n, np.minimum(state[:, SMALLEST], 0.0), state[:, SMALLEST])
+    largest = np.where(count < n, np.maximum(state[:, LARGEST], 0.0), state[:, LARGEST])
     peak = np.maximum(np.abs(smallest), np.abs(largest))
     out_of_range = np.flatnonzero((count > 0) & ((peak < _SMALLEST_PEAK) | (peak > _LARGEST_PEAK)))
     if len(out_of_range):
@@ -129,10 +133,10 @@ def _summarise(state: Array, n: int, side: str) -> tuple[Array, Array, Array, Ar
         )
     varies = largest > smallest
     is_dense = varies & (2 * count > n)
-    mean = (state[:, _SUM] + state[:, _SUM_ERROR]) / max(n, 1)
+    mean = (state[:, SUM] + state[:, SUM_ERROR]) / max(n, 1)
     sd = np.zeros_like(mean)
     sparse = varies & ~is_dense
-    sd[sparse] = np.sqrt(state[sparse, _SQUARES] / n - mean[sparse] ** 2)
+    sd[sparse] = np.sqrt(state[sparse, SQUARES] / n - mean[sparse] ** 2)
     # By firing count, largest first, ties by id: the dense features come first.
     order = np.flatnonzero(varies)
     order = order[np.argsort(-count[order], kind="stable")].astype(np.int32)
@@ -159,9 +163,10 @@ def _centred_sums(
     return sums
 
 
-def _profile(
+def profile_of(
     count: Array, mean: Array, sd: Array, sparse: Array, dense: Array, shift: Array, sums: Array, n: int
 ) -> Profile:
+    """A profile from what `summarised` gives, and the dense features' shift and centred sums (dense, 2)."""
     order = np.concatenate([dense, sparse])
     offset = mean[order]  # the mean that the kernels see: after the shift, for dense features
     if len(dense):
@@ -211,19 +216,19 @@ def _sum_moments(indptr, index, value, state, low, high):  # type: ignore[no-unt
         if not np.isfinite(x):
             return _NOT_FINITE, np.int64(feature)
         if x != 0.0:
-            state[feature, _COUNT] += 1.0
+            state[feature, COUNT] += 1.0
             # The rounding error of the sum is added up beside it (Knuth's TwoSum): a dense feature's shift must be
             # accurate to the last digit even when its spread is a billionth of its mean.
-            before = state[feature, _SUM]
+            before = state[feature, SUM]
             after = before + x
             part = after - before
-            state[feature, _SUM_ERROR] += (before - (after - part)) + (x - part)
-            state[feature, _SUM] = after
-            state[feature, _SQUARES] += x * x
-            if x < state[feature, _SMALLEST]:
-                state[feature, _SMALLEST] = x
-            if x > state[feature, _LARGEST]:
-                state[feature, _LARGEST] = x
+            state[feature, SUM_ERROR] += (before - (after - part)) + (x - part)
+            state[feature, SUM] = after
+            state[feature, SQUARES] += x * x
+            if x < state[feature, SMALLEST]:
+                state[feature, SMALLEST] = x
+            if x > state[feature, LARGEST]:
+                state[feature, LARGEST] = x
     return 0, np.int64(0)
 
 

@@ -1,4 +1,4 @@
-"""The three loops of the device in plain torch: for the CPU, and for a CUDA device without Triton.
+"""The loops of the device in plain torch: for the CPU, and for a CUDA device without Triton.
 
 `triton_kernels` has the same functions, and both give the same bits.
 """
@@ -126,3 +126,46 @@ def count_partners(codes: DeviceCsr, others: DeviceCsr, partner: Tensor, counts:
         hit = (fires[found] == key) & (wanted >= 0) & (codes.value[low : low + step, None] != 0)
         where = index[:, None] * top + torch.arange(top, device=index.device)
         flat.index_add_(0, where.view(-1), hit.view(-1).long())
+
+
+def extremes(codes: DeviceCsr, count: Tensor, smallest: Tensor, largest: Tensor) -> None:
+    """Count each feature's values that are not zero, and keep the smallest and the largest, as `ordered` integers.
+
+    Args:
+        count, smallest, largest: (features,) int64.
+    """
+    import torch
+
+    fires = codes.value != 0
+    index, bits = codes.index[fires].long(), ordered(codes.value[fires].double().view(torch.int64))
+    count.index_add_(0, index, torch.ones_like(index))
+    smallest.scatter_reduce_(0, index, bits, "amin")
+    largest.scatter_reduce_(0, index, bits, "amax")
+
+
+def ordered(bits: Tensor) -> Tensor:
+    """The bits of a float64 as an integer of the same order, or the other way round."""
+    return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+
+
+def add_moments(codes: DeviceCsr, place: Tensor, shift: Tensor, inverse: Tensor, sums: Tensor) -> None:
+    """Add x = (value − shift) · inverse and x² over the values that are not zero, each in two integers.
+
+    The first counts units of 2⁻³⁰, the second what is left in units of 2⁻⁶¹. |x| is at most 1.
+
+    Args:
+        place: (features,) int32, a feature's place in the other arrays, −1 if it has none.
+        shift, inverse: (places,) float64.
+        sums: (4, places) int64.
+    """
+    import torch
+
+    where = place.index_select(0, codes.index)
+    own = (where >= 0) & (codes.value != 0)
+    where = where[own].long()
+    x = (codes.value[own].double() - shift[where]) * inverse[where]
+    for first, part in ((0, x), (2, x * x)):
+        high = torch.floor(part * 2.0**30 + 0.5)
+        low = torch.floor((part * 2.0**30 - high) * 2.0**31 + 0.5)
+        sums[first].index_add_(0, where, high.long())
+        sums[first + 1].index_add_(0, where, low.long())

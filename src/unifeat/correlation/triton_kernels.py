@@ -1,4 +1,4 @@
-"""The three loops of the device as Triton kernels; `torch_kernels` says what they compute.
+"""The loops of the device as Triton kernels; `torch_kernels` says what they compute.
 
 All sums are integers, so that atomic additions in any order give the same bits. Fused multiply-adds are turned off:
 then a product is rounded as on the CPU. Python numbers reach a kernel as float32, so only powers of two are passed.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ENTRIES = 16  # entries of A in a program
 _SLOTS = 32  # entries of a row that are worked on at once
+_BLOCK = 512  # entries in a program that sums moments
 # What each kernel is compiled with.
 _MULTIPLY: dict[str, Any] = {"ENTRIES": _ENTRIES, "SLOTS": _SLOTS}
 _TILE_MAXIMA: dict[str, Any] = {
@@ -31,6 +32,7 @@ _TILE_MAXIMA: dict[str, Any] = {
     "NO_KEY": keys.NO_KEY,
 }
 _COUNT: dict[str, Any] = {"SLOTS": _SLOTS}
+_MOMENTS: dict[str, Any] = {"BLOCK": _BLOCK}
 
 
 @triton.jit
@@ -106,6 +108,57 @@ def _count_partners(start, ids, value, start_o, ids_o, value_o, partner, counts,
             tl.atomic_add(counts + feature * top + t, hits.to(tl.int64), mask=hits > 0, sem="relaxed")
 
 
+@triton.jit
+def _extremes(ids, value, n, count, smallest, largest, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    entry = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(value + entry, mask=entry < n, other=0.0).to(tl.float64)
+    fires = x != 0
+    feature = tl.load(ids + entry, mask=fires, other=0)
+    bits = x.to(tl.int64, bitcast=True)
+    bits = bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+    tl.atomic_add(count + feature, tl.full([BLOCK], 1, tl.int64), mask=fires, sem="relaxed")
+    tl.atomic_min(smallest + feature, bits, mask=fires, sem="relaxed")
+    tl.atomic_max(largest + feature, bits, mask=fires, sem="relaxed")
+
+
+@triton.jit
+def _add_moments(ids, value, n, place, shift, inverse, sums, places, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    entry = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(value + entry, mask=entry < n, other=0.0).to(tl.float64)
+    fires = x != 0
+    feature = tl.load(ids + entry, mask=fires, other=0)
+    where = tl.load(place + feature, mask=fires, other=-1)
+    own = where >= 0
+    x = (x - tl.load(shift + where, mask=own, other=0.0)) * tl.load(inverse + where, mask=own, other=0.0)
+    part = x
+    for moment in tl.static_range(2):
+        high = tl.floor(part * 1073741824.0 + 0.5)
+        low = tl.floor((part * 1073741824.0 - high) * 2147483648.0 + 0.5)
+        line = sums + 2 * moment * places + where
+        tl.atomic_add(line, high.to(tl.int64), mask=own, sem="relaxed")
+        tl.atomic_add(line + places, low.to(tl.int64), mask=own, sem="relaxed")
+        part = x * x
+
+
+def extremes(codes: DeviceCsr, count: Tensor, smallest: Tensor, largest: Tensor) -> None:
+    """As `torch_kernels.extremes`."""
+    n = len(codes.index)
+    if n:
+        _extremes[(triton.cdiv(n, _BLOCK),)](
+            codes.index, codes.value, n, count, smallest, largest, **_MOMENTS, num_warps=4, enable_fp_fusion=False
+        )
+
+
+def add_moments(codes: DeviceCsr, place: Tensor, shift: Tensor, inverse: Tensor, sums: Tensor) -> None:
+    """As `torch_kernels.add_moments`."""
+    n = len(codes.index)
+    if n and len(shift):
+        _add_moments[(triton.cdiv(n, _BLOCK),)](
+            codes.index, codes.value, n, place, shift, inverse, sums, len(shift),
+            **_MOMENTS, num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+
+
 def multiply(entries: Entries, rows: Rows, totals: Tensor) -> None:
     """As `torch_kernels.multiply`."""
     n = len(entries.rank)
@@ -151,6 +204,8 @@ def compiled(capability: int) -> dict[str, str]:
             8,
         ),
         (_count_partners, (*codes, *codes, "*i32", "*i64", "i32"), _COUNT, 1),
+        (_extremes, (*codes[1:], "i64", "*i64", "*i64", "*i64"), _MOMENTS, 4),
+        (_add_moments, (*codes[1:], "i64", "*i32", "*fp64", "*fp64", "*i64", "i32"), _MOMENTS, 4),
     ]
     found = {}
     for kernel, types, constants, warps in kinds:
