@@ -7,7 +7,9 @@ loop, a pool or a cluster, in any order and again after a kill, with the same re
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -36,6 +38,7 @@ Values = Literal["float32", "float16"]
 # Part of the keys of all codes. A shard's format has a number of its own: the codes in it are the same in every format.
 _VERSION = "unifeat-codes/1"
 _TRIES = 5
+_WRITERS = 2  # threads that write shards: checksums and flushing would else keep a GPU waiting
 _FVU_EVERY_GROUPS = 4  # reconstructing costs as much as encoding, and a quarter of the groups estimates FVU well
 
 
@@ -83,9 +86,15 @@ class GroupShards:
             return None
 
     def write(self, shards: Iterator[tuple[str, Shard]]) -> None:
-        """Write shards, one after another."""
-        for space, shard in shards:
-            write_shard(self.stores[space].shard_path(self.group), shard)
+        """Write shards, while the next ones are computed."""
+        writing: deque[Future[str]] = deque()
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            for space, shard in shards:
+                writing.append(pool.submit(write_shard, self.stores[space].shard_path(self.group), shard))
+                if len(writing) > 2 * _WRITERS:
+                    writing.popleft().result()
+            while writing:
+                writing.popleft().result()
 
 
 def group_unit(
@@ -191,34 +200,48 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
         UserError: codes with NaN or Inf, or beyond float16 if they are stored so, naming the space.
     """
     x, places, masked = activations.without_sinks(encoder.point)
-    counts, features, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
+    counts: list[torch.Tensor] = []
+    features: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
     unexplained = Variance()
     # A transcoder reconstructs the MLP's output, other SAEs their own input.
     wanted = activations.beside(encoder.point, writes_at(encoder.sae, encoder.point)) if with_fvu else x
     with torch.inference_mode():
         parts = zip(encode_rows(encoder.sae, x, encoder.codes), wanted.split(ENCODE_ROWS), strict=True)
         for (rows, codes), target in parts:
-            if not bool(torch.isfinite(codes).all()):
-                raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; check the SAE's weights")
-            row, feature = torch.nonzero(codes, as_tuple=True)
-            counts.append(torch.bincount(row, minlength=len(rows)).cpu().numpy())
-            features.append(feature.to(torch.int32).cpu().numpy())
-            values.append(codes[row, feature].to(torch.float32).cpu().numpy())
+            row, feature = torch.nonzero(codes, as_tuple=True)  # (NaN is not zero)
+            counts.append(torch.bincount(row, minlength=len(rows)))
+            features.append(feature.to(torch.int32))
+            values.append(codes[row, feature].to(torch.float32))
             if with_fvu:
                 unexplained.add(target, reconstruct(encoder.sae, rows, codes))
+    per_row, feature_ids = _to_host(counts, torch.int64), _to_host(features, torch.int32)
+    value = _to_host(values, torch.float32)
+    if not np.isfinite(value).all():
+        raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; check the SAE's weights")
     # Pads are listed only if there are any, so that the bytes of other shards do not change.
     counted = {reason: count for reason, count in asdict(masked).items() if count or reason != "pad"}
     stats: dict[str, Any] = counted | {"fvu_tokens": len(x) if with_fvu else 0}
     if with_fvu and len(x):
         stats |= {"fvu_error": unexplained.error, "fvu_total": unexplained.about_mean}
-    value: Any = np.concatenate(values)
     if encoder.values == "float16":
         try:
             value = narrow_values(value)
         except ValueError as error:
             raise UserError(f"space {encoder.space}: activation {error}; leave out values: float16") from error
-    ids: Any = np.concatenate(features).astype(narrow_ids(int(encoder.sae.cfg.d_sae)))
-    return Shard(np.cumsum(np.concatenate(counts), dtype=np.int64), ids, value, places, stats)
+    ids = feature_ids.astype(narrow_ids(int(encoder.sae.cfg.d_sae)))
+    return Shard(np.r_[0, np.cumsum(per_row, dtype=np.int64)], ids, value, places, stats)
+
+
+def _to_host(parts: list[torch.Tensor], dtype: torch.dtype) -> Any:
+    """Some tensors of a device joined, as one array: through page-locked memory, in one copy."""
+    whole = torch.cat([torch.empty(0, dtype=dtype, device=parts[0].device if parts else None), *parts])
+    if not whole.is_cuda:
+        return whole.numpy()
+    host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=True)
+    host.copy_(whole, non_blocking=True)
+    torch.cuda.current_stream(whole.device).synchronize()
+    return host.numpy()
 
 
 def _check_long_enough(space: str, store: CodeStore, corpus: Corpus, context: int) -> None:

@@ -123,13 +123,17 @@ def run_group(
         for row, index in enumerate(batch):
             ids[row, : len(cut[index].ids)] = torch.from_numpy(cut[index].ids.astype(np.int64))
         seen = model.activations(ids, read)
+        # All windows of the batch at once: on a GPU, a copy for each would cost more than the copies themselves.
+        rows_of = [np.arange(cut[index].lead, len(cut[index].ids)) + row * width for row, index in enumerate(batch)]
+        source = torch.from_numpy(np.concatenate(rows_of)).to(model.device)
+        target = torch.from_numpy(np.concatenate([np.arange(starts[index], starts[index + 1]) for index in batch])).to(
+            model.device
+        )
         for point in points:
-            for row, index in enumerate(batch):
-                lead, end = cut[index].lead, len(cut[index].ids)
-                values[point][starts[index] : starts[index + 1]] = seen[point][row, lead:end]
-                if point in norms:
-                    stream = seen[stream_before(point)][row, lead:end]
-                    norms[point][starts[index] : starts[index + 1]] = stream.to(torch.float32).norm(dim=-1)
+            values[point].index_copy_(0, target, seen[point].flatten(0, 1)[source])
+            if point in norms:
+                stream = seen[stream_before(point)].flatten(0, 1)[source]
+                norms[point].index_copy_(0, target, stream.to(torch.float32).norm(dim=-1))
     places, keep, masked = _places(model, cut, mask)
     kept = torch.from_numpy(keep).to(model.device)
     values = {point: value[kept] for point, value in values.items()}
