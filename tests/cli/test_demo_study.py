@@ -68,7 +68,7 @@ def test_the_demo_leaves_its_folder_to_the_run(tmp_path: Path, monkeypatch: pyte
     for args in ([], ["--out", "else/where"], ["--documents", "7", "--force"]):
         done = CliRunner().invoke(unifeat.cli.app, ["demo", "--quiet", *args])
         assert done.exit_code == 0, done.output
-    assert [(study.text.documents, folder, force) for study, folder, force in asked] == [
+    assert [(study.text.documents, folder, force) for study, folder, force, *_ in asked] == [
         (170, Path("runs/demo"), False),
         (170, Path("else/where"), False),
         (7, Path("runs/demo"), True),
