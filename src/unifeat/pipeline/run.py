@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.match import Cell, compare, match_cells
 from unifeat.pipeline.rematch import add_rematch, rematch_cells
 from unifeat.pipeline.score import PairSet, score_sets, with_q
-from unifeat.pipeline.spaces import Space
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.report.html import write_report
 from unifeat.runs.folder import Run
@@ -79,6 +79,9 @@ def run(
 
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = Clock()
+    groups = [spaces.name or spaces.model for spaces in study.spaces for _ in spaces.layers]
+    if not any(_compared(study, a, b) for a, b in combinations(groups, 2)):
+        raise UserError("the study compares no two spaces: check its compare key")
     with clock.step("encode"):
         prepared = prepare_spaces(study, force=force, engine=engine)
     return compare_spaces(study, prepared, folder, engine, clock)
@@ -88,12 +91,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
     """Match and score encoded spaces, and write the run's folder.
 
     Raises:
-        UserError: the study compares no two spaces, or the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     corpus, spaces = prepared.corpus, prepared.spaces
-    compared = [(a, b) for i, a in enumerate(spaces) for b in spaces[i + 1 :] if _compared(study, a, b)]
-    if not compared:
-        raise UserError("the study compares no two spaces: check its compare key")
+    compared = [(a, b) for a, b in combinations(spaces, 2) if _compared(study, a.group, b.group)]
     with clock.step("top tokens"):
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
@@ -185,10 +186,11 @@ def _subspace_geometry(study: Study) -> list[MetricSpec]:
     return (study.subspaces.geometry or []) if study.subspaces else []
 
 
-def _compared(study: Study, a: Space, b: Space) -> bool:
+def _compared(study: Study, a: str, b: str) -> bool:
+    """Whether the spaces of two groups are compared."""
     if study.compare is None:
-        return a.group != b.group
-    return (a.group, b.group) in study.compare or (b.group, a.group) in study.compare
+        return a != b
+    return (a, b) in study.compare or (b, a) in study.compare
 
 
 def _check_metric(spec: MetricSpec, where: str) -> None:
