@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from unifeat.engine import Held, Local, Unit
+from unifeat.engine.worker import Home
 from unifeat.errors import UserError
 from unifeat.store import JSON, Piece
 from unifeat.threads import cores
@@ -131,3 +134,18 @@ class TestHeld:
         for thread in threads:
             thread.join()
         assert made == [1]
+
+
+def test_a_token_that_pruning_took_is_made_again() -> None:
+    """A run of days must not end because its token looks left behind by a kill."""
+    home = Home.here()
+    Path(home.token).unlink()
+    with pytest.raises(UserError, match="does not see the cache"):
+        home.enter()
+    home.keep()
+    home.enter()
+    os.utime(home.token, (0, 0))
+    home.keep()
+    assert Path(home.token).stat().st_mtime > 1e9
+    home.leave()
+    assert not Path(home.token).exists()

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import secrets
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from typing import Any
 
 from unifeat.engine.unit import Unit
 from unifeat.engine.worker import Home, run_unit
 from unifeat.errors import UserError
 from unifeat.progress import say
-from unifeat.store import cache_root, write_text
-from unifeat.store.writing import aside_name
 from unifeat.threads import cores
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -41,13 +37,11 @@ class Processes:
             names.put(name)
         self._pool = ProcessPoolExecutor(len(devices), spawn, _begin, (names,))
         self._threads = max(cores() // len(devices), 1)
-        self._token = aside_name(cache_root() / "engine")
-        secret = secrets.token_hex(8)
-        write_text(self._token, secret)
-        self._home = Home(str(cache_root()), os.getcwd(), str(self._token), secret)
+        self._home = Home.here()
 
     def submit(self, unit: Unit[Any]) -> Future[list[str]]:
         """Begin a unit as soon as a process is free."""
+        self._home.keep()
         return self._pool.submit(run_unit, unit, self._home, self._threads)
 
     @staticmethod
@@ -69,8 +63,7 @@ class Processes:
     def close(self) -> None:
         """End the processes; units that have not begun are dropped."""
         self._pool.shutdown(cancel_futures=True)
-        with suppress(OSError):
-            self._token.unlink()
+        self._home.leave()
 
 
 def _begin(names: Any) -> None:

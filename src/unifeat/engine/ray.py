@@ -7,7 +7,6 @@ Ray: all workers write into the cache, which must be a folder that every node se
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,8 +19,7 @@ from unifeat.engine.unit import Unit
 from unifeat.engine.worker import Home, run_unit
 from unifeat.errors import UserError
 from unifeat.progress import say
-from unifeat.store import cache_root, write_text
-from unifeat.store.writing import aside_name
+from unifeat.store import cache_root
 from unifeat.threads import cores
 
 T = TypeVar("T")
@@ -42,7 +40,7 @@ class _Size:
 
 
 class Ray:
-    """Runs units on a Ray cluster. Use it as a context: leaving it stops the workers that hold models."""
+    """Runs units on a Ray cluster, until it is closed."""
 
     remote = True
 
@@ -60,10 +58,7 @@ class Ray:
         _connect(address)
         self._size = _size()
         self._threads = min(threads or self._size.fewest, self._size.fewest)
-        self._token = aside_name(cache_root() / "engine")
-        secret = secrets.token_hex(8)
-        write_text(self._token, secret)
-        self._home = Home(str(cache_root()), os.getcwd(), str(self._token), secret)
+        self._home = Home.here()
         self._actors: Actors | None = None
 
     @property
@@ -76,19 +71,12 @@ class Ray:
         """Bytes of memory that Ray counts on the smallest node."""
         return self._size.memory
 
-    def __enter__(self) -> Ray:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Stop the workers that hold models, and leave the cluster."""
         import ray
 
         self._stop_actors()
-        with suppress(OSError):
-            self._token.unlink()
+        self._home.leave()
         ray.shutdown()
 
     def map(self, units: Iterable[Unit[T]]) -> Iterator[T]:
@@ -112,6 +100,7 @@ class Ray:
     def _submit(self, unit: Unit[Any]) -> Any:
         import ray
 
+        self._home.keep()
         if unit.model is not None:
             gpu = unit.gpu and self._size.gpus > 0
             if self._actors is None or self._actors.gpu != gpu:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import secrets
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from unifeat.engine.unit import Unit
 from unifeat.errors import UserError
 from unifeat.progress import collected
+from unifeat.store import cache_root, write_text
+from unifeat.store.writing import aside_name
 from unifeat.threads import limited_to
 
 _limit: tuple[int, ExitStack] | None = None  # the cores that this process uses, and how to give them back
@@ -37,6 +40,29 @@ class Home:
     token: str
     secret: str
     settings: dict[str, str] = field(default_factory=settings_here, hash=False)
+
+    @classmethod
+    def here(cls) -> Home:
+        """This process's, with a new token.
+
+        Raises:
+            UserError: the cache cannot be written.
+        """
+        home = cls(str(cache_root()), os.getcwd(), str(aside_name(cache_root() / "engine")), secrets.token_hex(8))
+        home.keep()
+        return home
+
+    def keep(self) -> None:
+        """Keep the token new: pruning the cache takes what looks left behind by a kill."""
+        try:
+            os.utime(self.token)
+        except OSError:
+            write_text(Path(self.token), self.secret)
+
+    def leave(self) -> None:
+        """Remove the token."""
+        with suppress(OSError):
+            Path(self.token).unlink()
 
     def enter(self) -> None:
         """Work here from now on.
