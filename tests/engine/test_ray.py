@@ -253,10 +253,10 @@ class TestUnits:
         with pytest.raises(UserError, match=r"a worker died 2 times on the same unit of work, for want of memory"):
             list(engine.map([unit_of(die, "die")]))
 
-    def test_a_cache_that_workers_do_not_see(self, engine: Any, tmp_path: Path) -> None:
+    def test_a_cache_that_workers_do_not_see(self, engine: Any) -> None:
         from dataclasses import replace
 
-        home, engine._home = engine._home, replace(engine._home, token=str(tmp_path / "token"))
+        home, engine._home = engine._home, replace(engine._home, secret="of another folder")
         try:
             with pytest.raises(UserError, match=r"a worker on .* does not see the cache .*: set UNIFEAT_CACHE to"):
                 list(engine.map([unit_of(lambda: 1, "unseen")]))
