@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unifeat.engine import Held, Local, Unit
+from unifeat.engine import Held, Local, Unit, forget
 from unifeat.engine.worker import Home
 from unifeat.errors import UserError
 from unifeat.store import JSON, Piece
@@ -113,6 +113,13 @@ class TestHeld:
         with pytest.raises(ZeroDivisionError):
             held.get("x", lambda: 1 // 0)
         assert held.get("x", lambda: 5) == 5
+
+    def test_all_of_it_is_forgotten(self) -> None:
+        one, other = Held(1), Held(2)
+        one.get("x", lambda: 1)
+        other.get("y", lambda: 2)
+        forget()
+        assert (one.get("x", lambda: 3), other.get("y", lambda: 4)) == (3, 4)
 
     def test_under_another_name(self) -> None:
         held = Held(1)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import unifeat as uf
-from homes import STUDY, make_home, write_study
+from homes import STUDY, hashes, make_home, write_study
 from unifeat.codes.align import align
 from unifeat.codes.store import CodeStore
 from unifeat.errors import UserError
 from unifeat.models.language import load_tokenizer
 from unifeat.models.opening import opening_of
+from unifeat.pipeline import encode, loading
 
 CHATML = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
@@ -78,6 +79,43 @@ def test_a_spread_model_shares_codes_with_the_plain_one(home: Path):
     plain = uf.run(study_with(home), home / "plain")
     spread = uf.run(study_with(home, device="map", max_memory={"cpu": 1}), home / "spread")
     assert store(spread, "one@2").folder == store(plain, "one@2").folder
+
+
+def test_values_of_two_bytes_change_only_their_digits(home: Path):
+    """A whole study: its codes take less, and r is what the rounded activations have."""
+    plain = uf.run(study_with(home), home / "plain")
+    spaces = [space | {"values": "float16"} for space in STUDY["spaces"]]
+    text = {"source": "text.jsonl", "context": 64}
+    study = write_study(home, "narrow.yaml", spaces=spaces, text=text, geometry=["cka"])
+    narrow = uf.run(study, home / "narrow")
+    for name in plain.info["spaces"]:
+        one, other = store(plain, name).shard(0), store(narrow, name).shard(0)
+        np.testing.assert_array_equal(other.value, one.value.astype(np.float16))
+        np.testing.assert_array_equal(other.feature, one.feature)
+    both = plain.pairs.merge(narrow.pairs, on=["space_a", "feature_a", "space_b", "feature_b"])
+    assert len(both) > 0.95 * len(plain.pairs)
+    np.testing.assert_allclose(both["correlation_x"], both["correlation_y"], atol=2e-3)
+    assert not np.array_equal(both["correlation_x"], both["correlation_y"])
+
+
+def test_saes_in_batches_give_the_same_codes(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where all of a model's SAEs do not fit beside it, the model runs once for each batch of them."""
+    plain = uf.run(study_with(home), home / "plain")
+    loaded = []
+    load = loading.Loader._encoders
+
+    def spy(self: Any, model: Any) -> Any:
+        loaded.append([space.name for space in self.spaces])
+        return load(self, model)
+
+    monkeypatch.setattr(loading.Loader, "_encoders", spy)
+    monkeypatch.setattr(encode, "_SHARE_OF_SAES", 1e-12)
+    monkeypatch.setenv("UNIFEAT_CACHE", str(tmp_path / "another"))
+    batched = uf.run(study_with(home), home / "batched")
+    assert ["one@0"] in loaded
+    assert ["one@2"] in loaded
+    for name in plain.info["spaces"]:
+        assert hashes(store(batched, name).folder) == hashes(store(plain, name).folder)
 
 
 class TestWrongInput:

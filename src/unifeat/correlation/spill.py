@@ -72,7 +72,6 @@ class Spill:
                     "TMPDIR to another folder"
                 ) from error
             raise
-        self._records = np.empty(0, self._dtype)
 
     def __enter__(self) -> Spill:
         return self

@@ -1,7 +1,7 @@
 """Units of work (pure functions whose results are stored), and the engines that run them."""
 
-from unifeat.engine.held import Held
+from unifeat.engine.held import Held, forget
 from unifeat.engine.local import Local
 from unifeat.engine.unit import Engine, Stored, Unit
 
-__all__ = ["Engine", "Held", "Local", "Stored", "Unit"]
+__all__ = ["Engine", "Held", "Local", "Stored", "Unit", "forget"]

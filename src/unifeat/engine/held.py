@@ -6,8 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import RLock
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
+_ALL: WeakSet[Held] = WeakSet()
 
 
 class Held:
@@ -16,6 +18,7 @@ class Held:
     def __init__(self, most: int) -> None:
         """Make room for `most` values."""
         self._most, self._values, self._lock = most, OrderedDict[Hashable, Any](), RLock()
+        _ALL.add(self)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The value for a key; made now if it is not held."""
@@ -36,3 +39,9 @@ class Held:
         """Drop everything."""
         with self._lock:
             self._values.clear()
+
+
+def forget() -> None:
+    """Drop everything that this process holds: a notebook that ran a study goes on without its models and codes."""
+    for held in list(_ALL):
+        held.clear()

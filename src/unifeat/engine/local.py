@@ -56,7 +56,7 @@ class Local:
             threads: ThreadPoolExecutor | None = None
             processes: Processes | None = None
             for unit in units:
-                on_gpu = unit.model is not None and unit.gpu and len(self._gpus()) > 1
+                on_gpu = unit.gpu and len(self._gpus()) > 1
                 if on_gpu != (processes is not None) or (unit.fills_machine and not on_gpu):
                     while pending:
                         yield pending.popleft()()

@@ -1,4 +1,4 @@
-"""One process for each GPU of this machine, for units that run a model."""
+"""One process for each GPU of this machine, for units that use one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Processes:
             messages = begun.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a process that ran a model died, for want of memory perhaps: the same command continues"
+                "a process that used a GPU died, for want of memory perhaps: the same command continues"
             ) from error
         for message in messages:
             say(message)

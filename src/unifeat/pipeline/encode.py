@@ -10,7 +10,7 @@ from unifeat.codes.encode import encode_spaces, store_settings
 from unifeat.codes.facts import facts_unit
 from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens, top_unit
-from unifeat.engine import Engine, Local
+from unifeat.engine import Engine, Local, forget
 from unifeat.errors import UserError
 from unifeat.models.language import check_layers, model_identity, read_config, resolve_dtype, tokenizer_digest
 from unifeat.models.opening import describe_opening, opening_of
@@ -18,7 +18,7 @@ from unifeat.models.placement import MAP, ONE_GPU, device_memory, resolve_device
 from unifeat.models.sizes import sizes_of
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
-from unifeat.pipeline.loading import Loader, PlannedSpace, forget
+from unifeat.pipeline.loading import Loader, PlannedSpace
 from unifeat.pipeline.spaces import Space, Tokenizer, study_corpus, with_types
 from unifeat.progress import say
 from unifeat.saes.checking.claims import claims_of

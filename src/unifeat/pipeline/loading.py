@@ -113,9 +113,3 @@ class Loader:
             sae.to(str(model.device))
             encoders.append(Encoder(space.name, space.point, sae, space.store, space.codes, space.values))
         return encoders
-
-
-def forget() -> None:
-    """Free the memory of what this process holds."""
-    _MODELS.clear()
-    _SAES.clear()

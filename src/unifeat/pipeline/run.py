@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unifeat.engine import Engine
+from unifeat.engine import Engine, forget
 from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
@@ -72,7 +72,10 @@ def run(
     note = RunNote(folder, study.name)
     opened = engine_called(engine) if isinstance(engine, str) else nullcontext(engine)
     with opened as chosen, note.under_way():
-        finished = _carry_out(study, folder, force, chosen)
+        try:
+            finished = _carry_out(study, folder, force, chosen)
+        finally:
+            forget()
         note.finish(finished.info["created"])
     return finished
 
