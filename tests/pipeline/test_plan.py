@@ -102,6 +102,22 @@ def test_more_work_takes_longer(here: Place, plan: StudyPlan) -> None:
     assert more.products > 5 * plan.products
 
 
+def test_only_some_windows_of_a_document(here: Place, plan: StudyPlan) -> None:
+    text = {"source": "text.jsonl", "context": 32, "windows": 1}
+    study = load_study(write_study(here.home, "windows.yaml", text=text, name="windows"))
+    first = plan_study(study)
+    assert first.models[0].tokens < 0.9 * plan.models[0].tokens
+    documents = len((here.home / "text.jsonl").read_text().splitlines())
+    assert first.models[0].tokens <= 32 * documents
+
+
+def test_saes_that_do_not_fit_together_come_in_batches(plan: StudyPlan) -> None:
+    model = plan.models[0]
+    assert model.spaces == 2
+    assert model.largest_sae == model.sae_bytes / 2
+    assert plan.memory >= model.model_bytes + model.largest_sae
+
+
 def test_an_unknown_gpu(here: Place) -> None:
     with pytest.raises(UserError, match=r"no GPU 'h10' is known \(did you mean 'h100'\?\): give one of a100"):
         plan_study(load_study(here.study), "h10")

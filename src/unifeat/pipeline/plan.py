@@ -7,6 +7,7 @@ Rates are measured by running the library's own code on made-up data of the stud
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from unifeat.correlation.correlate import correlate
 from unifeat.errors import UserError, did_you_mean
 from unifeat.inference import find_measure
-from unifeat.memory import free_memory
+from unifeat.memory import free_memory, working_memory
 from unifeat.models.language import check_layers, read_config, resolve_dtype
 from unifeat.models.opening import opening_of
 from unifeat.models.sizes import Sizes, sizes_of
@@ -84,7 +85,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         check_layers(spec.name, points, config.num_hidden_layers)
         opening = opening_of(tokenizers[name], spec.bos, spec.chat)
         windowing = Windowing(study.text.context, opening, study.mask, study.text.windows)
-        tokens = corpus.characters * _tokens_per_character(tokenizers[name], sample)
+        tokens = corpus.characters * _tokens_per_character(tokenizers[name], sample, windowing)
         read = tokens * windowing.context / max(windowing.context - len(opening_tokens(opening)), 1)
         sizes = sizes_of(config, max(point.layer for point in points), resolve_dtype(spec.dtype).itemsize)
         own = [
@@ -92,9 +93,14 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         ]
         spaces += own
         models.append(_model_of(name, read, sizes, own, windowing.context, groups))
-    cells = [(a, b) for a, b in combinations(spaces, 2) if _compared(study, a, b)]
+    cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.prefix, b.prefix)]
     rows = {model.name: model.tokens for model in models}
     products = sum(min(rows[a.model], rows[b.model]) * a.l0 * b.l0 for a, b in cells)
+    laid_out = max((8 * rows[b.model] / 2 * b.l0 for _, b in cells), default=0.0)
+    if laid_out > working_memory():
+        notes.append(
+            f"codes of {laid_out / 1e9:,.0f} GB do not fit in memory: correlation goes through the disk, slower"
+        )
     notes.append(f"{_ASSUMED_KEPT:.0%} of the smaller dictionary's features are kept as pairs")
     flop_rate, product_rate = _flop_rate(), _product_rate()
     steps = _steps(study, models, cells, products, corpus.groups, flop_rate, product_rate, gpu)
@@ -103,7 +109,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         len(cells),
         products * _correlations(study),
         steps,
-        max([*(m.model_bytes + m.sae_bytes for m in models), *(_cell_bytes(a, b, rows) for a, b in cells)]),
+        max([*(m.model_bytes + m.largest_sae for m in models), *(_cell_bytes(a, b) for a, b in cells)]),
         free_memory(),
         gpu,
         [
@@ -117,9 +123,12 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     )
 
 
-def _tokens_per_character(tokenizer: Any, sample: list[str]) -> float:
+def _tokens_per_character(tokenizer: Any, sample: list[str], windowing: Windowing) -> float:
+    """Tokens that are read for each character of the text, where only some windows of a document are."""
     ids = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]
-    return sum(map(len, ids)) / max(sum(map(len, sample)), 1)
+    room = windowing.context - len(opening_tokens(windowing.opening))
+    most = math.inf if windowing.limit is None else windowing.limit * room
+    return sum(min(len(own), most) for own in ids) / max(sum(map(len, sample)), 1)
 
 
 def _space_of(study: Study, group: SpacesSpec, layer: int, width: int, notes: list[str]) -> _Space:
@@ -164,15 +173,10 @@ def _model_of(
         flops=tokens * (2 * sizes.parameters + 2 * sizes.blocks * context * sizes.width + saes),
         model_bytes=sizes.bytes,
         sae_bytes=sum(8.0 * space.width * space.features for space in own),
+        largest_sae=max(8.0 * space.width * space.features for space in own),
         code_bytes=tokens * codes,
         spaces=len(own),
     )
-
-
-def _compared(study: Study, a: _Space, b: _Space) -> bool:
-    if study.compare is None:
-        return a.prefix != b.prefix
-    return (a.prefix, b.prefix) in study.compare or (b.prefix, a.prefix) in study.compare
 
 
 def _correlations(study: Study) -> float:
@@ -180,12 +184,10 @@ def _correlations(study: Study) -> float:
     return (1.5 if study.matching.heldout else 2.0) + 0.5 * study.inference.rematches
 
 
-def _cell_bytes(a: _Space, b: _Space, rows: dict[str, float]) -> float:
-    """Memory of one pair of spaces: the codes of half the text laid out, and tables of candidates."""
-    tokens = min(rows[a.model], rows[b.model]) / 2
-    tables = 8 * 150.0 * (a.features + b.features)
+def _cell_bytes(a: _Space, b: _Space) -> float:
+    """Memory of one pair of spaces: tables of candidates, or the distances of all pairs kept."""
     kept = _ASSUMED_KEPT * min(a.features, b.features)
-    return max(tokens * 8 * (a.l0 + b.l0) + tables, 4 * 8 * kept**2)
+    return max(8 * 150.0 * (a.features + b.features), 4 * 8 * kept**2)
 
 
 def _steps(
@@ -248,8 +250,8 @@ def _subspace_seconds(study: Study, cells: list[tuple[_Space, _Space]]) -> float
     lists = 8 * (1 + study.subspaces.control_lists)
     draws = study.inference.permutations + study.inference.subsamples + study.subspaces.subsets
     a, b = cells[0]
-    each = sum(measure_seconds(spec, 20, a.width, b.width)[1] for spec in study.subspaces.geometry or study.geometry)
     geometry = study.subspaces.geometry or study.geometry
+    each = sum(measure_seconds(spec, 20, a.width, b.width)[1] for spec in geometry)
     return len(cells) * lists * (draws * each / cores() + 3 * len(geometry) * _UNIT_S)
 
 

@@ -83,7 +83,7 @@ def run(
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = Clock()
     groups = [spaces.name or spaces.model for spaces in study.spaces for _ in spaces.layers]
-    if not any(_compared(study, a, b) for a, b in combinations(groups, 2)):
+    if not any(study.compares(a, b) for a, b in combinations(groups, 2)):
         raise UserError("the study compares no two spaces: check its compare key")
     with clock.step("encode"):
         prepared = prepare_spaces(study, force=force, engine=engine)
@@ -97,7 +97,7 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         UserError: the folder cannot be written.
     """
     corpus, spaces = prepared.corpus, prepared.spaces
-    compared = [(a, b) for a, b in combinations(spaces, 2) if _compared(study, a.group, b.group)]
+    compared = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.group, b.group)]
     with clock.step("top tokens"):
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
@@ -187,13 +187,6 @@ class Clock:
 
 def _subspace_geometry(study: Study) -> list[MetricSpec]:
     return (study.subspaces.geometry or []) if study.subspaces else []
-
-
-def _compared(study: Study, a: str, b: str) -> bool:
-    """Whether the spaces of two groups are compared."""
-    if study.compare is None:
-        return a != b
-    return (a, b) in study.compare or (b, a) in study.compare
 
 
 def _check_metric(spec: MetricSpec, where: str) -> None:

@@ -12,7 +12,9 @@ class PlannedModel:
     Attributes:
         tokens: read by it, opening tokens included.
         flops: of all forward passes, and of encoding with its SAEs.
-        model_bytes, sae_bytes: what must be in memory at once.
+        model_bytes: its weights, as far as it is read.
+        sae_bytes: all its SAEs; they are in memory together if they fit, else in batches.
+        largest_sae: bytes of the largest one.
         code_bytes: on disk.
         spaces: how many.
     """
@@ -22,6 +24,7 @@ class PlannedModel:
     flops: float
     model_bytes: float
     sae_bytes: float
+    largest_sae: float
     code_bytes: float
     spaces: int
 

@@ -356,6 +356,12 @@ class Study(Part):
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
         return self
 
+    def compares(self, a: str, b: str) -> bool:
+        """Whether the spaces of two groups are compared with each other."""
+        if self.compare is None:
+            return a != b
+        return (a, b) in self.compare or (b, a) in self.compare
+
     @model_validator(mode="after")
     def _overrides_fit(self) -> Study:
         for spaces in self.spaces:
