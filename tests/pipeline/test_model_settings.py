@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from unifeat.errors import UserError
 from unifeat.models.language import load_tokenizer
 from unifeat.models.opening import opening_of
 from unifeat.pipeline import encode, loading
+from unifeat.store import cache_root
 
 CHATML = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
@@ -116,6 +118,20 @@ def test_saes_in_batches_give_the_same_codes(home: Path, tmp_path: Path, monkeyp
     assert ["one@2"] in loaded
     for name in plain.info["spaces"]:
         assert hashes(store(batched, name).folder) == hashes(store(plain, name).folder)
+
+
+def test_one_model_under_two_names_is_read_at_the_layers_of_each(home: Path):
+    plain = uf.run(study_with(home), home / "plain")
+    expected = {name: store(plain, name).identity for name in ("one@0", "one@2")}
+    models = STUDY["models"] | {"again": STUDY["models"]["one"]}
+    spaces = [space | {"layers": [layer]} for space in STUDY["spaces"][:1] for layer in (0, 2)]
+    spaces[1] |= {"model": "again"}
+    text = {"source": "text.jsonl", "context": 64}
+    twice = write_study(home, "twice.yaml", models=models, spaces=spaces, text=text, geometry=["cka"])
+    shutil.rmtree(cache_root() / "codes")
+    both = uf.run(twice, home / "twice")
+    assert store(both, "one@0").identity == expected["one@0"]
+    assert store(both, "again@2").identity == expected["one@2"]
 
 
 class TestWrongInput:

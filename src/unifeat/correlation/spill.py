@@ -1,8 +1,7 @@
 """Codes laid out on disk, group by group, for texts whose records do not fit in memory.
 
-Every panel of A's features passes over all tokens. Laying the codes out again for each would take most of the time: it
-costs ten times as much as reading them back. The file is an unnamed one in the folder for temporary files (TMPDIR), so
-that nothing is left of it after a kill.
+Every panel of A's features passes over all tokens, and laying the codes out again for each would take most of the time.
+The file is an unnamed one in the folder for temporary files (TMPDIR), so that nothing is left of it after a kill.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class Loader:
 
     @property
     def key(self) -> str:
-        """Names the model."""
-        return f"{self.identity} {self.spec.device}"
+        """Names the model, as far as it is loaded: two names of a study may be one model, read at other layers."""
+        return f"{self.identity} {self.spec.device} {sorted(self.points)}"
 
     def deeper(self) -> Loaded:
         """The same with one more block of the model, for the check of SAEs; see `cut`."""
