@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from unifeat.correlation import device as engine
 from unifeat.correlation.correlate import Correlation, correlate
 from unifeat.correlation.device_codes import DeviceCodes, DeviceProfile, entries_of, rows_of
 from unifeat.correlation.device_moments import profiles_on_device
+from unifeat.devices import cuda_device
+from unifeat.geometry import MEASURES
+from unifeat.inference import null_scores
 from unifeat.progress import set_mode
 from unifeat.threads import Team, cores
 from unifeat.vocabulary.paired_codes import as_paired
@@ -175,6 +179,23 @@ class Rates:
         }
 
 
+def shuffles(pairs: int, device: torch.device, repeat: int) -> None:
+    """A shuffle of RSA and CKA, on the device and on the CPU, and how far their null scores are apart."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((pairs, 512)), rng.standard_normal((pairs, 768))
+    for name in ("rsa", "cka"):
+        prepared = MEASURES[name].prepare(x, y)
+        moved = prepared.on(device)  # type: ignore[attr-defined]
+        first = [null_scores(one, 1) for one in (moved, prepared)]  # builds what all of them share
+        there, on_device = timed(partial(null_scores, moved, repeat), device)
+        here, on_cpu = timed(partial(null_scores, prepared, repeat), device)
+        say(
+            f"shuffles of {name}", pairs=pairs, device=str(device), seconds_each=on_device / repeat,
+            seconds_each_on_cpu=on_cpu / repeat, ratio=on_cpu / on_device,
+            largest_difference=float(np.abs(np.r_[there - here, first[0] - first[1]]).max()),
+        )  # fmt: skip
+
+
 def difference(cpu: Correlation, found: Any) -> dict[str, Any]:
     """How far two results are from each other."""
     largest, other, miscounted = 0.0, 0, 0
@@ -213,6 +234,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4_000_000)
     parser.add_argument("--features", type=int, nargs="+", default=[16_384, 65_536])
     parser.add_argument("--active", type=int, default=32)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[1_000, 10_000], help="of the shuffles")
     parser.add_argument("--top", type=int, default=4)
     parser.add_argument("--cpu-tokens", type=int, default=500_000)
     parser.add_argument("--repeat", type=int, default=3)
@@ -221,10 +243,12 @@ def main() -> None:
     set_mode("quiet")
     if args.device != "cpu" and not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py: this machine has no CUDA device; try --device cpu --tokens 2000 --features 512")
-    device = torch.device("cpu") if args.device == "cpu" else engine.resolve(args.device)
+    device = torch.device("cpu") if args.device == "cpu" else cuda_device(args.device, "correlation runs")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     say("machine", **machine(device))
+    for pairs in args.pairs:
+        shuffles(pairs, device, 20)
     for features in args.features:
         rates = Rates(args, features, device)
         work: list[tuple[Callable[..., None], tuple[Any, ...]]] = [

@@ -237,6 +237,7 @@ CASES = {
     "damaged config": Case("bad-model", other_model(lambda folder: (folder / "config.json").write_text("{"))),
     "unknown dtype": Case("dtype", models(dtype="float23")),
     "unknown device": Case("'gpu'", models(device="gpu")),
+    "shuffles on a GPU that is not there": Case("no CUDA device; use", {"inference": {"device": "cuda"}}),
     "matching on a GPU that is not there": Case("no CUDA device; use", {"matching": {"device": "cuda"}}),
     "NaN in the first layer read": Case("bad-model, layer 0 .*NaN", other_model(poison(float("nan"), 0))),
     "Inf in a layer below": Case("bad-model, layer 2 .*Inf", other_model(poison(float("inf"), 1))),

@@ -268,3 +268,14 @@ def test_the_new_version_s_scores_take_the_old_one_s_place(
     assert scored() == first
     monkeypatch.setitem(MEASURES, "rsa", replace(rsa, function=other, version=rsa.version + 1))
     assert scored() == 0.125
+
+
+def test_a_gpu_is_named_in_the_keys_of_the_scores_that_it_shuffles(study: Study, cell: Cell) -> None:
+    on_gpu = study.model_copy(update={"inference": study.inference.model_copy(update={"device": "cuda"})})
+    pairs = PairSet.of(cell, "all", cell.kept)
+    for spec in study.geometry:
+        here, there = (score._shuffle_unit(one, pairs, spec) for one in (study, on_gpu))
+        moves = spec.metric in ("rsa", "cka")
+        assert (here.gpu, there.gpu) == (False, moves)
+        assert (here.piece.key != there.piece.key) == moves
+        assert score._interval_unit(study, pairs, spec).piece.key == score._interval_unit(on_gpu, pairs, spec).piece.key

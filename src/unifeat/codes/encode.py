@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from unifeat.codes.returning import Returning
 from unifeat.codes.shard import Shard, narrow_ids, narrow_values, write_shard
 from unifeat.codes.store import CodeStore
 from unifeat.engine import Engine, Unit
@@ -200,9 +201,7 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
         UserError: codes with NaN or Inf, or beyond float16 if they are stored so, naming the space.
     """
     x, places, masked = activations.without_sinks(encoder.point)
-    counts: list[torch.Tensor] = []
-    features: list[torch.Tensor] = []
-    values: list[torch.Tensor] = []
+    counts, features, values = Returning(torch.int64), Returning(torch.int32), Returning(torch.float32)
     unexplained = Variance()
     # A transcoder reconstructs the MLP's output, other SAEs their own input.
     wanted = activations.beside(encoder.point, writes_at(encoder.sae, encoder.point)) if with_fvu else x
@@ -210,13 +209,12 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
         parts = zip(encode_rows(encoder.sae, x, encoder.codes), wanted.split(ENCODE_ROWS), strict=True)
         for (rows, codes), target in parts:
             row, feature = torch.nonzero(codes, as_tuple=True)  # (NaN is not zero)
-            counts.append(torch.bincount(row, minlength=len(rows)))
-            features.append(feature.to(torch.int32))
-            values.append(codes[row, feature].to(torch.float32))
+            counts.send(torch.bincount(row, minlength=len(rows)))
+            features.send(feature.to(torch.int32))
+            values.send(codes[row, feature].to(torch.float32))
             if with_fvu:
                 unexplained.add(target, reconstruct(encoder.sae, rows, codes))
-    per_row, feature_ids = _to_host(counts, torch.int64), _to_host(features, torch.int32)
-    value = _to_host(values, torch.float32)
+    per_row, feature_ids, value = counts.whole(), features.whole(), values.whole()
     if not np.isfinite(value).all():
         raise UserError(f"space {encoder.space}: the SAE's codes hold NaN or Inf; check the SAE's weights")
     # Pads are listed only if there are any, so that the bytes of other shards do not change.
@@ -231,17 +229,6 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
             raise UserError(f"space {encoder.space}: activation {error}; leave out values: float16") from error
     ids = feature_ids.astype(narrow_ids(int(encoder.sae.cfg.d_sae)))
     return Shard(np.r_[0, np.cumsum(per_row, dtype=np.int64)], ids, value, places, stats)
-
-
-def _to_host(parts: list[torch.Tensor], dtype: torch.dtype) -> Any:
-    """Some tensors of a device joined, as one array: through page-locked memory, in one copy."""
-    whole = torch.cat([torch.empty(0, dtype=dtype, device=parts[0].device if parts else None), *parts])
-    if not whole.is_cuda:
-        return whole.numpy()
-    host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=True)
-    host.copy_(whole, non_blocking=True)
-    torch.cuda.current_stream(whole.device).synchronize()
-    return host.numpy()
 
 
 def _check_long_enough(space: str, store: CodeStore, corpus: Corpus, context: int) -> None:

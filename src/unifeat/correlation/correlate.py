@@ -19,9 +19,10 @@ import numpy as np
 
 from unifeat.correlation.best_partners import best_partners
 from unifeat.correlation.csls import csls
-from unifeat.correlation.device import Found, find_partners, resolve
+from unifeat.correlation.device import Found, find_partners
 from unifeat.correlation.moments import Moments, profiles
 from unifeat.correlation.pair_sums import cofiring, thread_count
+from unifeat.devices import cuda_device
 from unifeat.errors import UserError
 from unifeat.memory import working_memory
 from unifeat.threads import Team
@@ -142,7 +143,7 @@ def correlate(
         raise UserError(f"top must be at least 1, not {top}")
     if memory_gb is not None and not memory_gb > 0:
         raise UserError(f"memory_gb must be positive, not {memory_gb}")
-    on_device = None if device == "cpu" else resolve(device)
+    on_device = None if device == "cpu" else cuda_device(device, "correlation runs")
     paired, threads = as_paired(codes_a, codes_b), thread_count(threads)
     with ThreadPoolExecutor(threads) as pool:
         team = Team(pool, threads)

@@ -14,7 +14,6 @@ A few loops take the time: `triton_kernels` has them for CUDA, `torch_kernels` f
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,32 +64,6 @@ class Found(NamedTuple):
     count_ba: Array
     moments_a: Moments
     moments_b: Moments
-
-
-def resolve(device: str) -> torch.device:
-    """The CUDA device of this name.
-
-    Raises:
-        UserError: not the name of a CUDA device, or one that this machine does not have.
-    """
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of obsolete names
-            found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"unknown device {device!r}: use cpu, cuda or cuda:1 …") from error
-    if found.type != "cuda":
-        raise UserError(f"device {device!r}: correlation runs on cpu, cuda or cuda:1 …")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of drivers that are too old
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count:
-        raise UserError(f"device {device!r}: this machine has no CUDA device; use cpu")
-    if (found.index or 0) >= count:
-        raise UserError(f"device {device!r}: this machine has {count} CUDA devices, counted from 0; use one of them")
-    return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
 
 
 @cache

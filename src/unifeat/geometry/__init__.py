@@ -64,8 +64,9 @@ MEASURES: dict[str, Measure] = {
             Variant({"inner": "euclidean"}, _SIMILARITY),
             Variant({"inner": "pearson"}, frozenset({"isotropic_scaling", "row_permutation"})),
         ),
+        on_device=True,
     ),
-    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),)),
+    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True),
     "procrustes": Measure(
         "procrustes",
         procrustes,

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Integer
 from numpy.typing import NDArray
 
+from unifeat.geometry._device import SquareSum
 from unifeat.geometry._input import Matrix
 from unifeat.threads import in_threads
+
+if TYPE_CHECKING:
+    import torch
 
 ROWS_PER_BLOCK = 512
 _CHUNKS = 16
@@ -90,6 +94,10 @@ class PairSum:
         # order, so the result is the same bit for bit for any number of threads.
         share = np.arange(_CHUNKS + 1) / _CHUNKS
         self._edges = np.round(n * (1 - np.sqrt(1 - share))).astype(np.int64)
+
+    def on(self, device: torch.device) -> SquareSum:
+        """The same sum on a torch device, which takes two (n, n) matrices there."""
+        return SquareSum(square(self._a, self.n, self._a.dtype), self._square, device)
 
     @cached_property
     def _square(self) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -11,6 +11,9 @@ from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, co
 from unifeat.geometry._pairs import TIE_TOLERANCE, PairSum, condensed, ranks_in_place
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
+
+if TYPE_CHECKING:
+    import torch
 
 Inner = Literal["cosine", "euclidean", "pearson"]
 Outer = Literal["spearman", "pearson"]
@@ -70,17 +73,20 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
 class PreparedRSA:
     """Two condensed vectors of mean 0 and length 1. The correlation of any pairing is an inner product."""
 
-    def __init__(self, pairs: PairSum, result: Score) -> None:
+    def __init__(self, pairs: PairSum, result: Score, device: torch.device | None = None) -> None:
         self.n = result.n
         self.tolerance = 1e-10 if pairs.exact else 1e-7
-        self._pairs = pairs
-        self._result = result
+        self._pairs, self._result = pairs, result
+        self._sum = pairs if device is None else pairs.on(device)
+
+    def on(self, device: torch.device) -> PreparedRSA:
+        return PreparedRSA(self._pairs, self._result, device)
 
     def score(self) -> Score:
         return self._result
 
     def shuffled(self, permutation: Any) -> float:
-        value = self._pairs(as_permutation(permutation, self.n))
+        value = self._sum(as_permutation(permutation, self.n))
         return min(1.0, max(-1.0, value))
 
 

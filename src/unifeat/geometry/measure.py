@@ -99,6 +99,8 @@ class Measure:
     sees_pairing: bool = True
     """Whether it matters which row is paired with which. If not, shuffling tests nothing, and every score has a flag
     `pairing-blind` that says so."""
+    on_device: bool = False
+    """Whether its shuffles can run on a GPU (see `geometry/_device.py`)."""
 
     version: int = 1
     """Raised whenever the measure's values change. Part of the key of every stored score."""

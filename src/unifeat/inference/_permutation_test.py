@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry import MEASURES, Measure, Score
+from unifeat.geometry._device import shuffling_on
 from unifeat.geometry.score import describe, html_card
 from unifeat.inference.calibration import calibrate
 from unifeat.inference.permuting import MOST_DRAWS, SharedRows, null_scores, whole
@@ -88,6 +89,7 @@ def permutation_test(
     seed: int = 0,
     alpha: float = 0.05,
     rows: SharedRows | None = None,
+    device: str = "cpu",
     **settings: Any,
 ) -> PermutationTest:
     """Score the pairs (x_i, y_i) and count how often shuffled pairs (x_i, y_π(i)) score as high.
@@ -99,13 +101,16 @@ def permutation_test(
     alpha: level of the threshold τ in the chance-corrected score.
     rows: which rows of a larger set the pairs are. Tests with the same set share permutations, however many of its rows
         each has; max-T over a grid needs this.
+    device: cpu, cuda, or cuda:1 …: where the shuffles of RSA and CKA run; those of other measures run on the CPU. Null
+        scores on a device differ from the CPU's by rounding (1e-7 at most).
     settings: keywords of the measure. Use `with_settings` for those that have the name of an argument here (`alpha`,
         `seed`).
 
     The null hypothesis is that any row of y could have been paired with any row of x. It ignores that the pairs were
     chosen because they correlate; to test that, the matching has to be redone.
 
-    Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed.
+    Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed, and a device
+    that is not there or too small.
     """
     chosen = find_measure(measure)
     m, seed = whole(permutations, "permutations", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
@@ -114,10 +119,10 @@ def permutation_test(
     if math.isnan(observed.value):
         null = np.full(m, np.nan)
     else:
-        with track(f"{chosen.name} null", total=m, unit="shuffles") as advance:
-            batches = []
+        batches = []
+        with track(f"{chosen.name} null", total=m, unit="shuffles") as advance, shuffling_on(device, prepared) as ready:
             for start in range(0, m, _BATCH_SHUFFLES):
-                batches.append(null_scores(prepared, min(_BATCH_SHUFFLES, m - start), seed, start=start, rows=rows))
+                batches.append(null_scores(ready, min(_BATCH_SHUFFLES, m - start), seed, start=start, rows=rows))
                 advance(batches[-1].size)
         null = np.concatenate(batches)
     null.flags.writeable = False

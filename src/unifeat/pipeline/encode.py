@@ -284,7 +284,11 @@ def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
 
 def _check_names(study: Study, engine: Engine) -> None:
     """Check names, devices and layers of all models before the first one runs, to report mistakes at once."""
-    for device in [study.matching.device, *(study.models[group.model].device for group in study.spaces)]:
+    for device in [
+        study.matching.device,
+        study.inference.device,
+        *(study.models[group.model].device for group in study.spaces),
+    ]:
         if not engine.remote:
             resolve_device(device)
         elif device.startswith("cuda") and not engine.gpus:

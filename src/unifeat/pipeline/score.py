@@ -104,7 +104,8 @@ class PairSet:
             "measure": find_measure(spec.metric).identity(spec.settings),
             "settings": settings,
         }
-        return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine)
+        gpu = "device" in settings
+        return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine, gpu=gpu)
 
 
 def score_sets(
@@ -137,11 +138,14 @@ def score_sets(
 
 def _shuffle_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
     permutations, seed = study.inference.permutations, study.seed
-    work = partial(_shuffles, pairs, spec, permutations, seed)
+    # Named only where it is used, so that other scores keep their keys.
+    on_gpu = study.inference.device if find_measure(spec.metric).on_device else "cpu"
+    device = {"device": on_gpu} if on_gpu != "cpu" else {}
+    work = partial(_shuffles, pairs, spec, permutations, seed, **device)
     # The held-out score may come from another measure, which has its own version.
     counterpart = heldout_counterpart(spec.metric, spec.settings)
     heldout = find_measure(counterpart[0]).identity(counterpart[1]) if counterpart else None
-    settings = {"permutations": permutations, "seed": seed, "size": pairs.shared.size, "heldout": heldout}
+    settings = {"permutations": permutations, "seed": seed, "size": pairs.shared.size, "heldout": heldout} | device
     return pairs.unit("shuffle", NULLS["shuffle"].version, spec, work, **settings)
 
 
@@ -203,7 +207,7 @@ def _row(pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], interval: d
     }
 
 
-def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) -> dict[str, Any]:
+def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int, *, device: str = "cpu") -> dict[str, Any]:
     """The score, its shuffle null and its held-out counterpart."""
     x, y = pairs.rows
     nothing = dict.fromkeys(("null_mean", "null_sd", "corrected", "p"), NAN)
@@ -216,6 +220,7 @@ def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) ->
                 permutations=permutations,
                 seed=seed,
                 rows=pairs.shared,
+                device=device,
             )
             observed, flags = test.observed, list(test.flags)
             found = {"null_mean": test.null_mean, "null_sd": test.null_sd, "corrected": test.corrected, "p": test.p}

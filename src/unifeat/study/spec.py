@@ -221,6 +221,7 @@ class InferenceSpec(Part):
     )
     subsamples: int = Field(60, ge=0, le=100_000, description="halves of the pairs, for intervals of the geometry")
     level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the shuffles of rsa and cka run")
 
 
 class TrainSpec(Part):
