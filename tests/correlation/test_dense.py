@@ -140,6 +140,7 @@ def run_script(*args: object, **environment: str) -> tuple[float, str]:
     return int(grown) * 1024 / 1e9, digest
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_where_all_correlations_would_not_fit() -> None:
     features = 16_384  # all sums: 2.1 GB
     grown, digest = run_script(64, features, 0.1)

@@ -263,6 +263,7 @@ def covered(simulation: ModuleType) -> dict[str, float]:
     return simulation.coverage(24, 40, 120, simulation.truth(documents=4000))
 
 
+@pytest.mark.slow
 def test_intervals_of_r_hold_the_truth(covered: dict[str, float]) -> None:
     """Nominally 95 %; in the long run a little less (docs/method.md). Tokens drawn one by one hold far less."""
     for name in ("planted r", "held-out r of kept pairs"):
