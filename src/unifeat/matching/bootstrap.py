@@ -150,7 +150,7 @@ def draw_weights(blocks: int, draws: int, seed: int, stream: str = "fitted") -> 
 
 
 def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> Array:
-    """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1, as `pair_correlation`.
+    """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1, as `correlate_pairs`.
 
     Args:
         weights: (draws, blocks) float64, not negative.

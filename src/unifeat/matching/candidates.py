@@ -15,7 +15,7 @@ from unifeat.codes.align import AlignedCodes, align
 from unifeat.codes.store import CodeStore
 from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
 from unifeat.correlation.correlate import Correlation, correlate
-from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.correlation.shifted import ShiftedCodes, shifts
 from unifeat.engine import Held, Unit
 from unifeat.errors import UserError
@@ -229,7 +229,7 @@ def _heldout_r(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
     """r of the given pairs on other documents."""
     if codes.n_rows < 2:
         return np.full(len(table), np.nan)
-    return pair_correlation(codes, table["feature_a"].to_numpy(), table["feature_b"].to_numpy())[0]
+    return correlate_pairs(codes, table["feature_a"].to_numpy(), table["feature_b"].to_numpy())[0]
 
 
 def _best(corr: Correlation) -> dict[str, list[float]]:

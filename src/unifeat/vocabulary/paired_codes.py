@@ -168,10 +168,11 @@ def normal_chunks(paired: PairedCodes, dtype: Any = None) -> Iterator[ChunkPair]
     """
     for a, b in paired.chunks():
         if len(a.indptr) > 1 or len(b.indptr) > 1:
-            yield _normal(a, dtype), _normal(b, dtype)
+            yield normal(a, dtype), normal(b, dtype)
 
 
-def _normal(codes: CsrArrays, dtype: Any) -> CsrArrays:
+def normal(codes: CsrArrays, dtype: Any = None) -> CsrArrays:
+    """One side of a chunk in the form of `normal_chunks`."""
     kind = dtype or _value_type(codes.value.dtype)
     return CsrArrays(
         _read_only(codes.indptr, np.int64), _read_only(codes.index, np.int32), _read_only(codes.value, kind)
