@@ -134,14 +134,30 @@ class Adding:
         return found
 
 
-def group_sums(codes: GroupedCodes, a: Taken, b: Taken) -> GroupSums:
-    """The sums of all groups with more than one row."""
+class Tally(NamedTuple):
+    """What the rows of a side add up to, (columns,) each."""
+
+    count: Array  # type: ignore[assignment]  # int64, values that are not zero; hides tuple.count
+    squares: Array  # float64, Σx²
+
+
+def group_sums(codes: GroupedCodes, a: Taken, b: Taken) -> tuple[GroupSums, tuple[Tally, Tally]]:
+    """The sums of all groups with more than one row, and what their rows add up to."""
     adding = Adding()
-    for rows_a, rows_b, group in grouped_rows(codes, a, b):
-        adding.add(GroupSums.of(rows_a, rows_b, group))
+    tallies = tuple(Tally(np.zeros(taken.columns, np.int64), np.zeros(taken.columns)) for taken in (a, b))
+    for *rows, group in grouped_rows(codes, a, b):
+        for tally, side in zip(tallies, rows, strict=True):
+            tally.count[:] += count_of(side)
+            tally.squares[:] += squares_of(side)
+        adding.add(GroupSums.of(rows[0], rows[1], group))
     none = np.zeros(0, np.int64)
     empty = (sparse.csr_array((0, taken.columns)) for taken in (a, b))
-    return adding.whole() or GroupSums(none, none, *empty)
+    return adding.whole() or GroupSums(none, none, *empty), (tallies[0], tallies[1])
+
+
+def count_of(rows: sparse.csr_array) -> Array:
+    """(columns,) int64, values that are not zero."""
+    return np.bincount(rows.indices[rows.data != 0], minlength=rows.shape[1])
 
 
 def squares_of(rows: sparse.csr_array, weight: Array | None = None) -> Array:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import sparse
 
 from unifeat.correlation import kernels
 from unifeat.correlation.best_partners import best_partners
@@ -28,6 +27,7 @@ from unifeat.correlation.deviations import (
     GroupSums,
     Taken,
     arrays_of,
+    count_of,
     group_sums,
     grouped_rows,
     rows_of,
@@ -93,24 +93,15 @@ def partners_within(codes: GroupedCodes, top: int, memory_gb: float | None, team
     """
     plain_a, plain_b, _ = profiles(codes, team.pool, team.threads)
     taken = Taken.of(plain_a), Taken.of(plain_b)
-    deviations = DeviationCodes(codes, *taken, group_sums(codes, *taken))
-    counts = [np.zeros(side.columns, np.int64) for side in taken]
-    squares = [np.zeros(side.columns) for side in taken]
-    for *rows, _ in grouped_rows(codes, *taken):
-        for side in (0, 1):
-            counts[side] += _fires(rows[side])
-            squares[side] += squares_of(rows[side])
+    sums, tallies = group_sums(codes, *taken)
+    deviations = DeviationCodes(codes, *taken, sums)
     within = []
-    for side, (plain, sums) in enumerate(zip((plain_a, plain_b), (deviations.sums.a, deviations.sums.b), strict=True)):
-        left = squares[side] - squares_of(sums, 1 / deviations.sums.rows)
-        within.append(_profile(plain, counts[side] + _fires(sums), left, squares[side]))
+    for plain, own, tally in zip((plain_a, plain_b), (sums.a, sums.b), tallies, strict=True):
+        left = tally.squares - squares_of(own, 1 / sums.rows)
+        within.append(_profile(plain, tally.count + count_of(own), left, tally.squares))
     memory = working_memory() / 1e9 if memory_gb is None else memory_gb
     of_a, of_b = best_partners(deviations, within[0], within[1], np.float64, top, memory, team)
     return Found(*of_a, *of_b, *cofiring(codes, of_a[0], of_b[0], team), plain_a.moments, plain_b.moments)
-
-
-def _fires(rows: sparse.csr_array) -> Array:
-    return np.bincount(rows.indices[rows.data != 0], minlength=rows.shape[1])
 
 
 def _profile(plain: Profile, count: Array, left: Array, squares: Array) -> Profile:
@@ -187,12 +178,12 @@ class _InBlocks:
         features_b, self.pair_b = np.unique(ids[1], return_inverse=True)
         self.features = features_a, features_b
         self.taken = Taken.of(plain[0], features_a), Taken.of(plain[1], features_b)
-        self.sums = group_sums(codes, *self.taken)
+        self.sums, tallies = group_sums(codes, *self.taken)
+        self.total = [tally.squares for tally in tallies]  # for what is a rounding error beside it
         sides = [_ranked(p, f) for p, f in zip(plain, self.features, strict=True)]
         self.pairs = PairSums(sides[0], sides[1], self.pair_a, self.pair_b, team)
         self.product = np.zeros((blocks, len(self.pair_a)))
         self.squares = tuple(np.zeros((blocks, len(f))) for f in self.features)
-        self.total = tuple(np.zeros(len(f)) for f in self.features)  # Σx², for what is a rounding error beside it
         self.current, self.in_block = 0, Adding()
 
     def add(self, chunk: list[CsrArrays], group: Array, edges: Array) -> None:
@@ -209,9 +200,7 @@ class _InBlocks:
             a, b = (side[low:high] for side in rows)
             self.pairs.add((arrays_of(a), arrays_of(b)))
             for side, part in enumerate((a, b)):
-                own = squares_of(part)
-                self.squares[side][block] += own
-                self.total[side][:] += own
+                self.squares[side][block] += squares_of(part)
             self.in_block.add(GroupSums.of(a, b, group[low:high]))
 
     def _close(self) -> None:
