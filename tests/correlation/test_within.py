@@ -122,6 +122,8 @@ def test_blocks_add_up_to_the_sums_of_deviations_from_the_means_of_all(codes) ->
             np.testing.assert_allclose(sums.product[block], (left[some] * right[some]).sum(0), rtol=0, atol=1e-8)
             np.testing.assert_allclose(sums.a.squares[block][sums.pair_a], (left[some] ** 2).sum(0), atol=1e-8)
             np.testing.assert_allclose(sums.b.squares[block][sums.pair_b], (right[some] ** 2).sum(0), atol=1e-8)
+            np.testing.assert_array_equal(sums.a.count[block][sums.pair_a], (x[some][:, a] != 0).sum(0))
+            np.testing.assert_array_equal(sums.b.count[block][sums.pair_b], (y[some][:, b] != 0).sum(0))
 
 
 def test_rows_alone_in_their_group_say_nothing() -> None:

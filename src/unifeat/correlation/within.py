@@ -41,7 +41,7 @@ from unifeat.memory import working_memory
 from unifeat.progress import track
 from unifeat.threads import Team
 from unifeat.vocabulary.grouped_codes import GroupedCodes
-from unifeat.vocabulary.paired_codes import Array, ChunkPair, CsrArrays, normal
+from unifeat.vocabulary.paired_codes import Array, ChunkPair, CsrArrays, normal, row_slice
 
 _GROUPS_AT_ONCE = 4096
 
@@ -184,10 +184,14 @@ class _InBlocks:
         self.pairs = PairSums(sides[0], sides[1], self.pair_a, self.pair_b, team)
         self.product = np.zeros((blocks, len(self.pair_a)))
         self.squares = tuple(np.zeros((blocks, len(f))) for f in self.features)
+        self.counts = tuple(np.zeros((blocks, len(f)), np.int64) for f in self.features)
         self.current, self.in_block = 0, Adding()
 
     def add(self, chunk: list[CsrArrays], group: Array, edges: Array) -> None:
         """Add a chunk. `edges` are those of the blocks, counted from the chunk's first row."""
+        for block, (low, high) in enumerate(pairwise(edges.tolist())):
+            for side, (codes, taken) in enumerate(zip(chunk, self.taken, strict=True)):
+                self.counts[side][block] += _fires(row_slice(codes, low, high), taken)
         keep = self.codes.sizes[group] > 1
         rows = [rows_of(side, keep, taken) for side, taken in zip(chunk, self.taken, strict=True)]
         group, ends = group[keep], np.r_[0, np.cumsum(keep)][edges]
@@ -230,7 +234,7 @@ class _InBlocks:
             left = squares.sum(axis=0)
             constant = left <= ROUNDING_SHARE * self.total[side]
             squares[:, constant] = 0.0
-            sums.append(FeatureSums(np.zeros(squares.shape, np.int64), np.zeros(squares.shape), squares))
+            sums.append(FeatureSums(self.counts[side], np.zeros(squares.shape), squares))
             spread = plain.moments.sd[features] ** 2 * n
             share = np.full(len(features), np.nan)
             known = spread > 0
@@ -240,6 +244,13 @@ class _InBlocks:
             shares.append(share[of_pair])
         blocks = BlockSums(np.diff(edges), sums[0], sums[1], self.pair_a, self.pair_b, self.product)
         return Within(blocks, shares[0], shares[1], int((sizes == 1).sum()))
+
+
+def _fires(codes: CsrArrays, taken: Taken) -> Array:
+    """(columns,) the rows on which each feature fires."""
+    own = slice(codes.indptr[0], codes.indptr[-1])
+    column = taken.column[codes.index[own]]
+    return np.bincount(column[(column >= 0) & (codes.value[own] != 0)], minlength=taken.columns)
 
 
 def _ranked(plain: Profile, features: Array) -> Profile:

@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 
 from unifeat.codes.align import AlignedCodes, align
 from unifeat.codes.store import CodeStore
+from unifeat.codes.token_types import ByTokenType
 from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
-from unifeat.correlation.correlate import Correlation, correlate
+from unifeat.correlation.correlate import Correlation, correlate, correlate_within
 from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.correlation.shifted import ShiftedCodes, shifts
+from unifeat.correlation.within import within_groups
 from unifeat.engine import Held, Unit
 from unifeat.errors import UserError
 from unifeat.matching.hubs import hubness, reciprocity
 from unifeat.matching.methods import mutual_over
 from unifeat.store import TABLE, Form, Piece, cache_root, key_of
 from unifeat.text.halves import fitting_documents
+from unifeat.threads import cores
+from unifeat.vocabulary.grouped_codes import GroupedCodes
 from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
 
 VERSION = 4  # raised whenever the candidates change
@@ -76,6 +80,7 @@ class Comparison:
         documents: number of documents in the text.
         seed: seed for which documents are held out and how the text is shifted.
         device: "cpu", or "cuda": correlations are computed on a GPU.
+        by: "correlation", or "within_token": every r is that of deviations from the means of a token type.
     """
 
     a: CodeStore
@@ -85,6 +90,7 @@ class Comparison:
     documents: int
     seed: int
     device: Literal["cpu", "cuda"] = "cpu"
+    by: Literal["correlation", "within_token"] = "correlation"
 
     def made_from(self) -> dict[str, Any]:
         """Everything that determines the candidates, as JSON data."""
@@ -98,6 +104,7 @@ class Comparison:
             "seed": self.seed,
             # The last digits of r depend on it; that of the CPU was there first and is not named.
             **({"device": self.device} if self.device != "cpu" else {}),
+            **({"by": self.by} if self.by != "correlation" else {}),
         }
 
     def candidates(self) -> Unit[Candidates]:
@@ -122,13 +129,25 @@ class Comparison:
 
         They are computed each time: stored, they were the largest part of a grid's cache.
         """
-        sums = [
-            block_sums(
-                half, block_edges(half.document_starts()[1], half.n_rows), table["feature_a"], table["feature_b"]
-            )
-            for half in self.halves()
-        ]
+        sums = [self._sums(half, table) for half in self.halves()]
         return sums[0], sums[1] if self.heldout else None
+
+    def _sums(self, half: AlignedCodes, table: pd.DataFrame) -> BlockSums:
+        edges = block_edges(half.document_starts()[1], half.n_rows)
+        a, b = (table[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+        if self.by == "correlation":
+            return block_sums(half, edges, a, b)
+        return within_groups(ByTokenType(half), edges, a, b, threads=cores()).sums
+
+    def correlate(self, codes: PairedCodes, top: int) -> Correlation:
+        """The best partners in rows of codes. Codes grouped by token are correlated within their groups."""
+        if isinstance(codes, GroupedCodes):
+            return correlate_within(codes, top)
+        return correlate(codes, top=top, device=self.device)
+
+    def grouped(self, codes: AlignedCodes) -> PairedCodes:
+        """The codes, grouped by token if they are to be correlated so."""
+        return codes if self.by == "correlation" else ByTokenType(codes)
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,7 @@ class ShiftedComparison:
                 "document; ask for fewer rematches or give more documents"
             )
         shifted = ShiftedCodes(codes, int(by_rows[number]))
-        return _table(correlate(shifted, top=self.comparison.top, device=self.comparison.device))
+        return _table(self.comparison.correlate(shifted, self.comparison.top))
 
     @property
     def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
@@ -184,14 +203,15 @@ def _candidates(comparison: Comparison) -> Candidates:
 
 def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -> Candidates:
     fitted = codes if fit is None else codes.only(fit)
-    corr = correlate(fitted, top=how.top, device=how.device)
+    corr = how.correlate(how.grouped(fitted), how.top)
     table, other = _table(corr), None
     if fit is not None:
         heldout = codes.only(~fit)
-        other = _table(correlate(heldout, top=how.top, device=how.device))
-        other.insert(3, "correlation_heldout", _heldout_r(fitted, other))
-    table.insert(3, "correlation_heldout", _heldout_r(heldout, table) if fit is not None else np.nan)
-    by_rows = _shifts(fitted, how.seed)
+        other = _table(how.correlate(how.grouped(heldout), how.top))
+        other.insert(3, "correlation_heldout", _heldout_r(how.grouped(fitted), other))
+    table.insert(3, "correlation_heldout", _heldout_r(how.grouped(heldout), table) if fit is not None else np.nan)
+    # Tokens of other text are hardly ever of one type, so there is nothing to correlate within.
+    by_rows = _shifts(fitted, how.seed) if how.by == "correlation" else np.zeros(0, np.int64)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
         "tokens_fitted": fitted.n_rows,
@@ -205,7 +225,7 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -
     }
     if len(by_rows):
         # The best partners by chance, where no token is paired with itself: what every r above is compared with.
-        shifted = correlate(ShiftedCodes(fitted, int(by_rows[0])), top=1, device=how.device)
+        shifted = how.correlate(ShiftedCodes(fitted, int(by_rows[0])), 1)
         chance = shifted.candidates()
         facts["best_r_shifted"] = _best(shifted)
         facts["mutual_shifted_over_0.1"] = mutual_over(chance, 0.1)
@@ -229,7 +249,10 @@ def _heldout_r(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
     """r of the given pairs on other documents."""
     if codes.n_rows < 2:
         return np.full(len(table), np.nan)
-    return correlate_pairs(codes, table["feature_a"].to_numpy(), table["feature_b"].to_numpy())[0]
+    ids = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
+    if isinstance(codes, GroupedCodes):
+        return within_groups(codes, np.array([0, codes.n_rows]), *ids, threads=cores()).correlation()
+    return correlate_pairs(codes, *ids)[0]
 
 
 def _best(corr: Correlation) -> dict[str, list[float]]:
