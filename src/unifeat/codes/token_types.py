@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from unifeat.codes.align import AlignedCodes, rows_of
 from unifeat.codes.shard import Shard
+from unifeat.correlation.rearranged import mixed
 from unifeat.vocabulary.paired_codes import ChunkPair
 
+Rows = NDArray[np.int64]
 _NONE_BEFORE = -1
 
 
@@ -60,15 +62,20 @@ class ByTokenType:
 
     def grouped_chunks(self) -> Iterator[tuple[ChunkPair, NDArray[np.int64]]]:
         """The chunks of the aligned codes, each with the types of its rows."""
-        for shard_a, shard_b, at_a, at_b, key in self._keys():
+        for shard_a, shard_b, at_a, at_b, group in self.numbered_shards():
             if len(at_a):
-                yield (rows_of(shard_a, at_a), rows_of(shard_b, at_b)), np.searchsorted(self._types[0], key)
+                yield (rows_of(shard_a, at_a), rows_of(shard_b, at_b)), group
+
+    def numbered_shards(self) -> Iterator[tuple[Shard, Shard, Rows, Rows, Rows]]:
+        """What `aligned_shards` gives, and the number of each row's type."""
+        for shard_a, shard_b, at_a, at_b, key in self.keyed_shards():
+            yield shard_a, shard_b, at_a, at_b, np.searchsorted(self._types[0], key)
 
     @cached_property
     def _types(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """The types' keys, ascending, and the rows of each."""
         keys, sizes = np.zeros(0, np.uint64), np.zeros(0, np.int64)
-        for *_, key in self._keys():
+        for *_, key in self.keyed_shards():
             own, count = np.unique(key, return_counts=True)
             merged = np.union1d(keys, own)
             total = np.zeros(len(merged), np.int64)
@@ -77,9 +84,7 @@ class ByTokenType:
             keys, sizes = merged, total
         return keys, sizes
 
-    def _keys(
-        self,
-    ) -> Iterator[tuple[Shard, Shard, NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]]:
+    def keyed_shards(self) -> Iterator[tuple[Shard, Shard, Rows, Rows, NDArray[np.uint64]]]:
         """What `aligned_shards` gives, and the key of each row's type."""
         last: list[tuple[int, int]] = [(_NONE_BEFORE, _NONE_BEFORE)] * 2
         for shard_a, shard_b, at_a, at_b in self.codes.aligned_shards():
@@ -92,7 +97,7 @@ class ByTokenType:
                     if len(shard.places):
                         last[side] = int(shard.places.document[-1]), int(shard.places.token[-1])
                 # 64 bits of a hash: among 10⁷ types, two share a key with a chance of 3 in a million.
-                key = _mixed(_mixed(key) + _joined(*before))
+                key = mixed(mixed(key) + _joined(*before))
             yield shard_a, shard_b, at_a, at_b, key
 
 
@@ -116,10 +121,3 @@ def _before(shard: Shard, last: tuple[int, int]) -> NDArray[np.int32]:
 def _joined(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.uint64]:
     """Two ids of 32 bits as one of 64."""
     return (a.astype(np.uint32).astype(np.uint64) << np.uint64(32)) | b.astype(np.uint32).astype(np.uint64)
-
-
-def _mixed(key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea & Flood 2014): a bijection that spreads similar keys."""
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return key ^ (key >> np.uint64(31))

@@ -19,20 +19,16 @@ from unifeat.correlation.correlate import Correlation, correlate, correlate_with
 from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.correlation.shifted import ShiftedCodes, shifts
 from unifeat.correlation.within import within_groups
-from unifeat.engine import Held, Unit
-from unifeat.errors import UserError
+from unifeat.engine import Unit
 from unifeat.matching.hubs import hubness, reciprocity
 from unifeat.matching.methods import mutual_over
-from unifeat.store import TABLE, Form, Piece, cache_root, key_of
+from unifeat.store import Form, Piece
 from unifeat.text.halves import fitting_documents
 from unifeat.threads import cores
 from unifeat.vocabulary.grouped_codes import GroupedCodes
-from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
+from unifeat.vocabulary.paired_codes import PairedCodes
 
-VERSION = 4  # raised whenever the candidates change
-# Both sides together, 400 MB. Reading and aligning them again costs as much as correlating.
-_MOST_ENTRIES_IN_MEMORY = 50_000_000
-_CODES = Held(1)
+VERSION = 5  # raised whenever the candidates change
 
 
 @dataclass(frozen=True)
@@ -139,56 +135,16 @@ class Comparison:
             return block_sums(half, edges, a, b)
         return within_groups(ByTokenType(half), edges, a, b, threads=cores()).sums
 
-    def correlate(self, codes: PairedCodes, top: int) -> Correlation:
-        """The best partners in rows of codes. Codes grouped by token are correlated within their groups."""
-        if isinstance(codes, GroupedCodes):
-            return correlate_within(codes, top)
-        return correlate(codes, top=top, device=self.device)
+    def correlate(self, codes: PairedCodes, top: int, *, threads: int | None = None) -> Correlation:
+        """The best partners in rows of codes, by r or by r within the codes' groups."""
+        if self.by == "within_token":
+            assert isinstance(codes, GroupedCodes)
+            return correlate_within(codes, top, threads=threads)
+        return correlate(codes, top=top, device=self.device, threads=threads)
 
     def grouped(self, codes: AlignedCodes) -> PairedCodes:
         """The codes, grouped by token if they are to be correlated so."""
         return codes if self.by == "correlation" else ByTokenType(codes)
-
-
-@dataclass(frozen=True)
-class ShiftedComparison:
-    """Candidates by chance: B's text shifted by whole documents, then correlated as in `Comparison`."""
-
-    comparison: Comparison
-
-    def candidates(self, number: int) -> Unit[pd.DataFrame]:
-        """The candidates of one shift: `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, and both counts.
-
-        Args:
-            number: which shift, from 0; `facts["shifts"]` of the candidates is how many there are. The same number
-                stands for the same document in every pair of spaces over the text, if its shift is allowed there.
-
-        Raises (when it runs):
-            UserError: fewer than two documents to split, or no such shift.
-        """
-        made_from = self.comparison.made_from() | {"shift": number}
-        piece = Piece("shifted-candidates", made_from, TABLE, "the candidate pairs of shifted text")
-        return Unit(piece, partial(self._find, number), fills_machine=True, gpu=self.comparison.device == "cuda")
-
-    def _find(self, number: int) -> pd.DataFrame:
-        codes, by_rows = self._codes
-        if not 0 <= number < len(by_rows):
-            raise UserError(
-                f"shift {number} of the text: only {len(by_rows)} shifts, numbered from 0, move every token out of its "
-                "document; ask for fewer rematches or give more documents"
-            )
-        shifted = ShiftedCodes(codes, int(by_rows[number]))
-        return _table(self.comparison.correlate(shifted, self.comparison.top))
-
-    @property
-    def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
-        """The codes of the documents fitted on, in memory if they are few, and the numbers of rows to shift B by. They
-        are held until this process needs those of another comparison."""
-        return _CODES.get(key_of([str(cache_root()), self.comparison.made_from()]), self._read)
-
-    def _read(self) -> tuple[PairedCodes, NDArray[np.int64]]:
-        fitted = self.comparison.halves()[0]
-        return in_memory(fitted, _MOST_ENTRIES_IN_MEMORY), _shifts(fitted, self.comparison.seed)
 
 
 def _candidates(comparison: Comparison) -> Candidates:
@@ -204,18 +160,19 @@ def _candidates(comparison: Comparison) -> Candidates:
 def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -> Candidates:
     fitted = codes if fit is None else codes.only(fit)
     corr = how.correlate(how.grouped(fitted), how.top)
-    table, other = _table(corr), None
+    table, other = table_of(corr), None
     if fit is not None:
         heldout = codes.only(~fit)
-        other = _table(how.correlate(how.grouped(heldout), how.top))
+        other = table_of(how.correlate(how.grouped(heldout), how.top))
         other.insert(3, "correlation_heldout", _heldout_r(how.grouped(fitted), other))
     table.insert(3, "correlation_heldout", _heldout_r(how.grouped(heldout), table) if fit is not None else np.nan)
     # Tokens of other text are hardly ever of one type, so there is nothing to correlate within.
-    by_rows = _shifts(fitted, how.seed) if how.by == "correlation" else np.zeros(0, np.int64)
+    by_rows = shift_rows(fitted, how.seed) if how.by == "correlation" else np.zeros(0, np.int64)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
         "tokens_fitted": fitted.n_rows,
         "tokens_heldout": codes.n_rows - fitted.n_rows,
+        "documents_fitted": len(fitted.document_starts()[0]),
         "shifts": len(by_rows),
         "best_r": _best(corr),
         "best_r_shifted": {"a_to_b": [], "b_to_a": []},
@@ -232,14 +189,15 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -
     return Candidates(table, other, facts)
 
 
-def _table(corr: Correlation) -> pd.DataFrame:
+def table_of(corr: Correlation) -> pd.DataFrame:
+    """The candidates: `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, and both counts."""
     table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring", "csls"]]
     return table.assign(
         count_a=corr.moments_a.count[table["feature_a"]], count_b=corr.moments_b.count[table["feature_b"]]
     )
 
 
-def _shifts(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
+def shift_rows(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
     """The numbers of rows by which B can be shifted, in the order drawn with the seed."""
     document, start = fitted.document_starts()
     return start[shifts(document, start, fitted.n_rows, None, seed)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from unifeat.progress import track
 from unifeat.store import Form, Piece
 from unifeat.study.spec import InferenceSpec, Study
 
+_ROWS_TO_FILL_MACHINE = 1_000_000
 _VERSION = 2  # raised whenever the result made from the same candidates and intervals changes
 
 
@@ -82,6 +83,7 @@ class Cell:
             "candidates": self.comparison.made_from(),
             "rule": rule.identity(),
             "intervals": intervals,
+            "beyond_token": [beyond.VERSION, inference.bootstraps, inference.level],
         }
         piece = Piece("matched", made_from, _FORM, "the pairs")
         return Unit(piece, partial(_match, self), fills_machine=True, gpu=self.comparison.device == "cuda")
@@ -89,6 +91,11 @@ class Cell:
     def matched(self) -> Matched:
         """The result of `unit`."""
         return self.unit().result()
+
+    @property
+    def fills_machine(self) -> bool:
+        """Whether correlating keeps all cores busy and takes too much memory to run twice at a time."""
+        return min(self.a.store.rows, self.b.store.rows) > _ROWS_TO_FILL_MACHINE
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -133,11 +140,19 @@ class Cell:
         """Every candidate, with `kept` and `dropped_because`."""
         return pd.concat([self.candidates().table, self.matched().decided], axis=1)
 
-    def pairs(self) -> pd.DataFrame:
-        """The rows of `pairs.parquet`: kept ones first, highest r first."""
+    def pairs(self, decoys: Callable[[pd.Series], NDArray[np.float64]] | None = None) -> pd.DataFrame:
+        """The rows of `pairs.parquet`: kept ones first, highest r first.
+
+        Args:
+            decoys: from the kept pairs' r to their `decoy_fdr`, where text was rearranged.
+        """
         table, (words_a, words_b) = self.table(), self.rule.texts
         intervals = self.intervals(self.candidates()).result().pairs if self.inference.bootstraps else pd.DataFrame()
-        within = self.beyond_token(table[table["kept"]]).result().pairs.reindex(table.index)
+        kept = table[table["kept"]]
+        within = self.beyond_token(kept).result().pairs
+        if decoys is not None:
+            within = within.assign(decoy_fdr=decoys(kept["correlation"]))
+        within = within.reindex(table.index)
         both = {
             "space_a": self.a.name,
             "layer_a": self.a.layer,

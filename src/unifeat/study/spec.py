@@ -222,8 +222,15 @@ class InferenceSpec(Part):
     permutations: int = Field(
         200, ge=0, le=1_000_000, description="shuffles of which row goes with which, within the kept pairs"
     )
-    rematches: int = Field(
-        0, ge=0, le=10_000, description="times the matching is redone with one model's text shifted by documents"
+    rematches: int = Field(0, ge=0, le=10_000, description="times the matching is redone on other text")
+    rematch_by: Literal["documents", "rotation"] = Field(
+        "documents", description="other text: another document of like length, or the text shifted by documents"
+    )
+    same_token: int = Field(
+        0, ge=0, le=10_000, description="times the matching is redone with rows permuted among those of the same token"
+    )
+    same_two_tokens: int = Field(
+        0, ge=0, le=10_000, description="the same among rows whose token before is the same, too"
     )
     bootstraps: int = Field(
         200, ge=0, le=10_000, description="resampled documents, for intervals of r and of match rates"
@@ -377,7 +384,7 @@ class Study(Part):
         if self.matching.by == "within_token" and self.inference.rematches:
             raise ValueError(
                 "by: within_token has no rematches: rows of different documents are hardly ever of one pair of tokens; "
-                "leave out inference.rematches"
+                "use inference.same_token instead"
             )
         return self
 

@@ -97,11 +97,12 @@ def in_memory(paired: PairedCodes, most: int) -> PairedCodes:
         chunks.append((a, b))
     if not chunks:
         return paired
-    sides = [_joined([pair[side] for pair in chunks]) for side in (0, 1)]
+    sides = [joined([pair[side] for pair in chunks]) for side in (0, 1)]
     return InMemoryCodes(sides[0], sides[1], paired.features_a, paired.features_b)
 
 
-def _joined(chunks: list[CsrArrays]) -> CsrArrays:
+def joined(chunks: list[CsrArrays]) -> CsrArrays:
+    """The rows of several chunks, copied into memory."""
     lengths = np.concatenate([np.diff(chunk.indptr) for chunk in chunks])
     own = [slice(chunk.indptr[0], chunk.indptr[-1]) for chunk in chunks]
     return CsrArrays(
