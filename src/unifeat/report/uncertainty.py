@@ -49,11 +49,11 @@ def pair_table(cell: Any) -> PairTable:
         own = _part(intervals, name)
         # The facts' own share_a and share_b are shares of tokens.
         value, low, high = own.get("estimate", facts.get(name)), own.get("low"), own.get("high")
-        found = [_beside(null, name, show) for null in nulls.values()]
-        if is_missing(low) and all(one["mean"] == "–" for one in found):
+        beside = [_beside(null, name, show) for null in nulls.values()]
+        if is_missing(low) and all(one["mean"] == "–" for one in beside):
             continue
         interval = "–" if is_missing(low) else f"{show(low)} to {show(high)}"
-        lines.append({"what": words, "value": show(value), "interval": interval, "nulls": found})
+        lines.append({"what": words, "value": show(value), "interval": interval, "nulls": beside})
         if name == "kept" and nulls:
             same = [_beside(null, "same", show) for null in nulls.values()]
             lines.append({"what": "of them, pairs of this run", "value": show(value), "interval": "–", "nulls": same})
