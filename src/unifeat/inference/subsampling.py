@@ -170,5 +170,6 @@ def _lowest(score: Score) -> float:
 
 
 def _rows(values: Any) -> Any:
-    """The values as something that an integer array can index. The measure has already checked them."""
-    return values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
+    """The values as something that an integer array can index, in the precision they were given in. The measure has
+    already checked them."""
+    return values.detach().cpu() if hasattr(values, "detach") else np.asarray(values)
