@@ -26,7 +26,7 @@ class Components(NamedTuple):
     """Numerical rank of the centred rows, k or more: the singular values above the rounding of the computation (the
     rule of numpy's matrix_rank) and above the noise of the precision the rows were given in (`Precision.noise`)."""
     noise: Float64[np.ndarray, " k"]
-    """That noise, (k,), in units of `scale`."""
+    """That noise, (k,), in units of `scale`; an upper bound of it where `scale` is above that too."""
     lost: str = ""
     """Where it changed what is kept: `5 of 50 directions are above the rounding of float32`."""
 
@@ -58,7 +58,10 @@ def leading_components(
     """
     left, scale, right = svd(centred(matrix))
     nonzero = max(1, int((scale > scale[0] * max(matrix.shape) * EPS).sum()))
-    noise = given.noise(matrix, left, right)
+    most = given.most_noise(matrix)
+    noise = np.full(scale.size, most)
+    if most and (doubtful := np.flatnonzero(scale <= most)).size:
+        noise[doubtful] = given.noise(matrix, left[:, doubtful], right[doubtful])
     above = np.flatnonzero(scale[:nonzero] > noise[:nonzero])
     rank = max(1, above.size)
     if above.size < nonzero:
