@@ -24,6 +24,8 @@ _SIMILARITY_OF_PWCCA: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
 _ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_linear"})
 
 # All measures, with the invariances that each declares; the property tests are made from this table.
+# (Before version 2, and 3 of ridge_map, rounding of float32 input counted as directions, and rows that it alone tells
+# apart counted as different; see `Precision` in _input.py.)
 MEASURES: dict[str, Measure] = {
     "svcca": Measure(
         "svcca",
@@ -34,6 +36,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0}, _SIMILARITY | {"invertible_linear"}),
             Variant({}, _SIMILARITY),
         ),
+        version=2,
     ),
     "pwcca": Measure(
         "pwcca",
@@ -45,6 +48,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_PWCCA, only_y=frozenset({"orthogonal"})),
         ),
         symmetric=False,
+        version=2,
     ),
     "heldout_cca": Measure(
         "heldout_cca",
@@ -54,6 +58,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _SIMILARITY_OF_FOLDS | {"invertible_linear"}),
             Variant({}, _SIMILARITY_OF_FOLDS),
         ),
+        version=2,
     ),
     "rsa": Measure(
         "rsa",
@@ -65,21 +70,24 @@ MEASURES: dict[str, Measure] = {
             Variant({"inner": "pearson"}, frozenset({"isotropic_scaling", "row_permutation"})),
         ),
         on_device=True,
+        version=2,
     ),
-    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True),
+    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True, version=2),
     "procrustes": Measure(
         "procrustes",
         procrustes,
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
+        version=2,
     ),
     # (In version 1, a study's `alpha` was taken for the level of the test.)
-    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=2),
+    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=3),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,
         prepare_mutual_knn,
         (Variant({"metric": "cosine"}, _ROTATION_AND_SCALE), Variant({"metric": "euclidean"}, _SIMILARITY)),
+        version=2,
     ),
     "mean_max_cosine": Measure(
         "mean_max_cosine",
@@ -88,6 +96,7 @@ MEASURES: dict[str, Measure] = {
         (Variant({}, frozenset({"isotropic_scaling", "row_permutation"})),),
         equal_widths=True,
         sees_pairing=False,
+        version=2,
     ),
 }
 
