@@ -73,8 +73,8 @@ MEASURES: dict[str, Measure] = {
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
     ),
-    # (In version 1, a study's `alpha` was taken for the level of the test.)
-    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=2),
+    # (In version 1, a study's `alpha` was taken for the level of the test. Since version 3, folds share one fit.)
+    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=3),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,
