@@ -45,6 +45,7 @@ NULLS: dict[str, Null] = {
             ("family-wise p", "p_family"),
             ("q", "q"),
         ),
+        version=2,  # `corrected` is at most the score
     ),
     # Is the score higher than with the same matching on text shifted by documents?
     "rematch": Null(
