@@ -45,6 +45,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_PWCCA, only_y=frozenset({"orthogonal"})),
         ),
         symmetric=False,
+        version=2,  # singular vectors from the Gram matrix: differs by rounding
     ),
     "heldout_cca": Measure(
         "heldout_cca",
@@ -72,6 +73,7 @@ MEASURES: dict[str, Measure] = {
         procrustes,
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
+        version=2,  # as PWCCA, if held out
     ),
     # (In version 1, a study's `alpha` was taken for the level of the test. Since version 3, folds share one fit.)
     "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=3),
