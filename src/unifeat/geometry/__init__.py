@@ -55,6 +55,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _SIMILARITY_OF_FOLDS | {"invertible_linear"}),
             Variant({}, _SIMILARITY_OF_FOLDS),
         ),
+        version=2,  # as PWCCA
     ),
     "rsa": Measure(
         "rsa",

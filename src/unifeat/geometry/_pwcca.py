@@ -88,7 +88,7 @@ class PreparedPWCCA:
 
     def _weighted(self, basis_b: Matrix) -> tuple[float, Matrix, Matrix]:
         left, values = left_vectors(self._basis_a.T @ basis_b)
-        turn_tied(left, values, self._columns)
+        turn_tied(values, (left, self._columns))
         correlations = np.clip(values, 0.0, 1.0)
         weights = np.abs(self._columns @ left).sum(axis=0)
         weights /= weights.sum()

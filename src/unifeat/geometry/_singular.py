@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Float64
 from scipy import linalg
@@ -21,28 +23,46 @@ def left_vectors(
     product: Float64[np.ndarray, "k_a k_b"],
 ) -> tuple[Float64[np.ndarray, "k_a m"], Float64[np.ndarray, " m"]]:
     """Left singular vectors (k_a, m) and singular values (m,), descending, m = min(k_a, k_b)."""
-    tall = product.shape[0] > product.shape[1]
-    squares, vectors = _eigen(product.T if tall else product)
-    if not squares[-1] > _ACCURATE_FROM * squares[0]:
+    found = _by_gram(product.T if product.shape[0] > product.shape[1] else product)
+    if found is None:
         left, values, _ = svd(product)
         return left, values
-    values = np.sqrt(squares)
-    return (product @ vectors / values if tall else np.ascontiguousarray(vectors)), values
+    vectors, values = found
+    return (vectors if len(vectors) == len(product) else product @ vectors / values), values
 
 
-def turn_tied(
-    vectors: Float64[np.ndarray, "k m"], values: Float64[np.ndarray, " m"], load: Float64[np.ndarray, "any k"]
-) -> None:
-    """Rotate vectors of tied values in place to the principal axes of what they explain, largest first.
+def singular_vectors(
+    product: Float64[np.ndarray, "k_a k_b"],
+) -> tuple[Float64[np.ndarray, "k_a m"], Float64[np.ndarray, " m"], Float64[np.ndarray, "k_b m"]]:
+    """Left singular vectors (k_a, m), singular values (m,), descending, and right singular vectors (k_b, m)."""
+    if product.shape[0] > product.shape[1]:
+        right, values, left = singular_vectors(product.T)
+        return left, values, right
+    found = _by_gram(product)
+    if found is None:
+        left, values, right_t = svd(product)
+        return left, values, right_t.T
+    vectors, values = found
+    return vectors, values, product.T @ vectors / values
 
-    As `canonical_directions` does: any rotation of such vectors would do, and rounding would choose one.
+
+def turn_tied(values: Float64[np.ndarray, " m"], *sides: tuple[Matrix, Matrix]) -> None:
+    """Rotate the singular vectors of tied values, in place: any rotation of them would do, and rounding would choose.
+
+    sides: vectors (k, m) and load (any, k), for each side. The vectors are rotated to the principal axes of what they
+    explain, the sum over the sides of ‖load v‖² / ‖load‖², largest first.
     """
     starts = np.flatnonzero(-np.diff(values) > TIE_TOLERANCE) + 1
-    for tied in np.split(np.arange(values.size), starts):
-        if tied.size < 2:
+    for first, stop in pairwise([0, *starts.tolist(), values.size]):
+        if stop - first < 2:
             continue
-        explained = load @ vectors[:, tied]
-        vectors[:, tied] = vectors[:, tied] @ linalg.eigh(explained.T @ explained, driver="evd")[1][:, ::-1]
+        energy = np.zeros((stop - first, stop - first))
+        for vectors, load in sides:
+            explained = load @ vectors[:, first:stop]
+            energy += explained.T @ explained / np.sum(load * load)
+        turn = linalg.eigh(energy, driver="evd", overwrite_a=True, check_finite=False)[1][:, ::-1]
+        for vectors, _ in sides:
+            vectors[:, first:stop] = vectors[:, first:stop] @ turn
 
 
 def rotated_product(
@@ -70,6 +90,18 @@ def rotated_product(
     left, values, right = svd(product)
     rank = min(int((values > smallest).sum()), rank)
     return float(np.sum((x @ left[:, :rank]) * (y @ right[:rank].T)))
+
+
+def _by_gram(
+    wide: Float64[np.ndarray, "k any"],
+) -> tuple[Float64[np.ndarray, "k k"], Float64[np.ndarray, " k"]] | None:
+    """Left singular vectors and values of a matrix with at least as many columns as rows; None if not accurate."""
+    if not wide.size:
+        return None
+    squares, vectors = _eigen(wide)
+    if not squares[-1] > _ACCURATE_FROM * squares[0]:
+        return None
+    return np.ascontiguousarray(vectors), np.sqrt(squares)
 
 
 def _eigen(product: Float64[np.ndarray, "k any"]) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, "k k"]]:
