@@ -48,7 +48,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_PWCCA, only_y=frozenset({"orthogonal"})),
         ),
         symmetric=False,
-        version=2,
+        version=3,  # 2: ranks follow the input's precision; 3: singular vectors from the Gram matrix (rounding)
     ),
     "heldout_cca": Measure(
         "heldout_cca",
@@ -58,7 +58,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _SIMILARITY_OF_FOLDS | {"invertible_linear"}),
             Variant({}, _SIMILARITY_OF_FOLDS),
         ),
-        version=2,
+        version=3,  # as PWCCA
     ),
     "rsa": Measure(
         "rsa",
@@ -78,10 +78,10 @@ MEASURES: dict[str, Measure] = {
         procrustes,
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
-        version=2,
+        version=3,  # as PWCCA; 3 if held out
     ),
-    # (In version 1, a study's `alpha` was taken for the level of the test.)
-    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=3),
+    # (In version 1, a study's `alpha` was taken for the level of the test. Since version 3, folds share one fit.)
+    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=4),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,

@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 
 from unifeat.errors import UserError
-from unifeat.geometry._components import hiding_noise, lost_flags, singular_values, svd
-from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Rows, cross, cut, fold_settings, held_out, slim
+from unifeat.geometry._components import hiding_noise, lost_flags, singular_values
+from unifeat.geometry._folds import (
+    DEFAULT_FOLDS,
+    FEWEST_PAIRS,
+    Rows,
+    cut,
+    fold_settings,
+    held_out,
+    slim,
+    training_products,
+)
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
+from unifeat.geometry._singular import rotated_product
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -98,7 +108,7 @@ class PreparedProcrustes:
 
 class PreparedHeldoutProcrustes:
     """Two centred sides, with x divided into folds. A shuffle computes the product of each fold; the product over a
-    fold's training pairs is the sum of all of them less its own."""
+    fold's training pairs is the sum of all of them less its own. Each then takes an eigendecomposition."""
 
     tolerance = 1e-9
 
@@ -119,13 +129,12 @@ class PreparedHeldoutProcrustes:
     def _cosines(self, b: Matrix) -> list[float]:
         parts_b = cut(b, self._tests)
         cosines = []
-        for left, right, (train, test) in zip(self._parts_a, parts_b, cross(self._parts_a, parts_b), strict=True):
-            u, values, vt = svd(train)
-            # Both sides have norm 1, so this bound is the rounding error of the product.
+        for left, right, train in zip(self._parts_a, parts_b, training_products(self._parts_a, parts_b), strict=True):
+            x, y = left.rows - left.mean, right.rows - right.mean
+            norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+            # Both sides have norm 1, so the first is the rounding error of the product.
             limit = max(max(train.shape) * EPS, self._noise)
-            rank = min(int((values > limit).sum()), left.n_train - 1)
-            norm = float(np.linalg.norm(left.rows - left.mean) * np.linalg.norm(right.rows - right.mean))
-            aligned = float(np.sum((u[:, :rank] @ vt[:rank]) * test))
+            aligned = rotated_product(train, x, y, left.n_train - 1, limit)
             cosines.append(max(-1.0, min(1.0, aligned / norm)) if norm > EPS**2 else 0.0)
         return cosines
 

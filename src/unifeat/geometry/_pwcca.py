@@ -8,7 +8,6 @@ import numpy as np
 
 from unifeat.geometry._components import (
     Components,
-    canonical_directions,
     component_flags,
     component_settings,
     found,
@@ -16,6 +15,7 @@ from unifeat.geometry._components import (
     rank_flags,
 )
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
+from unifeat.geometry._singular import left_vectors, turn_tied
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -66,7 +66,8 @@ def prepare_pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
 
 
 class PreparedPWCCA:
-    """Orthonormal bases of the two sides. A shuffle takes one product, its SVD, and one product for the weights."""
+    """Orthonormal bases of the two sides. A shuffle takes one product, its left singular vectors, and one
+    product for the weights."""
 
     tolerance = 1e-9  # directions of nearly equal correlations, and so the weights, are less exact than correlations
 
@@ -87,7 +88,8 @@ class PreparedPWCCA:
         return self._weighted(self._basis_b.take(as_permutation(permutation, self.n), axis=0))[0]
 
     def _weighted(self, basis_b: Matrix) -> tuple[float, Matrix, Matrix]:
-        left, values, _ = canonical_directions(self._basis_a.T @ basis_b, self._columns, None)
+        left, values = left_vectors(self._basis_a.T @ basis_b)
+        turn_tied(values, (left, self._columns))
         correlations = np.clip(values, 0.0, 1.0)
         weights = np.abs(self._columns @ left).sum(axis=0)
         weights /= weights.sum()
