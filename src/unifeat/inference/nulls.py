@@ -46,6 +46,18 @@ NULLS: dict[str, Null] = {
             ("q", "q"),
         ),
     ),
+    # The same among pairs that are alike in what the study's `inference.strata` names.
+    "strata": Null(
+        columns=dict.fromkeys(("null_strata_mean", "p_strata", "p_strata_family", "q_strata"), NAN),
+        p="p_strata",
+        q="q_strata",
+        headings=(
+            ("null mean within strata", "null_strata_mean"),
+            ("p within strata", "p_strata"),
+            ("family-wise p within strata", "p_strata_family"),
+            ("q within strata", "q_strata"),
+        ),
+    ),
     # Is the score higher than with the same matching on text shifted by documents?
     "rematch": Null(
         columns=dict.fromkeys(("rematch_mean", "rematch_sd", "rematch_p", "rematch_q"), NAN),

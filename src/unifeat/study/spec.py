@@ -213,6 +213,11 @@ class InferenceSpec(Part):
     permutations: int = Field(
         200, ge=0, le=1_000_000, description="shuffles of which row goes with which, within the kept pairs"
     )
+    strata: Literal["frequency", "token_share", "both"] | None = Field(
+        None,
+        description="also shuffle within strata of pairs: that fire as often (frequency), that are as much their "
+        "tokens' (token_share), or both",
+    )
     rematches: int = Field(
         0, ge=0, le=10_000, description="times the matching is redone with one model's text shifted by documents"
     )
