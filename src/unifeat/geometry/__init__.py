@@ -65,6 +65,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"inner": "pearson"}, frozenset({"isotropic_scaling", "row_permutation"})),
         ),
         on_device=True,
+        row_settings=frozenset({"given"}),
     ),
     "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True),
     "procrustes": Measure(
