@@ -222,6 +222,9 @@ decoders of {D_A} × {D_B} dimensions that are independent of each other.
 * `rematch`: codes that share nothing either; B is moved along the text by whole documents, {REMATCHES} times, and
   matched and scored again each time.
 
+What plain shuffles take for shared geometry though it is not, such as firing frequency, is in
+[confounds.md](confounds.md), with the tests that take it out.
+
 ## False positives
 Share of studies with p ≤ {ALPHA}. At a true rate of {ALPHA}, 95 % of cells lie from {plain[0]:.3f} to {plain[1]:.3f}:
 {inside_plain} of {count} do. All {count} at once lie from {bounds[0]:.3f} to {bounds[1]:.3f} with probability .95;

@@ -163,6 +163,8 @@ Within a tenth of the smallest:
 How to read it: a test with little power that finds nothing says little. The truth planted here is a rotation, which is
 what Procrustes, CKA and RSA are made for; if the map between two spaces is linear but not a rotation, the CCA family
 and the ridge map are. A high value is not power: SVCCA of few pairs is near 1 and detects nothing.
+
+The power that shuffles within strata, partial RSA and shuffles of whole units have is in [confounds.md](confounds.md).
 """
 
 

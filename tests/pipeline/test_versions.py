@@ -113,11 +113,25 @@ class Kept:
             monkeypatch.setattr(module, name, fail)
         assert self.computed() == set()  # all of it is found
 
-    names = ("shuffles", "interval", "rematches", "subsets", "bootstrap", "beyond_token", "matched", "candidates")
+    names = (
+        "shuffles",
+        "strata",
+        "interval",
+        "rematches",
+        "subsets",
+        "bootstrap",
+        "beyond_token",
+        "matched",
+        "candidates",
+    )
 
     def shuffles(self) -> None:
         for spec in self.study.geometry:
             score._shuffle_unit(self.study, self.pairs, spec).result()
+
+    def strata(self) -> None:
+        for spec in self.study.geometry:
+            score._strata_unit(self.study, self.pairs, spec, "token_share").result()
 
     def interval(self) -> None:
         for spec in self.study.geometry:
@@ -170,7 +184,7 @@ def raised(known: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(known, name, replace(known[name], version=known[name].version + 1))
 
 
-OF_MEASURES = {"shuffles", "interval", "rematches", "subsets"}
+OF_MEASURES = {"shuffles", "strata", "interval", "rematches", "subsets"}
 CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     **{
         f"measure {name}": (lambda patch, name=name: raised(MEASURES, name, patch), OF_MEASURES)
@@ -185,6 +199,7 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     ),
     "another method": (lambda patch: raised(METHODS, "max", patch), set()),
     "null shuffle": (lambda patch: raised(NULLS, "shuffle", patch), {"shuffles"}),
+    "null strata": (lambda patch: raised(NULLS, "strata", patch), {"strata"}),
     "null rematch": (lambda patch: raised(NULLS, "rematch", patch), {"rematches"}),
     "null same_token": (lambda patch: raised(NULLS, "same_token", patch), {"rematches"}),
     "null same_two_tokens": (lambda patch: raised(NULLS, "same_two_tokens", patch), {"rematches"}),

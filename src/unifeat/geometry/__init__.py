@@ -71,6 +71,7 @@ MEASURES: dict[str, Measure] = {
         ),
         on_device=True,
         version=2,
+        row_settings=frozenset({"given"}),
     ),
     "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True, version=2),
     "procrustes": Measure(

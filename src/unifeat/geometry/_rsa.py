@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64
 
-from unifeat.geometry._input import (
-    Matrix,
-    as_pair,
-    as_permutation,
-    centred,
-    constant_flags,
-    one_of,
-    precision_of,
-    unit_rows,
-)
-from unifeat.geometry._pairs import TIE_TOLERANCE, PairSum, condensed, ranks_in_place
+from unifeat.geometry._dissimilarities import INNER, OUTER, Inner, Outer, standardised
+from unifeat.geometry._input import as_pair, as_permutation, constant_flags, one_of, precision_of
+from unifeat.geometry._pairs import PairSum
+from unifeat.geometry._partial_rsa import PreparedPartialRSA, as_given, partial_correlation, take_out
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 if TYPE_CHECKING:
     import torch
 
-Inner = Literal["cosine", "euclidean", "pearson"]
-Outer = Literal["spearman", "pearson"]
-INNER = ("cosine", "euclidean", "pearson")
-OUTER = ("spearman", "pearson")
 _FEWEST_PAIRS = 5  # pairs
+_LEAST_LEFT = 1e-3  # below this share of a dissimilarity vector's length, what is left of it is flagged
 
 
-def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -> Score:
+def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman", given: Any = None) -> Score:
     """Correlation between the pairwise dissimilarities of two sides.
 
     With D_ij the dissimilarity of rows i and j, RSA = corr over i < j of (D_ij(x), D_ij(y)).
@@ -44,31 +33,53 @@ def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -
         `pearson`    1 − corr of x_i and x_j over their coordinates. NOT rotation invariant: the score depends
                      on the model's basis, which is arbitrary. Only for reproducing arXiv 2410.06981.
     outer: `spearman` (average ranks over ties; distances equal up to rounding count as tied) or `pearson`.
+    given: an array (n, d_z), or a list of them, that belong to the pairs (row i to pair i), such as the embeddings of
+        the pairs' top tokens. Their similarity structures are taken out: the score is the partial correlation of D(x)
+        and D(y) given all D(z) (of their ranks, if outer is `spearman`). In a score's settings, `given` is how many
+        there are.
 
-    Memory: about 1.6 GB at n = 10,000 (50 million row pairs), growing with n².
+    What partial RSA asks: are rows that are more alike in x also more alike in y, beyond what the D(z) say linearly
+    about both? It is the statistic of the partial Mantel test (Smouse, Long & Sokal 1986, Syst. Zool. 35). It is not 0
+    whenever x and y share nothing but z: rows that depend on z by another metric than D(z) leave some of z in both. So
+    shuffling the rows of y, which also breaks what y owes to z, rejects far too often (measured in `docs/confounds.md`;
+    see Guillot & Rousset 2013, "Dismantling the Mantel tests", Methods Ecol. Evol. 4). Under a shuffle, therefore, y
+    keeps what z predicts: y = ŷ(z) + e, by ridge regression of its rows on those of all z, and only the rows of e are
+    exchanged (Freedman & Lane 1983, J. Bus. Econ. Stat. 1; Anderson & Robinson 2001, "Permutation tests for linear
+    models", Aust. N. Z. J. Stat. 43). The null hypothesis is that y is a linear function of z, plus errors that depend
+    neither on z nor on x. So `shuffled(π)` is the partial RSA of x and ŷ + e[π]. It ranks anew, which costs about as
+    much as the score, and it runs on the CPU.
 
-    details: `pairs`, the number n(n−1)/2 of dissimilarities per side.
+    Memory: about 1.6 GB at n = 10,000 (50 million row pairs), growing with n²; 0.4 GB more for each array given.
+
+    details: `pairs`, the number n(n−1)/2 of dissimilarities per side; if something is given, also `plain` (RSA without
+    it), and `explained_x` and `explained_y`, the shares of the (ranked) dissimilarities' variance that it explains.
     flags: `constant x` (all rows the same), `equidistant x` (all dissimilarities equal), `zero rows of x`
-    (the inner measure is undefined there); each makes the value NaN. `few pairs`: fewer than five pairs, whose
-    dissimilarities can agree by chance, even perfectly, and which have fewer than 120 shuffles to compare with.
-    Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
+    (the inner measure is undefined there), `explained x` (nothing is left of its dissimilarities); each makes the value
+    NaN, as do zero rows of an array given. `few pairs`: fewer than five pairs, whose dissimilarities can agree by
+    chance, even perfectly, and which have fewer than 120 shuffles to compare with. `constant given 2`, `equidistant
+    given 2`, `collinear given 2`: this array says nothing, or nothing new, and is left out.
+    Raises UserError for input that is not two finite 2-D arrays with equally many rows, for arrays given that have not
+    as many, and for bad settings.
     """
-    return prepare_rsa(x, y, inner=inner, outer=outer).score()
+    return prepare_rsa(x, y, inner=inner, outer=outer, given=given).score()
 
 
-def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -> Prepared:
+def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman", given: Any = None) -> Prepared:
     """Standardised dissimilarities, or their ranks, of each side. The arguments are those of `rsa`."""
     inner_name = one_of(inner, INNER, "inner measure of rsa")
     outer_name = one_of(outer, OUTER, "outer measure of rsa")
-    settings = {"inner": inner_name, "outer": outer_name}
+    settings: dict[str, Any] = {"inner": inner_name, "outer": outer_name}
     a, b = as_pair(x, y, at_least=3, why="RSA")
     (n, d_a), d_b = a.shape, b.shape[1]
-    details = {"pairs": n * (n - 1) // 2}
+    arrays = [] if given is None else as_given(given, n)
+    if arrays:
+        settings["given"] = len(arrays)
+    details: dict[str, Any] = {"pairs": n * (n - 1) // 2}
     flags = constant_flags(a, b)
     sides = []
     if not flags:
-        for name, matrix, given in (("x", a, x), ("y", b, y)):
-            side, flag = _standardised(matrix, name, inner_name, outer_name, precision_of(given).eps)
+        for name, matrix, raw in (("x", a, x), ("y", b, y)):
+            side, flag = standardised(matrix, name, inner_name, outer_name, precision_of(raw).eps)
             sides.append(side)
             flags += flag
     if flags:
@@ -76,7 +87,21 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
     if n < _FEWEST_PAIRS:
         flags = (f"few pairs: {n} pairs have {details['pairs']} dissimilarities per side, which can agree by chance",)
     value = float(np.clip(sides[0] @ sides[1], -1.0, 1.0))
-    return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))
+    if not arrays:
+        return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))
+    out, undefined = take_out(arrays, n, inner_name, outer_name)
+    left = [out.left(side) for side in sides]
+    lengths = [float(np.linalg.norm(side)) for side in left]
+    for name, length in zip("xy", lengths, strict=True):
+        if length < _LEAST_LEFT:
+            undefined += (f"explained {name}: nothing is left of its dissimilarities when those given are taken out",)
+    details |= {"plain": value, **{f"explained_{name}": 1.0 - l**2 for name, l in zip("xy", lengths, strict=True)}}
+    flags += out.flags + undefined
+    if undefined:
+        return Undefined(Score("rsa", float("nan"), settings, n, d_a, d_b, details, flags))
+    left_x = left[0] / lengths[0]
+    value = partial_correlation(left_x, sides[1], out)
+    return PreparedPartialRSA(left_x, b, out, Score("rsa", value, settings, n, d_a, d_b, details, flags))
 
 
 class PreparedRSA:
@@ -97,48 +122,3 @@ class PreparedRSA:
     def shuffled(self, permutation: Any) -> float:
         value = self._sum(as_permutation(permutation, self.n))
         return min(1.0, max(-1.0, value))
-
-
-def _standardised(matrix: Matrix, name: str, inner: str, outer: str, eps: float) -> tuple[Matrix, tuple[str, ...]]:
-    """Condensed dissimilarities (or their ranks) of mean 0 and length 1; or a flag that says why they are undefined."""
-    if inner == "euclidean":
-        values, scale = _squared_distances(matrix)
-    else:
-        unit, undefined = unit_rows(matrix, centre=inner == "pearson", eps=eps)
-        if undefined:
-            what = "zero" if inner == "cosine" else "constant over their coordinates"
-            flag = f"zero rows of {name}: {undefined} rows are {what}, {inner} dissimilarity is undefined there"
-            return matrix, (flag,)
-        values, scale = _one_minus_cosine(unit), 1.0
-    if np.ptp(values) <= TIE_TOLERANCE * max(scale, float(values.max())):
-        return matrix, (f"equidistant {name}: all pairs of rows are equally dissimilar",)
-    if outer == "spearman":
-        ranks_in_place(values, scale)
-    elif inner == "euclidean":
-        np.sqrt(values, out=values)  # not for ranks: they do not change, and near 0 the root magnifies rounding
-    values -= values.mean()
-    values /= np.linalg.norm(values)
-    return values, ()
-
-
-def _one_minus_cosine(unit: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " pairs"]:
-    def block(start: int, stop: int) -> Matrix:
-        values: Matrix = 1.0 - unit[start:stop] @ unit[start:].T
-        values[values < TIE_TOLERANCE] = 0.0
-        return values
-
-    return condensed(len(unit), block)
-
-
-def _squared_distances(matrix: Float64[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, " pairs"], float]:
-    """|x_i − x_j|², and the size of a typical one, to which rounding errors are proportional."""
-    rows = centred(matrix)  # distances stay the same, and a common offset would cost digits
-    squares = np.einsum("ij,ij->i", rows, rows)
-
-    def block(start: int, stop: int) -> Matrix:
-        sums = squares[start:stop, None] + squares[None, start:]
-        values: Matrix = sums - 2.0 * (rows[start:stop] @ rows[start:].T)
-        values[values < TIE_TOLERANCE * sums] = 0.0
-        return values
-
-    return condensed(len(rows), block), float(np.median(squares))

@@ -6,10 +6,14 @@ then does only the work that depends on the pairing of the rows.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry.score import Score
@@ -45,6 +49,8 @@ class Prepared(Protocol):
 
     def shuffled(self, permutation: Any) -> float:
         """The value when row i of x goes with row `permutation[i]` of y: the measure of (x, y[permutation]).
+
+        (Partial RSA moves only the part of y that the arrays given do not predict: see `rsa`.)
 
         permutation: integer array of shape (n,). Raises UserError if it is not a permutation of 0 … n − 1.
         A pure function, safe to call from several threads or processes.
@@ -102,12 +108,21 @@ class Measure:
     on_device: bool = False
     """Whether its shuffles can run on a GPU (see `geometry/_device.py`)."""
 
+    row_settings: frozenset[str] = frozenset()
+    """Settings that are arrays, or lists of arrays, with one row for each pair."""
+
     version: int = 1
     """Raised whenever the measure's values change. Part of the key of every stored score."""
 
     def identity(self, settings: Mapping[str, Any]) -> list[Any]:
-        """What determines a score of this measure besides the data, as JSON data."""
-        return [self.name, self.version, dict(settings)]
+        """What determines a score of this measure besides the data, as JSON data. Of arrays it holds digests."""
+        plain = {k: _digests(v) if k in self.row_settings and v is not None else v for k, v in settings.items()}
+        return [self.name, self.version, plain]
+
+    def at_rows(self, settings: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, Any]:
+        """The settings for some of the pairs: arrays that have one row for each pair keep these rows."""
+        known = {k: v for k, v in settings.items() if k in self.row_settings and v is not None}
+        return dict(settings) | {k: _at(v, rows) for k, v in known.items()}
 
     def prepare(self, x: Any, y: Any, **settings: Any) -> Prepared:
         """Do the work that depends on each side alone. x: (n, d_a), y: (n, d_b). Raises as `function` does."""
@@ -142,3 +157,22 @@ class Measure:
             if all(in_force[key] == value for key, value in variant.settings.items()):
                 return variant
         return Variant({}, frozenset())
+
+
+def _digests(values: Any) -> str | list[Any]:
+    """A digest of an array, by its numbers and shape; of a list of arrays, a list of digests."""
+    if isinstance(values, list | tuple):
+        return [_digests(each) for each in values]
+    array = _array(values)
+    plain = np.ascontiguousarray(array, np.float64) if array.dtype.kind in "fiub" else array.astype(str)
+    return hashlib.sha256(f"{plain.shape}".encode() + plain.tobytes()).hexdigest()
+
+
+def _at(values: Any, rows: NDArray[np.intp]) -> Any:
+    if isinstance(values, list | tuple):
+        return [_at(each, rows) for each in values]
+    return _array(values)[rows]
+
+
+def _array(values: Any) -> NDArray[Any]:
+    return values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)

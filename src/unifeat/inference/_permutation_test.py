@@ -16,6 +16,7 @@ from unifeat.geometry import MEASURES, Measure, Score
 from unifeat.geometry._device import shuffling_on
 from unifeat.geometry.score import describe, html_card
 from unifeat.inference.calibration import calibrate
+from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import MOST_DRAWS, SharedRows, null_scores, whole
 from unifeat.progress import track
 
@@ -50,6 +51,10 @@ class PermutationTest:
     """Flags of the score and of the test."""
     observed: Score
     """The score with its details: components used, correlations …"""
+    strata: int | None = None
+    """Number of strata that rows were exchanged within; None: any row with any other."""
+    fixed: int = 0
+    """Rows that no permutation moved, because there was nothing that they could be exchanged with."""
 
     @property
     def null_mean(self) -> float:
@@ -64,7 +69,7 @@ class PermutationTest:
         line = (
             f"{self.measure} {self.score:.4f}  null {self.null_mean:.4f} ± {self.null_sd:.4f}  "
             f"corrected {self.corrected:.4f}  p {self.p:.4g}  "
-            f"({describe(self.settings)}; {self.observed.extent()}; {self.null.size} permutations, seed {self.seed})"
+            f"({describe(self.settings)}; {self.observed.extent()}; {self._shuffles()})"
         )
         return "\n".join([line] + [f"  ! {flag}" for flag in self.flags])
 
@@ -75,9 +80,13 @@ class PermutationTest:
             ("p", f"{self.p:.4g}"),
             ("settings", describe(self.settings)),
             ("pairs", self.observed.extent()),
-            ("permutations", f"{self.null.size}, seed {self.seed}"),
+            ("shuffles", self._shuffles()),
         ]
         return html_card(f"{self.measure} = {self.score:.4f}", rows, self.flags)
+
+    def _shuffles(self) -> str:
+        within = "" if self.strata is None else f" within {self.strata} strata"
+        return f"{self.null.size} permutations{within}, seed {self.seed}"
 
 
 def permutation_test(
@@ -89,6 +98,7 @@ def permutation_test(
     seed: int = 0,
     alpha: float = 0.05,
     rows: SharedRows | None = None,
+    strata: Any = None,
     device: str = "cpu",
     **settings: Any,
 ) -> PermutationTest:
@@ -101,28 +111,36 @@ def permutation_test(
     alpha: level of the threshold τ in the chance-corrected score.
     rows: which rows of a larger set the pairs are. Tests with the same set share permutations, however many of its rows
         each has; max-T over a grid needs this.
+    strata: (n,) labels of the pairs, numbers or anything hashable; or (n, k), each row a label. Rows of y are only
+        exchanged with rows of the same label, so that the test does not find what the label explains. Rows that are
+        alone in their stratum stay where they are. `unifeat.inference.frequency_strata` makes labels from counts.
     device: cpu, cuda, or cuda:1 …: where the shuffles of RSA and CKA run; those of other measures run on the CPU. Null
         scores on a device differ from the CPU's by rounding (1e-7 at most).
     settings: keywords of the measure. Use `with_settings` for those that have the name of an argument here (`alpha`,
         `seed`).
 
-    The null hypothesis is that any row of y could have been paired with any row of x. It ignores that the pairs were
-    chosen because they correlate; to test that, the matching has to be redone.
+    The null hypothesis is that any row of y (of the same stratum) could have been paired with any row of x. Two sides
+    that share nothing but how both depend on something, such as firing frequency, do not fulfil it without strata of
+    that. It ignores that the pairs were chosen because they correlate; to test that, the matching has to be redone.
 
-    Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed, and a device
-    that is not there or too small.
+    flags: those of the score; `few permutations` (p cannot reach alpha), `few shuffles` (fewer pairings than
+    permutations), and `strata` (how many rows stay where they are).
+    Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed, labels that
+    are not one for each pair, and a device that is not there or too small.
     """
     chosen = find_measure(measure)
     m, seed = whole(permutations, "permutations", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
     prepared = chosen.prepare(x, y, **settings)
     observed = prepared.score()
+    exchange = None if strata is None else Exchange.of(observed.n, strata)
     if math.isnan(observed.value):
         null = np.full(m, np.nan)
     else:
         batches = []
         with track(f"{chosen.name} null", total=m, unit="shuffles") as advance, shuffling_on(device, prepared) as ready:
             for start in range(0, m, _BATCH_SHUFFLES):
-                batches.append(null_scores(ready, min(_BATCH_SHUFFLES, m - start), seed, start=start, rows=rows))
+                count = min(_BATCH_SHUFFLES, m - start)
+                batches.append(null_scores(ready, count, seed, start=start, rows=rows, exchange=exchange))
                 advance(batches[-1].size)
         null = np.concatenate(batches)
     null.flags.writeable = False
@@ -138,8 +156,10 @@ def permutation_test(
         seed=seed,
         settings=observed.settings,
         n=observed.n,
-        flags=observed.flags + _test_flags(observed, m, alpha),
+        flags=observed.flags + _test_flags(exchange or Exchange.of(observed.n), m, alpha),
         observed=observed,
+        strata=None if exchange is None else exchange.strata,
+        fixed=0 if exchange is None else exchange.fixed,
     )
 
 
@@ -163,10 +183,14 @@ def with_settings(measure: str | Measure, settings: Mapping[str, Any]) -> Measur
     )
 
 
-def _test_flags(observed: Score, m: int, alpha: float) -> tuple[str, ...]:
+def _test_flags(exchange: Exchange, m: int, alpha: float) -> tuple[str, ...]:
     flags: tuple[str, ...] = ()
-    if observed.n <= 12 and math.factorial(observed.n) <= m:
-        flags += (f"few shuffles: {observed.n} pairs have only {math.factorial(observed.n)} pairings",)
+    n = len(exchange.members)
+    if exchange.strata is not None and exchange.fixed:
+        flags += (f"strata: {exchange.fixed} of {n} pairs are alone in their stratum and stay where they are",)
+    if exchange.log_arrangements <= math.log(m) + 1e-9:
+        where = "" if exchange.strata is None else " within their strata"
+        flags += (f"few shuffles: {n} pairs have only {round(math.exp(exchange.log_arrangements))} pairings{where}",)
     if m + 1 < 1 / alpha:
         flags += (f"few permutations: {m} cannot reach p <= {alpha:g}, and corrected is always 0",)
     return flags

@@ -69,6 +69,18 @@ NULLS: dict[str, Null] = {
         ),
         version=2,  # `corrected` is at most the score
     ),
+    # The same among pairs that are alike in what the study's `inference.strata` names.
+    "strata": Null(
+        columns=dict.fromkeys(("null_strata_mean", "p_strata", "p_strata_family", "q_strata"), NAN),
+        p="p_strata",
+        q="q_strata",
+        headings=(
+            ("null mean within strata", "null_strata_mean"),
+            ("p within strata", "p_strata"),
+            ("family-wise p within strata", "p_strata_family"),
+            ("q within strata", "q_strata"),
+        ),
+    ),
     # Is the score higher than with the same matching where no token meets its own text?
     "rematch": _again("rematch", "other text"),
     # … where every token meets its own kind, but not its own context?

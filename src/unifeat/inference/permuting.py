@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry.measure import Prepared
+from unifeat.inference.exchange import Exchange
 
 LARGEST_SEED = 2**64 - 1  # a word of Philox's key
 MOST_ROWS = 2**31
@@ -33,11 +34,15 @@ def permutations(n: int, m: int, seed: int = 0, *, start: int = 0) -> Iterator[N
 
 
 def _permutation(n: int, seed: int, number: int) -> NDArray[np.intp]:
+    return np.argsort(_words(n, seed, number), kind="stable")
+
+
+def _words(n: int, seed: int, number: int) -> NDArray[np.uint64]:
     key = np.array([seed, number], dtype=np.uint64)
     # n is in the counter's last word, so that permutations of different lengths do not share random words.
     counter = np.array([0, 0, 0, n], dtype=np.uint64)
-    words = np.random.Philox(key=key, counter=counter).random_raw(n)
-    return np.argsort(words, kind="stable")
+    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=counter).random_raw(n)
+    return words
 
 
 @dataclass(frozen=True)
@@ -74,15 +79,49 @@ def induced(order: NDArray[np.intp], rows: SharedRows) -> NDArray[np.intp]:
     return first_return(order, rows.ids.astype(np.intp), place)
 
 
+def permutations_within(
+    exchange: Exchange, m: int, seed: int = 0, *, start: int = 0, rows: SharedRows | None = None
+) -> Iterator[NDArray[np.intp]]:
+    """Permutations number `start` … `start + m − 1` of n rows that exchange only what `exchange` allows.
+
+    Each is an intp array of shape (n,), uniform among those allowed.
+
+    rows: the rows' places in a larger set; by default they are the whole set. Permutation b depends only on the seed,
+    b, the size of the set, the places, and which rows may be exchanged; not on what the labels are called. Each row's
+    random word is that of its place, so two sets of rows are permuted alike as far as they have places and strata in
+    common.
+
+    Raises UserError as `permutations` does, and where `rows` are not as many as those of `exchange`.
+    """
+    n = len(exchange.members)
+    rows = SharedRows(np.arange(n), n) if rows is None else rows
+    if len(rows.ids) != n:
+        raise UserError(f"shared rows: give one place for each of {n} pairs, not {len(rows.ids)}")
+    seed = whole(seed, "seed", least=0)
+    start, m = whole(start, "start", least=0, most=2**62), whole(m, "permutations", least=0, most=MOST_DRAWS)
+    ids, size = rows.ids, rows.size
+    permutation = exchange.at(ids)
+    return (permutation(_words(size, seed, number)[ids]) for number in range(start, start + m))
+
+
 def null_scores(
-    prepared: Prepared, m: int, seed: int = 0, *, start: int = 0, rows: SharedRows | None = None
+    prepared: Prepared,
+    m: int,
+    seed: int = 0,
+    *,
+    start: int = 0,
+    rows: SharedRows | None = None,
+    exchange: Exchange | None = None,
 ) -> NDArray[np.float64]:
     """Values under permutations number `start` … `start + m − 1`, float64 (m,).
 
     rows: see `SharedRows`; by default the pairs themselves are the whole set.
+    exchange: which rows may take each other's place; by default all.
     A pure function of its arguments: batches can run in any order, on any machine, and be concatenated.
     """
-    if rows is None:
+    if exchange is not None:
+        orders = permutations_within(exchange, m, seed, start=start, rows=rows)
+    elif rows is None:
         orders = permutations(prepared.n, m, seed, start=start)
     else:
         orders = (induced(order, rows) for order in permutations(rows.size, m, seed, start=start))

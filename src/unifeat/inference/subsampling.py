@@ -129,7 +129,7 @@ def subsample_interval(
         with track(f"{chosen.name} interval", total=count, unit="halves") as advance:
             for i, order in enumerate(permutations(units, count, seed, start=_FIRST_PERMUTATION)):
                 half = np.flatnonzero(np.isin(labels, order[: units // 2]))
-                score = chosen.prepare(rows_x[half], rows_y[half], **settings).score()
+                score = chosen.prepare(rows_x[half], rows_y[half], **chosen.at_rows(settings, half)).score()
                 halves[i] = score.value
                 saturated += any(flag.startswith("saturated") for flag in score.flags)
                 advance(1)

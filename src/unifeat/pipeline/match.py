@@ -27,7 +27,8 @@ from unifeat.store import Form, Piece
 from unifeat.study.spec import InferenceSpec, Study
 
 _ROWS_TO_FILL_MACHINE = 1_000_000
-_VERSION = 2  # raised whenever the result made from the same candidates and intervals changes
+_SHARES = ("token_share_a", "token_share_b")
+_VERSION = 3  # raised whenever the result made from the same candidates and intervals changes
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Matched:
     """What became of the candidates of one pair of spaces.
 
     Attributes:
-        kept: the candidates that were kept, with the columns of `Candidates.table`.
+        kept: the candidates that were kept, with the columns of `Candidates.table`, and `token_share_a`,
+            `token_share_b` (see `beyond_token`).
         decided: `kept` and `dropped_because` of every candidate, in the order of `Candidates.table`.
         facts: counts for `run.json`, without the spaces' names.
     """
@@ -101,6 +103,15 @@ class Cell:
     def kept(self) -> pd.DataFrame:
         """The candidates that were kept."""
         return self.matched().kept
+
+    def with_token_shares(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """The pairs with the token shares of their features; NaN for features of no kept pair."""
+        kept = self.kept
+        shares = {}
+        for name, side in zip(_SHARES, ("feature_a", "feature_b"), strict=True):
+            known = kept.drop_duplicates(side).set_index(side)[name]
+            shares[name] = pairs[side].map(known).astype(np.float64)
+        return pairs.assign(**shares)
 
     def candidates(self) -> Candidates:
         """The candidates before any filter, and with the halves of the documents exchanged."""
@@ -195,6 +206,7 @@ def _match(cell: Cell) -> Matched:
     table = cell.rule.decide(found.table)
     intervals = cell.intervals(found).result() if cell.inference.bootstraps else None
     kept = table[table["kept"]]
+    within = cell.beyond_token(kept).result()
     dropped = table.loc[~table["kept"], "dropped_because"].value_counts()
     facts = {
         "candidates": len(table),
@@ -204,10 +216,11 @@ def _match(cell: Cell) -> Matched:
         "mean_correlation_heldout": mean(kept["correlation_heldout"]),
         "stability": _stability(cell.rule, kept, found),
         "intervals": intervals.facts if intervals else None,
-        "beyond_token": cell.beyond_token(kept).result().facts,
+        "beyond_token": within.facts,
         **found.facts,
     }
-    return Matched(kept[list(found.table)], table[["kept", "dropped_because"]], facts)
+    shares = within.pairs[list(_SHARES)]
+    return Matched(kept[list(found.table)].join(shares), table[["kept", "dropped_because"]], facts)
 
 
 def _stability(rule: Rule, kept: pd.DataFrame, found: Candidates) -> dict[str, Any] | None:

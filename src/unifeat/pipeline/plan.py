@@ -215,6 +215,7 @@ def _steps(
     match = Step(
         "match", len(cells), matching / product_rate + tables, matching / max(_GPU_PRODUCTS, product_rate) + tables
     )
+    nulls = 1 if inference.strata is None else 2
     seconds = dict.fromkeys(range(len(study.geometry)), 0.0)
     once = dict(seconds)
     for a, b in {(x.width, y.width, min(x.features, y.features)): (x, y) for x, y in cells}.values():
@@ -226,10 +227,10 @@ def _steps(
         for number, spec in enumerate(study.geometry):
             prepare, score = measure_seconds(spec, pairs, a.width, b.width)
             half = measure_seconds(spec, pairs // 2, a.width, b.width)
-            null = prepare + score * (1 + inference.permutations)
+            null = nulls * (prepare + score * (1 + inference.permutations))
             seconds[number] += same * (null + sum(half) * inference.subsamples)
             once[number] += same * (prepare + score)
-    sets = len(cells) * len(study.geometry) * 2
+    sets = len(cells) * len(study.geometry) * (1 + nulls)
     scoring = sum(seconds.values()) / cores() + _subspace_seconds(study, cells) + sets * _UNIT_S
     score_step = Step("score", sets, scoring, scoring)
     again = inference.rematches * (_IN_MEMORY * 0.5 * products)
@@ -248,11 +249,12 @@ def _subspace_seconds(study: Study, cells: list[tuple[_Space, _Space]]) -> float
     if study.subspaces is None or not cells:
         return 0.0
     lists = 8 * (1 + study.subspaces.control_lists)
-    draws = study.inference.permutations + study.inference.subsamples + study.subspaces.subsets
+    nulls = 1 if study.inference.strata is None else 2
+    draws = nulls * study.inference.permutations + study.inference.subsamples + study.subspaces.subsets
     a, b = cells[0]
     geometry = study.subspaces.geometry or study.geometry
     each = sum(measure_seconds(spec, 20, a.width, b.width)[1] for spec in geometry)
-    return len(cells) * lists * (draws * each / cores() + 3 * len(geometry) * _UNIT_S)
+    return len(cells) * lists * (draws * each / cores() + (2 + nulls) * len(geometry) * _UNIT_S)
 
 
 def measure_seconds(spec: MetricSpec, pairs: int, width_a: int, width_b: int) -> tuple[float, float]:

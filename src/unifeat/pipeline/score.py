@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,11 @@ from unifeat.inference import (
     family_wise,
     find_measure,
     permutation_test,
+    strata_of,
     with_settings,
 )
 from unifeat.inference.nulls import NAN, NULLS
+from unifeat.inference.strata import pair_frequency
 from unifeat.inference.subsampling import VERSION, subsample_interval
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
@@ -41,6 +43,9 @@ Floats = NDArray[np.float64]
 _PAIR_TESTS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
 # Above this, one measure keeps all cores busy and takes too much memory to run twice at a time.
 _PAIRS_TO_FILL_MACHINE = 4_000
+_COUNTS, _TOKEN_SHARES = ("count_a", "count_b"), ("token_share_a", "token_share_b")
+_STRATA_FLAGS = ("strata:", "few shuffles:")
+_NULL_SCORES = {"null": "p_family", "null_strata": "p_strata_family"}  # null scores by permutation -> family-wise p
 _OTHER_NULL_COLUMNS = {
     column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()
 }
@@ -57,6 +62,7 @@ class PairSet:
     Attributes:
         subspace: "all", or the name of a category.
         features_a, features_b: (n,) feature ids.
+        traits: what strata can be made of: those columns of the pairs' table that it has, in their order.
     """
 
     a: Space
@@ -64,13 +70,39 @@ class PairSet:
     subspace: str
     features_a: NDArray[np.int64]
     features_b: NDArray[np.int64]
+    traits: dict[str, Floats] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, cell: Cell, subspace: str, pairs: pd.DataFrame) -> PairSet:
         """The pairs of a table with columns `feature_a` and `feature_b`, in the order of their ids."""
         ordered = pairs.sort_values(["feature_a", "feature_b"])
         a, b = (ordered[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
-        return cls(cell.a, cell.b, subspace, a, b)
+        known = [name for name in (*_COUNTS, *_TOKEN_SHARES) if name in ordered]
+        return cls(cell.a, cell.b, subspace, a, b, {name: ordered[name].to_numpy(np.float64) for name in known})
+
+    def strata(self, kind: str) -> NDArray[np.intp]:
+        """The stratum of each pair, (n,).
+
+        Args:
+            kind: frequency (the geometric mean of both features' counts), token_share (the mean of both features' token
+                shares), or both. A pair without a token share counts as having the least.
+
+        Raises:
+            UserError: the pairs lack the columns that this needs.
+        """
+        needed = {"frequency": _COUNTS, "token_share": _TOKEN_SHARES, "both": (*_COUNTS, *_TOKEN_SHARES)}[kind]
+        if missing := [name for name in needed if name not in self.traits]:
+            raise UserError(
+                f"inference.strata: {kind} needs the columns {', '.join(missing)} of the pairs, which this run lacks; "
+                "use strata: frequency"
+            )
+        variables = []
+        if kind != "token_share":
+            variables.append(pair_frequency(*(self.traits[name] for name in _COUNTS)))
+        if kind != "frequency":
+            share = np.mean([self.traits[name] for name in _TOKEN_SHARES], axis=0)
+            variables.append(np.nan_to_num(share, nan=-1.0))
+        return strata_of(*variables)
 
     @property
     def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -111,7 +143,9 @@ class PairSet:
 def score_sets(
     study: Study, sets: Iterable[PairSet], number: int, geometry: list[MetricSpec], engine: Engine
 ) -> pd.DataFrame:
-    """Score every set of pairs by every measure: one row each, without q (see `with_q`), with arrays in `null`.
+    """Score every set of pairs by every measure: one row each, without q (see `with_q`).
+
+    The null scores of each row are in `null` and `null_strata`, as arrays.
 
     Args:
         sets: made one by one, as the engine asks for work.
@@ -124,29 +158,45 @@ def score_sets(
             for spec in geometry:
                 waiting.append((pairs, spec))
                 yield _shuffle_unit(study, pairs, spec)
+                if study.inference.strata:
+                    yield _strata_unit(study, pairs, spec, study.inference.strata)
                 yield _interval_unit(study, pairs, spec)
 
     rows = []
     with track("scoring", number * len(geometry), unit="scores") as advance:
         results = engine.map(units())
         for shuffled in results:
-            rows.append(_row(*waiting.popleft(), shuffled, next(results)))
+            within = next(results) if study.inference.strata else _NO_STRATA
+            rows.append(_row(*waiting.popleft(), shuffled, within, next(results)))
             advance(1)
-    table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "null"])
-    return table.assign(p_family=_family(table))
+    table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, *_NULL_SCORES])
+    return table.assign(**{p: _family(table, null) for null, p in _NULL_SCORES.items()})
+
+
+def _on_device(study: Study, spec: MetricSpec) -> dict[str, str]:
+    """The device of a measure's shuffles. Named only where it is not the CPU, so that other scores keep their keys."""
+    on_gpu = study.inference.device if find_measure(spec.metric).on_device else "cpu"
+    return {"device": on_gpu} if on_gpu != "cpu" else {}
 
 
 def _shuffle_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
     permutations, seed = study.inference.permutations, study.seed
-    # Named only where it is used, so that other scores keep their keys.
-    on_gpu = study.inference.device if find_measure(spec.metric).on_device else "cpu"
-    device = {"device": on_gpu} if on_gpu != "cpu" else {}
+    device = _on_device(study, spec)
     work = partial(_shuffles, pairs, spec, permutations, seed, **device)
     # The held-out score may come from another measure, which has its own version.
     counterpart = heldout_counterpart(spec.metric, spec.settings)
     heldout = find_measure(counterpart[0]).identity(counterpart[1]) if counterpart else None
     settings = {"permutations": permutations, "seed": seed, "size": pairs.shared.size, "heldout": heldout} | device
     return pairs.unit("shuffle", NULLS["shuffle"].version, spec, work, **settings)
+
+
+def _strata_unit(study: Study, pairs: PairSet, spec: MetricSpec, kind: str) -> Unit[dict[str, Any]]:
+    permutations, seed = study.inference.permutations, study.seed
+    device, labels = _on_device(study, spec), pairs.strata(kind)
+    work = partial(_within_strata, pairs, spec, labels, permutations, seed, **device)
+    of_shuffles = {"permutations": permutations, "seed": seed, "size": pairs.shared.size}
+    of_strata = {"strata": kind, "labels": digest_of(labels.tolist())}
+    return pairs.unit("strata", NULLS["strata"].version, spec, work, **of_shuffles, **of_strata, **device)
 
 
 def _interval_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
@@ -202,18 +252,24 @@ def _q(p: pd.Series, family: list[str]) -> Floats:
     return q
 
 
-def _family(table: pd.DataFrame) -> Floats:
-    """Family-wise p within each grid: all cells scored by one measure, for all pairs or for one category."""
+def _family(table: pd.DataFrame, null: str) -> Floats:
+    """Family-wise p within each grid: all cells scored by one measure, for all pairs or for one category.
+
+    Args:
+        null: the column with each cell's null scores.
+    """
     p = np.full(len(table), NAN)
     for _, own in table.groupby(["metric", "settings", "subspace"], sort=False):
-        nulls = list(own["null"])
+        nulls = list(own[null])
         if len(nulls[0]):
             at = table.index.get_indexer(own.index)
             p[at] = family_wise(own["score"].to_numpy(np.float64), np.array(nulls, np.float64))
     return p
 
 
-def _row(pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], interval: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], within: dict[str, Any], interval: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "space_a": pairs.a.name,
         "layer_a": pairs.a.layer,
@@ -225,10 +281,14 @@ def _row(pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], interval: d
         "n_pairs": len(pairs.features_a),
         **_OTHER_NULL_COLUMNS,
         **shuffled,
-        "null": np.array(shuffled["null"], np.float64),
+        **within,
+        **{
+            null: np.array(found[null], np.float64)
+            for null, found in zip(_NULL_SCORES, (shuffled, within), strict=True)
+        },
         "ci_low": interval["low"],
         "ci_high": interval["high"],
-        "flags": [*shuffled["flags"], *interval["flags"]],
+        "flags": [*shuffled["flags"], *within["flags"], *interval["flags"]],
     }
 
 
@@ -266,6 +326,37 @@ def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int, *,
         # Too few pairs for a measure is a result, not a mistake: it is flagged in its row.
         empty = {"score": NAN, "score_heldout": NAN, **nothing, "details": "{}"}
         return {**empty, "flags": [f"undefined: {error}"], "null": [NAN] * permutations}
+
+
+_NO_STRATA: dict[str, Any] = {"null_strata_mean": NAN, "p_strata": NAN, "null_strata": [], "flags": []}
+
+
+def _within_strata(
+    pairs: PairSet,
+    spec: MetricSpec,
+    labels: NDArray[np.intp],
+    permutations: int,
+    seed: int,
+    *,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """The score against shuffles within strata."""
+    if not permutations or not find_measure(spec.metric).sees_pairing:
+        return _NO_STRATA
+    try:
+        test = permutation_test(
+            with_settings(spec.metric, spec.settings),
+            *pairs.rows,
+            permutations=permutations,
+            seed=seed,
+            rows=pairs.shared,
+            strata=labels,
+            device=device,
+        )
+    except UserError:
+        return _NO_STRATA | {"null_strata": [NAN] * permutations}  # too few pairs, which the shuffle's flags say
+    flags = [flag for flag in test.flags if flag.startswith(_STRATA_FLAGS)]
+    return {"null_strata_mean": test.null_mean, "p_strata": test.p, "null_strata": test.null.tolist(), "flags": flags}
 
 
 def _heldout(x: Any, y: Any, spec: MetricSpec, value: float) -> float:

@@ -80,7 +80,7 @@ class Subspaces:
                 # Some pairs matched within the category are weaker than those matched among all features, so comparing
                 # them with random subsets would make p far too small. Instead, kept pairs inside it are compared.
                 pool = kept.assign(inside=within(kept, *ids)) if category not in self.controls else None
-                yield PairSet.of(cell, category, own), pool
+                yield PairSet.of(cell, category, cell.with_token_shares(own)), pool
 
 
 def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus) -> Subspaces:

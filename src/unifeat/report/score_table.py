@@ -35,7 +35,7 @@ def score_columns(run: Run) -> list[tuple[str, str, Show]]:
             columns.append((heading, name, odds(name) if is_probability else plain(name)))
     own = run.scores[run.scores["subspace"] == "all"]
     always = {"n_pairs", "score", "null_mean", "null_sd", "corrected", "p", "q"}
-    shown = [column for column in columns if column[1] in always or own[column[1]].notna().any()]
+    shown = [column for column in columns if column[1] in always or (column[1] in own and own[column[1]].notna().any())]
     if own["details"].str.contains("dims_a").any():
         shown.append(("components", "dims_a", _components))
     return shown

@@ -11,6 +11,10 @@ from unifeat.study.values import Part, Text
 from unifeat.vocabulary.bounds import LARGEST_SEED
 
 LARGEST_SETTING = 1_000_000  # dims, folds, k
+# Settings that are arrays with a row for each pair.
+_OF_PAIRS = {
+    "given": "a study cannot take other similarities out yet; in Python, call unifeat.rsa(x, y, given=[…])",
+}
 
 
 class MetricSpec(Part):
@@ -23,6 +27,8 @@ class MetricSpec(Part):
     @classmethod
     def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name, setting in value.items():
+            if name in _OF_PAIRS:
+                raise ValueError(f"{name}: {_OF_PAIRS[name]}")
             _check_setting(name, setting)
         return value
 

@@ -222,6 +222,11 @@ class InferenceSpec(Part):
     permutations: int = Field(
         200, ge=0, le=1_000_000, description="shuffles of which row goes with which, within the kept pairs"
     )
+    strata: Literal["frequency", "token_share", "both"] | None = Field(
+        None,
+        description="also shuffle within strata of pairs: that fire as often (frequency), that are as much their "
+        "tokens' (token_share), or both",
+    )
     rematches: int = Field(0, ge=0, le=10_000, description="times the matching is redone on other text")
     rematch_by: Literal["documents", "rotation"] = Field(
         "documents", description="other text: another document of like length, or the text shifted by documents"
