@@ -209,13 +209,14 @@ def match_cells(cells: list[Cell], engine: Engine) -> Iterator[dict[str, Any]]:
 def _say_first(cell: Cell, kept: pd.DataFrame) -> None:
     """A few shared features, long before the run is finished."""
     say(f"{cell.a.name} × {cell.b.name}: {len(kept):,} shared features. The strongest, with their top tokens:")
-    for row in kept.nlargest(_FIRST_SHOWN, "correlation").itertuples():
-        sides = ((cell.rule.texts[0], row.feature_a), (cell.rule.texts[1], row.feature_b))
-        words = [
-            " ".join(dict.fromkeys(repr(word.strip())[1:-1] for word in texts.get(feature, [])))
-            for texts, feature in sides
-        ]
-        say(f"  r {row.correlation:.2f}  {words[0]}  |  {words[1]}")
+    strongest = kept.nlargest(_FIRST_SHOWN, "correlation")
+    columns = (strongest[name].tolist() for name in ("correlation", "feature_a", "feature_b"))
+    for r, *features in zip(*columns, strict=True):
+        words = []
+        for texts, feature in zip(cell.rule.texts, features, strict=True):
+            tokens = (repr(word.strip())[1:-1] for word in texts.get(feature, []))
+            words.append(" ".join(dict.fromkeys(tokens)))
+        say(f"  r {r:.2f}  {words[0]}  |  {words[1]}")
 
 
 def _match(cell: Cell) -> Matched:
