@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
+from numpy.typing import NDArray
 
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
-from unifeat.geometry._pairs import TIE_TOLERANCE, PairSum, condensed, ranks_in_place
+from unifeat.geometry._pairs import TIE_TOLERANCE, PairSum, centred_ranks, condensed, ranks_in_place, square
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -20,6 +22,7 @@ Outer = Literal["spearman", "pearson"]
 INNER = ("cosine", "euclidean", "pearson")
 OUTER = ("spearman", "pearson")
 _FEWEST_PAIRS = 5  # pairs
+_LEAST_SPREAD = 1e-6  # of some dissimilarities, as a share of that of all: below it, differences may be rounding
 
 
 def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman") -> Score:
@@ -88,6 +91,32 @@ class PreparedRSA:
     def shuffled(self, permutation: Any) -> float:
         value = self._sum(as_permutation(permutation, self.n))
         return min(1.0, max(-1.0, value))
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        if len(rows) < _FEWEST_PAIRS or not self._pairs.exact:
+            return None
+        spearman = self._result.settings["outer"] == "spearman"
+        sides = []
+        for whole in self._squares:
+            values = whole[np.ix_(rows, rows)][np.triu_indices(len(rows), 1)]
+            # A part of ranked values has the order, and the ties, of their ranks.
+            own = centred_ranks(values) if spearman else values - values.mean()
+            length = float(np.linalg.norm(own))
+            if np.ptp(values) == 0 or length <= _LEAST_SPREAD * np.sqrt(own.size / self._pairs.sides[0].size):
+                return None
+            sides.append(own / length)
+        value = min(1.0, max(-1.0, float(sides[0] @ sides[1])))
+        blank = self._result
+        return Score("rsa", value, blank.settings, len(rows), blank.d_a, blank.d_b)
+
+    @cached_property
+    def _squares(self) -> list[NDArray[Any]]:
+        """The values of all pairs of rows, (n, n); whole numbers in their order if only the order matters."""
+        sides = self._pairs.sides
+        if self._result.settings["outer"] == "spearman":
+            ordered = [np.unique(values, return_inverse=True)[1] for values in sides]
+            return [square(places, self.n, np.int32) for places in ordered]
+        return [square(values, self.n, np.float64) for values in sides]
 
 
 def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Matrix, tuple[str, ...]]:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry.score import Score
 
@@ -48,6 +51,19 @@ class Prepared(Protocol):
 
         permutation: integer array of shape (n,). Raises UserError if it is not a permutation of 0 … n − 1.
         A pure function, safe to call from several threads or processes.
+        """
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """Prepared sides that can also score some of their pairs, for less than preparing these anew."""
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        """The score of the pairs `rows` alone: the measure of (x[rows], y[rows]), up to rounding.
+
+        rows: ascending, (m,). Details, and flags other than `saturated`, may be missing. None if the pairs must be
+        prepared anew: where digits would be lost, or nothing be gained.
         """
         ...
 
