@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-cluster test-real lint format benchmark clean
+.PHONY: demo test test-slow test-cluster test-real lint format benchmark clean
 
 demo: $(VENV)/.demo
 	$(BIN)/unifeat demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real and not gpu and not cluster"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real and not gpu and not cluster and not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu"
 
 test-cluster: $(VENV)/.dev
 	$(BIN)/python -m pytest -m cluster

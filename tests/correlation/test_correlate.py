@@ -138,6 +138,7 @@ def test_one_step_of_a_float_is_variation() -> None:
     assert corr.moments_a.sd[1] == 0 < corr.moments_a.sd[0]
 
 
+@pytest.mark.slow
 def test_ten_million_tokens_lose_no_digits() -> None:
     n = 10_000_000
     once = np.ones(n, bool)

@@ -369,11 +369,13 @@ def in_process_of_its_own(script: str, **environment: str) -> str:
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.slow
 def test_triton_gives_the_same_bits_as_torch() -> None:
     assert in_process_of_its_own(TRITON_SCRIPT, TRITON_INTERPRET="1") == "interpreted\n"
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.slow
 def test_triton_compiles_without_a_gpu_and_fuses_no_multiply_add(tmp_path: Path) -> None:
     assert in_process_of_its_own(COMPILE_SCRIPT, TRITON_CACHE_DIR=str(tmp_path)) == "compiled\n"
 

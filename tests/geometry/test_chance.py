@@ -7,6 +7,8 @@ from scipy.stats import binom
 from unifeat.geometry import MEASURES
 from unifeat.inference import permutation_test
 
+pytestmark = pytest.mark.slow
+
 STUDIES = 60
 SETTINGS = [
     ("pwcca", {}),

@@ -79,6 +79,7 @@ def test_folds_are_a_partition_that_the_seed_decides(n, folds):
     [(6, 2, {"folds": 3}), (6, 9, {"folds": 2}), (7, 3, {"folds": 2, "dims": 2}), (6, 4, {"ridge": 0.5})],
 )
 @pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.slow
 def test_the_mean_over_every_pairing_is_exactly_zero(n, d, settings):
     rng = np.random.default_rng(n)
     x, y = rng.lognormal(size=(n, d)), rng.standard_normal((n, d + 1))

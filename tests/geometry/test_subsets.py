@@ -75,6 +75,9 @@ def test_ties_repeated_rows_and_offsets(name, settings, views):
 def test_float32(name, settings, views):
     x, y = (side.astype(np.float32) for side in views(n=60, d_a=40, d_b=45))
     assert worst_gap(name, settings, x, y)[0] < 1e-9
+    for halved in (np.float32, np.float16):  # of rank 5, and rounding
+        x, y = (side.astype(halved) for side in views(n=60, d_a=40, d_b=45, noise=0.0))
+        assert worst_gap(name, settings, x, y)[0] < 1e-9
 
 
 @EVERY
@@ -90,6 +93,13 @@ def test_rows_that_hardly_vary_are_prepared_anew(name, settings, views):
     expected = measure.function(x[rows], rare[rows], **settings)
     found = prepared.subset(rows) if isinstance(prepared, Divisible) else None
     assert found is None or found.value == pytest.approx(expected.value, abs=1e-9)
+
+
+@EVERY
+def test_a_part_that_is_constant_is_prepared_anew(name, settings, views):
+    x, y = views(n=40, d_a=40, d_b=45)
+    y[10:30] = y[10]
+    assert MEASURES[name].prepare(x, y, **settings).subset(np.arange(10, 30)) is None
 
 
 @EVERY

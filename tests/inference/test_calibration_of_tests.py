@@ -14,7 +14,7 @@ import unifeat as uf
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 STUDIES = 40
 
-pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
 
 
 @pytest.fixture(scope="module")

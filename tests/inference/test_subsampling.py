@@ -30,6 +30,7 @@ def drawn(n, seed):
 
 @pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize(("name", "settings"), CASES)
+@pytest.mark.slow
 def test_coverage_is_nominal(name, settings):
     """Of the expected score of n pairs. Halves err on the wide side (see the docstring), so that from above only an
     interval that always covers at a low level would be wrong: the level here is 0.8, far from both ends."""

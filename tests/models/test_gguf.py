@@ -161,6 +161,7 @@ def test_a_folder_that_is_whole_is_read_once(gguf_file: Path, monkeypatch: pytes
     assert [kind for kind, _ in used] == ["models"]  # a run notes it all the same
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(gguf_file: Path, own_cache: Path):
     code = (
         "import sys; from unifeat.models.language import load_language_model; "

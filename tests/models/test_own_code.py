@@ -150,6 +150,7 @@ class TestNotTrusted:
         assert set(model_identity(str(folder), "float32")["files"]) == {"config.json", "model.safetensors"}
 
     @pytest.mark.parametrize("answers", ["1\n" * 20, "y\n" * 20])
+    @pytest.mark.slow
     def test_what_standard_input_holds_is_no_answer(self, own: Path, marker: Path, tmp_path: Path, answers: str):
         sae = tiny_sae(tmp_path / "sae", 32)
         command = "from unifeat.cli import main; main()"

@@ -19,6 +19,8 @@ from unifeat.runs.folder import Run
 from unifeat.study.read import load_study
 from unifeat.study.spec import NON_CONCEPT_TOKENS, Study
 
+pytestmark = pytest.mark.slow
+
 FILES = sorted(path.stem for path in STUDIES.glob("*.yaml"))
 SOUND = [name for name in FILES if not name.endswith("-published")]
 LAYERS = {"pythia-70m": [1, 3], "pythia-160m": [3, 5], "gemma-2b": [6, 17], "gemma-2-2b": [6, 14]}

@@ -20,6 +20,8 @@ from unifeat.store import cache_root
 from unifeat.vocabulary.hook_points import HookPoint
 from warm import Warm
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"hook_name": "blocks.1.hook_resid_post", "model_name": "tiny-llama"}
 
 

@@ -19,6 +19,8 @@ from homes import Place, hashes, write_study
 from unifeat.codes.shard import read_shard
 from warm import KILLED, Warm
 
+pytestmark = pytest.mark.slow
+
 CHANGING = ("run.json", "report.html")  # hold times
 
 

@@ -20,6 +20,8 @@ from unifeat.models.opening import opening_of
 from unifeat.pipeline import encode, loading
 from unifeat.store import cache_root
 
+pytestmark = pytest.mark.slow
+
 CHATML = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
 

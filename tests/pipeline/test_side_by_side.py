@@ -11,6 +11,8 @@ from homes import Place, hashes, write_study
 from unifeat.store.writing import ASIDE, DAMAGED
 from warm import Warm
 
+pytestmark = pytest.mark.slow
+
 CHANGING = ("run.json", "report.html")  # hold times
 
 

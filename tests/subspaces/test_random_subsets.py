@@ -126,6 +126,7 @@ class TestTest:
         assert (low.p_high, low.p_low) == (1.0, 1 / 100)
 
     @pytest.mark.usefixtures("shapes_unchecked")
+    @pytest.mark.slow
     def test_p_is_uniform_for_a_category_drawn_at_random(self) -> None:
         """Likeness that grows with frequency, as in real spaces, and categories of frequent features."""
         n, m = 150, 39

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.geometry._device import Product, SquareSum
 from unifeat.geometry._halves import Shared
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # Gathering an entry costs about as much as 20 multiply-adds (measured). The Gram matrices take 6 n² bytes.
 _ADDS_PER_GATHER = 20
 _GRAM_UP_TO_PAIRS = 12_000
-# A part of the rows whose HSIC with itself is below this share of ⟨K, K⟩ may be degenerate.
-_LEAST_OWN_HSIC = 1e-8
+# A part of the rows whose HSIC with itself, times n(n − 3), is below this share of ⟨K, K⟩ may be degenerate.
+_LEAST_OWN_HSIC = 1e-3
 
 
 def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
@@ -66,8 +66,10 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
     a, b = _unit_scale(centred(a)), _unit_scale(centred(b))
     sides = [_Side(a), _Side(b)]
     norms = [side.own_hsic(debiased=bool(debiased)) for side in sides]
-    for name, side, norm in zip("xy", sides, norms, strict=True):
-        if norm <= 64 * EPS * side.energy:
+    for name, side, norm, given in zip("xy", sides, norms, (x, y), strict=True):
+        # Where it is zero, it is of second order in the rounding of the rows as given.
+        rounding = precision_of(given).eps ** 2 / (n * (n - 3)) if debiased else 0.0
+        if norm <= max(64 * EPS, rounding) * side.energy:
             flags += (f"degenerate {name}: its debiased HSIC with itself is zero",)
     if flags:
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
@@ -136,8 +138,10 @@ class PreparedCKA:
             return _unbiased(inner - float(diagonals[0] @ diagonals[1]), *diagonals)
 
         norms = [hsic(gram, gram) for gram in parts]
-        if any(norm <= _LEAST_OWN_HSIC * np.vdot(k, k) for norm, k in zip(norms, parts, strict=True)):
-            return None
+        if self._debiased:
+            least = _LEAST_OWN_HSIC / (len(rows) * (len(rows) - 3))
+            if any(norm <= least * np.vdot(k, k) for norm, k in zip(norms, parts, strict=True)):
+                return None
         value = min(1.0, max(-1.0 if self._debiased else 0.0, hsic(*parts) / float(np.sqrt(norms[0] * norms[1]))))
         blank = self._blank
         return Score("cka", value, blank.settings, len(rows), blank.d_a, blank.d_b)

@@ -14,13 +14,13 @@ from jaxtyping import Float64, Integer
 from scipy import linalg
 
 from unifeat.geometry._components import Components, leading_components
-from unifeat.geometry._input import Matrix, centred
+from unifeat.geometry._input import DOUBLE, Matrix, Precision, centred
 from unifeat.geometry._pairs import FLOAT64_UP_TO
 
-# A part that varies this much less than its rows are long, squared, loses digits when it is centred.
-_LEAST_VARIATION = 1e-6
+# A part that varies so much less than all rows do, or than it is far from their mean, may be constant up to rounding.
+_LEAST_VARIATION = 1e-3
 # The squared length of the last component kept, as a share of the first: above it, the component is far from the
-# rounding of a Gram matrix, and of rows that were given in float32.
+# rounding of a Gram matrix.
 _LEAST_COMPONENT = 1e-6
 # An eigendecomposition of the rows' Gram matrix costs less than a singular value decomposition of the rows up to this
 # many rows per column (measured).
@@ -43,8 +43,16 @@ def part(gram: Float64[np.ndarray, "n n"], rows: Order) -> Float64[np.ndarray, "
 class Shared:
     """The rows of both sides and their Gram matrices, which are made when the first part is scored."""
 
-    def __init__(self, a: Float64[np.ndarray, "n d_a"], b: Float64[np.ndarray, "n d_b"]) -> None:
+    def __init__(
+        self,
+        a: Float64[np.ndarray, "n d_a"],
+        b: Float64[np.ndarray, "n d_b"],
+        given_a: Precision = DOUBLE,
+        given_b: Precision = DOUBLE,
+    ) -> None:
+        """given_a, given_b: the precisions of the rows before they became float64."""
         self._sides = a, b
+        self._given = given_a, given_b
 
     @property
     def x(self) -> Matrix:
@@ -68,10 +76,14 @@ class Shared:
         if not any(wide) or (grams := self.parts(rows)) is None:
             return None
         found = []
-        for side, gram, by_gram in zip(self._sides, grams, wide, strict=True):
-            kept = _leading(gram, side.shape[1], dims, variance) if by_gram else None
-            found.append(kept or leading_components(side[rows], dims, variance))
+        for side, given, noise, gram, by_gram in zip(self._sides, self._given, self._noise, grams, wide, strict=True):
+            kept = _leading(gram, side.shape[1], dims, variance, noise) if by_gram else None
+            found.append(kept or leading_components(side[rows], dims, variance, given=given))
         return found[0], found[1]
+
+    @cached_property
+    def _noise(self) -> list[float]:
+        return [given.most_noise(side) for given, side in zip(self._given, self._sides, strict=True)]
 
     @cached_property
     def _grams(self) -> list[Matrix]:
@@ -79,7 +91,11 @@ class Shared:
         return [side @ side.T for side in rows]
 
 
-def _leading(gram: Matrix, width: int, dims: int | None, variance: float) -> Components | None:
+def _leading(gram: Matrix, width: int, dims: int | None, variance: float, noise: float) -> Components | None:
+    """The components kept, from the Gram matrix of centred rows; None if one may be due to rounding.
+
+    noise: a singular value that the rounding of the rows as given cannot exceed.
+    """
     n = len(gram)
     most = min(width, n - 1)
     few: dict[str, Any] = {"driver": "evd"}
@@ -95,6 +111,8 @@ def _leading(gram: Matrix, width: int, dims: int | None, variance: float) -> Com
         share = np.cumsum(squares) / np.trace(gram)
         keep = int((share < variance - 1e-12).sum()) + 1
     keep = min(keep, most)
-    if squares[keep - 1] <= _LEAST_COMPONENT * squares[0]:
+    if squares[keep - 1] <= max(_LEAST_COMPONENT * squares[0], noise**2):
         return None
-    return Components(np.ascontiguousarray(vectors[:, :keep]), np.sqrt(squares[:keep]), keep)
+    return Components(
+        np.ascontiguousarray(vectors[:, :keep]), np.sqrt(squares[:keep]), keep, np.full(keep, float(noise))
+    )

@@ -30,7 +30,7 @@ from unifeat.geometry._folds import (
     training_products,
 )
 from unifeat.geometry._halves import Shared
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._singular import singular_vectors, turn_tied
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
 from unifeat.geometry.measure import Prepared, Undefined
@@ -70,8 +70,8 @@ def heldout_cca(
 
     details: `dims_a`, `dims_b`, `rank_a`, `rank_b`, `folds_used`, `fitted` (the mean correlation on the training
     pairs), `correlations` (held-out, in the order of the fitted ones), `by_fold`.
-    flags: `folds` (too few pairs for that many), `rank`, `saturated` (the training pairs force correlations of 1,
-    so that the fitted directions are arbitrary), `constant x` or `constant y` (value NaN).
+    flags: `folds` (too few pairs for that many), `rank` and `rank of x` as in `svcca`, `saturated` (the training pairs
+    force correlations of 1, so that the fitted directions are arbitrary), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_heldout_cca(x, y, dims=dims, variance=variance, folds=folds, seed=seed, ridge=ridge).score()
@@ -97,13 +97,14 @@ def prepare_heldout_cca(
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("heldout_cca", float("nan"), settings, n, d_a, d_b, flags=flags))
-    kept_a, kept_b = leading_components(a, **components), leading_components(b, **components)
+    kept_a = leading_components(a, **components, given=precision_of(x))
+    kept_b = leading_components(b, **components, given=precision_of(y))
     tests, flags = held_out(n, settings["folds"], settings["seed"])
     flags += rank_flags(dims, kept_a, kept_b)
     flags += _saturated(n - max(map(len, tests)), kept_a, kept_b, ridge)
     details = found(kept_a, kept_b) | {"folds_used": len(tests)}
     blank = Score("heldout_cca", float("nan"), settings, n, d_a, d_b, details, flags)
-    return PreparedHeldoutCCA(kept_a, kept_b, tests, blank, Shared(a, b))
+    return PreparedHeldoutCCA(kept_a, kept_b, tests, blank, Shared(a, b, precision_of(x), precision_of(y)))
 
 
 def _saturated(n_train: int, a: Components, b: Components, ridge: float) -> tuple[str, ...]:
@@ -153,6 +154,7 @@ class _Side:
         self.rows: Matrix = kept.basis * kept.scale
         self._total = np.diag(kept.scale**2)
         self._tests = tests
+        self._noise = kept.noise
         self._ridge = ridge * float(np.mean(kept.scale**2)) / len(self.rows)
 
     def fitted(self, order: Rows | None = None) -> list[_Fitted]:
@@ -178,7 +180,9 @@ class _Side:
         training = centred(np.delete(rows, test, axis=0))
         _, scale, axes = svd(training)
         limit = max(training.shape) * EPS * float(np.sqrt(np.trace(self._total)))
-        rank = min(int((scale > limit).sum()), part.n_train - 1)
+        seen = scale > np.maximum(limit, np.linalg.norm(axes * self._noise, axis=1))  # and above the input's rounding
+        scale, axes = scale[seen], axes[seen]
+        rank = min(scale.size, part.n_train - 1)
         scale, axes = np.sqrt(scale[:rank] ** 2 + extra), axes[:rank].T
         return _Whitener(axes * scale, axes / scale, float(1.0 / scale[-1]) if rank else 0.0)
 

@@ -10,13 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
-from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
+from unifeat.geometry._input import (
+    Matrix,
+    as_pair,
+    as_permutation,
+    centred,
+    constant_flags,
+    one_of,
+    precision_of,
+    unit_rows,
+)
 from unifeat.geometry._pairs import FLOAT64_UP_TO, ROWS_PER_BLOCK, TIE_TOLERANCE
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 Metric = Literal["cosine", "euclidean"]
 METRICS = ("cosine", "euclidean")
+_NEARLY_SAME = 1e-6  # mean distance as a share of that between all rows
 _FELT = 1e-8  # share of a mean distance above which its rounding may change ties
 
 
@@ -55,11 +65,11 @@ def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine"
     (n, d_a), d_b = a.shape, b.shape[1]
     flags = constant_flags(a, b)
     sides = []
-    for side, rows in (("x", a), ("y", b)):
+    for side, rows, given in (("x", a, x), ("y", b, y)):
         if name == "euclidean":
             sides.append(centred(rows))  # distances stay the same, and a common offset would cost digits
             continue
-        unit, undefined = unit_rows(rows)
+        unit, undefined = unit_rows(rows, eps=precision_of(given).eps)
         sides.append(unit)
         if undefined and not flags:
             flags += (f"zero rows of {side}: {undefined} rows are zero, cosine is undefined there",)
@@ -147,9 +157,11 @@ def _distances(rows: Matrix, metric: str) -> Block:
 
 
 def _hardly_varies(far: Matrix, rounding: Matrix | None, rows: NDArray[np.intp]) -> bool:
-    """Whether rounding, which grows with the rows' distance from the centre of all, is felt between some of them."""
+    """Whether some of the rows are nearly the same, or so near beside their distance from the centre of all that the
+    rounding, which grows with it, is felt."""
     places = np.ix_(rows, rows)
-    return rounding is not None and bool(far[places].mean() * _FELT <= rounding[places].mean())
+    own = float(far[places].mean())
+    return own <= _NEARLY_SAME * far.mean() or (rounding is not None and own * _FELT <= rounding[places].mean())
 
 
 def _part(square: tuple[Matrix, Matrix | None], rows: NDArray[np.intp]) -> Block:

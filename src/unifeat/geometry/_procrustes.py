@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unifeat.errors import UserError
-from unifeat.geometry._components import singular_values
+from unifeat.geometry._components import hiding_noise, lost_flags, singular_values
 from unifeat.geometry._folds import (
     DEFAULT_FOLDS,
     FEWEST_PAIRS,
@@ -18,7 +18,7 @@ from unifeat.geometry._folds import (
     slim,
     training_products,
 )
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._singular import rotated_product
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -50,8 +50,8 @@ def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FO
     details: `angle` (arccos of the similarity, in radians) and `residual` (1 − similarity²: the share of Y's
     variance that remains after the best rotation and scale, the `disparity` of scipy.spatial.procrustes);
     held-out: `folds_used`, `by_fold`.
-    flags: `n <= d`; `saturated` (two pairs always fit); `folds` (too few pairs for that many); `constant x` or
-    `constant y` (value NaN).
+    flags: `n <= d`; `saturated` (two pairs always fit); `folds` (too few pairs for that many); `rank of x` (held out:
+    directions below the rounding of its dtype count as not determined); `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_procrustes(x, y, heldout=heldout, folds=folds, seed=seed).score()
@@ -68,6 +68,7 @@ def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DE
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags))
+    noise, hidden = _relative_noise(a, b, x, y) if heldout else (0.0, ())
     a, b = centred(a), centred(b)
     if n < min(d_a, d_b):  # the products of the sides are as small as the narrower side
         a, b = slim(a), slim(b)
@@ -75,6 +76,7 @@ def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DE
     tests: tuple[Rows, ...] = ()
     if heldout:
         tests, flags = held_out(n, **cutting)
+        flags += hidden
         if n <= max(d_a, d_b):
             flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions do not determine the rotation",)
     else:
@@ -83,7 +85,7 @@ def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DE
         if n == 2:
             flags += ("saturated: 2 pairs span one direction per side, which always fits",)
     blank = Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags)
-    return PreparedHeldoutProcrustes(a, b, tests, blank) if heldout else PreparedProcrustes(a, b, blank)
+    return PreparedHeldoutProcrustes(a, b, tests, blank, noise) if heldout else PreparedProcrustes(a, b, blank)
 
 
 class PreparedProcrustes:
@@ -113,8 +115,9 @@ class PreparedHeldoutProcrustes:
 
     tolerance = 1e-9
 
-    def __init__(self, a: Matrix, b: Matrix, tests: tuple[Rows, ...], blank: Score) -> None:
+    def __init__(self, a: Matrix, b: Matrix, tests: tuple[Rows, ...], blank: Score, noise: float = 0.0) -> None:
         self.n = blank.n
+        self._noise = noise
         self._parts_a, self._b, self._tests, self._blank = cut(a, tests), b, tests, blank
 
     def score(self) -> Score:
@@ -132,10 +135,21 @@ class PreparedHeldoutProcrustes:
         for left, right, train in zip(self._parts_a, parts_b, training_products(self._parts_a, parts_b), strict=True):
             x, y = left.rows - left.mean, right.rows - right.mean
             norm = float(np.linalg.norm(x) * np.linalg.norm(y))
-            # Both sides have norm 1, so the last argument is the rounding error of the product.
-            aligned = rotated_product(train, x, y, left.n_train - 1, max(train.shape) * EPS)
+            # Both sides have norm 1, so the first is the rounding error of the product.
+            limit = max(max(train.shape) * EPS, self._noise)
+            aligned = rotated_product(train, x, y, left.n_train - 1, limit)
             cosines.append(max(-1.0, min(1.0, aligned / norm)) if norm > EPS**2 else 0.0)
         return cosines
+
+
+def _relative_noise(a: Matrix, b: Matrix, x: Any, y: Any) -> tuple[float, tuple[str, ...]]:
+    """How large singular values of XᵀY, both of norm 1, the rounding of x and y as given can make, and flags; 0 if
+    neither side has directions that are due to it."""
+    (noise_a, lost_a), (noise_b, lost_b) = hiding_noise(a, precision_of(x)), hiding_noise(b, precision_of(y))
+    if not (noise_a or noise_b):
+        return 0.0, ()
+    (long_a, norm_a), (long_b, norm_b) = ((np.linalg.norm(c, 2), np.linalg.norm(c)) for c in (centred(a), centred(b)))
+    return float((noise_a * long_b + noise_b * long_a) / (norm_a * norm_b)), lost_flags(lost_a, lost_b)
 
 
 def _unit(rows: Matrix) -> Matrix:

@@ -9,7 +9,16 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
+from unifeat.geometry._input import (
+    Matrix,
+    as_pair,
+    as_permutation,
+    centred,
+    constant_flags,
+    one_of,
+    precision_of,
+    unit_rows,
+)
 from unifeat.geometry._pairs import TIE_TOLERANCE, PairSum, centred_ranks, condensed, ranks_in_place, square
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -61,8 +70,8 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
     flags = constant_flags(a, b)
     sides = []
     if not flags:
-        for name, matrix in (("x", a), ("y", b)):
-            side, flag = _standardised(matrix, name, inner_name, outer_name)
+        for name, matrix, given in (("x", a, x), ("y", b, y)):
+            side, flag = _standardised(matrix, name, inner_name, outer_name, precision_of(given).eps)
             sides.append(side)
             flags += flag
     if flags:
@@ -119,12 +128,12 @@ class PreparedRSA:
         return [square(values, self.n, np.float64) for values in sides]
 
 
-def _standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Matrix, tuple[str, ...]]:
+def _standardised(matrix: Matrix, name: str, inner: str, outer: str, eps: float) -> tuple[Matrix, tuple[str, ...]]:
     """Condensed dissimilarities (or their ranks) of mean 0 and length 1; or a flag that says why they are undefined."""
     if inner == "euclidean":
         values, scale = _squared_distances(matrix)
     else:
-        unit, undefined = unit_rows(matrix, centre=inner == "pearson")
+        unit, undefined = unit_rows(matrix, centre=inner == "pearson", eps=eps)
         if undefined:
             what = "zero" if inner == "cosine" else "constant over their coordinates"
             flag = f"zero rows of {name}: {undefined} rows are {what}, {inner} dissimilarity is undefined there"

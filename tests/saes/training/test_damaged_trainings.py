@@ -24,6 +24,8 @@ from unifeat.store.usage import contents, prunable, prune
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
 from unifeat.vocabulary.hook_points import HookPoint
 
+pytestmark = pytest.mark.slow
+
 POINT = HookPoint(0)
 
 

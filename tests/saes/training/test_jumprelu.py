@@ -14,6 +14,8 @@ from unifeat.saes.training.trainers import Job, made_so_far, make_trainer
 from unifeat.study.spec import TextSpec, TrainSpec
 from unifeat.vocabulary.hook_points import HookPoint
 
+pytestmark = pytest.mark.slow
+
 D_IN, D_SAE, K, TOKENS = 24, 80, 5, 64
 AUXILIARY, L0_COEFFICIENT = 0.7, 3.0
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")

@@ -27,6 +27,8 @@ from unifeat.study.read import load_study
 from unifeat.vocabulary.hook_points import HookPoint
 from warm import KILLED, Started
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("topk-1", "matryoshka-1", "jumprelu-1")
 TOKENS = 80_000
 

@@ -15,6 +15,8 @@ from unifeat.saes.training import checkpoints
 from unifeat.store import cache_root
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def study(tmp_path: Path, model_folder: Callable[..., Path]) -> Study:

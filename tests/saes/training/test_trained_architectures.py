@@ -22,6 +22,8 @@ from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.windowing import Windowing
 
+pytestmark = pytest.mark.slow
+
 SAVED_AS = {
     "topk": "topk",
     "batchtopk": "jumprelu",

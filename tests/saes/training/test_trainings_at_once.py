@@ -23,6 +23,8 @@ from unifeat.saes.training import checkpoints
 from unifeat.store import cache_root
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainOverride, TrainSpec
 
+pytestmark = pytest.mark.slow
+
 FORK = multiprocessing.get_context("fork")  # what is loaded is loaded; the children differ in nothing but their number
 
 
