@@ -1,6 +1,7 @@
 """Intervals from halves: coverage by simulation, the formula by hand, and what they refuse."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,3 +163,25 @@ def test_tensors_and_every_measure():
         np.testing.assert_array_equal(plain.halves, tensors.halves)
         assert plain.low <= plain.score <= plain.high
     assert "4 halves" in repr(plain)
+
+
+@pytest.mark.parametrize("name", list(MEASURES))
+@pytest.mark.parametrize(("n", "d_a", "d_b"), [(61, 40, 30), (120, 20, 20)])
+def test_halves_scored_from_the_whole_give_the_same_interval(name, n, d_a, d_b):
+    """As halves that are prepared anew, which a measure without `subset` has."""
+    x, y = plant_rows(n, d_a, d_a if MEASURES[name].equal_widths else d_b, shared=0.5, noise=0.5)
+    measure = MEASURES[name]
+
+    def without_subset(x, y, **settings):
+        return Plain(measure.prepare(x, y, **settings))
+
+    fast = uf.subsample_interval(name, x, y, subsamples=12)
+    slow = uf.subsample_interval(replace(measure, preparation=without_subset), x, y, subsamples=12)
+    np.testing.assert_allclose(fast.halves, slow.halves, atol=1e-9)
+    np.testing.assert_allclose(tuple(fast), tuple(slow), atol=1e-9)
+    assert fast.flags == slow.flags
+
+
+class Plain:
+    def __init__(self, prepared):
+        self.score = prepared.score

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry._device import Product, SquareSum
+from unifeat.geometry._halves import Shared
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # Gathering an entry costs about as much as 20 multiply-adds (measured). The Gram matrices take 6 n² bytes.
 _ADDS_PER_GATHER = 20
 _GRAM_UP_TO_PAIRS = 12_000
+# A part of the rows whose HSIC with itself, times n(n − 3), is below this share of ⟨K, K⟩ may be degenerate.
+_LEAST_OWN_HSIC = 1e-3
 
 
 def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
@@ -121,6 +124,31 @@ class PreparedCKA:
         details = {"hsic": hsic}
         value = self._ratio(hsic)
         return Score("cka", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        parts = self._shared.parts(rows)
+        if parts is None:
+            return None
+
+        def hsic(k: Matrix, l: Matrix) -> float:
+            inner = float(np.vdot(k, l))
+            if not self._debiased:
+                return inner
+            diagonals = k.diagonal(), l.diagonal()
+            return _unbiased(inner - float(diagonals[0] @ diagonals[1]), *diagonals)
+
+        norms = [hsic(gram, gram) for gram in parts]
+        if self._debiased:
+            least = _LEAST_OWN_HSIC / (len(rows) * (len(rows) - 3))
+            if any(norm <= least * np.vdot(k, k) for norm, k in zip(norms, parts, strict=True)):
+                return None
+        value = min(1.0, max(-1.0 if self._debiased else 0.0, hsic(*parts) / float(np.sqrt(norms[0] * norms[1]))))
+        blank = self._blank
+        return Score("cka", value, blank.settings, len(rows), blank.d_a, blank.d_b)
+
+    @cached_property
+    def _shared(self) -> Shared:
+        return Shared(self._a.rows, self._b.rows)
 
     def on(self, device: torch.device) -> PreparedCKA:
         return PreparedCKA(self._a, self._b, self._norm, self._blank, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from unifeat.geometry._folds import (
     held_out,
     training_products,
 )
+from unifeat.geometry._halves import Shared
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._singular import singular_vectors, turn_tied
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
@@ -99,14 +101,19 @@ def prepare_heldout_cca(
     kept_b = leading_components(b, **components, given=precision_of(y))
     tests, flags = held_out(n, settings["folds"], settings["seed"])
     flags += rank_flags(dims, kept_a, kept_b)
-    n_train, small = n - max(map(len, tests)), min(kept_a.scale.size, kept_b.scale.size)
-    forced = min(kept_a.scale.size + kept_b.scale.size - (n_train - 1), small)
-    if forced > 0 and ridge == 0:
-        flags += (f"saturated: {n_train} training pairs force {forced} of {small} fitted correlations to 1, "
-                  "so the directions are arbitrary; keep fewer dims or give a ridge",)  # fmt: skip
+    flags += _saturated(n - max(map(len, tests)), kept_a, kept_b, ridge)
     details = found(kept_a, kept_b) | {"folds_used": len(tests)}
     blank = Score("heldout_cca", float("nan"), settings, n, d_a, d_b, details, flags)
-    return PreparedHeldoutCCA(kept_a, kept_b, tests, blank)
+    return PreparedHeldoutCCA(kept_a, kept_b, tests, blank, Shared(a, b, precision_of(x), precision_of(y)))
+
+
+def _saturated(n_train: int, a: Components, b: Components, ridge: float) -> tuple[str, ...]:
+    small = min(a.scale.size, b.scale.size)
+    forced = min(a.scale.size + b.scale.size - (n_train - 1), small)
+    if forced <= 0 or ridge > 0:
+        return ()
+    return (f"saturated: {n_train} training pairs force {forced} of {small} fitted correlations to 1, "
+            "so the directions are arbitrary; keep fewer dims or give a ridge",)  # fmt: skip
 
 
 class _Whitener(NamedTuple):
@@ -187,8 +194,11 @@ class PreparedHeldoutCCA:
 
     tolerance = 1e-9
 
-    def __init__(self, a: Components, b: Components, tests: tuple[Rows, ...], blank: Score) -> None:
+    def __init__(
+        self, a: Components, b: Components, tests: tuple[Rows, ...], blank: Score, shared: Shared | None = None
+    ) -> None:
         self.n = blank.n
+        self._shared = shared
         ridge = blank.settings["ridge"]
         self._b = _Side(b, tests, ridge)
         self._fitted_a = _Side(a, tests, ridge).fitted()
@@ -210,6 +220,17 @@ class PreparedHeldoutCCA:
 
     def shuffled(self, permutation: Any) -> float:
         return _value(self._folds(as_permutation(permutation, self.n)))
+
+    def subset(self, rows: Rows) -> Score | None:
+        settings = self._blank.settings
+        components = {key: settings[key] for key in ("dims", "variance") if key in settings}
+        kept = None if self._shared is None else self._shared.components(rows, **components)
+        if kept is None:
+            return None
+        tests, _ = held_out(len(rows), settings["folds"], settings["seed"])
+        flags = _saturated(len(rows) - max(map(len, tests)), *kept, settings["ridge"])
+        blank = replace(self._blank, n=len(rows), details={}, flags=flags)
+        return PreparedHeldoutCCA(*kept, tests, blank).score()
 
     def _folds(self, order: Rows | None = None) -> list[_Fold]:
         fitted_a, fitted_b = self._fitted_a, self._b.fitted(order)

@@ -69,7 +69,10 @@ def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DE
     if flags := constant_flags(a, b):
         return Undefined(Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags))
     noise, hidden = _relative_noise(a, b, x, y) if heldout else (0.0, ())
-    a, b = (_unit(centred(side)) for side in (a, b))
+    a, b = centred(a), centred(b)
+    if n < min(d_a, d_b):  # the products of the sides are as small as the narrower side
+        a, b = slim(a), slim(b)
+    a, b = _unit(a), _unit(b)
     tests: tuple[Rows, ...] = ()
     if heldout:
         tests, flags = held_out(n, **cutting)
@@ -150,7 +153,7 @@ def _relative_noise(a: Matrix, b: Matrix, x: Any, y: Any) -> tuple[float, tuple[
 
 
 def _unit(rows: Matrix) -> Matrix:
-    rows = slim(rows)
+    """Scaled to norm 1."""
     # Divide by the largest entry first, so that the squares of tiny centred rows do not underflow.
     rows = rows / np.abs(rows).max()
     unit: Matrix = rows / np.linalg.norm(rows)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unifeat.geometry._dissimilarities import INNER, OUTER, Inner, Outer, standardised
 from unifeat.geometry._input import as_pair, as_permutation, constant_flags, one_of, precision_of
-from unifeat.geometry._pairs import PairSum
+from unifeat.geometry._pairs import PairSum, centred_ranks, square
 from unifeat.geometry._partial_rsa import PreparedPartialRSA, as_given, partial_correlation, take_out
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _FEWEST_PAIRS = 5  # pairs
 _LEAST_LEFT = 1e-3  # below this share of a dissimilarity vector's length, what is left of it is flagged
+_LEAST_SPREAD = 1e-6  # of some dissimilarities, as a share of that of all: below it, differences may be rounding
 
 
 def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman", given: Any = None) -> Score:
@@ -122,3 +125,29 @@ class PreparedRSA:
     def shuffled(self, permutation: Any) -> float:
         value = self._sum(as_permutation(permutation, self.n))
         return min(1.0, max(-1.0, value))
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        if len(rows) < _FEWEST_PAIRS or not self._pairs.exact:
+            return None
+        spearman = self._result.settings["outer"] == "spearman"
+        sides = []
+        for whole in self._squares:
+            values = whole[np.ix_(rows, rows)][np.triu_indices(len(rows), 1)]
+            # A part of ranked values has the order, and the ties, of their ranks.
+            own = centred_ranks(values) if spearman else values - values.mean()
+            length = float(np.linalg.norm(own))
+            if np.ptp(values) == 0 or length <= _LEAST_SPREAD * np.sqrt(own.size / self._pairs.sides[0].size):
+                return None
+            sides.append(own / length)
+        value = min(1.0, max(-1.0, float(sides[0] @ sides[1])))
+        blank = self._result
+        return Score("rsa", value, blank.settings, len(rows), blank.d_a, blank.d_b)
+
+    @cached_property
+    def _squares(self) -> list[NDArray[Any]]:
+        """The values of all pairs of rows, (n, n); whole numbers in their order if only the order matters."""
+        sides = self._pairs.sides
+        if self._result.settings["outer"] == "spearman":
+            ordered = [np.unique(values, return_inverse=True)[1] for values in sides]
+            return [square(places, self.n, np.int32) for places in ordered]
+        return [square(values, self.n, np.float64) for values in sides]

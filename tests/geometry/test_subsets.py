@@ -1,0 +1,109 @@
+"""Some of the pairs, scored from what was prepared for all of them, are the measure called anew on these."""
+
+import numpy as np
+import pytest
+
+from unifeat.geometry import MEASURES, _pairs
+from unifeat.geometry.measure import Divisible
+
+SETTINGS = [
+    ("svcca", {}),
+    ("svcca", {"dims": 2}),
+    ("svcca", {"dims": 9}),
+    ("svcca", {"variance": 1.0}),
+    ("pwcca", {}),
+    ("pwcca", {"dims": 5}),
+    ("heldout_cca", {}),
+    ("heldout_cca", {"dims": 3, "folds": 3, "seed": 2}),
+    ("heldout_cca", {"variance": 0.9, "ridge": 0.1}),
+    *[("rsa", {"inner": i, "outer": o}) for i in ("cosine", "euclidean", "pearson") for o in ("spearman", "pearson")],
+    ("cka", {}),
+    ("cka", {"debiased": True}),
+    ("mutual_knn", {}),
+    ("mutual_knn", {"k": 3, "metric": "euclidean"}),
+]
+EVERY = pytest.mark.parametrize(("name", "settings"), SETTINGS)
+
+
+def halves(n, count=4):
+    rng = np.random.default_rng(n)
+    return [np.sort(rng.permutation(n)[: n // 2]) for _ in range(count)]
+
+
+def worst_gap(name, settings, x, y):
+    """And how many parts had to be prepared anew."""
+    measure = MEASURES[name]
+    prepared = measure.prepare(x, y, **settings)
+    assert isinstance(prepared, Divisible)
+    worst, refused = 0.0, 0
+    for rows in halves(len(x)):
+        found, expected = prepared.subset(rows), measure.function(x[rows], y[rows], **settings)
+        if found is None:
+            refused += 1
+            continue
+        assert found.n == len(rows)
+        assert found.settings == expected.settings
+        marks = [[f for f in score.flags if f.startswith("saturated")] for score in (found, expected)]
+        assert marks[0] == marks[1]
+        worst = max(worst, abs(found.value - expected.value))
+    return worst, refused
+
+
+@EVERY
+@pytest.mark.parametrize(("n", "d_a", "d_b"), [(24, 12, 17), (60, 40, 30), (60, 70, 12), (200, 70, 90), (700, 12, 17)])
+def test_equals_the_measure_anew(name, settings, n, d_a, d_b, views):
+    gap, _ = worst_gap(name, settings, *views(n=n, d_a=d_a, d_b=d_b))
+    assert gap < 1e-9
+
+
+@EVERY
+def test_it_is_taken_where_it_is_meant_to_be(name, settings, views):
+    assert worst_gap(name, settings, *views(n=60, d_a=40, d_b=45))[1] == 0
+
+
+@EVERY
+def test_ties_repeated_rows_and_offsets(name, settings, views):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, 3, (40, 30)).astype(float), rng.integers(1, 4, (40, 30)).astype(float)
+    x[20:] = x[:20]
+    assert worst_gap(name, settings, x, y)[0] < 1e-9
+    x, y = views(n=60, d_a=40, d_b=45)
+    assert worst_gap(name, settings, x + 1e5, 1e-200 * (y - 300))[0] < (1e-6 if settings.get("inner") else 1e-9)
+
+
+@EVERY
+def test_float32(name, settings, views):
+    x, y = (side.astype(np.float32) for side in views(n=60, d_a=40, d_b=45))
+    assert worst_gap(name, settings, x, y)[0] < 1e-9
+    for halved in (np.float32, np.float16):  # of rank 5, and rounding
+        x, y = (side.astype(halved) for side in views(n=60, d_a=40, d_b=45, noise=0.0))
+        assert worst_gap(name, settings, x, y)[0] < 1e-9
+
+
+@EVERY
+def test_rows_that_hardly_vary_are_prepared_anew(name, settings, views):
+    """One row unlike the others: a half without it has only rounding left beside it."""
+    x, y = views(n=40)
+    rare = np.ones_like(y)
+    rare[:, 0] += 1e-9 * y[:, 0]
+    rare[3] = 50.0
+    measure = MEASURES[name]
+    prepared = measure.prepare(x, rare, **settings)
+    rows = np.arange(10, 30)
+    expected = measure.function(x[rows], rare[rows], **settings)
+    found = prepared.subset(rows) if isinstance(prepared, Divisible) else None
+    assert found is None or found.value == pytest.approx(expected.value, abs=1e-9)
+
+
+@EVERY
+def test_a_part_that_is_constant_is_prepared_anew(name, settings, views):
+    x, y = views(n=40, d_a=40, d_b=45)
+    y[10:30] = y[10]
+    assert MEASURES[name].prepare(x, y, **settings).subset(np.arange(10, 30)) is None
+
+
+@EVERY
+def test_more_rows_than_a_square_may_have(name, settings, views, monkeypatch):
+    for module in (_pairs, *(__import__(f"unifeat.geometry.{m}", fromlist=["x"]) for m in ("_halves", "_mutual_knn"))):
+        monkeypatch.setattr(module, "FLOAT64_UP_TO", 10)
+    assert worst_gap(name, settings, *views(n=60, d_a=40, d_b=45))[1] == 4
