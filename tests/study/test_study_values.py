@@ -164,7 +164,11 @@ def test_the_largest_seed_is_one_to_all_that_draw() -> None:
         ("geometry", [{"svcca": {"variance": float("nan")}}], "variance: give a finite number"),
         ("geometry", [{"svcca": {"variance": float("-inf")}}], "variance: give a finite number"),
         ("geometry", [{"svcca": {"dims": [1, 2]}}], "dims: give a number, text, true or false"),
-        ("geometry", [{"rsa": {"given": ["token_embeddings"]}}], "given: a study cannot take other similarities out yet"),
+        (
+            "geometry",
+            [{"rsa": {"given": ["token_embeddings"]}}],
+            "given: a study cannot take other similarities",
+        ),
         ("geometry", [{1: {"dims": 2}}], "geometry.0.metric"),
         ("name", "..", "name: '..' cannot be a folder's name"),
         ("name", ".", "name: '.' cannot be a folder's name"),

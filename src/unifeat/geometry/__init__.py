@@ -19,6 +19,7 @@ _ROTATION_AND_SCALE: frozenset[Invariance] = frozenset({"orthogonal", "isotropic
 _SIMILARITY: frozenset[Invariance] = _ROTATION_AND_SCALE | {"translation"}
 # Pairs are held out by position, so reordering the rows of both sides changes a held-out score.
 _SIMILARITY_OF_FOLDS: frozenset[Invariance] = _SIMILARITY - {"row_permutation"}
+_GROUPS = frozenset({"groups"})
 # PWCCA weights directions by the columns of x.
 _SIMILARITY_OF_PWCCA: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
 _ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_linear"})
@@ -54,6 +55,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _SIMILARITY_OF_FOLDS | {"invertible_linear"}),
             Variant({}, _SIMILARITY_OF_FOLDS),
         ),
+        row_settings=_GROUPS,
     ),
     "rsa": Measure(
         "rsa",
@@ -73,9 +75,17 @@ MEASURES: dict[str, Measure] = {
         procrustes,
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
+        row_settings=_GROUPS,
     ),
     # (In version 1, a study's `alpha` was taken for the level of the test.)
-    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=2),
+    "ridge_map": Measure(
+        "ridge_map",
+        ridge_map,
+        prepare_ridge_map,
+        (Variant({}, _SIMILARITY_OF_FOLDS),),
+        row_settings=_GROUPS,
+        version=2,
+    ),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.geometry._device import Product, SquareSum
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -60,6 +61,7 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
+    rows = Distinct.of(a, b)
     a, b = _unit_scale(centred(a)), _unit_scale(centred(b))
     sides = [_Side(a), _Side(b)]
     norms = [side.own_hsic(debiased=bool(debiased)) for side in sides]
@@ -68,10 +70,11 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
             flags += (f"degenerate {name}: its debiased HSIC with itself is zero",)
     if flags:
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
-    if not debiased and n <= max(d_a, d_b):
-        flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
-    if n == 2:
-        flags += ("saturated: 2 pairs have one distance per side, which always agrees",)
+    if not debiased and rows.fewest <= max(d_a, d_b):
+        found = rows.described(rows.fewest)
+        flags += (f"n <= d: {found} in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
+    if rows.pairs == 2:
+        flags += (f"saturated: {rows.described(2)} have one distance per side, which always agrees",)
     blank = Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags)
     return PreparedCKA(sides[0], sides[1], float(np.sqrt(norms[0] * norms[1])), blank)
 

@@ -18,7 +18,19 @@ from unifeat.geometry._components import (
     rank_flags,
     svd,
 )
-from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Part, Rows, cross, cut, fold_settings, held_out
+from unifeat.geometry._folds import (
+    DEFAULT_FOLDS,
+    FEWEST_PAIRS,
+    Part,
+    Rows,
+    cross,
+    cut,
+    fewest_left,
+    fold_groups,
+    fold_settings,
+    group_setting,
+    held_out,
+)
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
 from unifeat.geometry.measure import Prepared, Undefined
@@ -34,6 +46,7 @@ def heldout_cca(
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
     ridge: float = 0.0,
+    groups: Any = None,
 ) -> Score:
     """Cross-validated SVCCA: canonical directions fitted on some pairs, correlations evaluated on the others.
 
@@ -55,6 +68,9 @@ def heldout_cca(
     folds, seed: number of folds, each of at least two pairs, and the assignment of rows to folds. The assignment goes
         by position: reordering the rows of both sides in the same way changes it, and the value slightly.
     ridge: added to each variance, as a share of the mean variance of the kept components; 0 or more.
+    groups: labels of the pairs, (n,), such as the features of the side that repeats its rows. Pairs with the same label
+        are held out by the same fold, so that no row is evaluated on that a fit has seen. They belong to the pairs: a
+        shuffle of y leaves them. In a score's settings, `groups` is how many there are.
 
     details: `dims_a`, `dims_b`, `rank_a`, `rank_b`, `folds_used`, `fitted` (the mean correlation on the training
     pairs), `correlations` (held-out, in the order of the fitted ones), `by_fold`.
@@ -62,7 +78,9 @@ def heldout_cca(
     so that the fitted directions are arbitrary), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
-    return prepare_heldout_cca(x, y, dims=dims, variance=variance, folds=folds, seed=seed, ridge=ridge).score()
+    return prepare_heldout_cca(
+        x, y, dims=dims, variance=variance, folds=folds, seed=seed, ridge=ridge, groups=groups
+    ).score()
 
 
 def prepare_heldout_cca(
@@ -74,6 +92,7 @@ def prepare_heldout_cca(
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
     ridge: float = 0.0,
+    groups: Any = None,
 ) -> Prepared:
     """One SVD per side, and the fits of x for all folds. The arguments are those of `heldout_cca`."""
     components = component_settings("heldout_cca", dims, variance, default=DEFAULT_VARIANCE)
@@ -83,12 +102,14 @@ def prepare_heldout_cca(
     settings = components | fold_settings("heldout_cca", folds, seed) | {"ridge": float(ridge)}
     a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="held-out CCA")
     (n, d_a), d_b = a.shape, b.shape[1]
+    together = fold_groups("heldout_cca", groups, n)
+    settings |= group_setting(together)
     if flags := constant_flags(a, b):
         return Undefined(Score("heldout_cca", float("nan"), settings, n, d_a, d_b, flags=flags))
     kept_a, kept_b = leading_components(a, **components), leading_components(b, **components)
-    tests, flags = held_out(n, settings["folds"], settings["seed"])
+    tests, flags = held_out(n, settings["folds"], settings["seed"], together)
     flags += rank_flags(dims, kept_a, kept_b)
-    n_train, small = n - max(map(len, tests)), min(kept_a.scale.size, kept_b.scale.size)
+    n_train, small = fewest_left(a, b, tests), min(kept_a.scale.size, kept_b.scale.size)
     forced = min(kept_a.scale.size + kept_b.scale.size - (n_train - 1), small)
     if forced > 0 and ridge == 0:
         flags += (f"saturated: {n_train} training pairs force {forced} of {small} fitted correlations to 1, "

@@ -16,6 +16,7 @@ from unifeat.geometry._components import (
     rank_flags,
 )
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._labels import Distinct
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -59,7 +60,7 @@ def prepare_pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
     if flags := constant_flags(a, b):
         return Undefined(Score("pwcca", float("nan"), settings, n, d_a, d_b, flags=flags))
     kept_a, kept_b = leading_components(a, **settings), leading_components(b, **settings)
-    flags = component_flags("PWCCA", n, (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
+    flags = component_flags("PWCCA", Distinct.of(a, b), (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
     blank = Score("pwcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
     return PreparedPWCCA(kept_a, kept_b, centred(a).T @ kept_a.basis, blank)
 

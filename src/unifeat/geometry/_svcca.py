@@ -18,6 +18,7 @@ from unifeat.geometry._components import (
     singular_values,
 )
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, constant_flags
+from unifeat.geometry._labels import Distinct
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -62,7 +63,7 @@ def prepare_svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
     if flags := constant_flags(a, b):
         return Undefined(Score("svcca", float("nan"), settings, n, d_a, d_b, flags=flags))
     kept_a, kept_b = leading_components(a, **settings), leading_components(b, **settings)
-    flags = component_flags("SVCCA", n, (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
+    flags = component_flags("SVCCA", Distinct.of(a, b), (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
     blank = Score("svcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
     return PreparedSVCCA(kept_a.basis, kept_b.basis, blank)
 
