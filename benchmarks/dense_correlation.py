@@ -21,7 +21,7 @@ from scipy import sparse
 
 from unifeat.correlation import best_partners as engine
 from unifeat.correlation.correlate import Correlation, correlate
-from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.progress import set_mode
 
 
@@ -119,9 +119,9 @@ def main() -> None:
     print(f"the dense way takes {seconds / alone:.2f} × the GEMM alone")
     print(f"largest error of r: {worst_error(corr, a, b):.1e}")
     table = corr.candidates()
-    pair_correlation((a[:9], b[:9]), [0], [0])  # compile
+    correlate_pairs((a[:9], b[:9]), [0], [0])  # compile
     start = time.perf_counter()
-    pair_correlation((a, b), table["feature_a"], table["feature_b"])
+    correlate_pairs((a, b), table["feature_a"], table["feature_b"])
     print(f"correlation of {len(table):,} pairs   {time.perf_counter() - start:8.2f} s", flush=True)
     if not args.no_sparse:
         other, sparsely = ours(a, b, args.memory_gb, dense=False)

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from unifeat.correlation.block_sums import block_edges, block_sums
 from unifeat.correlation.correlate import correlate
-from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.matching.bootstrap import bootstrap, draw_weights, percentiles, resampled_r
 from unifeat.matching.methods import select
 from unifeat.progress import set_mode
@@ -83,7 +83,7 @@ def one_text(seed: int, documents: int, draws: int) -> dict[str, Any]:
     halves = [text(rng, documents) for _ in range(2)]
     table = correlate(*halves[0][:2], top=TOP).candidates().drop(columns=["csls", "rank_a_to_b", "rank_b_to_a"])
     ids = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
-    table = table.assign(correlation_heldout=pair_correlation(halves[1][:2], *ids)[0], count_a=0, count_b=0)
+    table = table.assign(correlation_heldout=correlate_pairs(halves[1][:2], *ids)[0], count_a=0, count_b=0)
     sums = [block_sums(half[:2], block_edges(half[2], half[0].shape[0]), *ids) for half in halves]
     done = bootstrap(table, *sums, keep, draws=draws, level=LEVEL, seed=seed)
     # Pairs named beforehand, which no choice makes look better than they are.

@@ -20,6 +20,7 @@ from scipy.stats import binom, kstest
 
 import unifeat as uf
 from drawing import table
+from sections import put
 from unifeat.correlation.shifted import ShiftedCodes, shifts
 from unifeat.geometry import MEASURES, Prepared
 from unifeat.inference import calibrate, null_scores
@@ -144,11 +145,11 @@ def pieces(studies: int) -> dict[str, tuple[int, Callable[[int], dict[str, list[
 def carried_out(name: str, count: int, study: Callable[[int], dict[str, list[float]]], cache: Path) -> dict[str, Any]:
     """Case -> (count, values) array; stored every 100 studies, so that a stopped run loses little."""
     path = cache / f"{name.replace(', ', '-').replace(' ', '-')}.json"
-    known: dict[str, list[list[float]]] = json.loads(path.read_text()) if path.exists() else {c: [] for c in CASES}
-    done = len(next(iter(known.values())))
+    known: dict[str, list[list[float]]] = json.loads(path.read_text()) if path.exists() else {}
+    done = len(next(iter(known.values()), []))
     for seed in range(done, count):
         for case, values in study(seed).items():
-            known[case].append(values)
+            known.setdefault(case, []).append(values)
         if (seed + 1) % 100 == 0 or seed + 1 == count:
             with written_aside(path) as aside:
                 aside.write_text(json.dumps(known))
@@ -238,7 +239,8 @@ p of the Kolmogorov–Smirnov test that p, ties broken at random, is uniform on 
 
 {shown(ks, ".3f")}
 ## Corrected scores
-Mean chance-corrected score, (s − τ) / (1 − τ) clipped at 0: all of it comes from the few studies above τ.
+Mean chance-corrected score, (s − τ) / (1 − τ) clipped at 0, a τ below 0 counting as 0: all of it comes
+from the few studies above τ.
 
 {shown(corrected, ".4f")}
 Before clipping: the score minus the mean of its null, averaged over studies, in standard errors of that average.
@@ -271,7 +273,7 @@ def main() -> None:
     cache = options.cache / settings_key()
     cache.mkdir(parents=True, exist_ok=True)
     results = {name: carried_out(name, count, study, cache) for name, (count, study) in pieces(options.studies).items()}
-    options.page.write_text(page(results, options.studies), encoding="utf-8")
+    put(options.page, "scripts/calibration.py", page(results, options.studies))
 
 
 if __name__ == "__main__":

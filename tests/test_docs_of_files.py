@@ -25,7 +25,14 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[..., 
     study = write_study(
         place.home,
         subspaces={"categories": "words.yaml", "at_least": 1, "subsets": 5},
-        inference={"permutations": 9, "rematches": 2, "bootstraps": 9, "subsamples": 9},
+        inference={
+            "permutations": 9,
+            "bootstraps": 9,
+            "subsamples": 9,
+            "rematches": 2,
+            "same_token": 2,
+            "same_two_tokens": 2,
+        },
     )
     done = place.unifeat(shared_warm(), "run", study, "--quiet")
     assert done.code == 0, done.err

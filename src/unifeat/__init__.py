@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unifeat import synthetic as synthetic
     from unifeat.correlation.correlate import correlate as correlate
+    from unifeat.correlation.given_pairs import pair_correlation as pair_correlation
     from unifeat.errors import UserError as UserError
     from unifeat.geometry import cka as cka
     from unifeat.geometry import heldout_cca as heldout_cca
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "UserError": ("unifeat.errors", "UserError"),
     "correlate": ("unifeat.correlation.correlate", "correlate"),
+    "pair_correlation": ("unifeat.correlation.given_pairs", "pair_correlation"),
     "match": ("unifeat.matching.match", "match"),
     "svcca": ("unifeat.geometry", "svcca"),
     "rsa": ("unifeat.geometry", "rsa"),

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from oracles import awkward
 from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
-from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.errors import UserError
 from unifeat.matching.bootstrap import resampled_r
 from unifeat.vocabulary.paired_codes import as_paired
@@ -51,7 +51,7 @@ def test_all_blocks_once_are_the_correlation(seed: int, chunk_rows: int | None) 
     x, y = awkward(rng, 250, 30), awkward(rng, 250, 45)
     ids = some_pairs(rng, 30, 45)
     codes = as_paired(sparse.csr_array(x), sparse.csr_array(y), chunk_rows=chunk_rows)
-    r, _ = pair_correlation(codes, *ids)
+    r, _ = correlate_pairs(codes, *ids)
     for edges in ([0, 250], [0, 7, 7, 90, 249, 250], range(251)):
         sums = block_sums(codes, np.array(edges), *ids)
         got = resampled_r(sums, np.ones((1, sums.blocks)))[0]
@@ -72,7 +72,7 @@ def test_blocks_drawn_are_rows_repeated(seed: int) -> None:
         rows = np.concatenate(
             [np.arange(edges[k], edges[k + 1]) for k, times in enumerate(counts) for _ in range(times)]
         )
-        r, _ = pair_correlation((sparse.csr_array(x[rows]), sparse.csr_array(y[rows])), *ids)
+        r, _ = correlate_pairs((sparse.csr_array(x[rows]), sparse.csr_array(y[rows])), *ids)
         np.testing.assert_allclose(got[draw], r, rtol=0, atol=1e-9)
         np.testing.assert_allclose(resampled_r(sums, weights, slice(30, 50))[draw], r[30:50], rtol=0, atol=1e-9)
 

@@ -14,7 +14,7 @@ from oracles import awkward, check_both, same
 from unifeat.correlation import best_partners as engine
 from unifeat.correlation import dense
 from unifeat.correlation.correlate import correlate
-from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.vocabulary.paired_codes import CsrArrays, as_paired
 
 
@@ -70,7 +70,7 @@ def test_both_ways_find_the_same_partners(monkeypatch) -> None:
         np.testing.assert_array_equal(one.count, other.count)
         np.testing.assert_allclose(one.value, other.value, rtol=0, atol=1e-12)
     table = densely.candidates()
-    r, count = pair_correlation((a, b), table["feature_a"], table["feature_b"])
+    r, count = correlate_pairs((a, b), table["feature_a"], table["feature_b"])
     np.testing.assert_allclose(r, table["correlation"], rtol=0, atol=1e-12)
     np.testing.assert_array_equal(count, table["cofiring"])
 

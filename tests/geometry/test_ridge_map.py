@@ -5,8 +5,10 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from unifeat.errors import UserError
-from unifeat.geometry import MEASURES, ridge_map
+from unifeat.geometry import MEASURES, _pairs, ridge_map
 from unifeat.geometry._folds import held_out
+from unifeat.geometry._ridge_map import PreparedRidgeMap
+from unifeat.geometry._ridge_moments import PreparedByMoments
 
 
 def by_scikit_learn(x, y, alpha, folds, seed):
@@ -33,6 +35,33 @@ def test_equals_scikit_learn_both_ways(n, alpha, folds, seed, views):
     assert score.details["r2_b_to_a"] == pytest.approx(back, abs=1e-9)
     assert float(score) == pytest.approx((forth + back) / 2, abs=1e-9)
     assert score.settings == {"alpha": alpha, "folds": folds, "seed": seed}
+
+
+@pytest.mark.parametrize(("n", "d_a", "d_b"), [(101, 30, 60), (101, 120, 40), (50, 70, 90)])
+def test_wide_sides_equal_scikit_learn(n, d_a, d_b, views):
+    """Below, near and above n columns; two sizes of folds."""
+    x, y = views(n=n, d_a=d_a, d_b=d_b)
+    assert isinstance(MEASURES["ridge_map"].prepare(x, y), PreparedRidgeMap)
+    for alpha in (0.1, 1e-3):
+        details = ridge_map(x - 3, 40 * y, alpha=alpha).details
+        assert details["r2_a_to_b"] == pytest.approx(by_scikit_learn(x, y, alpha, 5, 0), abs=1e-9)
+        assert details["r2_b_to_a"] == pytest.approx(by_scikit_learn(y, x, alpha, 5, 0), abs=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 20), (60, 55), (60, 90)])
+def test_both_ways_to_a_score_agree_at_the_smallest_penalty(n, d, monkeypatch):
+    """One direction holds nearly all of the variance, so that the penalty is tiny beside it."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, n, d)) * np.geomspace(1, 1e-3, d)
+    y += x @ rng.standard_normal((d, d)) / d
+    order = rng.permutation(n)
+    one = MEASURES["ridge_map"].prepare(x, y, alpha=1e-6, folds=5)
+    assert isinstance(one, PreparedRidgeMap)
+    monkeypatch.setattr(_pairs, "FLOAT64_UP_TO", 0)
+    other = MEASURES["ridge_map"].prepare(x, y, alpha=1e-6, folds=5)
+    assert isinstance(other, PreparedByMoments)
+    assert float(one.score()) == pytest.approx(float(other.score()), rel=1e-7, abs=one.tolerance)
+    assert one.shuffled(order) == pytest.approx(other.shuffled(order), rel=1e-7, abs=one.tolerance)
 
 
 def test_a_map_into_fewer_dimensions_works_one_way_only():

@@ -54,6 +54,39 @@ def test_by_hand():
     assert calibrate(1.0, null).corrected == 1.0
 
 
+@pytest.mark.parametrize("m", [19, 99, 400])
+@pytest.mark.parametrize("centre", [-2.0, -0.3, -0.05, 0.0, 0.3])
+def test_it_is_never_more_than_the_score(m, centre):
+    """Where chance is below 0, corrected is the score; where it is not, it is that of calibrated-similarity."""
+    reference = pytest.importorskip("calibrated_similarity")
+    torch = pytest.importorskip("torch")
+    null = (centre + 0.1 * np.random.default_rng(m).standard_normal(m)).astype(np.float32)
+    x = torch.zeros(3, 1)
+    for score in np.float32([-1.5, -0.25, -0.01, 0.0, 0.01, 0.25, 0.9, 1.0]):
+        values = iter([float(score), *null.tolist()])
+        theirs, p, tau = reference.calibrate(x, x, lambda a, b, v=values: next(v), K=m)
+        ours = calibrate(float(score), null)
+        assert (ours.p, ours.threshold) == pytest.approx((p.item(), tau.item()), abs=1e-6)
+        assert 0.0 <= ours.corrected <= max(float(score), 0.0)
+        assert ours.corrected == pytest.approx(min(theirs.item(), max(float(score), 0.0)), abs=1e-6)
+        if tau >= 0:
+            assert ours.corrected == pytest.approx(theirs.item(), abs=1e-6)
+
+
+def test_a_map_that_predicts_nothing_is_not_a_part_of_perfection():
+    """Better than its shuffles, as a pairing that means something is, and still worse than the mean: corrected is 0."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 20))
+    y = 0.7 * x @ rng.standard_normal((20, 30)) / np.sqrt(20) + rng.standard_normal((40, 30))
+    test = permutation_test("ridge_map", x, y, permutations=199)
+    assert test.threshold < test.score < 0
+    assert test.p < 0.05
+    assert test.corrected == 0.0
+    y = 2.0 * x @ rng.standard_normal((20, 30)) / np.sqrt(20) + rng.standard_normal((40, 30))
+    test = permutation_test("ridge_map", x, y, permutations=199)
+    assert test.threshold < 0 < test.score == test.corrected
+
+
 def test_ties_count_as_reached_up_to_rounding():
     assert calibrate(0.5, [0.5, 0.4]).p == pytest.approx(2 / 3)
     assert calibrate(0.5, [0.5 - 1e-13, 0.4]).p == pytest.approx(1 / 3)

@@ -15,7 +15,7 @@ from scipy import sparse, stats
 from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
 from unifeat.correlation.correlate import Correlation, correlate
 from unifeat.correlation.csls import csls
-from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.matching.bootstrap import Bootstrap, bootstrap, draw_weights, percentiles, resampled_counts, resampled_r
 from unifeat.matching.methods import select
 
@@ -75,8 +75,8 @@ def test_matching_anew_on_documents_drawn_one_by_one() -> None:
             [np.concatenate([z.reshape(DOCUMENTS, TOKENS, -1)[k] for k in np.arange(DOCUMENTS).repeat(c)]) for z in zs]
             for c, zs in ((counts, (x, y)), (counts_heldout, (u, v)))
         )
-        r, _ = pair_correlation((sparse.csr_array(left), sparse.csr_array(right)), *ids)
-        r2, _ = pair_correlation((sparse.csr_array(left2), sparse.csr_array(right2)), *ids)
+        r, _ = correlate_pairs((sparse.csr_array(left), sparse.csr_array(right)), *ids)
+        r2, _ = correlate_pairs((sparse.csr_array(left2), sparse.csr_array(right2)), *ids)
         np.testing.assert_allclose(other["correlation"], r, rtol=0, atol=1e-9)
         np.testing.assert_allclose(other["correlation_heldout"], r2, rtol=0, atol=1e-9)
         np.testing.assert_array_equal(other["count_a"], (left != 0).sum(axis=0)[ids[0]])

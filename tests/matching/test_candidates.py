@@ -14,7 +14,8 @@ from unifeat.codes.store import CodeStore
 from unifeat.correlation.block_sums import BlockSums
 from unifeat.matching import candidates
 from unifeat.matching.bootstrap import bootstrap, resampled_r
-from unifeat.matching.candidates import Candidates, Comparison, ShiftedComparison
+from unifeat.matching.by_chance import ByChance
+from unifeat.matching.candidates import Candidates, Comparison
 from unifeat.matching.methods import select
 from unifeat.matching.stability import agreement
 from unifeat.text.halves import fitting_documents
@@ -124,7 +125,7 @@ def test_planted_features_hold_on_the_other_half_and_not_in_shifted_text(stores:
 
 
 def shifted(stores: tuple[CodeStore, CodeStore], number: int, **changes: object) -> pd.DataFrame:
-    return ShiftedComparison(comparison(stores, **changes)).candidates(number).result()
+    return ByChance(comparison(stores, **changes), "rotation").candidates(number)
 
 
 def test_shifted_against_rolled_arithmetic(stores: tuple[CodeStore, CodeStore]) -> None:
@@ -151,19 +152,6 @@ def test_shifted_on_all_documents(stores: tuple[CodeStore, CodeStore]) -> None:
     assert find(stores, heldout=False).facts["shifts"] == DOCUMENTS - 1
     table = shifted(stores, DOCUMENTS - 2, heldout=False)
     np.testing.assert_array_equal(table["count_a"], (dense(stores[0]) != 0).sum(0)[table["feature_a"]])
-
-
-def test_shifted_is_read_the_second_time(stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = shifted(stores, 3)
-
-    def correlate(*_: object, **__: object) -> None:
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(candidates, "correlate", correlate)
-    pd.testing.assert_frame_equal(shifted(stores, 3), first)
-    for changes in ({"seed": 6}, {"top": 3}, {"heldout": False}, {"number": 2}):
-        with pytest.raises(AssertionError, match="computed again"):
-            shifted(stores, **({"number": 3} | changes))  # type: ignore[arg-type]
 
 
 def test_no_such_shift(stores: tuple[CodeStore, CodeStore]) -> None:

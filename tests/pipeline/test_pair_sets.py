@@ -174,6 +174,26 @@ def test_a_study(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "p within strata" in run.report.read_text()
 
 
+def test_a_study_with_strata_of_token_shares(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIFEAT_CACHE", str(place.cache))
+    monkeypatch.chdir(place.work)
+    found = {}
+    for kind in ("frequency", "token_share", "both"):
+        study = write_study(place.home, inference={"permutations": 20, "strata": kind}, geometry=["rsa"])
+        found[kind] = uf.run(study, force=True)
+    means = [run.scores["null_strata_mean"].to_numpy() for run in found.values()]
+    assert not np.isnan(means).any()
+    assert len({tuple(mean) for mean in means}) == 3
+    run = found["token_share"]
+    cell = run.scores.iloc[0]
+    pairs = run.space_pair(cell["space_a"], cell["space_b"]).query("kept").sort_values(["feature_a", "feature_b"])
+    share = np.nan_to_num(pairs[["token_share_a", "token_share_b"]].mean(axis=1, skipna=False).to_numpy(), nan=-1)
+    assert len(share) == cell["n_pairs"]
+    alone = int((np.bincount(strata_of(share))[strata_of(share)] == 1).sum())
+    said = [flag for flag in cell["flags"] if flag.startswith("strata:")]
+    assert bool(alone) == bool(said)
+
+
 def test_family_wise_p_takes_the_nulls_of_the_strata(monkeypatch: pytest.MonkeyPatch) -> None:
     from unifeat.pipeline.score import _family
 

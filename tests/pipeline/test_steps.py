@@ -13,15 +13,24 @@ from scipy.stats import false_discovery_control
 
 import unifeat as uf
 from homes import Place, write_study
-from unifeat.pipeline import rematch
+from unifeat.inference.nulls import AGAIN, NULLS
+from unifeat.pipeline import rematch_tests
 from unifeat.pipeline.score import COLUMNS, with_q
+from unifeat.pipeline.subspaces import RATES
 
 CATEGORIES = {
     "Animals": ["dog", "cat", "bee", "bird", "horse"],
     "Small": ["the", "a", "at", "in", "of", "near", "under", "over", "by", "before", "after", "with", "on", "and"],
 }
 ASKED: dict[str, Any] = {
-    "inference": {"permutations": 30, "rematches": 4, "bootstraps": 25, "subsamples": 12},
+    "inference": {
+        "permutations": 30,
+        "bootstraps": 25,
+        "subsamples": 12,
+        "rematches": 4,
+        "same_token": 4,
+        "same_two_tokens": 4,
+    },
     "subspaces": {"categories": "words.yaml", "at_least": 1, "subsets": 20, "geometry": ["rsa"]},
     "spaces": [
         {"model": "one", "layers": [0, 2], "sae": "saes/one_{layer}"},
@@ -70,28 +79,55 @@ def test_everything_at_once(asked: Place) -> None:
     inside = (known["correlation_low"] <= known["correlation"]) & (known["correlation"] <= known["correlation_high"])
     assert inside.mean() > 0.8
 
-    # Rematches: as many pairs scored as were kept, or as many as there are.
+    # Nulls that match again: as many pairs scored on both sides, and never more than were kept.
     everything = scores[scores["subspace"] == "all"]
-    for facts in run.info["pairs"]:
-        again = facts["rematch"]
-        assert len(again["kept"]) == min(4, facts["shifts"])
-        assert all(n <= facts["kept"] for n in again["pairs_scored"])
-    assert everything["rematch_p"].notna().all()
-    assert everything["rematch_p"].min() >= 1 / 5
+    for name, prefix in AGAIN.items():
+        for facts in run.info["pairs"]:
+            again = facts[name]
+            assert again["draws"] == len(again["kept"]) == 4
+            assert again["least_p"] == 1 / 5
+            assert all(n <= facts["kept"] for n in again["pairs_scored"])
+            assert all(same <= kept for same, kept in zip(again["same"], again["kept"], strict=True))
+            assert sum(again["r"]) == sum(again["kept"])
+        own = everything[[f"{prefix}_p", f"{prefix}_p_family"]]
+        assert own.notna().all(axis=None)
+        assert own.min(axis=None) >= 1 / 5
     family = everything.dropna(subset=["p"])
     assert len(family) == len(everything)
     assert (family["p_family"] >= 1 / 31).all()
     assert (family["p_family"] - family["p"]).max() > 0, "some cell pays for the others"
+    with_decoys = pairs[pairs["kept"]].dropna(subset=["decoy_fdr"])
+    assert len(with_decoys) == pairs["kept"].sum()
+    for _, own in with_decoys.groupby(["space_a", "space_b"], sort=False):
+        assert own.sort_values("correlation")["decoy_fdr"].is_monotonic_decreasing
 
-    # Every test of the run is in one correction.
+    # One correction for each question: a null, of ordinary pairs of spaces, of ceilings or of controls.
     rates = run.rates
     assert rates is not None
-    again = [facts["rematch"] for facts in run.info["pairs"]]
-    pairs_p = pd.Series([facts[name] for facts in again for name in ("p_kept", "p_mean_correlation")], dtype=float)
-    pairs_q = pd.Series([facts[name] for facts in again for name in ("q_kept", "q_mean_correlation")], dtype=float)
-    expected = pd.concat([scores["p"], scores["rematch_p"], scores["subset_p"], rates["p"], pairs_p]).dropna()
-    q = pd.concat([scores["q"], scores["rematch_q"], scores["subset_q"], rates["q"], pairs_q])[lambda s: s.notna()]
-    np.testing.assert_allclose(np.sort(q), np.sort(false_discovery_control(expected)), atol=1e-12)
+    controls = {name for name, info in run.info["spaces"].items() if info["control"]}
+
+    def role(table: pd.DataFrame) -> pd.Series:
+        models = [[run.info["spaces"][name]["model"] for name in table[side]] for side in ("space_a", "space_b")]
+        same = pd.Series(models[0], table.index) == pd.Series(models[1], table.index)
+        control = table["space_a"].isin(controls) | table["space_b"].isin(controls)
+        return pd.Series(np.where(control, "control", np.where(same, "ceiling", "ordinary")), table.index)
+
+    for table, nulls in ((scores, [(null.p, null.q) for null in NULLS.values()]), (rates, [("p", "q")])):
+        whole = (table["subspace"] == "all") & (table is scores)
+        for p, q in nulls:
+            for _, own in table.groupby([role(table), whole]):
+                known = own.dropna(subset=[p])
+                assert known[q].notna().all()
+                np.testing.assert_allclose(
+                    known[q], false_discovery_control(known[p]) if len(known) else [], atol=1e-12
+                )
+    facts_of_pairs = pd.DataFrame(run.info["pairs"])
+    for name in AGAIN:
+        found = pd.DataFrame(facts_of_pairs[name].tolist())
+        for test in ("kept", "mean_correlation"):
+            for _, own in found.astype({f"p_{test}": float, f"q_{test}": float}).groupby(role(facts_of_pairs)):
+                known = own.dropna(subset=[f"p_{test}"])
+                np.testing.assert_allclose(known[f"q_{test}"], false_discovery_control(known[f"p_{test}"]), atol=1e-12)
 
     # Categories: their features, their pairs, and a list of random words for each.
     members = run.members
@@ -120,14 +156,14 @@ def test_everything_at_once(asked: Place) -> None:
 
 
 def test_a_rematch_that_cannot_be_scored_counts_as_reaching_the_score() -> None:
-    assert rematch._against(0.5, np.array([0.1, np.nan, 0.6, 0.5]))[2] == pytest.approx(4 / 5)
-    assert all(np.isnan(rematch._against(np.nan, np.array([0.1]))))
-    assert all(np.isnan(rematch._against(0.5, np.zeros(0))))
+    assert rematch_tests.against(0.5, np.array([0.1, np.nan, 0.6, 0.5]))[2] == pytest.approx(4 / 5)
+    assert all(np.isnan(rematch_tests.against(np.nan, np.array([0.1]))))
+    assert all(np.isnan(rematch_tests.against(0.5, np.zeros(0))))
 
 
 def test_q_of_nothing_is_nothing() -> None:
     scores = pd.DataFrame(columns=[*COLUMNS, "null"])
-    both = with_q(scores, pd.DataFrame(columns=["p"]), [])
+    both = with_q(scores, pd.DataFrame(columns=RATES), {}, {})
     assert [len(table) for table in both] == [0, 0, 0]
     assert [*both[0].columns] == COLUMNS
 

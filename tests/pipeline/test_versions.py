@@ -14,7 +14,7 @@ from stores import places, shard_of, written
 from unifeat.engine import Local
 from unifeat.geometry import MEASURES, heldout_counterpart
 from unifeat.inference.nulls import NULLS
-from unifeat.matching import bootstrap, candidates
+from unifeat.matching import beyond_token, bootstrap, candidates
 from unifeat.matching.candidates import Comparison
 from unifeat.matching.filters import Filters
 from unifeat.matching.methods import METHODS
@@ -38,7 +38,15 @@ def study() -> Study:
             "models": {"one": {"name": "one"}, "two": {"name": "two"}},
             "spaces": [{"model": name, "layers": 0, "sae": "sae"} for name in ("one", "two")],
             "geometry": METRICS,
-            "inference": {"permutations": 9, "rematches": 2, "bootstraps": 5, "subsamples": 4},
+            "inference": {
+                "permutations": 9,
+                "strata": "frequency",
+                "rematches": 2,
+                "same_token": 2,
+                "same_two_tokens": 2,
+                "bootstraps": 5,
+                "subsamples": 4,
+            },
             "subspaces": {"categories": "paper", "subsets": 9},
         }
     )
@@ -94,24 +102,46 @@ class Kept:
             raise Computed
 
         for module, name in (
-            *((score, "_shuffles"), (score, "_interval"), (rematch, "_rematch"), (subspaces, "_subsets")),
-            *((match, "_draw"), (match, "_match"), (candidates, "_candidates")),
+            *(
+                (score, "_shuffles"),
+                (score, "_within_strata"),
+                (score, "_interval"),
+                (rematch, "_draws"),
+                (rematch, "_own"),
+                (subspaces, "_subsets"),
+            ),
+            *((match, "_draw"), (match, "_match"), (match, "_beyond_token"), (candidates, "_candidates")),
         ):
             monkeypatch.setattr(module, name, fail)
         assert self.computed() == set()  # all of it is found
 
-    names = ("shuffles", "interval", "rematches", "subsets", "bootstrap", "matched", "candidates")
+    names = (
+        "shuffles",
+        "strata",
+        "interval",
+        "rematches",
+        "subsets",
+        "bootstrap",
+        "beyond_token",
+        "matched",
+        "candidates",
+    )
 
     def shuffles(self) -> None:
         for spec in self.study.geometry:
             score._shuffle_unit(self.study, self.pairs, spec).result()
+
+    def strata(self) -> None:
+        for spec in self.study.geometry:
+            score._strata_unit(self.study, self.pairs, spec, "frequency").result()
 
     def interval(self) -> None:
         for spec in self.study.geometry:
             score._interval_unit(self.study, self.pairs, spec).result()
 
     def rematches(self) -> None:
-        rematch.rematch_cells(self.study, [self.cell], [self.facts], Local())
+        for null in rematch.again(self.study):
+            rematch.rematch_cells(self.study, null, [self.cell], [self.facts], Local())
 
     def subsets(self) -> None:
         for spec in self.study.geometry:
@@ -121,6 +151,9 @@ class Kept:
 
     def bootstrap(self) -> None:
         self.cell.intervals(self.found).result()
+
+    def beyond_token(self) -> None:
+        self.cell.beyond_token(self.pool).result()
 
     def matched(self) -> None:
         self.cell.matched()
@@ -153,7 +186,7 @@ def raised(known: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(known, name, replace(known[name], version=known[name].version + 1))
 
 
-OF_MEASURES = {"shuffles", "interval", "rematches", "subsets"}
+OF_MEASURES = {"shuffles", "strata", "interval", "rematches", "subsets"}
 CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     **{
         f"measure {name}": (lambda patch, name=name: raised(MEASURES, name, patch), OF_MEASURES)
@@ -162,20 +195,30 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     # SVCCA's held-out score is this measure's.
     "measure heldout_cca": (lambda patch: raised(MEASURES, "heldout_cca", patch), {"shuffles"}),
     "another measure": (lambda patch: raised(MEASURES, "procrustes", patch), set()),
-    "method mutual": (lambda patch: raised(METHODS, "mutual", patch), {"rematches", "bootstrap", "matched"}),
+    "method mutual": (
+        lambda patch: raised(METHODS, "mutual", patch),
+        {"rematches", "bootstrap", "beyond_token", "matched"},
+    ),
     "another method": (lambda patch: raised(METHODS, "max", patch), set()),
     "null shuffle": (lambda patch: raised(NULLS, "shuffle", patch), {"shuffles"}),
+    "null strata": (lambda patch: raised(NULLS, "strata", patch), {"strata"}),
     "null rematch": (lambda patch: raised(NULLS, "rematch", patch), {"rematches"}),
+    "null same_token": (lambda patch: raised(NULLS, "same_token", patch), {"rematches"}),
+    "null same_two_tokens": (lambda patch: raised(NULLS, "same_two_tokens", patch), {"rematches"}),
     "null subset": (lambda patch: raised(NULLS, "subset", patch), {"subsets"}),
     "intervals of scores": (lambda patch: patch.setattr(score, "VERSION", score.VERSION + 1), {"interval"}),
     "intervals of pairs": (
         lambda patch: patch.setattr(match, "VERSION", bootstrap.VERSION + 1),
         {"bootstrap", "matched"},
     ),
+    "r within token": (
+        lambda patch: patch.setattr(beyond_token, "VERSION", beyond_token.VERSION + 1),
+        {"beyond_token", "matched"},
+    ),
     "pairs": (lambda patch: patch.setattr(match, "_VERSION", match._VERSION + 1), {"matched"}),
     "candidates": (
         lambda patch: patch.setattr(candidates, "VERSION", candidates.VERSION + 1),
-        {"candidates", "rematches", "bootstrap", "matched"},
+        {"candidates", "rematches", "bootstrap", "beyond_token", "matched"},
     ),
 }
 

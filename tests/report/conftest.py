@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unifeat.inference.nulls import NULLS
 from unifeat.runs.folder import Run
 
 MEASURES = [("svcca", {"dims": 32}), ("svcca", {"dims": 1}), ("rsa", {"inner": "cosine", "outer": "spearman"})]
@@ -174,8 +175,8 @@ def _score(rng, a, b, spaces, measure, n, nothing) -> dict:
     row |= {"subspace": "all", "metric": measure[0], "settings": json.dumps(measure[1], sort_keys=True), "n_pairs": n}
     row |= dict.fromkeys(values, nan) if nothing else values
     dims = measure[1].get("dims", 0)
-    for name in ("score_heldout", "p_family", "rematch_mean", "rematch_sd", "rematch_p", "rematch_q"):
-        row |= {name: nan}
+    for name in [column for null in NULLS.values() for column in null.columns] + ["score_heldout"]:
+        row.setdefault(name, nan)
     row |= {"ci_low": nan, "ci_high": nan, "details": json.dumps({"dims_a": dims, "dims_b": dims} if dims else {})}
     return row | {"flags": ["undefined: 0 pairs are too few"] if nothing else []}
 

@@ -15,7 +15,7 @@ from unifeat.report.overview import group_overview
 from unifeat.report.sections import categories
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.report.terminal import show
-from unifeat.report.uncertainty import hubs, pair_lines
+from unifeat.report.uncertainty import hubs, pair_table
 from unifeat.runs.folder import Run
 
 MakeRun = Callable[..., Run]
@@ -36,6 +36,18 @@ def run(make_run: MakeRun) -> Run:
             "mean_correlation": [0.12, None],
             "p_kept": 1 / 3,
             "p_mean_correlation": 1 / 3,
+            "p_kept_family": 2 / 3,
+            "same": [1, 0],
+        }
+        facts["same_token"] = facts["rematch"] | {"kept": [30, 32], "same": [26, 28]}
+        facts["beyond_token"] = {
+            "types": 900,
+            "rows": 52_221,
+            "rows_alone": 321,
+            "mean_correlation_within_token": 0.432,
+            "mean_token_share": 0.61,
+            "more_than_a_token": 0.875,
+            "at_random": 400,
         }
         facts["intervals"] = {"kept": {"estimate": kept, "low": kept - 2, "high": kept + 3}}
         facts["intervals"]["share_a"] = {"estimate": 0.25, "low": 0.2, "high": None}
@@ -83,17 +95,27 @@ def test_every_comparison_has_its_line_and_its_role(run: Run) -> None:
     ordinary = next(line for line in lines if line.groups == ("one", "two"))
     kept = cells(run).query("group_a == 'one' and group_b == 'two'")["kept"]
     assert ordinary.kept == f"{kept.min()}–{kept.max()}"
-    assert (ordinary.kept_shifted, ordinary.found_again, ordinary.cells) == ("4", "75 %", 2)
+    assert ordinary.kept_again == {"other text": "4", "same token": "31"}
+    assert (ordinary.within, ordinary.found_again, ordinary.cells) == ("0.43", "75 %", 2)
 
 
 def test_the_pairs_of_a_cell_with_intervals_and_the_null(run: Run) -> None:
     cell = rows_of(cells(run))[0]
-    lines = {line["what"]: line for line in pair_lines(cell)}
+    table = pair_table(cell)
+    assert [(label, draws, least) for label, _, draws, least in table.nulls] == [
+        *(("other text", "2", "0.333"), ("same token", "2", "0.333"))
+    ]
+    lines = {line["what"]: line for line in table.lines}
     kept = lines["pairs kept"]
     assert (kept["value"], kept["interval"]) == (str(cell.kept), f"{cell.kept - 2} to {cell.kept + 3}")
-    assert (kept["shifted"], kept["p"]) == ("4", 1 / 3)
-    assert lines["mean r where found"]["shifted"] == "0.120", "rematches without a pair have no mean"
-    assert lines["share found again on the other half of the documents"]["value"] == "75 %"
+    assert kept["nulls"][0] == {"mean": "4", "p": "0.333", "family": "0.667"}
+    assert kept["nulls"][1]["mean"] == "31"
+    assert [null["mean"] for null in lines["of them, pairs of this run"]["nulls"]] == ["0", "27"]
+    assert lines["mean r where found"]["nulls"][0]["mean"] == "0.120", "rematches without a pair have no mean"
+    assert lines["mean r within token"]["value"] == "0.432"
+    assert lines["share of the features’ variance that is the token’s"]["value"] == "61 %"
+    assert lines["share of pairs that are more than a token"]["value"] == "88 %"
+    assert lines["share found again on the other half of the documents"]["value"] == "75 % (by chance 1.0 %)"
     assert "2.1 % and 3.4 %" in hubs(cell)
 
 
@@ -125,6 +147,9 @@ def test_page_and_terminal_say_it(run: Run, capsys, monkeypatch) -> None:
         "Found again",
         "Subspaces",
         "random words",
+        "same token, 2 draws",
+        "of them, pairs of this run",
+        "mean r within token",
     ):
         assert words in page
     for columns in ("60", "200"):
@@ -137,10 +162,18 @@ def test_page_and_terminal_say_it(run: Run, capsys, monkeypatch) -> None:
         assert max(map(len, text.splitlines()[:-1])) <= int(columns)
 
 
+def test_two_spaces_beside_the_nulls_that_match_again(run: Run, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    show(run, "one@3", "two@2")
+    text = capsys.readouterr().out
+    assert "within token: mean r 0.43; 88 % of the pairs are more than a token" in text
+    assert "matched again, same token: 31 pairs, 27 of them this run's; p 0.333 (2 draws, at least 0.333)" in text
+
+
 def test_an_ordinary_run_has_nothing_of_it(make_run: MakeRun) -> None:
     plain = make_run()
     assert categories.subspaces(plain, {}) is None
     assert categories.of_cell(plain, rows_of(cells(plain))[0]) is None
-    assert pair_lines(rows_of(cells(plain))[0]) == []
+    assert pair_table(rows_of(cells(plain))[0]) == ([], [])
     assert hubs(rows_of(cells(plain))[0]) == ""
     assert role(plain, ("smollm2", "gemma3")) == ""

@@ -55,7 +55,7 @@ class AlignedCodes:
     def only(self, documents: NDArray[np.bool_]) -> AlignedCodes:
         """The rows of some documents. `documents` is a mask over the documents of the corpus."""
         chosen = replace(self, documents=documents)
-        return replace(chosen, n_rows=sum(len(at_a) for _, _, at_a, _ in chosen._aligned_shards()))
+        return replace(chosen, n_rows=sum(len(at_a) for _, _, at_a, _ in chosen.aligned_shards()))
 
     def document_starts(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The documents that the aligned rows come from, and where each begins.
@@ -67,7 +67,7 @@ class AlignedCodes:
         documents: list[NDArray[np.int32]] = []
         starts: list[NDArray[np.int64]] = []
         done, last = 0, -1
-        for shard_a, _, at_a, _ in self._aligned_shards():
+        for shard_a, _, at_a, _ in self.aligned_shards():
             document = np.asarray(shard_a.places.document[at_a])
             begins = np.flatnonzero(np.diff(document, prepend=np.int32(last)))
             documents.append(document[begins])
@@ -78,11 +78,12 @@ class AlignedCodes:
 
     def chunks(self) -> Iterator[tuple[CsrArrays, CsrArrays]]:
         """Aligned codes, shard by shard; the same each time. Nothing is copied where every row is paired."""
-        for shard_a, shard_b, at_a, at_b in self._aligned_shards():
+        for shard_a, shard_b, at_a, at_b in self.aligned_shards():
             if len(at_a):
-                yield _take(shard_a, at_a), _take(shard_b, at_b)
+                yield rows_of(shard_a, at_a), rows_of(shard_b, at_b)
 
-    def _aligned_shards(self) -> Iterator[tuple[Shard, Shard, NDArray[np.int64], NDArray[np.int64]]]:
+    def aligned_shards(self) -> Iterator[tuple[Shard, Shard, NDArray[np.int64], NDArray[np.int64]]]:
+        """The shards of both stores, and the aligned rows of each."""
         same_tokenizer = self.a.settings["tokenizer"] == self.b.settings["tokenizer"]
         for shard_a, shard_b in zip(self.a.shards(), self.b.shards(), strict=True):
             alike = same_tokenizer or _same(shard_a.places, shard_b.places)
@@ -103,7 +104,7 @@ def align(a: CodeStore, b: CodeStore) -> AlignedCodes:
         if a.settings[what] != b.settings[what]:
             raise UserError(f"{a.folder} and {b.folder} hold codes of different texts, which cannot be compared")
     paired = AlignedCodes(a, b, 0)
-    rows = sum(len(at_a) for _, _, at_a, _ in paired._aligned_shards())
+    rows = sum(len(at_a) for _, _, at_a, _ in paired.aligned_shards())
     if not rows:
         raise UserError(f"{a.folder} and {b.folder} share no token: is every token masked?")
     return replace(paired, n_rows=rows)
@@ -145,7 +146,7 @@ def _keys(places: Places, first: int, same_tokenizer: bool) -> tuple[NDArray[np.
     return rows[new], key[new]
 
 
-def _take(shard: Shard, rows: NDArray[np.int64]) -> CsrArrays:
+def rows_of(shard: Shard, rows: NDArray[np.int64]) -> CsrArrays:
     """Some rows of a shard: a view of the memory map if they are consecutive, else a copy."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return CsrArrays(shard.indptr[rows[0] : rows[-1] + 2], shard.feature, shard.value)

@@ -88,7 +88,7 @@ def block_sums(codes: Any, edges: Array, feature_a: Any, feature_b: Any, *, thre
         threads: as for `correlate`.
 
     Raises:
-        UserError: as `pair_correlation`; also edges that do not cover the rows.
+        UserError: as `correlate_pairs`; also edges that do not cover the rows.
     """
     paired, threads = as_paired(codes), thread_count(threads)
     edges = np.asarray(edges, np.int64)

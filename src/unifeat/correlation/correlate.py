@@ -19,13 +19,16 @@ import numpy as np
 
 from unifeat.correlation.best_partners import best_partners
 from unifeat.correlation.csls import csls
-from unifeat.correlation.device import Found, find_partners
+from unifeat.correlation.device import find_partners
+from unifeat.correlation.found import Found
 from unifeat.correlation.moments import Moments, profiles
 from unifeat.correlation.pair_sums import cofiring, thread_count
+from unifeat.correlation.within import partners_within
 from unifeat.devices import cuda_device
 from unifeat.errors import UserError
 from unifeat.memory import working_memory
 from unifeat.threads import Team
+from unifeat.vocabulary.grouped_codes import GroupedCodes, in_groups
 from unifeat.vocabulary.paired_codes import Array, as_paired
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ def correlate(
     codes_b: Any = None,
     *,
     top: int = 4,
+    groups: Any = None,
     memory_gb: float | None = None,
     threads: int | None = None,
     device: str = "cpu",
@@ -125,6 +129,9 @@ def correlate(
         codes_a: scipy sparse matrix (tokens, features of A), or `PairedCodes` holding both sides (and no `codes_b`).
         codes_b: scipy sparse matrix (tokens, features of B), the same tokens in the same order.
         top: how many partners to keep per feature.
+        groups: (tokens,) integers, such as the ids of the tokens: correlate both features' deviations from their means
+            over rows with equal ones (see `correlation.within`). A feature that does not vary within any group then has
+            no partner. All else that is said here holds, but the last digit may differ with the chunking.
         memory_gb: memory to use beyond the codes; by default 60 % of what is free. With less than about 10 bytes for
             each nonzero of B, the codes are laid out in the folder for temporary files (TMPDIR), and read once for
             every panel of A's features whose sums fit in memory.
@@ -137,12 +144,13 @@ def correlate(
 
     Raises:
         UserError: different numbers of rows, NaN or infinite codes, malformed codes or settings; a device that this
-            machine does not have, or without enough memory.
+            machine does not have, or without enough memory; groups that are not one integer a row, or on a device.
     """
-    if top < 1:
-        raise UserError(f"top must be at least 1, not {top}")
-    if memory_gb is not None and not memory_gb > 0:
-        raise UserError(f"memory_gb must be positive, not {memory_gb}")
+    if groups is not None:
+        if device != "cpu":
+            raise UserError(f"device {device!r}: correlation within groups runs on the cpu")
+        return correlate_within(in_groups(as_paired(codes_a, codes_b), groups), top, memory_gb, threads)
+    _check(top, memory_gb)
     on_device = None if device == "cpu" else cuda_device(device, "correlation runs")
     paired, threads = as_paired(codes_a, codes_b), thread_count(threads)
     with ThreadPoolExecutor(threads) as pool:
@@ -155,6 +163,28 @@ def correlate(
             (index_ab, value_ab), (index_ba, value_ba) = best_partners(paired, a, b, dtype, top, memory_gb, team)
             counts = cofiring(paired, index_ab, index_ba, team)
             found = Found(index_ab, value_ab, index_ba, value_ba, *counts, a.moments, b.moments)
+    return _correlation(paired.n_rows, found)
+
+
+def correlate_within(
+    codes: GroupedCodes, top: int = 4, memory_gb: float | None = None, threads: int | None = None
+) -> Correlation:
+    """`correlate` within groups, for codes that know their groups. The arguments are those of `correlate`."""
+    _check(top, memory_gb)
+    threads = thread_count(threads)
+    with ThreadPoolExecutor(threads) as pool:
+        found = partners_within(codes, top, memory_gb, Team(pool, threads))
+    return _correlation(codes.n_rows, found)
+
+
+def _check(top: int, memory_gb: float | None) -> None:
+    if top < 1:
+        raise UserError(f"top must be at least 1, not {top}")
+    if memory_gb is not None and not memory_gb > 0:
+        raise UserError(f"memory_gb must be positive, not {memory_gb}")
+
+
+def _correlation(n_rows: int, found: Found) -> Correlation:
     a_to_b = Partners(found.index_ab, found.value_ab, found.count_ab)
     b_to_a = Partners(found.index_ba, found.value_ba, found.count_ba)
-    return Correlation(paired.n_rows, a_to_b, b_to_a, found.moments_a, found.moments_b)
+    return Correlation(n_rows, a_to_b, b_to_a, found.moments_a, found.moments_b)

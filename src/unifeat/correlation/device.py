@@ -32,7 +32,8 @@ from unifeat.correlation.device_codes import (
     written_out,
 )
 from unifeat.correlation.device_moments import profiles_on_device
-from unifeat.correlation.moments import Moments, Profile, profiles
+from unifeat.correlation.found import Found
+from unifeat.correlation.moments import Profile, profiles
 from unifeat.errors import UserError
 from unifeat.memory import working_memory
 from unifeat.progress import track
@@ -51,19 +52,6 @@ _ADDS_PER_PRODUCT = 300.0  # float64 multiply-adds of a matrix product that take
 _FEWEST_ADDS_FOR_BLAS = 1e9
 _MOST_ROWS_WRITTEN_OUT = 4096
 _SUMS_AT_ONCE = 1 << 26  # of a matrix product
-
-
-class Found(NamedTuple):
-    """What `correlate` puts together: (features, top) each, and the moments."""
-
-    index_ab: Array  # int32
-    value_ab: Array  # float64
-    index_ba: Array
-    value_ba: Array
-    count_ab: Array  # int64
-    count_ba: Array
-    moments_a: Moments
-    moments_b: Moments
 
 
 @cache

@@ -38,7 +38,7 @@ class _Job(NamedTuple):
     cofiring: Array
 
 
-def pair_correlation(
+def correlate_pairs(
     codes: PairedCodes | tuple[Any, Any], feature_a: Any, feature_b: Any, *, threads: int | None = None
 ) -> tuple[Array, Array]:
     """Exact correlations of given pairs on given codes: for instance, of pairs found on other text.

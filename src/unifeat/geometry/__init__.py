@@ -25,6 +25,8 @@ _SIMILARITY_OF_PWCCA: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
 _ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_linear"})
 
 # All measures, with the invariances that each declares; the property tests are made from this table.
+# (Before version 2, and 3 of ridge_map, rounding of float32 input counted as directions, and rows that it alone tells
+# apart counted as different; see `Precision` in _input.py.)
 MEASURES: dict[str, Measure] = {
     "svcca": Measure(
         "svcca",
@@ -35,6 +37,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0}, _SIMILARITY | {"invertible_linear"}),
             Variant({}, _SIMILARITY),
         ),
+        version=2,
     ),
     "pwcca": Measure(
         "pwcca",
@@ -46,6 +49,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_PWCCA, only_y=frozenset({"orthogonal"})),
         ),
         symmetric=False,
+        version=3,  # 2: ranks follow the input's precision; 3: singular vectors from the Gram matrix (rounding)
     ),
     "heldout_cca": Measure(
         "heldout_cca",
@@ -56,6 +60,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_FOLDS),
         ),
         row_settings=_GROUPS,
+        version=3,  # as PWCCA
     ),
     "rsa": Measure(
         "rsa",
@@ -68,29 +73,32 @@ MEASURES: dict[str, Measure] = {
         ),
         on_device=True,
         row_settings=frozenset({"given"}),
+        version=2,
     ),
-    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True),
+    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True, version=2),
     "procrustes": Measure(
         "procrustes",
         procrustes,
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
         row_settings=_GROUPS,
+        version=3,  # as PWCCA; 3 if held out
     ),
-    # (In version 1, a study's `alpha` was taken for the level of the test.)
+    # (In version 1, a study's `alpha` was taken for the level of the test. Since version 3, folds share one fit.)
     "ridge_map": Measure(
         "ridge_map",
         ridge_map,
         prepare_ridge_map,
         (Variant({}, _SIMILARITY_OF_FOLDS),),
         row_settings=_GROUPS,
-        version=2,
+        version=4,
     ),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,
         prepare_mutual_knn,
         (Variant({"metric": "cosine"}, _ROTATION_AND_SCALE), Variant({"metric": "euclidean"}, _SIMILARITY)),
+        version=2,
     ),
     "mean_max_cosine": Measure(
         "mean_max_cosine",
@@ -99,6 +107,7 @@ MEASURES: dict[str, Measure] = {
         (Variant({}, frozenset({"isotropic_scaling", "row_permutation"})),),
         equal_widths=True,
         sees_pairing=False,
+        version=2,
     ),
 }
 

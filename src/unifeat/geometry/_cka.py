@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry._device import Product, SquareSum
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
@@ -65,8 +65,10 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
     a, b = _unit_scale(centred(a)), _unit_scale(centred(b))
     sides = [_Side(a), _Side(b)]
     norms = [side.own_hsic(debiased=bool(debiased)) for side in sides]
-    for name, side, norm in zip("xy", sides, norms, strict=True):
-        if norm <= 64 * EPS * side.energy:
+    for name, side, norm, given in zip("xy", sides, norms, (x, y), strict=True):
+        # Where it is zero, it is of second order in the rounding of the rows as given.
+        rounding = precision_of(given).eps ** 2 / (n * (n - 3)) if debiased else 0.0
+        if norm <= max(64 * EPS, rounding) * side.energy:
             flags += (f"degenerate {name}: its debiased HSIC with itself is zero",)
     if flags:
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))

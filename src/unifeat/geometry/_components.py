@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from scipy import linalg
 
 from unifeat.errors import UserError
-from unifeat.geometry._input import EPS, Matrix, centred
+from unifeat.geometry._input import DOUBLE, EPS, Matrix, Precision, centred
 from unifeat.geometry._labels import Distinct
 
 # Singular values this close count as tied: they are equal in exact arithmetic, as correlations forced to 1 are.
@@ -24,7 +24,12 @@ class Components(NamedTuple):
     scale: Float64[np.ndarray, " k"]
     """Singular values, (k,), descending."""
     rank: int
-    """Numerical rank of the centred rows (the rule of numpy's matrix_rank), k or more."""
+    """Numerical rank of the centred rows, k or more: the singular values above the rounding of the computation (the
+    rule of numpy's matrix_rank) and above the noise of the precision the rows were given in (`Precision.noise`)."""
+    noise: Float64[np.ndarray, " k"]
+    """That noise, (k,), in units of `scale`; an upper bound of it where `scale` is above that too."""
+    lost: str = ""
+    """Where it changed what is kept: `5 of 50 directions are above the rounding of float32`."""
 
 
 def component_settings(measure: str, dims: Any, variance: Any, *, default: float) -> dict[str, Any]:
@@ -42,20 +47,69 @@ def component_settings(measure: str, dims: Any, variance: Any, *, default: float
 
 
 def leading_components(
-    matrix: Float64[np.ndarray, "n d"], dims: int | None = None, variance: float = 1.0
+    matrix: Float64[np.ndarray, "n d"],
+    dims: int | None = None,
+    variance: float = 1.0,
+    *,
+    given: Precision = DOUBLE,
 ) -> Components:
-    """`dims` components, or the fewest that reach this share of the variance; at most the rank, at least 1."""
-    left, scale, _ = svd(centred(matrix))
-    rank = max(1, int((scale > scale[0] * max(matrix.shape) * EPS).sum()))
+    """`dims` components, or the fewest that reach this share of the variance; at most the rank, at least 1.
+
+    given: the precision of the rows before they became float64.
+    """
+    left, scale, right = svd(centred(matrix))
+    nonzero = max(1, int((scale > scale[0] * max(matrix.shape) * EPS).sum()))
+    most = given.most_noise(matrix)
+    noise = np.full(scale.size, most)
+    if most and (doubtful := np.flatnonzero(scale <= most)).size:
+        noise[doubtful] = given.noise(matrix, left[:, doubtful], right[doubtful])
+    above = np.flatnonzero(scale[:nonzero] > noise[:nonzero])
+    rank = max(1, above.size)
+    if above.size < nonzero:
+        above = above if above.size else np.zeros(1, np.intp)
+        left, scale, noise = left[:, above], scale[above], noise[above]
     if dims is not None:
-        keep = dims
+        wanted = dims
     elif variance == 1.0:
-        keep = rank
+        wanted = nonzero
     else:
         share = np.cumsum(scale**2) / np.sum(scale**2)
-        keep = int((share < variance - 1e-12).sum()) + 1
-    keep = min(keep, rank)
-    return Components(np.ascontiguousarray(left[:, :keep]), scale[:keep], rank)
+        wanted = int((share < variance - 1e-12).sum()) + 1
+    keep = min(wanted, rank)
+    hidden = keep < min(wanted, nonzero) or above[keep - 1] > keep - 1
+    lost = _lost(rank, nonzero, given) if hidden else ""
+    return Components(np.ascontiguousarray(left[:, :keep]), scale[:keep], rank, noise[:keep], lost)
+
+
+def hiding_noise(matrix: Float64[np.ndarray, "n d"], given: Precision) -> tuple[float, str]:
+    """The largest `Precision.noise` that hides a direction of rows (n, d), and `lost` as in `Components`; 0 and "" if
+    none is hidden."""
+    most = given.most_noise(matrix)
+    if most == 0.0:
+        return 0.0, ""
+    rows = centred(matrix)
+    # (If there are fewer rows than columns, the vector of ones, which centring leaves out, is put back.)
+    gram = rows.T @ rows if rows.shape[1] < rows.shape[0] else rows @ rows.T + np.mean(rows**2)
+    try:  # most matrices have full rank, which a Cholesky factorisation shows sooner than singular values
+        least = max(2 * most**2, 1e-12 * float(np.trace(gram)))
+        linalg.cholesky(gram - least * np.eye(len(gram)), check_finite=False)
+    except linalg.LinAlgError:
+        left, scale, right = svd(rows)
+        nonzero = int((scale > scale[0] * max(matrix.shape) * EPS).sum())
+        noise = given.noise(matrix, left, right)[:nonzero]
+        hidden = scale[:nonzero] <= noise
+        if hidden.any():
+            return float(noise[hidden].max()), _lost(int((~hidden).sum()), nonzero, given)
+    return 0.0, ""
+
+
+def _lost(rank: int, nonzero: int, given: Precision) -> str:
+    return f"{rank} of {nonzero} directions are above the rounding of {given.name}"
+
+
+def lost_flags(lost_x: str, lost_y: str) -> tuple[str, ...]:
+    """A flag for each side whose precision hides directions."""
+    return tuple(f"rank of {name}: {lost}" for name, lost in (("x", lost_x), ("y", lost_y)) if lost)
 
 
 def component_flags(
@@ -76,10 +130,11 @@ def component_flags(
 
 
 def rank_flags(dims: int | None, a: Components, b: Components) -> tuple[str, ...]:
-    """A flag if a side has fewer components than were asked for."""
-    if dims is None or min(a.scale.size, b.scale.size) >= dims:
-        return ()
-    return (f"rank: {dims} components asked for, x has {a.rank} and y {b.rank}",)
+    """Flags if a side has fewer components than were asked for, and if its precision is why."""
+    flags: tuple[str, ...] = ()
+    if dims is not None and min(a.scale.size, b.scale.size) < dims:
+        flags += (f"rank: {dims} components asked for, x has {a.rank} and y {b.rank}",)
+    return flags + lost_flags(a.lost, b.lost)
 
 
 def found(a: Components, b: Components) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from unifeat.geometry._input import Matrix, centred, unit_rows
+from unifeat.geometry._input import EPS, Matrix, centred, unit_rows
 from unifeat.geometry._pairs import TIE_TOLERANCE, condensed, ranks_in_place
 
 Inner = Literal["cosine", "euclidean", "pearson"]
@@ -16,17 +16,18 @@ INNER = ("cosine", "euclidean", "pearson")
 OUTER = ("spearman", "pearson")
 
 
-def standardised(matrix: Matrix, name: str, inner: str, outer: str) -> tuple[Matrix, tuple[str, ...]]:
+def standardised(matrix: Matrix, name: str, inner: str, outer: str, eps: float = EPS) -> tuple[Matrix, tuple[str, ...]]:
     """Condensed dissimilarities (or their ranks) of mean 0 and length 1; or a flag that says why they are undefined.
 
     Args:
         matrix: (n, d) float64.
         name: the side's name, for the flag.
+        eps: relative precision of the rows before they became float64.
     """
     if inner == "euclidean":
         values, scale = _squared_distances(matrix)
     else:
-        unit, undefined = unit_rows(matrix, centre=inner == "pearson")
+        unit, undefined = unit_rows(matrix, centre=inner == "pearson", eps=eps)
         if undefined:
             what = "zero" if inner == "cosine" else "constant over their coordinates"
             flag = f"zero rows of {name}: {undefined} rows are {what}, {inner} dissimilarity is undefined there"

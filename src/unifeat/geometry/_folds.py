@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,19 @@ def cross(a: list[Part], b: list[Part]) -> list[tuple[Matrix, Matrix]]:
         train = total - product - left.n_train * np.outer(left.train_mean, right.train_mean)
         pairs.append((train, product - len(left.rows) * np.outer(left.mean, right.mean)))
     return pairs
+
+
+def training_products(a: list[Part], b: list[Part]) -> Iterator[Matrix]:
+    """The first matrix of each pair of `cross`, with less work: (k_a, k_b) for each fold."""
+    # One more row holds the product of the means.
+    means_a, means_b = (np.array([part.train_mean * np.sqrt(part.n_train) for part in side]) for side in (a, b))
+    products = [
+        np.vstack([left.rows, mean_a]).T @ np.vstack([right.rows, mean_b])
+        for left, right, mean_a, mean_b in zip(a, b, means_a, means_b, strict=True)
+    ]
+    total = np.sum(products, axis=0) - means_a.T @ means_b
+    for product in products:
+        yield np.subtract(total, product, out=product)
 
 
 def slim(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n k"]:

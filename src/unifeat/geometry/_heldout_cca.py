@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 from scipy import linalg
 
 from unifeat.errors import UserError
 from unifeat.geometry._components import (
     TIE_TOLERANCE,
     Components,
-    canonical_directions,
     component_settings,
     found,
     leading_components,
@@ -23,15 +23,16 @@ from unifeat.geometry._folds import (
     FEWEST_PAIRS,
     Part,
     Rows,
-    cross,
     cut,
     fewest_left,
     fold_groups,
     fold_settings,
     group_setting,
     held_out,
+    training_products,
 )
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
+from unifeat.geometry._singular import singular_vectors, turn_tied
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -74,8 +75,8 @@ def heldout_cca(
 
     details: `dims_a`, `dims_b`, `rank_a`, `rank_b`, `folds_used`, `fitted` (the mean correlation on the training
     pairs), `correlations` (held-out, in the order of the fitted ones), `by_fold`.
-    flags: `folds` (too few pairs for that many), `rank`, `saturated` (the training pairs force correlations of 1,
-    so that the fitted directions are arbitrary), `constant x` or `constant y` (value NaN).
+    flags: `folds` (too few pairs for that many), `rank` and `rank of x` as in `svcca`, `saturated` (the training pairs
+    force correlations of 1, so that the fitted directions are arbitrary), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_heldout_cca(
@@ -106,7 +107,8 @@ def prepare_heldout_cca(
     settings |= group_setting(together)
     if flags := constant_flags(a, b):
         return Undefined(Score("heldout_cca", float("nan"), settings, n, d_a, d_b, flags=flags))
-    kept_a, kept_b = leading_components(a, **components), leading_components(b, **components)
+    kept_a = leading_components(a, **components, given=precision_of(x))
+    kept_b = leading_components(b, **components, given=precision_of(y))
     tests, flags = held_out(n, settings["folds"], settings["seed"], together)
     flags += rank_flags(dims, kept_a, kept_b)
     n_train, small = fewest_left(a, b, tests), min(kept_a.scale.size, kept_b.scale.size)
@@ -123,7 +125,26 @@ class _Whitener(NamedTuple):
     """Factors of the training scatter C plus the ridge: C ≈ load loadᵀ and inverseᵀ C inverse = 1; both (k, r)."""
 
     load: Matrix
-    inverse: Matrix
+    inverse: Matrix | None
+    """None if `load` is a lower triangle, whose inverse is applied by substitution."""
+    longest: float
+    """About the length of the longest column that an inverse can have."""
+
+    def __call__(self, columns: Float64[np.ndarray, "k m"]) -> Float64[np.ndarray, "r m"]:
+        """inverseᵀ columns."""
+        if self.inverse is not None:
+            return self.inverse.T @ columns
+        white: Matrix = linalg.solve_triangular(self.load, columns, lower=True, check_finite=False)
+        return white
+
+
+class _Fitted(NamedTuple):
+    """One side of one fold."""
+
+    part: Part
+    whitener: _Whitener
+    held_out: Matrix
+    """The whitened held-out rows about their mean, (n_test, r)."""
 
 
 class _Fold(NamedTuple):
@@ -138,12 +159,16 @@ class _Side:
         self.rows: Matrix = kept.basis * kept.scale
         self._total = np.diag(kept.scale**2)
         self._tests = tests
+        self._noise = kept.noise
         self._ridge = ridge * float(np.mean(kept.scale**2)) / len(self.rows)
 
-    def fitted(self, order: Rows | None = None) -> tuple[list[Part], list[_Whitener]]:
+    def fitted(self, order: Rows | None = None) -> list[_Fitted]:
         rows = self.rows if order is None else self.rows.take(order, axis=0)
-        parts = cut(rows, self._tests, self._total)
-        return parts, [self._whitener(rows, test, part) for test, part in zip(self._tests, parts, strict=True)]
+        folds = []
+        for test, part in zip(self._tests, cut(rows, self._tests, self._total), strict=True):
+            whitener = self._whitener(rows, test, part)
+            folds.append(_Fitted(part, whitener, whitener((part.rows - part.mean).T).T))
+        return folds
 
     def _whitener(self, rows: Matrix, test: Rows, part: Part) -> _Whitener:
         scatter, extra = part.scatter, self._ridge * part.n_train
@@ -156,19 +181,21 @@ class _Side:
             # The squared diagonal is what remains of each column without the held-out rows and the columns before it.
             # If enough remains, the factor is accurate.
             if (load.diagonal() ** 2 > 1e-4 * (self._total.diagonal() + extra)).all():
-                inverse = linalg.solve_triangular(load, np.eye(len(load)), lower=True, check_finite=False)
-                return _Whitener(load, inverse.T)
+                return _Whitener(load, None, float(np.linalg.norm(1.0 / load.diagonal())))
         training = centred(np.delete(rows, test, axis=0))
         _, scale, axes = svd(training)
         limit = max(training.shape) * EPS * float(np.sqrt(np.trace(self._total)))
-        rank = min(int((scale > limit).sum()), part.n_train - 1)
+        seen = scale > np.maximum(limit, np.linalg.norm(axes * self._noise, axis=1))  # and above the input's rounding
+        scale, axes = scale[seen], axes[seen]
+        rank = min(scale.size, part.n_train - 1)
         scale, axes = np.sqrt(scale[:rank] ** 2 + extra), axes[:rank].T
-        return _Whitener(axes * scale, axes / scale)
+        return _Whitener(axes * scale, axes / scale, float(1.0 / scale[-1]) if rank else 0.0)
 
 
 class PreparedHeldoutCCA:
     """Component scores of the two sides. A shuffle moves other rows of y into each fold. The training scatter is then
-    the total less that of the held-out rows, and each fold takes one Cholesky factorisation and one SVD."""
+    the total less that of the held-out rows, and each fold takes one Cholesky factorisation and one eigendecomposition
+    of the narrower side's size."""
 
     tolerance = 1e-9
 
@@ -197,25 +224,25 @@ class PreparedHeldoutCCA:
         return _value(self._folds(as_permutation(permutation, self.n)))
 
     def _folds(self, order: Rows | None = None) -> list[_Fold]:
-        parts_a, whiteners_a = self._fitted_a
-        parts_b, whiteners_b = self._b.fitted(order)
+        fitted_a, fitted_b = self._fitted_a, self._b.fitted(order)
+        products = training_products([a.part for a in fitted_a], [b.part for b in fitted_b])
         folds = []
-        for i, (train, _) in enumerate(cross(parts_a, parts_b)):
-            a, b = whiteners_a[i], whiteners_b[i]
-            left, values, right = canonical_directions(a.inverse.T @ train @ b.inverse, a.load, b.load)
-            read = _correlations(parts_a[i], a.inverse @ left, parts_b[i], b.inverse @ right)
+        for a, b, train in zip(fitted_a, fitted_b, products, strict=True):
+            left, values, right = singular_vectors(b.whitener(a.whitener(train).T).T)
+            turn_tied(values, (left, a.whitener.load), (right, b.whitener.load))
+            read = _correlations((a, left), (b, right))
             # Where the fitted correlation is zero, the direction is arbitrary and predicts nothing.
             folds.append(_Fold(values, np.where(values > TIE_TOLERANCE, read, 0.0)))
         return folds
 
 
-def _correlations(a: Part, directions_a: Matrix, b: Part, directions_b: Matrix) -> Matrix:
+def _correlations(*sides: tuple[_Fitted, Matrix]) -> Matrix:
     """Pearson correlation of each pair of directions over the held-out pairs; 0 where one does not vary."""
     scores = []
-    for part, directions in ((a, directions_a), (b, directions_b)):
-        values = (part.rows - part.mean) @ directions
+    for side, directions in sides:
+        values = side.held_out @ directions
         length = np.linalg.norm(values, axis=0)
-        still = length <= 64 * EPS * np.linalg.norm(part.rows) * np.linalg.norm(directions, axis=0)
+        still = length <= 64 * EPS * np.linalg.norm(side.part.rows) * side.whitener.longest
         scores.append(np.where(still, 0.0, values) / np.where(still, 1.0, length))
     return np.clip(np.einsum("ij,ij->j", *scores), -1.0, 1.0)
 

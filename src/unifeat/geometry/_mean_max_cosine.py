@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unifeat.errors import UserError
-from unifeat.geometry._input import as_pair, as_permutation, constant_flags, unit_rows
+from unifeat.geometry._input import as_pair, as_permutation, constant_flags, precision_of, unit_rows
 from unifeat.geometry._pairs import ROWS_PER_BLOCK
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -51,8 +51,8 @@ def prepare_mean_max_cosine(x: Any, y: Any) -> Prepared:
         )
     flags = constant_flags(a, b)
     sides = []
-    for name, rows in (("x", a), ("y", b)):
-        unit, undefined = unit_rows(rows)
+    for name, rows, given in (("x", a, x), ("y", b, y)):
+        unit, undefined = unit_rows(rows, eps=precision_of(given).eps)
         sides.append(unit)
         if undefined and not flags:
             flags += (f"zero rows of {name}: {undefined} rows are zero, cosine is undefined there",)

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
-from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, one_of, unit_rows
+from unifeat.geometry._input import (
+    Matrix,
+    as_pair,
+    as_permutation,
+    centred,
+    constant_flags,
+    one_of,
+    precision_of,
+    unit_rows,
+)
 from unifeat.geometry._pairs import ROWS_PER_BLOCK, TIE_TOLERANCE
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -52,11 +61,11 @@ def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine"
     (n, d_a), d_b = a.shape, b.shape[1]
     flags = constant_flags(a, b)
     sides = []
-    for side, rows in (("x", a), ("y", b)):
+    for side, rows, given in (("x", a, x), ("y", b, y)):
         if name == "euclidean":
             sides.append(centred(rows))  # distances stay the same, and a common offset would cost digits
             continue
-        unit, undefined = unit_rows(rows)
+        unit, undefined = unit_rows(rows, eps=precision_of(given).eps)
         sides.append(unit)
         if undefined and not flags:
             flags += (f"zero rows of {side}: {undefined} rows are zero, cosine is undefined there",)

@@ -7,21 +7,22 @@ from typing import Any
 import numpy as np
 
 from unifeat.errors import UserError
-from unifeat.geometry._components import singular_values, svd
+from unifeat.geometry._components import hiding_noise, lost_flags, singular_values
 from unifeat.geometry._folds import (
     DEFAULT_FOLDS,
     FEWEST_PAIRS,
     Rows,
-    cross,
     cut,
     fold_groups,
     fold_settings,
     group_setting,
     held_out,
     slim,
+    training_products,
 )
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._labels import Distinct
+from unifeat.geometry._singular import rotated_product
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -55,8 +56,8 @@ def procrustes(
     details: `angle` (arccos of the similarity, in radians) and `residual` (1 − similarity²: the share of Y's
     variance that remains after the best rotation and scale, the `disparity` of scipy.spatial.procrustes);
     held-out: `folds_used`, `by_fold`.
-    flags: `n <= d`; `saturated` (two pairs always fit); `folds` (too few pairs for that many); `constant x` or
-    `constant y` (value NaN).
+    flags: `n <= d`; `saturated` (two pairs always fit); `folds` (too few pairs for that many); `rank of x` (held out:
+    directions below the rounding of its dtype count as not determined); `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_procrustes(x, y, heldout=heldout, folds=folds, seed=seed, groups=groups).score()
@@ -77,12 +78,14 @@ def prepare_procrustes(
     settings |= group_setting(together)
     if flags := constant_flags(a, b):
         return Undefined(Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags))
+    noise, hidden = _relative_noise(a, b, x, y) if heldout else (0.0, ())
     rows = Distinct.of(a, b)
     fewest = rows.described(rows.fewest)
     a, b = (_unit(centred(side)) for side in (a, b))
     tests: tuple[Rows, ...] = ()
     if heldout:
         tests, flags = held_out(n, **cutting, groups=together)
+        flags += hidden
         if rows.fewest <= max(d_a, d_b):
             flags += (f"n <= d: {fewest} in {d_a} and {d_b} dimensions do not determine the rotation",)
     else:
@@ -91,7 +94,7 @@ def prepare_procrustes(
         if rows.pairs == 2:
             flags += (f"saturated: {rows.described(2)} span one direction per side, which always fits",)
     blank = Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags)
-    return PreparedHeldoutProcrustes(a, b, tests, blank) if heldout else PreparedProcrustes(a, b, blank)
+    return PreparedHeldoutProcrustes(a, b, tests, blank, noise) if heldout else PreparedProcrustes(a, b, blank)
 
 
 class PreparedProcrustes:
@@ -117,12 +120,13 @@ class PreparedProcrustes:
 
 class PreparedHeldoutProcrustes:
     """Two centred sides, with x divided into folds. A shuffle computes the product of each fold; the product over a
-    fold's training pairs is the sum of all of them less its own."""
+    fold's training pairs is the sum of all of them less its own. Each then takes an eigendecomposition."""
 
     tolerance = 1e-9
 
-    def __init__(self, a: Matrix, b: Matrix, tests: tuple[Rows, ...], blank: Score) -> None:
+    def __init__(self, a: Matrix, b: Matrix, tests: tuple[Rows, ...], blank: Score, noise: float = 0.0) -> None:
         self.n = blank.n
+        self._noise = noise
         self._parts_a, self._b, self._tests, self._blank = cut(a, tests), b, tests, blank
 
     def score(self) -> Score:
@@ -137,14 +141,24 @@ class PreparedHeldoutProcrustes:
     def _cosines(self, b: Matrix) -> list[float]:
         parts_b = cut(b, self._tests)
         cosines = []
-        for left, right, (train, test) in zip(self._parts_a, parts_b, cross(self._parts_a, parts_b), strict=True):
-            u, values, vt = svd(train)
-            # Both sides have norm 1, so this bound is the rounding error of the product.
-            rank = min(int((values > max(train.shape) * EPS).sum()), left.n_train - 1)
-            norm = float(np.linalg.norm(left.rows - left.mean) * np.linalg.norm(right.rows - right.mean))
-            aligned = float(np.sum((u[:, :rank] @ vt[:rank]) * test))
+        for left, right, train in zip(self._parts_a, parts_b, training_products(self._parts_a, parts_b), strict=True):
+            x, y = left.rows - left.mean, right.rows - right.mean
+            norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+            # Both sides have norm 1, so the first is the rounding error of the product.
+            limit = max(max(train.shape) * EPS, self._noise)
+            aligned = rotated_product(train, x, y, left.n_train - 1, limit)
             cosines.append(max(-1.0, min(1.0, aligned / norm)) if norm > EPS**2 else 0.0)
         return cosines
+
+
+def _relative_noise(a: Matrix, b: Matrix, x: Any, y: Any) -> tuple[float, tuple[str, ...]]:
+    """How large singular values of XᵀY, both of norm 1, the rounding of x and y as given can make, and flags; 0 if
+    neither side has directions that are due to it."""
+    (noise_a, lost_a), (noise_b, lost_b) = hiding_noise(a, precision_of(x)), hiding_noise(b, precision_of(y))
+    if not (noise_a or noise_b):
+        return 0.0, ()
+    (long_a, norm_a), (long_b, norm_b) = ((np.linalg.norm(c, 2), np.linalg.norm(c)) for c in (centred(a), centred(b)))
+    return float((noise_a * long_b + noise_b * long_a) / (norm_a * norm_b)), lost_flags(lost_a, lost_b)
 
 
 def _unit(rows: Matrix) -> Matrix:

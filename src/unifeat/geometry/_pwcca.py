@@ -8,15 +8,15 @@ import numpy as np
 
 from unifeat.geometry._components import (
     Components,
-    canonical_directions,
     component_flags,
     component_settings,
     found,
     leading_components,
     rank_flags,
 )
-from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._labels import Distinct
+from unifeat.geometry._singular import left_vectors, turn_tied
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
@@ -45,8 +45,8 @@ def pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
 
     details: `dims_a`, `dims_b` (components used), `rank_a`, `rank_b`, `correlations` (descending) and their
     `weights` (sum 1).
-    flags: `n <= d`, `rank` (fewer components than asked for), `saturated` (n forces correlations of 1),
-    `constant x` or `constant y` (value NaN).
+    flags: `n <= d`, `rank` (fewer components than asked for), `rank of x` (directions below the rounding of its dtype
+    do not count), `saturated` (n forces correlations of 1), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_pwcca(x, y, dims=dims, variance=variance).score()
@@ -59,14 +59,16 @@ def prepare_pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("pwcca", float("nan"), settings, n, d_a, d_b, flags=flags))
-    kept_a, kept_b = leading_components(a, **settings), leading_components(b, **settings)
+    kept_a = leading_components(a, **settings, given=precision_of(x))
+    kept_b = leading_components(b, **settings, given=precision_of(y))
     flags = component_flags("PWCCA", Distinct.of(a, b), (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
     blank = Score("pwcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
     return PreparedPWCCA(kept_a, kept_b, centred(a).T @ kept_a.basis, blank)
 
 
 class PreparedPWCCA:
-    """Orthonormal bases of the two sides. A shuffle takes one product, its SVD, and one product for the weights."""
+    """Orthonormal bases of the two sides. A shuffle takes one product, its left singular vectors, and one
+    product for the weights."""
 
     tolerance = 1e-9  # directions of nearly equal correlations, and so the weights, are less exact than correlations
 
@@ -87,7 +89,8 @@ class PreparedPWCCA:
         return self._weighted(self._basis_b.take(as_permutation(permutation, self.n), axis=0))[0]
 
     def _weighted(self, basis_b: Matrix) -> tuple[float, Matrix, Matrix]:
-        left, values, _ = canonical_directions(self._basis_a.T @ basis_b, self._columns, None)
+        left, values = left_vectors(self._basis_a.T @ basis_b)
+        turn_tied(values, (left, self._columns))
         correlations = np.clip(values, 0.0, 1.0)
         weights = np.abs(self._columns @ left).sum(axis=0)
         weights /= weights.sum()

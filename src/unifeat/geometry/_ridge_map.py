@@ -1,20 +1,37 @@
-"""How well a linear map with a ridge penalty predicts one side from the other, on held-out pairs."""
+"""How well a linear map with a ridge penalty predicts one side from the other, on held-out pairs.
+
+A fold's residuals follow from the fit to *all* pairs. Let H be the hat matrix of a ridge fit with an intercept and the
+fold's λ, G = I − H, and f the held-out pairs. The fit to the training pairs is also the fit to all pairs with y_f
+replaced by its prediction ŷ_f: so ŷ_f = (H y)_f + H_ff (ŷ_f − y_f), and
+
+    y_f − ŷ_f = (G_ff)⁻¹ (G y)_f
+
+(for one row the PRESS residual of Allen 1974, Technometrics 16). G depends on one side only, and a shuffle of that side
+renames its rows and columns:
+
+* x → y: the map A from y to all residuals is fixed. A shuffle needs Σ ‖A y_π‖² = ⟨AᵀA, (YYᵀ)_ππ⟩, a sum over pairs of
+  rows.
+* y → x: a shuffle needs one product, G times the rows of x, and one Cholesky factorisation of G_ff a fold.
+
+No fit is done anew. Measured, a shuffle costs as much as one through the normal equations of each fold when a fold
+holds as many pairs as y has columns, and preparing costs more. So this is done below two thirds of that.
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from scipy import linalg
 
 from unifeat.errors import UserError
+from unifeat.geometry import _pairs
 from unifeat.geometry._folds import (
     DEFAULT_FOLDS,
     FEWEST_PAIRS,
-    Part,
     Rows,
-    cross,
-    cut,
     fold_groups,
     fold_settings,
     group_setting,
@@ -23,11 +40,12 @@ from unifeat.geometry._folds import (
 )
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
 from unifeat.geometry._labels import Distinct
+from unifeat.geometry._pairs import PairSum, condensed
+from unifeat.geometry._ridge_moments import PreparedByMoments, Side
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 _SMALLEST_ALPHA = 1e-6  # below this, the normal equations lose too many digits
-Fit = tuple[Matrix, bool]
 
 
 def ridge_map(
@@ -64,7 +82,7 @@ def ridge_map(
 def prepare_ridge_map(
     x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0, groups: Any = None
 ) -> Prepared:
-    """Centre each side and factor the normal equations of x. The arguments are those of `ridge_map`."""
+    """Centre each side and fit the map of x to all pairs. The arguments are those of `ridge_map`."""
     real = isinstance(alpha, int | float | np.number) and not isinstance(alpha, bool)
     if not real or not _SMALLEST_ALPHA <= alpha < float("inf"):
         raise UserError(f"ridge_map alpha={alpha!r}: give a number, {_SMALLEST_ALPHA:g} or more")
@@ -82,80 +100,139 @@ def prepare_ridge_map(
         few = rows.described(rows.fewest)
         flags += (f"n <= d: {few} in {d_a} and {d_b} dimensions determine the map by its penalty alone",)
     blank = Score("ridge_map", float("nan"), settings, n, d_a, d_b, flags=flags)
-    return PreparedRidgeMap(_Side(a, tests, float(alpha)), _Side(b, tests, float(alpha)), blank)
+    a, b = centred(a), centred(b)
+    if n <= _pairs.FLOAT64_UP_TO and 3 * max(map(len, tests)) <= 2 * d_b:
+        return PreparedRidgeMap(_Rows(a), _Rows(b), tests, blank)
+    return PreparedByMoments(Side(a, tests, float(alpha)), Side(b, tests, float(alpha)), blank)
 
 
-class _Side:
-    """Centred rows in as few columns as they span, scaled so that the original columns have mean square 1."""
+class _Rows:
+    """Centred rows, scaled so that their columns have mean square 1, and their Gram matrix."""
 
-    def __init__(self, matrix: Matrix, tests: tuple[Rows, ...], alpha: float) -> None:
-        n, d = matrix.shape
-        rows = slim(centred(matrix))
-        rows = rows / np.abs(rows).max()
-        self.rows: Matrix = rows * (np.sqrt(n * d) / np.linalg.norm(rows))
-        self._total = self.rows.T @ self.rows
-        self._tests, self._alpha = tests, alpha
+    def __init__(self, rows: Float64[np.ndarray, "n d"]) -> None:
+        n, d = rows.shape
+        rows = rows / np.abs(rows).max()  # so that the squares of tiny rows do not underflow
+        self._rows: Matrix = rows * (np.sqrt(n * d) / np.linalg.norm(rows))
+        self.gram: Matrix = self._rows @ self._rows.T
 
-    def fitted(self, order: Rows | None = None) -> tuple[list[Part], list[Fit]]:
-        """The parts, and for each the Cholesky factor of its training scatter plus the penalty."""
-        rows = self.rows if order is None else self.rows.take(order, axis=0)
-        parts, factors = cut(rows, self._tests, self._total), []
-        for part in parts:
-            assert part.scatter is not None
-            penalty = self._alpha * part.n_train  # ‖rows‖² / d = n
-            factors.append(linalg.cho_factor(part.scatter + penalty * np.eye(len(self._total)), check_finite=False))
-        return parts, factors
+    @cached_property
+    def slim(self) -> Matrix:
+        """The rows in as few columns as they span."""
+        return slim(self._rows)
+
+
+class _Fits:
+    """The fits of one side to all pairs, with the λ of each fold."""
+
+    def __init__(self, gram: Matrix, tests: tuple[Rows, ...], alpha: float) -> None:
+        self._tests = tests
+        n = len(gram)
+        # ‖rows‖² / d = n. The sizes of the folds differ by one at most, so that there are two makers at most.
+        self._makers = {size: _residual_maker(gram, alpha * (n - size)) for size in set(map(len, tests))}
+
+    def residual_gram(self) -> Matrix:
+        """AᵀA, (n, n), where A maps the other side to its held-out residuals."""
+        residuals = np.empty_like(next(iter(self._makers.values())))
+        for test in self._tests:
+            maker = self._makers[test.size]
+            residuals[test] = _solve(maker[np.ix_(test, test)], maker[test])
+        gram: Matrix = residuals.T @ residuals
+        return gram
+
+    def residuals(self, other: Matrix, order: Rows) -> float:
+        """Σ of the squared held-out residuals of `other` (n, k), whose row i goes with row order[i] of this side."""
+        by_own = np.empty_like(other)
+        by_own[order] = other
+        total = 0.0
+        for test in self._tests:
+            maker, own = self._makers[test.size], order[test]
+            left = _solve(maker[np.ix_(own, own)], maker[own] @ by_own)
+            total += float(np.vdot(left, left))
+        return total
 
 
 class PreparedRidgeMap:
-    """Two centred sides, with x factored. A shuffle moves other rows of y into each fold, which changes the scatter of
-    y and the products of the two sides; the residuals are computed from these moments."""
+    """The fits of both sides to all pairs. A shuffle sums products of pairs of rows for x → y, and multiplies the rows
+    of x by a fixed matrix for y → x."""
 
-    def __init__(self, a: _Side, b: _Side, blank: Score) -> None:
+    def __init__(self, a: _Rows, b: _Rows, tests: tuple[Rows, ...], blank: Score) -> None:
         self.n = blank.n
+        alpha = blank.settings["alpha"]
         # With fewer training pairs than columns, rounding errors are divided by the penalty.
-        self.tolerance = max(1e-9, 1e-13 / blank.settings["alpha"])
-        self._fitted_a = a.fitted()
-        self._b, self._blank = b, blank
-        self._folds_used = len(self._fitted_a[0])
+        self.tolerance = max(1e-9, 1e-13 / alpha)
+        self._a, self._b, self._tests, self._blank = a, b, tests, blank
+        self._fits_a, self._fits_b = _Fits(a.gram, tests, alpha), _Fits(b.gram, tests, alpha)
 
     def score(self) -> Score:
-        (forth, back), blank = self._r2(), self._blank
-        details = {"r2_a_to_b": forth, "r2_b_to_a": back, "folds_used": self._folds_used}
+        blank, tests = self._blank, self._tests
+        forth = _r2(float(np.vdot(self._residual_gram, self._b.gram)), _about_training_means(self._b.gram, tests))
+        back = _r2(float(np.vdot(self._fits_b.residual_gram(), self._a.gram)), self._whole_back)
+        details = {"r2_a_to_b": forth, "r2_b_to_a": back, "folds_used": len(tests)}
         value = (forth + back) / 2
         return Score("ridge_map", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
 
     def shuffled(self, permutation: Any) -> float:
-        forth, back = self._r2(as_permutation(permutation, self.n))
+        order = as_permutation(permutation, self.n)
+        gram = self._b.gram
+        wrong = 2.0 * self._pairs(order) + float(self._residual_gram.diagonal() @ gram.diagonal()[order])
+        forth = _r2(wrong, _about_training_means(gram, tuple(order[test] for test in self._tests)))
+        back = _r2(self._fits_b.residuals(self._a.slim, order), self._whole_back)
         return (forth + back) / 2
 
-    def _r2(self, order: Rows | None = None) -> tuple[float, float]:
-        parts_a, factors_a = self._fitted_a
-        parts_b, factors_b = self._b.fitted(order)
-        wrong, whole = np.zeros(2), np.zeros(2)
-        for i, (train, test) in enumerate(cross(parts_a, parts_b)):
-            a, b = parts_a[i], parts_b[i]
-            test = test + len(a.rows) * np.outer(a.mean - a.train_mean, b.mean - b.train_mean)
-            gram_a, gram_b = _about_train_mean(a), _about_train_mean(b)
-            forth = _explained(factors_a[i], train, test, gram_a)
-            back = _explained(factors_b[i], train.T, test.T, gram_b)
-            squares = np.array([np.trace(gram_b), np.trace(gram_a)])
-            whole += squares
-            wrong += squares - (forth, back)
-        r2 = 1.0 - wrong / whole
-        return min(1.0, float(r2[0])), min(1.0, float(r2[1]))
+    @cached_property
+    def _residual_gram(self) -> Matrix:
+        return self._fits_a.residual_gram()
+
+    @cached_property
+    def _whole_back(self) -> float:
+        return _about_training_means(self._a.gram, self._tests)
+
+    @cached_property
+    def _pairs(self) -> PairSum:
+        def pairs(square: Matrix) -> Matrix:
+            return condensed(self.n, lambda start, stop: square[start:stop, start:])
+
+        return PairSum(self.n, pairs(self._residual_gram), pairs(self._b.gram))
 
 
-def _about_train_mean(part: Part) -> Matrix:
-    """Σ over the held-out rows of (row − train_mean)(row − train_mean)ᵀ."""
-    assert part.gram is not None
-    n = len(part.rows)
-    shift = part.mean - part.train_mean
-    centred_gram: Matrix = part.gram - n * np.outer(part.mean, part.mean) + n * np.outer(shift, shift)
-    return centred_gram
+def _residual_maker(gram: Float64[np.ndarray, "n n"], penalty: float) -> Float64[np.ndarray, "n n"]:
+    """G = I − H of a ridge fit with an intercept, from the Gram matrix of centred rows: λ (K + λ I)⁻¹ − 1 1ᵀ / n.
+
+    The inverse has the eigenvector 1. Giving it an eigenvalue of K's size, and not λ, keeps the digits of the others
+    when it is taken away.
+    """
+    n = len(gram)
+    level = float(np.trace(gram)) / n
+    system = gram + level / n
+    system.flat[:: n + 1] += penalty
+    factor, failed = linalg.lapack.dpotrf(system, lower=1, clean=0, overwrite_a=1)
+    assert not failed  # the smallest eigenvalue is the penalty, far above the rounding error of K
+    lower, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+    inverse: Matrix = np.tril(lower)
+    inverse += np.tril(lower, -1).T
+    inverse -= 1.0 / (n * (penalty + level))
+    inverse *= penalty
+    return inverse
 
 
-def _explained(factor: Fit, train: Matrix, test: Matrix, gram: Matrix) -> float:
-    """‖Y‖² − ‖Y − X W‖² over the held-out pairs, from XᵀY (test) and XᵀX (gram) there."""
-    weights = linalg.cho_solve(factor, train, check_finite=False)
-    return float(2.0 * np.sum(weights * test) - np.sum(weights * (gram @ weights)))
+def _solve(own: Matrix, residuals: Matrix) -> Matrix:
+    """(G_ff)⁻¹ residuals."""
+    factor = linalg.cho_factor(own, lower=True, overwrite_a=True, check_finite=False)
+    solved: Matrix = linalg.cho_solve(factor, residuals, check_finite=False)
+    return solved
+
+
+def _about_training_means(gram: Float64[np.ndarray, "n n"], tests: tuple[Rows, ...]) -> float:
+    """Σ ‖row − mean of the training rows‖² over all held-out rows, from the Gram matrix of centred rows.
+
+    The rows sum to zero, so the training mean is −ratio × the mean of the held-out rows.
+    """
+    n, total = len(gram), float(np.trace(gram))
+    for test in tests:
+        ratio = test.size / (n - test.size)
+        total += ratio * (2.0 + ratio) / test.size * float(gram[np.ix_(test, test)].sum())
+    return total
+
+
+def _r2(wrong: float, whole: float) -> float:
+    return min(1.0, 1.0 - wrong / whole)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unifeat.geometry._dissimilarities import INNER, OUTER, Inner, Outer, standardised
-from unifeat.geometry._input import as_pair, as_permutation, constant_flags, one_of
+from unifeat.geometry._input import as_pair, as_permutation, constant_flags, one_of, precision_of
 from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import PairSum
 from unifeat.geometry._partial_rsa import PreparedPartialRSA, as_given, partial_correlation, take_out
@@ -79,8 +79,8 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
     flags = constant_flags(a, b)
     sides = []
     if not flags:
-        for name, matrix in (("x", a), ("y", b)):
-            side, flag = standardised(matrix, name, inner_name, outer_name)
+        for name, matrix, values in (("x", a, x), ("y", b, y)):
+            side, flag = standardised(matrix, name, inner_name, outer_name, precision_of(values).eps)
             sides.append(side)
             flags += flag
     if flags:

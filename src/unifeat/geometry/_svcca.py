@@ -17,7 +17,7 @@ from unifeat.geometry._components import (
     rank_flags,
     singular_values,
 )
-from unifeat.geometry._input import Matrix, as_pair, as_permutation, constant_flags
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, constant_flags, precision_of
 from unifeat.geometry._labels import Distinct
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -48,8 +48,8 @@ def svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
     compare it with its null (`unifeat.permutation_test`).
 
     details: `dims_a`, `dims_b` (components used), `rank_a`, `rank_b`, `correlations` (descending).
-    flags: `n <= d`, `rank` (fewer components than asked for), `saturated` (n forces correlations of 1),
-    `constant x` or `constant y` (value NaN).
+    flags: `n <= d`, `rank` (fewer components than asked for), `rank of x` (directions below the rounding of its dtype
+    do not count), `saturated` (n forces correlations of 1), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
     return prepare_svcca(x, y, dims=dims, variance=variance).score()
@@ -62,7 +62,8 @@ def prepare_svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("svcca", float("nan"), settings, n, d_a, d_b, flags=flags))
-    kept_a, kept_b = leading_components(a, **settings), leading_components(b, **settings)
+    kept_a = leading_components(a, **settings, given=precision_of(x))
+    kept_b = leading_components(b, **settings, given=precision_of(y))
     flags = component_flags("SVCCA", Distinct.of(a, b), (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
     blank = Score("svcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
     return PreparedSVCCA(kept_a.basis, kept_b.basis, blank)

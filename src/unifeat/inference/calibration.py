@@ -16,7 +16,7 @@ class Calibration(NamedTuple):
     p: float
     """(b + 1) / (m + 1), where b of the m null scores are at least the score."""
     corrected: float
-    """(score − τ) / (s_max − τ), clipped to [0, 1]."""
+    """(score − τ₀) / (s_max − τ₀), clipped to [0, 1], with τ₀ = max(τ, 0)."""
     threshold: float
     """τ, the critical value at level alpha."""
 
@@ -25,10 +25,14 @@ def calibrate(score: float, null: Any, *, alpha: float = 0.05, tolerance: float 
     """The p-value and chance-corrected score of arXiv 2602.14486 (Gröger, Wen & Brbić 2026, Algorithm 1).
 
     With m null scores, τ is number ⌈(1 − alpha)(m + 1)⌉, in ascending order, of the m + 1 values {score} ∪ null
-    (the observed score is one of them); corrected = (score − τ) / (s_max − τ) clipped to [0, 1], s_max = 1,
+    (the observed score is one of them); corrected = (score − τ₀) / (s_max − τ₀) clipped to [0, 1], s_max = 1,
     and p = (1 + #{null ≥ score}) / (m + 1). So `corrected` is 0 for any score that chance reaches at level
     alpha, and 1 for a perfect score. It is always 0 if m + 1 < 1 / alpha.
-    The package `calibrated-similarity` 0.1.1 computes the same (in float32).
+
+    The paper has τ₀ = τ, for measures that are never negative; the package `calibrated-similarity` 0.1.1 computes it
+    (in float32). Here τ₀ = max(τ, 0). Otherwise a map with R² = −0.25, worse than no map, whose shuffles score −0.4,
+    would be a tenth of the way from chance to perfection. So `corrected` is never more than max(score, 0), and the same
+    as in the paper wherever chance reaches 0.
 
     null: (m,) array. tolerance: null scores below the score by at most this count as reaching it, so that
     rounding cannot make a tie look significant. If any input is NaN, all three results are NaN.
@@ -47,5 +51,7 @@ def calibrate(score: float, null: Any, *, alpha: float = 0.05, tolerance: float 
     threshold = float(np.partition(np.append(values, score), place - 1)[place - 1])
     above = score - threshold
     # calibrated-similarity divides by at least 1e-12. A score within rounding of τ counts as equal to τ.
-    corrected = 0.0 if above <= tolerance else min(1.0, above / max(S_MAX - threshold, 1e-12))
+    floor = max(threshold, 0.0)
+    reached_by_chance = above <= tolerance or score <= 0.0
+    corrected = 0.0 if reached_by_chance else min(1.0, (score - floor) / max(S_MAX - floor, 1e-12))
     return Calibration((reached + 1) / (m + 1), corrected, threshold)

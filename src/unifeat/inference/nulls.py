@@ -31,6 +31,28 @@ class Null:
     version: int = 1
 
 
+# Nulls that match again on rearranged text, and the beginning of their columns' names.
+AGAIN = {"rematch": "rematch", "same_token": "token", "same_two_tokens": "two_tokens"}
+
+
+def _again(prefix: str, label: str) -> Null:
+    """A null that matches again. `score` is that of as many of the run's own pairs as the null has."""
+    names = ("score", "mean", "sd", "p", "p_family", "q")
+    return Null(
+        columns={f"{prefix}_{name}": NAN for name in names},
+        p=f"{prefix}_p",
+        q=f"{prefix}_q",
+        headings=(
+            (f"{label} mean", f"{prefix}_mean"),
+            ("own at that n", f"{prefix}_score"),
+            (f"{label} p", f"{prefix}_p"),
+            ("family-wise p", f"{prefix}_p_family"),
+            (f"{label} q", f"{prefix}_q"),
+        ),
+        version=3,  # pairs that share a feature are held out together
+    )
+
+
 NULLS: dict[str, Null] = {
     # Does the pairing of rows matter, given the pairs?
     "shuffle": Null(
@@ -45,6 +67,7 @@ NULLS: dict[str, Null] = {
             ("family-wise p", "p_family"),
             ("q", "q"),
         ),
+        version=2,  # `corrected` is at most the score
     ),
     # The same among pairs that are alike in what the study's `inference.strata` names.
     "strata": Null(
@@ -58,13 +81,12 @@ NULLS: dict[str, Null] = {
             ("q within strata", "q_strata"),
         ),
     ),
-    # Is the score higher than with the same matching on text shifted by documents?
-    "rematch": Null(
-        columns=dict.fromkeys(("rematch_mean", "rematch_sd", "rematch_p", "rematch_q"), NAN),
-        p="rematch_p",
-        q="rematch_q",
-        headings=(("rematch mean", "rematch_mean"), ("rematch p", "rematch_p"), ("rematch q", "rematch_q")),
-    ),
+    # Is the score higher than with the same matching where no token meets its own text?
+    "rematch": _again("rematch", "other text"),
+    # … where every token meets its own kind, but not its own context?
+    "same_token": _again("token", "same token"),
+    # … where the token before is the same, too?
+    "same_two_tokens": _again("two_tokens", "same two tokens"),
     # Are a category's pairs more (or less) alike than other pairs that fire as often?
     "subset": Null(
         columns={"subset_n": 0}

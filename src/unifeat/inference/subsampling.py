@@ -15,6 +15,7 @@ from unifeat.errors import UserError
 from unifeat.geometry import Measure, Score
 from unifeat.geometry.score import describe
 from unifeat.inference._permutation_test import find_measure
+from unifeat.inference.clusters import as_labels
 from unifeat.inference.permuting import MOST_DRAWS, permutations, whole
 from unifeat.progress import track
 
@@ -53,6 +54,8 @@ class Interval:
     """Settings of the measure."""
     flags: tuple[str, ...]
     """Flags of the score and of the interval."""
+    clusters: int
+    """Number of clusters of which halves were drawn; n if none were given."""
 
     def __iter__(self) -> Iterator[float]:
         """`low, high = interval`."""
@@ -74,6 +77,7 @@ def subsample_interval(
     subsamples: int = 60,
     level: float = 0.95,
     seed: int = 0,
+    clusters: Any = None,
     **settings: Any,
 ) -> Interval:
     """A confidence interval for the score of the pairs (x_i, y_i), from the scores of random halves.
@@ -100,10 +104,13 @@ def subsample_interval(
     x: (n, d_a), y: (n, d_b); n ≥ 8.
     subsamples: halves drawn, 2 to 1,000,000. level: nominal coverage, in (0, 1).
     seed: the same seed and n give the same halves, for every measure.
+    clusters: (n,) integer labels of pairs that are drawn together, e.g. of `find_clusters`. Halves are then halves of
+        the K clusters, and K stands for n in the formula. Without it, the interval of pairs with near-copies among them
+        is too short, since halves hold most directions of the whole.
 
-    flags: those of the score, and `few pairs` (n < 40: rough), `halves` (some had no score and were left out),
-    `saturated halves` and `undefined` (the interval is NaN).
-    Raises UserError as the measure does, and for fewer than 8 pairs or a bad count, level or seed.
+    flags: those of the score, and `few pairs` or `few clusters` (fewer than 40: rough), `halves` (some had no score and
+    were left out), `saturated halves` and `undefined` (the interval is NaN).
+    Raises UserError as the measure does, and for fewer than 8 pairs or clusters or a bad count, level, seed or labels.
     """
     chosen = find_measure(measure)
     count, seed = whole(subsamples, "subsamples", least=2, most=MOST_DRAWS), whole(seed, "seed", least=0)
@@ -111,14 +118,17 @@ def subsample_interval(
         raise UserError(f"level={level!r}: give a level between 0 and 1")
     observed = chosen.prepare(x, y, **settings).score()
     n = observed.n
-    if n < _FEWEST_PAIRS:
-        raise UserError(f"{n} pairs are too few for an interval: halves need at least {_FEWEST_PAIRS}")
-    rows_x, rows_y = _rows(x), _rows(y)
+    labels = np.arange(n) if clusters is None else as_labels(clusters, n)
+    # What is drawn: pairs, or clusters of them.
+    units, unit = int(labels.max()) + 1, "pairs" if clusters is None else "clusters"
+    if units < _FEWEST_PAIRS:
+        raise UserError(f"{units} {unit} are too few for an interval: halves need at least {_FEWEST_PAIRS}")
+    rows_x, rows_y = rows_of(x), rows_of(y)
     halves, saturated = np.full(count, np.nan), 0
     if not math.isnan(observed.value):
         with track(f"{chosen.name} interval", total=count, unit="halves") as advance:
-            for i, order in enumerate(permutations(n, count, seed, start=_FIRST_PERMUTATION)):
-                half = np.sort(order[: n // 2])
+            for i, order in enumerate(permutations(units, count, seed, start=_FIRST_PERMUTATION)):
+                half = np.flatnonzero(np.isin(labels, order[: units // 2]))
                 score = chosen.prepare(rows_x[half], rows_y[half], **chosen.at_rows(settings, half)).score()
                 halves[i] = score.value
                 saturated += any(flag.startswith("saturated") for flag in score.flags)
@@ -126,8 +136,8 @@ def subsample_interval(
     halves.flags.writeable = False
     known = halves[~np.isnan(halves)]
     flags = observed.flags
-    if n < _ROUGH_BELOW_PAIRS:
-        flags += (f"few pairs: halves of {n // 2} make a rough interval",)
+    if units < _ROUGH_BELOW_PAIRS:
+        flags += (f"few {unit}: halves of {units // 2} make a rough interval",)
     low = high = sd = math.nan
     if known.size < max(2, count / 2):
         flags += (f"undefined: only {known.size} of {count} halves have a score",)
@@ -137,7 +147,7 @@ def subsample_interval(
     else:
         if known.size < count:
             flags += (f"halves: {count - known.size} of {count} have no score and are left out",)
-        sd = float(known.std(ddof=1)) * math.sqrt((n // 2) / (n - n // 2))
+        sd = float(known.std(ddof=1)) * math.sqrt((units // 2) / (units - units // 2))
         reach = float(student.ppf(0.5 + level / 2, known.size - 1)) * sd
         low = max(_lowest(observed), observed.value - reach)
         high = min(1.0, observed.value + reach)
@@ -154,6 +164,7 @@ def subsample_interval(
         seed=seed,
         settings=observed.settings,
         flags=flags,
+        clusters=units,
     )
 
 
@@ -169,6 +180,7 @@ def _lowest(score: Score) -> float:
     return -1.0 if signed else 0.0
 
 
-def _rows(values: Any) -> Any:
-    """The values as something that an integer array can index. The measure has already checked them."""
-    return values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
+def rows_of(values: Any) -> Any:
+    """The values as something that an integer array can index, in the precision they were given in. The measure has
+    already checked them."""
+    return values.detach().cpu() if hasattr(values, "detach") else np.asarray(values)

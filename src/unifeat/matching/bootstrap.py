@@ -25,7 +25,11 @@ from unifeat.vocabulary.paired_codes import Array
 Keep = Callable[[pd.DataFrame], Array]
 VERSION = 1  # raised whenever the intervals change
 
-_RNG_STREAMS = {"fitted": 2, "heldout": 3}  # separate these draws from others made with the study's seed
+_RNG_STREAMS = {
+    "fitted": 2,
+    "heldout": 3,
+    "beyond_token": 5,
+}  # separate these draws from others made with the study's seed
 _BATCH_CELLS = 4_000_000  # correlations in memory at once
 # Below this share of Σx², a variance is a rounding error: the feature does not vary in the drawn blocks.
 _ROUNDING_SHARE = 1e-12
@@ -136,7 +140,7 @@ def bootstrap(
         ("correlation", fitted, weights),
         ("correlation_heldout", heldout, weights_heldout),
     ):
-        low, high = _pair_intervals(sums, drawn_weights, level, len(table))
+        low, high = pair_intervals(sums, drawn_weights, level, len(table))
         columns[f"{name}_low"], columns[f"{name}_high"] = low, high
     return Bootstrap(pd.DataFrame(columns, index=table.index), facts)
 
@@ -150,7 +154,7 @@ def draw_weights(blocks: int, draws: int, seed: int, stream: str = "fitted") -> 
 
 
 def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> Array:
-    """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1, as `pair_correlation`.
+    """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1, as `correlate_pairs`.
 
     Args:
         weights: (draws, blocks) float64, not negative.
@@ -215,7 +219,8 @@ def percentiles(values: Array, level: float, blocks: int) -> tuple[Array, Array]
     return ends[0], ends[1]
 
 
-def _pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, pairs: int) -> tuple[Array, Array]:
+def pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, pairs: int) -> tuple[Array, Array]:
+    """Both ends of the intervals of r of the first `pairs` pairs; NaN without sums or draws."""
     low, high = np.full(pairs, np.nan), np.full(pairs, np.nan)
     if sums is None or weights is None:
         return low, high

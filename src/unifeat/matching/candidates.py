@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 
 from unifeat.codes.align import AlignedCodes, align
 from unifeat.codes.store import CodeStore
+from unifeat.codes.token_types import ByTokenType
 from unifeat.correlation.block_sums import BlockSums, block_edges, block_sums
-from unifeat.correlation.correlate import Correlation, correlate
-from unifeat.correlation.pair_sums import pair_correlation
+from unifeat.correlation.correlate import Correlation, correlate, correlate_within
+from unifeat.correlation.pair_sums import correlate_pairs
 from unifeat.correlation.shifted import ShiftedCodes, shifts
-from unifeat.engine import Held, Unit
-from unifeat.errors import UserError
+from unifeat.correlation.within import within_groups
+from unifeat.engine import Unit
 from unifeat.matching.hubs import hubness, reciprocity
 from unifeat.matching.methods import mutual_over
-from unifeat.store import TABLE, Form, Piece, cache_root, key_of
+from unifeat.store import Form, Piece
 from unifeat.text.halves import fitting_documents
-from unifeat.vocabulary.paired_codes import PairedCodes, in_memory
+from unifeat.threads import cores
+from unifeat.vocabulary.grouped_codes import GroupedCodes
+from unifeat.vocabulary.paired_codes import PairedCodes
 
-VERSION = 4  # raised whenever the candidates change
-# Both sides together, 400 MB. Reading and aligning them again costs as much as correlating.
-_MOST_ENTRIES_IN_MEMORY = 50_000_000
-_CODES = Held(1)
+VERSION = 5  # raised whenever the candidates change
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Comparison:
         documents: number of documents in the text.
         seed: seed for which documents are held out and how the text is shifted.
         device: "cpu", or "cuda": correlations are computed on a GPU.
+        by: "correlation", or "within_token": every r is that of deviations from the means of a token type.
     """
 
     a: CodeStore
@@ -85,6 +86,7 @@ class Comparison:
     documents: int
     seed: int
     device: Literal["cpu", "cuda"] = "cpu"
+    by: Literal["correlation", "within_token"] = "correlation"
 
     def made_from(self) -> dict[str, Any]:
         """Everything that determines the candidates, as JSON data."""
@@ -98,6 +100,7 @@ class Comparison:
             "seed": self.seed,
             # The last digits of r depend on it; that of the CPU was there first and is not named.
             **({"device": self.device} if self.device != "cpu" else {}),
+            **({"by": self.by} if self.by != "correlation" else {}),
         }
 
     def candidates(self) -> Unit[Candidates]:
@@ -122,54 +125,26 @@ class Comparison:
 
         They are computed each time: stored, they were the largest part of a grid's cache.
         """
-        sums = [
-            block_sums(
-                half, block_edges(half.document_starts()[1], half.n_rows), table["feature_a"], table["feature_b"]
-            )
-            for half in self.halves()
-        ]
+        sums = [self._sums(half, table) for half in self.halves()]
         return sums[0], sums[1] if self.heldout else None
 
+    def _sums(self, half: AlignedCodes, table: pd.DataFrame) -> BlockSums:
+        edges = block_edges(half.document_starts()[1], half.n_rows)
+        a, b = (table[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+        if self.by == "correlation":
+            return block_sums(half, edges, a, b)
+        return within_groups(ByTokenType(half), edges, a, b, threads=cores()).sums
 
-@dataclass(frozen=True)
-class ShiftedComparison:
-    """Candidates by chance: B's text shifted by whole documents, then correlated as in `Comparison`."""
+    def correlate(self, codes: PairedCodes, top: int, *, threads: int | None = None) -> Correlation:
+        """The best partners in rows of codes, by r or by r within the codes' groups."""
+        if self.by == "within_token":
+            assert isinstance(codes, GroupedCodes)
+            return correlate_within(codes, top, threads=threads)
+        return correlate(codes, top=top, device=self.device, threads=threads)
 
-    comparison: Comparison
-
-    def candidates(self, number: int) -> Unit[pd.DataFrame]:
-        """The candidates of one shift: `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, and both counts.
-
-        Args:
-            number: which shift, from 0; `facts["shifts"]` of the candidates is how many there are. The same number
-                stands for the same document in every pair of spaces over the text, if its shift is allowed there.
-
-        Raises (when it runs):
-            UserError: fewer than two documents to split, or no such shift.
-        """
-        made_from = self.comparison.made_from() | {"shift": number}
-        piece = Piece("shifted-candidates", made_from, TABLE, "the candidate pairs of shifted text")
-        return Unit(piece, partial(self._find, number), fills_machine=True, gpu=self.comparison.device == "cuda")
-
-    def _find(self, number: int) -> pd.DataFrame:
-        codes, by_rows = self._codes
-        if not 0 <= number < len(by_rows):
-            raise UserError(
-                f"shift {number} of the text: only {len(by_rows)} shifts, numbered from 0, move every token out of its "
-                "document; ask for fewer rematches or give more documents"
-            )
-        shifted = ShiftedCodes(codes, int(by_rows[number]))
-        return _table(correlate(shifted, top=self.comparison.top, device=self.comparison.device))
-
-    @property
-    def _codes(self) -> tuple[PairedCodes, NDArray[np.int64]]:
-        """The codes of the documents fitted on, in memory if they are few, and the numbers of rows to shift B by. They
-        are held until this process needs those of another comparison."""
-        return _CODES.get(key_of([str(cache_root()), self.comparison.made_from()]), self._read)
-
-    def _read(self) -> tuple[PairedCodes, NDArray[np.int64]]:
-        fitted = self.comparison.halves()[0]
-        return in_memory(fitted, _MOST_ENTRIES_IN_MEMORY), _shifts(fitted, self.comparison.seed)
+    def grouped(self, codes: AlignedCodes) -> PairedCodes:
+        """The codes, grouped by token if they are to be correlated so."""
+        return codes if self.by == "correlation" else ByTokenType(codes)
 
 
 def _candidates(comparison: Comparison) -> Candidates:
@@ -184,18 +159,20 @@ def _candidates(comparison: Comparison) -> Candidates:
 
 def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -> Candidates:
     fitted = codes if fit is None else codes.only(fit)
-    corr = correlate(fitted, top=how.top, device=how.device)
-    table, other = _table(corr), None
+    corr = how.correlate(how.grouped(fitted), how.top)
+    table, other = table_of(corr), None
     if fit is not None:
         heldout = codes.only(~fit)
-        other = _table(correlate(heldout, top=how.top, device=how.device))
-        other.insert(3, "correlation_heldout", _heldout_r(fitted, other))
-    table.insert(3, "correlation_heldout", _heldout_r(heldout, table) if fit is not None else np.nan)
-    by_rows = _shifts(fitted, how.seed)
+        other = table_of(how.correlate(how.grouped(heldout), how.top))
+        other.insert(3, "correlation_heldout", _heldout_r(how.grouped(fitted), other))
+    table.insert(3, "correlation_heldout", _heldout_r(how.grouped(heldout), table) if fit is not None else np.nan)
+    # Tokens of other text are hardly ever of one type, so there is nothing to correlate within.
+    by_rows = shift_rows(fitted, how.seed) if how.by == "correlation" else np.zeros(0, np.int64)
     facts: dict[str, Any] = {
         "tokens_aligned": codes.n_rows,
         "tokens_fitted": fitted.n_rows,
         "tokens_heldout": codes.n_rows - fitted.n_rows,
+        "documents_fitted": len(fitted.document_starts()[0]),
         "shifts": len(by_rows),
         "best_r": _best(corr),
         "best_r_shifted": {"a_to_b": [], "b_to_a": []},
@@ -205,21 +182,22 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -
     }
     if len(by_rows):
         # The best partners by chance, where no token is paired with itself: what every r above is compared with.
-        shifted = correlate(ShiftedCodes(fitted, int(by_rows[0])), top=1, device=how.device)
+        shifted = how.correlate(ShiftedCodes(fitted, int(by_rows[0])), 1)
         chance = shifted.candidates()
         facts["best_r_shifted"] = _best(shifted)
         facts["mutual_shifted_over_0.1"] = mutual_over(chance, 0.1)
     return Candidates(table, other, facts)
 
 
-def _table(corr: Correlation) -> pd.DataFrame:
+def table_of(corr: Correlation) -> pd.DataFrame:
+    """The candidates: `feature_a`, `feature_b`, `correlation`, `cofiring`, `csls`, and both counts."""
     table = corr.candidates()[["feature_a", "feature_b", "correlation", "cofiring", "csls"]]
     return table.assign(
         count_a=corr.moments_a.count[table["feature_a"]], count_b=corr.moments_b.count[table["feature_b"]]
     )
 
 
-def _shifts(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
+def shift_rows(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
     """The numbers of rows by which B can be shifted, in the order drawn with the seed."""
     document, start = fitted.document_starts()
     return start[shifts(document, start, fitted.n_rows, None, seed)]
@@ -229,7 +207,10 @@ def _heldout_r(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
     """r of the given pairs on other documents."""
     if codes.n_rows < 2:
         return np.full(len(table), np.nan)
-    return pair_correlation(codes, table["feature_a"].to_numpy(), table["feature_b"].to_numpy())[0]
+    ids = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
+    if isinstance(codes, GroupedCodes):
+        return within_groups(codes, np.array([0, codes.n_rows]), *ids, threads=cores()).correlation()
+    return correlate_pairs(codes, *ids)[0]
 
 
 def _best(corr: Correlation) -> dict[str, list[float]]:

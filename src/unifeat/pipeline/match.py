@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unifeat.codes.token_types import ByTokenType
 from unifeat.engine import Engine, Unit
+from unifeat.matching import beyond_token as beyond
+from unifeat.matching.beyond_token import BeyondToken
 from unifeat.matching.bootstrap import FORM, VERSION, Bootstrap, bootstrap
 from unifeat.matching.candidates import Candidates, Comparison
 from unifeat.matching.filters import Filters
@@ -23,7 +26,8 @@ from unifeat.progress import track
 from unifeat.store import Form, Piece
 from unifeat.study.spec import InferenceSpec, Study
 
-_VERSION = 1  # raised whenever the result made from the same candidates and intervals changes
+_ROWS_TO_FILL_MACHINE = 1_000_000
+_VERSION = 2  # raised whenever the result made from the same candidates and intervals changes
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Cell:
             "candidates": self.comparison.made_from(),
             "rule": rule.identity(),
             "intervals": intervals,
+            "beyond_token": [beyond.VERSION, inference.bootstraps, inference.level],
         }
         piece = Piece("matched", made_from, _FORM, "the pairs")
         return Unit(piece, partial(_match, self), fills_machine=True, gpu=self.comparison.device == "cuda")
@@ -86,6 +91,11 @@ class Cell:
     def matched(self) -> Matched:
         """The result of `unit`."""
         return self.unit().result()
+
+    @property
+    def fills_machine(self) -> bool:
+        """Whether correlating keeps all cores busy and takes too much memory to run twice at a time."""
+        return min(self.a.store.rows, self.b.store.rows) > _ROWS_TO_FILL_MACHINE
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -111,14 +121,38 @@ class Cell:
         work = partial(_draw, self.comparison, self.rule, found, inference.bootstraps, inference.level, seed)
         return Unit(piece, work, fills_machine=True)
 
+    def beyond_token(self, kept: pd.DataFrame) -> Unit[BeyondToken]:
+        """A unit of work: what these pairs share beyond the token, on the held-out documents if there are any."""
+        inference, seed = self.inference, self.comparison.seed
+        made_from = {
+            "version": beyond.VERSION,
+            "candidates": self.comparison.made_from(),
+            "rule": self.rule.identity(),
+            "draws": inference.bootstraps,
+            "level": inference.level,
+            "seed": seed,
+        }
+        piece = Piece("beyond-token", made_from, beyond.FORM, "correlations within token")
+        work = partial(_beyond_token, self.comparison, kept, inference.bootstraps, inference.level, seed)
+        return Unit(piece, work, fills_machine=True)
+
     def table(self) -> pd.DataFrame:
         """Every candidate, with `kept` and `dropped_because`."""
         return pd.concat([self.candidates().table, self.matched().decided], axis=1)
 
-    def pairs(self) -> pd.DataFrame:
-        """The rows of `pairs.parquet`: kept ones first, highest r first."""
+    def pairs(self, decoys: Callable[[pd.Series], NDArray[np.float64]] | None = None) -> pd.DataFrame:
+        """The rows of `pairs.parquet`: kept ones first, highest r first.
+
+        Args:
+            decoys: from the kept pairs' r to their `decoy_fdr`, where text was rearranged.
+        """
         table, (words_a, words_b) = self.table(), self.rule.texts
         intervals = self.intervals(self.candidates()).result().pairs if self.inference.bootstraps else pd.DataFrame()
+        kept = table[table["kept"]]
+        within = self.beyond_token(kept).result().pairs
+        if decoys is not None:
+            within = within.assign(decoy_fdr=decoys(kept["correlation"]))
+        within = within.reindex(table.index)
         both = {
             "space_a": self.a.name,
             "layer_a": self.a.layer,
@@ -128,6 +162,7 @@ class Cell:
             "feature_b": table["feature_b"],
             **{name: table[name] for name in ("correlation", "correlation_heldout", "cofiring", "count_a", "count_b")},
             **{str(name): column for name, column in intervals.items()},
+            **{str(name): column for name, column in within.items()},
             "top_tokens_a": [words_a.get(f, []) for f in table["feature_a"]],
             "top_tokens_b": [words_b.get(f, []) for f in table["feature_b"]],
             "kept": table["kept"],
@@ -143,7 +178,7 @@ def compare(study: Study, a: Space, b: Space, documents: int) -> Cell:
     spec = study.matching
     filters = Filters(spec.min_correlation, spec.min_count, tuple(spec.exclude_tokens), spec.shared_top_token)
     rule = Rule(filters, spec.method, spec.direction, a.tokens, b.tokens)
-    comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed, spec.device)
+    comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed, spec.device, spec.by)
     return Cell(a, b, rule, comparison, study.inference)
 
 
@@ -169,6 +204,7 @@ def _match(cell: Cell) -> Matched:
         "mean_correlation_heldout": mean(kept["correlation_heldout"]),
         "stability": _stability(cell.rule, kept, found),
         "intervals": intervals.facts if intervals else None,
+        "beyond_token": cell.beyond_token(kept).result().facts,
         **found.facts,
     }
     return Matched(kept[list(found.table)], table[["kept", "dropped_because"]], facts)
@@ -191,6 +227,12 @@ def _draw(comparison: Comparison, rule: Rule, found: Candidates, draws: int, lev
         seed=seed,
         top=comparison.top if rule.method == "csls" else None,
     )
+
+
+def _beyond_token(comparison: Comparison, kept: pd.DataFrame, draws: int, level: float, seed: int) -> BeyondToken:
+    codes = comparison.halves()[-1]
+    starts = codes.document_starts()[1]
+    return beyond.beyond_token(ByTokenType(codes), starts, kept, draws=draws, level=level, seed=seed)
 
 
 def mean(values: pd.Series | NDArray[np.float64]) -> float | None:

@@ -141,6 +141,19 @@ class PairSet:
         return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine, gpu=gpu)
 
 
+def with_token_shares(cell: Cell, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of a cell with `token_share_a` and `token_share_b`, if the study's strata need them.
+
+    They are known of kept pairs. A category may also have pairs that are not among those; they get NaN.
+    """
+    if cell.inference.strata not in ("token_share", "both"):
+        return pairs
+    kept = cell.kept
+    shares = cell.beyond_token(kept).result().pairs[[*_TOKEN_SHARES]]  # in the order of the kept pairs
+    known = kept[["feature_a", "feature_b"]].reset_index(drop=True).join(shares.reset_index(drop=True))
+    return pairs.merge(known, on=["feature_a", "feature_b"], how="left", validate="one_to_one")
+
+
 def _strata_of_units(variables: list[Floats], units: NDArray[np.intp]) -> NDArray[np.intp]:
     """Strata of units that are equally large, by the mean of each variable over their pairs: (n,)."""
     sizes = np.bincount(units)

@@ -1,155 +1,194 @@
-"""The rematch null: what matching alone gives. One model's text is shifted, and everything is matched and scored again.
+"""Nulls that match again: B's rows are rearranged, and everything is correlated, matched and scored as in the run.
 
-Shifted text has fewer pairs above the minimum r, and most measures rise as the number of pairs falls: on a handful of
-pairs, SVCCA is 1 by construction. So two things are reported: how many pairs pass the filters and the method, as in the
-run itself, with their mean r; and each measure's score on as many pairs as the run kept, the strongest that the same
-method chooses on the shifted text.
+`inference.nulls.AGAIN` lists them. Rearranged text has fewer pairs above the minimum r, and most measures rise as the
+number of pairs falls: on a handful of pairs, SVCCA is 1 by construction. So two things are reported: how many pairs
+pass the filters and the method, with their mean r; and each measure's score on the strongest pairs of the rearranged
+text, beside that of as many of the run's own pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
-from unifeat.inference.nulls import NAN, NULLS
-from unifeat.matching.candidates import ShiftedComparison
+from unifeat.inference.nulls import AGAIN, NAN, NULLS
+from unifeat.matching.by_chance import Arrangement, ByChance
 from unifeat.pipeline.match import Cell, mean
+from unifeat.pipeline.rematch_tests import R_BINS, summary, with_family
 from unifeat.pipeline.score import PairSet
 from unifeat.progress import track
 from unifeat.store import JSON, Piece
 from unifeat.study.spec import MetricSpec, Study
-from unifeat.threads import each
 
-Floats = NDArray[np.float64]
+_BATCH = 10  # draws of a unit
+_STEP = 0.95  # between the numbers of pairs at which scores are compared
 
 
-def rematch_cells(study: Study, cells: list[Cell], facts: list[dict[str, Any]], engine: Engine) -> list[dict[str, Any]]:
-    """The facts of each cell's rematches: `kept`, `mean_correlation`, `p_kept`, `p_mean_correlation`, and `scores`: for
-    each measure of the geometry, in order, its values over the rematches.
+@dataclass(frozen=True)
+class Again:
+    """One null of a study that matches again.
+
+    Attributes:
+        name: its name in `NULLS` and in `run.json`.
+        how: how rows are rearranged.
+        draws: how often.
+    """
+
+    name: str
+    how: Arrangement
+    draws: int
+
+
+def again(study: Study) -> list[Again]:
+    """The nulls of a study that match again."""
+    inference = study.inference
+    asked: dict[str, tuple[Arrangement, int]] = {
+        "rematch": (inference.rematch_by, inference.rematches),
+        "same_token": ("same_token", inference.same_token),
+        "same_two_tokens": ("same_two_tokens", inference.same_two_tokens),
+    }
+    return [Again(name, *asked[name]) for name in AGAIN if asked[name][1]]
+
+
+def rematch_cells(
+    study: Study, null: Again, cells: list[Cell], facts: list[dict[str, Any]], engine: Engine
+) -> list[dict[str, Any]]:
+    """The facts of each cell under one null, for `run.json`.
+
+    `draws`, `least_p`; over the draws `kept`, `mean_correlation`, `same` (how many of the run's very pairs are kept
+    again), `pairs_scored`; `p_kept`, `p_mean_correlation` and the same over the whole grid, `p_kept_family` and
+    `p_mean_correlation_family`; `r` (a histogram of r of the pairs that the method chooses, summed over the draws); and
+    for each measure of the geometry, in order, `scores` and `observed`: its values over the draws, and of as many of
+    the run's own pairs.
 
     Args:
         facts: each cell's facts from matching.
     """
     geometry = study.geometry
-    # A short text may have fewer possible shifts than the study asks for.
-    counts = [min(study.inference.rematches, own["shifts"]) for own in facts]
+    # A short text may have fewer rotations, and a single document cannot be beside another.
+    draws = [min(null.draws, own["shifts"]) if null.how == "rotation" else null.draws for own in facts]
+    draws = [
+        0 if null.how == "documents" and own["documents_fitted"] < 2 else n for own, n in zip(facts, draws, strict=True)
+    ]
+    batches = [[range(low, min(low + _BATCH, n)) for low in range(0, n, _BATCH)] for n in draws]
 
-    def units() -> Iterator[Unit[Any]]:
-        for cell, own, count in zip(cells, facts, counts, strict=True):
-            if count:
-                yield _unit(cell, None, own["kept"], geometry)
-            yield from (_unit(cell, number, own["kept"], geometry) for number in range(count))
+    def units() -> Iterator[Unit[list[dict[str, Any]]]]:
+        for cell, own, ranges in zip(cells, facts, batches, strict=True):
+            yield from (_draws_unit(cell, null, numbers, own["kept"], geometry) for numbers in ranges)
 
-    rematched = []
-    with track("matching shifted text", sum(counts), unit="rematches") as advance:
+    found: list[list[dict[str, Any]]] = []
+    with track(f"matching again: {_LABELS[null.name]}", sum(draws), unit="draws") as advance:
         results = engine.map(units())
-        for own, count in zip(facts, counts, strict=True):
-            observed = next(results)["scores"] if count else []
-            found = []
-            for _ in range(count):
-                found.append(next(results))
-                advance(1)
-            rematched.append(_summary(own, observed, found, geometry))
-    return rematched
+        for ranges in batches:
+            found.append([])
+            for _ in ranges:
+                batch = next(results)
+                found[-1] += batch
+                advance(len(batch))
+    observed = _own_scores(cells, found, geometry, engine)
+    summaries = [summary(*of_cell, geometry) for of_cell in zip(facts, found, observed, strict=True)]
+    return with_family(summaries, facts, null.draws)
 
 
-def add_rematch(scores: pd.DataFrame, cells: list[Cell], facts: list[dict[str, Any]]) -> pd.DataFrame:
-    """The scores of all kept pairs with `rematch_mean`, `rematch_sd` and `rematch_p`."""
-    scores = scores.copy()
-    for cell, found in zip(cells, facts, strict=True):
-        if not found["observed"]:
-            continue
-        own = (scores["space_a"] == cell.a.name) & (scores["space_b"] == cell.b.name) & (scores["subspace"] == "all")
-        observed = np.array(found["observed"], np.float64)
-        nulls = [np.array(values, np.float64) for values in found["scores"]]
-        against = [_against(float(s), null) for s, null in zip(observed, nulls, strict=True)]
-        scores.loc[own, ["rematch_mean", "rematch_sd", "rematch_p"]] = against
-    return scores
+_LABELS = {"rematch": "other text", "same_token": "same token", "same_two_tokens": "same two tokens"}
 
 
-def _against(observed: float, null: Floats) -> tuple[float, float, float]:
-    """(mean, sd, p) of a null. A rematch that cannot be scored counts as reaching the observed score."""
-    known = null[~np.isnan(null)]
-    if not len(null) or np.isnan(observed):
-        return NAN, NAN, NAN
-    spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
-    centre = float(known.mean()) if len(known) else NAN
-    return centre, spread, float((~(null < observed - 1e-12)).sum() + 1) / (len(null) + 1)
+def _own_scores(
+    cells: list[Cell], found: list[list[dict[str, Any]]], geometry: list[MetricSpec], engine: Engine
+) -> list[dict[int, list[float]]]:
+    """For each cell, the scores of the run's own strongest pairs, by how many."""
+    numbers = [sorted({draw["pairs_scored"] for draw in draws}) for draws in found]
+    units = (_own_unit(cell, n, geometry) for cell, own in zip(cells, numbers, strict=True) for n in own)
+    results = engine.map(units)
+    return [{n: next(results) for n in own} for own in numbers]
 
 
-def _summary(
-    own: dict[str, Any], observed: list[float], found: list[dict[str, Any]], geometry: list[MetricSpec]
-) -> dict[str, Any]:
-    kept = np.array([rematch["kept"] for rematch in found], np.float64)
-    r = np.array([rematch["mean_correlation"] for rematch in found], np.float64)  # None becomes NaN
-    mean_r = own["mean_correlation"]
-    return {
-        "observed": observed,
-        "kept": kept.astype(int).tolist(),
-        "mean_correlation": [None if np.isnan(v) else v for v in r.tolist()],
-        "p_kept": _against(float(own["kept"]), kept)[2] if found else None,
-        # A rematch that keeps no pairs has no mean r, so it does not reach the observed one.
-        "p_mean_correlation": _against(NAN if mean_r is None else mean_r, np.nan_to_num(r, nan=-1.0))[2]
-        if found
-        else None,
-        "pairs_scored": [rematch["pairs_scored"] for rematch in found],
-        "scores": [[rematch["scores"][i] for rematch in found] for i in range(len(geometry))],
-    }
+def comparable(pairs: int, kept: int) -> int:
+    """The number of pairs at which scores are compared, where a draw has `pairs` of the `kept` that the run has.
 
-
-def _unit(cell: Cell, number: int | None, pairs: int, geometry: list[MetricSpec]) -> Unit[dict[str, Any]]:
-    """One rematch of one cell, or what rematches are compared with.
-
-    Args:
-        number: which rematch; None scores the observed pairs, chosen as those of the rematches are. (For most methods,
-            these are all kept pairs.)
-        pairs: how many pairs the run kept.
+    One of a few numbers, each 5 % below the one before, so that the run's own pairs need not be scored for every draw.
     """
-    made_from = {
-        "version": NULLS["rematch"].version,
+    n = kept
+    while n > pairs:
+        n = int(n * _STEP) if int(n * _STEP) < n else n - 1
+    return n
+
+
+def _draws_unit(
+    cell: Cell, null: Again, numbers: range, kept: int, geometry: list[MetricSpec]
+) -> Unit[list[dict[str, Any]]]:
+    """Some draws of one cell."""
+    made_from = _made_from(cell, geometry, null.name) | {
+        "how": null.how,
+        "draws": [numbers.start, numbers.stop],
+        "kept": kept,
+    }
+    large = cell.fills_machine
+    work = partial(_draws, cell, null.how, numbers, kept, geometry, None if large else 1)
+    gpu = cell.comparison.device == "cuda"
+    return Unit(Piece("rematches", made_from, JSON, "the rematches"), work, fills_machine=large or gpu, gpu=gpu)
+
+
+def _own_unit(cell: Cell, pairs: int, geometry: list[MetricSpec]) -> Unit[list[float]]:
+    """The scores of the strongest of the run's own pairs."""
+    made_from = _made_from(cell, geometry, "rematch") | {"how": "observed", "pairs": pairs}
+    piece = Piece("rematches", made_from, JSON, "the scores of the strongest pairs")
+    return Unit(piece, partial(_own, cell, pairs, geometry), fills_machine=cell.fills_machine)
+
+
+def _made_from(cell: Cell, geometry: list[MetricSpec], null: str) -> dict[str, Any]:
+    return {
+        "null": [null, NULLS[null].version],
         "candidates": cell.comparison.made_from(),
         "saes": [space.store.settings["sae"] for space in (cell.a, cell.b)],
         "rule": cell.rule.identity(),
-        "pairs": pairs,
-        "number": number,
         "geometry": [find_measure(spec.metric).identity(spec.settings) for spec in geometry],
     }
-    work = partial(_rematch, cell, number, pairs, geometry)
-    gpu = cell.comparison.device == "cuda" and number is not None
-    return Unit(Piece("rematches", made_from, JSON, "the rematch"), work, fills_machine=True, gpu=gpu)
 
 
-def _rematch(cell: Cell, number: int | None, n_pairs: int, geometry: list[MetricSpec]) -> dict[str, Any]:
-    if number is None:
-        strongest = cell.rule.strongest(cell.candidates().table, n_pairs)
-        return {"scores": _scores(PairSet.of(cell, "all", strongest), geometry)}
-    table = ShiftedComparison(cell.comparison).candidates(number).result()
-    kept = cell.rule.decide(table).query("kept")
-    pairs = PairSet.of(cell, "all", cell.rule.strongest(table, n_pairs))
+def _own(cell: Cell, pairs: int, geometry: list[MetricSpec]) -> list[float]:
+    strongest = cell.rule.strongest(cell.candidates().table, pairs)
+    return _scores(PairSet.of(cell, "all", strongest), geometry)
+
+
+def _draws(
+    cell: Cell, how: Arrangement, numbers: range, kept: int, geometry: list[MetricSpec], threads: int | None
+) -> list[dict[str, Any]]:
+    own = pd.MultiIndex.from_frame(cell.kept[["feature_a", "feature_b"]])
+    chance = ByChance(cell.comparison, how)
+    return [_draw(cell, chance.candidates(number, threads=threads), kept, geometry, own) for number in numbers]
+
+
+def _draw(cell: Cell, table: pd.DataFrame, kept: int, geometry: list[MetricSpec], own: pd.MultiIndex) -> dict[str, Any]:
+    chosen = table[cell.rule.decide(table)["kept"]]
+    strongest = cell.rule.strongest(table, kept)
+    n = comparable(len(strongest), kept)
+    pairs = PairSet.of(cell, "all", strongest.head(n))
     return {
-        "kept": len(kept),
-        "mean_correlation": mean(kept["correlation"]),
-        "pairs_scored": len(pairs.features_a),
+        "kept": len(chosen),
+        "mean_correlation": mean(chosen["correlation"]),
+        "same": int(pd.MultiIndex.from_frame(chosen[["feature_a", "feature_b"]]).isin(own).sum()),
+        "r": np.histogram(chosen["correlation"], R_BINS)[0].tolist(),
+        "pairs_scored": n,
         "scores": _scores(pairs, geometry),
     }
 
 
 def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
-    """The values of the measures, computed in parallel unless one fills the machine."""
-    work = partial(_score, pairs)
-    return [work(spec) for spec in geometry] if pairs.fills_machine else list(each(work, geometry))
-
-
-def _score(pairs: PairSet, spec: MetricSpec) -> float:
-    try:
-        return find_measure(spec.metric).function(*pairs.rows, **spec.settings).value
-    except UserError:
-        return NAN
+    """The values of the measures."""
+    x, y = pairs.rows
+    values = []
+    for spec in geometry:
+        try:
+            values.append(find_measure(spec.metric).function(x, y, **pairs.settings(spec)).value)
+        except UserError:
+            values.append(NAN)
+    return values

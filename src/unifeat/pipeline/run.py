@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
@@ -22,11 +23,15 @@ from unifeat.engine import Engine, forget
 from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
+from unifeat.inference.nulls import AGAIN
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.match import Cell, compare, match_cells
-from unifeat.pipeline.rematch import add_rematch, rematch_cells
-from unifeat.pipeline.score import PairSet, score_sets, with_q
+from unifeat.pipeline.pair_set import PairSet, with_token_shares
+from unifeat.pipeline.rematch import again, rematch_cells
+from unifeat.pipeline.rematch_tests import add_rematch, decoys
+from unifeat.pipeline.score import score_sets, with_q
+from unifeat.pipeline.spaces import role
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.report.html import write_report
 from unifeat.runs.folder import Run
@@ -108,16 +113,20 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
     with clock.step("subspaces"):
         subspaces = find_subspaces(study, cells, corpus)
     with clock.step("score"):
-        everything = (PairSet.of(cell, "all", cell.kept) for cell in cells)
+        everything = (PairSet.of(cell, "all", with_token_shares(cell, cell.kept)) for cell in cells)
         tables = [
             score_sets(study, everything, len(cells), study.geometry, engine),
             score_subspaces(study, subspaces, cells, engine),
         ]
         scores = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    roles = {(cell.a.name, cell.b.name): role(cell.a, cell.b) for cell in cells}
     with clock.step("rematch"):
-        rematched = rematch_cells(study, cells, facts, engine)
-        scores = add_rematch(scores, cells, rematched)
-    scores, rates, rematched = with_q(scores, subspaces.rates, rematched)
+        rematched: dict[str, list[dict[str, Any]]] = {}
+        for null in again(study):
+            rematched[null.name] = rematch_cells(study, null, cells, facts, engine)
+            scores = add_rematch(scores, AGAIN[null.name], null.draws, list(roles), rematched[null.name])
+    scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
+    of_cells = [own | {name: of[i] for name, of in rematched.items()} for i, own in enumerate(facts)]
     info = {
         "name": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -133,12 +142,12 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         },
         "models": prepared.models,
         "spaces": {space.name: space.info for space in spaces},
-        "pairs": [own | {"rematch": found} for own, found in zip(facts, rematched, strict=True)],
+        "pairs": of_cells,
     }
     # An earlier run in this folder stays as it is until the new one is complete.
     with run_written(folder) as new:
         with clock.step("report"):
-            shown = _write_pairs(new / "pairs.parquet", cells, facts, study.seed)
+            shown = _write_pairs(new / "pairs.parquet", cells, of_cells, study.seed)
             scores.to_parquet(new / "scores.parquet", index=False)
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
@@ -162,7 +171,8 @@ def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], see
 
     def tables() -> Iterator[pd.DataFrame]:
         for number, cell in enumerate(cells):
-            table = cell.pairs()
+            found = facts[number].get("rematch")
+            table = cell.pairs(partial(decoys, found=found) if found else None)
             if number in chosen:
                 shown[number] = pick_shown(table, seed)
             yield table

@@ -112,25 +112,50 @@ def _interval_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[
 
 
 def with_q(
-    scores: pd.DataFrame, rates: pd.DataFrame, rematched: list[dict[str, Any]]
-) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]]]:
-    """Add q-values to all three: Benjamini–Hochberg over all tests of the run, against any null.
+    scores: pd.DataFrame,
+    rates: pd.DataFrame,
+    rematched: dict[str, list[dict[str, Any]]],
+    roles: dict[tuple[str, str], str],
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[dict[str, Any]]]]:
+    """Add q-values to all three: Benjamini–Hochberg within one question.
 
-    rematched: facts of each cell's rematches; `q_kept` and `q_mean_correlation` are added.
+    One question is one null, of ordinary pairs of spaces, of ceilings or of controls, and of all pairs or of
+    categories. (Tests whose outcome is certain, such as those of ceilings, would make room for false discoveries among
+    the others.)
+
+    Args:
+        rematched: for each null that matches again, the facts of each cell; `q_kept` and `q_mean_correlation` are
+            added.
+        roles: what each pair of spaces is compared for, see `spaces.role`.
     """
-    facts = pd.DataFrame({name: [cell[name] for cell in rematched] for name in _PAIR_TESTS}, dtype=np.float64)
-    places = [(scores, null.p) for null in NULLS.values()]
-    places += [(rates, "p"), *((facts, name) for name in _PAIR_TESTS)]
-    tests = [table[name].to_numpy(np.float64) for table, name in places]
-    q = iter(np.split(false_discovery_rate(np.concatenate(tests)), np.cumsum([len(test) for test in tests])[:-1]))
-    scores = scores.assign(**{null.q: next(q) for null in NULLS.values()})[COLUMNS]
-    rates = rates.assign(q=next(q))
-    of_pairs = {f"q{name[1:]}": next(q) for name in _PAIR_TESTS}
-    with_q_values = []
-    for place, cell in enumerate(rematched):
-        own = {name: float(values[place]) for name, values in of_pairs.items()}
-        with_q_values.append(cell | {name: None if np.isnan(value) else value for name, value in own.items()})
+    whole = np.where(scores["subspace"] == "all", "all", "categories")
+    of_scores = [f"{part} {roles[pair]}" for part, pair in zip(whole, _pairs_of(scores), strict=True)]
+    q = {null.q: _q(scores[null.p], of_scores) for null in NULLS.values()}
+    scores = scores.assign(**q)[COLUMNS]
+    rates = rates.assign(q=_q(rates["p"], [roles[pair] for pair in _pairs_of(rates)]))
+    with_q_values = {}
+    for name, cells in rematched.items():
+        own_roles = list(roles.values())
+        tests = {f"q{test[1:]}": pd.Series([cell[test] for cell in cells], dtype=np.float64) for test in _PAIR_TESTS}
+        values = {name: _q(p, own_roles) for name, p in tests.items()}
+        with_q_values[name] = [
+            cell | {q: None if np.isnan(of[i]) else float(of[i]) for q, of in values.items()}
+            for i, cell in enumerate(cells)
+        ]
     return scores, rates, with_q_values
+
+
+def _pairs_of(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    return zip(table["space_a"], table["space_b"], strict=True)
+
+
+def _q(p: pd.Series, family: list[str]) -> Floats:
+    """q-values within each family of tests."""
+    values, names = p.to_numpy(np.float64), np.array(family, dtype=object)
+    q = np.full(len(values), NAN)
+    for name in dict.fromkeys(family):
+        q[names == name] = false_discovery_rate(values[names == name])
+    return q
 
 
 def _family(table: pd.DataFrame, null: str) -> Floats:
@@ -272,6 +297,7 @@ def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, s
             subsamples=subsamples,
             level=level,
             seed=seed,
+            clusters=pairs.units,
             **groups,
         )
     except UserError:

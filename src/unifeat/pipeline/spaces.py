@@ -59,6 +59,14 @@ class Space:
         return self.tokens.tops.result()
 
 
+def role(a: Space, b: Space) -> str:
+    """What two spaces are compared for: `ordinary`, `ceiling` (two SAEs of one hook point) or `control`."""
+    if a.info.get("control") or b.info.get("control"):
+        return "control"
+    same = all(a.info[key] == b.info[key] for key in ("model", "hook"))
+    return "ceiling" if same else "ordinary"
+
+
 def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
     """The documents of a study; this tokenizer counts a token budget."""
     return build_corpus(

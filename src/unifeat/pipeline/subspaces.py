@@ -17,7 +17,8 @@ from unifeat.errors import UserError
 from unifeat.inference import with_settings
 from unifeat.inference.nulls import NULLS
 from unifeat.pipeline.match import Cell
-from unifeat.pipeline.score import PairSet, score_sets
+from unifeat.pipeline.pair_set import PairSet, with_token_shares
+from unifeat.pipeline.score import score_sets
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import track
 from unifeat.store.keys import digest_of
@@ -80,7 +81,7 @@ class Subspaces:
                 # Some pairs matched within the category are weaker than those matched among all features, so comparing
                 # them with random subsets would make p far too small. Instead, kept pairs inside it are compared.
                 pool = kept.assign(inside=within(kept, *ids)) if category not in self.controls else None
-                yield PairSet.of(cell, category, own), pool
+                yield PairSet.of(cell, category, with_token_shares(cell, own)), pool
 
 
 def find_subspaces(study: Study, cells: list[Cell], corpus: Corpus) -> Subspaces:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from typing import Any
 
-from unifeat.report.tables import rows_of
+from unifeat.report.tables import is_missing, rows_of
 from unifeat.runs.folder import Run
 
 _SIGNS = {"\n": "↵", "\r": "", "\t": " ", "\u2028": "↵", "\u2029": "↵"}
@@ -48,7 +49,16 @@ def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]])
     for side in sides:
         for line in side["lines"]:
             line["both"] = line["place"] in places[0] & places[1]
-    return {"r": row.correlation, "heldout": row.correlation_heldout, "cofiring": row.cofiring, "sides": sides}
+    within = getattr(row, "correlation_within_token", None)  # (older runs have none)
+    share = (getattr(row, "token_share_a", math.nan) + getattr(row, "token_share_b", math.nan)) / 2
+    return {
+        "r": row.correlation,
+        "heldout": row.correlation_heldout,
+        "within": None if is_missing(within) else within,
+        "token_share": None if is_missing(share) else max(share, 0.0),
+        "cofiring": row.cofiring,
+        "sides": sides,
+    }
 
 
 def visible(text: str) -> str:

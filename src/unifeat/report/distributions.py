@@ -58,14 +58,6 @@ def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
     known = known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
     fitted, heldout = (known[c].round(3).tolist() for c in ("correlation", "correlation_heldout"))
     low = min([0.0, *fitted, *heldout])
-    diagonal = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [low, 1],
-        "y": [low, 1],
-        "line": {"color": COLOURS["muted"], "width": 1, "dash": "dot"},
-        "hoverinfo": "skip",
-    }
     points = {
         "type": "scatter",
         "mode": "markers",
@@ -75,9 +67,53 @@ def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
         "marker": {"color": COLOURS["held"], "size": 5, "opacity": 0.45, "line": {"width": 0}},
         "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>fitted %{x}, held out %{y}<extra></extra>",
     }
-    figure = _figure([diagonal, points], "fitted r", "held-out r", [low, 1.02])
+    figure = _figure([_diagonal(low), points], "fitted r", "held-out r", [low, 1.02])
     figure["layout"]["showlegend"] = False
     return figure
+
+
+def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
+    """Each kept pair's r within token against its r on the same text, coloured by the token's share of the variance."""
+    known = kept.dropna(subset=["correlation_within_token"])
+    known = known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
+    plain = known["correlation_heldout"].where(known["correlation_heldout"].notna(), known["correlation"])
+    share = known[["token_share_a", "token_share_b"]].mean(axis=1).clip(0, 1)
+    r, within = plain.round(3).tolist(), known["correlation_within_token"].round(3).tolist()
+    low = min([0.0, *r, *within])
+    shown = np.column_stack([known[["feature_a", "feature_b"]].to_numpy(int), (100 * share).round()])
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": r,
+        "y": within,
+        "customdata": shown.astype(int).tolist(),
+        "marker": {
+            "color": share.round(2).tolist(),
+            "cmin": 0,
+            "cmax": 1,
+            "colorscale": "Viridis",
+            "colorbar": {"title": {"text": "token’s share", "side": "right"}, "thickness": 8, "outlinewidth": 0},
+            "size": 5,
+            "opacity": 0.7,
+            "line": {"width": 0},
+        },
+        "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>r %{x}, within token %{y}<br>"
+        "%{customdata[2]} % of the variance lies between tokens<extra></extra>",
+    }
+    figure = _figure([_diagonal(low), points], "r", "r within token", [low, 1.02])
+    figure["layout"]["showlegend"] = False
+    return figure
+
+
+def _diagonal(low: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [low, 1],
+        "y": [low, 1],
+        "line": {"color": COLOURS["muted"], "width": 1, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
 
 
 def partner_figure(cell: Any) -> dict[str, Any]:

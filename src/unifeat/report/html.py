@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unifeat.inference.nulls import AGAIN
 from unifeat.report import figures
 from unifeat.report.drawing import Drawn
 from unifeat.report.overview import group_overview
@@ -34,6 +35,7 @@ from unifeat.report.tables import (
     span,
     study_of,
 )
+from unifeat.report.uncertainty import LABELS
 from unifeat.runs.folder import Run
 from unifeat.store import write_text
 
@@ -128,13 +130,19 @@ def _page(run: Run) -> dict[str, Any]:
         "summary": summary(run),
         "headline": _headline(run),
         "groups_overview": dict(zip(("measures", "lines"), group_overview(run), strict=True)),
-        "rematches": inference.get("rematches"),
+        "nulls": _nulls(inference),
         "level": inference.get("level", 0.95),
         "permutations": inference.get("permutations"),
         "heldout": bool(study.get("matching", {}).get("heldout", True)),
         "significant": SIGNIFICANCE_LEVEL,
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
     }
+
+
+def _nulls(inference: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """The nulls that match again: (label, what is rearranged, draws)."""
+    asked = {"rematch": inference.get("rematches")} | {name: inference.get(name) for name in AGAIN if name != "rematch"}
+    return [(*LABELS[name], draws) for name, draws in asked.items() if draws]
 
 
 def _title_groups(run: Run) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from unifeat.inference.nulls import AGAIN
 from unifeat.report.tables import (
     SIGNIFICANCE_LEVEL,
     Measure,
@@ -20,6 +21,7 @@ from unifeat.report.tables import (
     scores_of,
     span,
 )
+from unifeat.report.uncertainty import LABELS
 from unifeat.runs.folder import Run
 
 
@@ -30,8 +32,11 @@ class Line(NamedTuple):
     role: str
     cells: int
     kept: str
-    kept_shifted: str
+    kept_again: dict[str, str]
+    """For each null that matches again which the run has, the pairs that it keeps."""
     heldout: str
+    within: str
+    """Mean r within token."""
     found_again: str
     scores: list[str]
     """For each measure, the chance-corrected score and how many cells have q < 0.05."""
@@ -50,8 +55,12 @@ def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
                 role(run, groups),
                 len(own),
                 span(own["kept"]),
-                span([_mean_kept(facts) for facts in own.get("rematch", [])]),
+                {LABELS[name][0]: span([_mean_kept(facts) for facts in own[name]]) for name in AGAIN if name in own},
                 span(own["mean_correlation_heldout"], decimal),
+                span(
+                    [(facts or {}).get("mean_correlation_within_token") for facts in own.get("beyond_token", [])],
+                    decimal,
+                ),
                 span([(facts or {}).get("share") for facts in own.get("stability", [])], percent),
                 [_scores(_own(scores[measure], groups)) for measure in ways],
             )
@@ -64,9 +73,13 @@ def _own(table: pd.DataFrame, groups: tuple[str, str]) -> pd.DataFrame:
 
 
 def _mean_kept(facts: Any) -> float | None:
-    """Pairs kept in shifted text, on average over the rematches."""
+    """Pairs kept when text is rearranged, on average over the draws."""
     kept = facts["kept"] if isinstance(facts, dict) else []
     return float(np.mean(kept)) if kept else None
+
+
+def _within(facts: Any) -> float | None:
+    return facts["mean_correlation_within_token"] if isinstance(facts, dict) else None
 
 
 def _scores(table: pd.DataFrame) -> str:

@@ -32,6 +32,7 @@ from unifeat.report.tables import (
     scores_of,
     span,
 )
+from unifeat.report.uncertainty import pair_table
 from unifeat.runs.folder import Run
 
 _LISTED_PAIRS = 20  # pairs listed for two spaces
@@ -90,14 +91,16 @@ def _show_run(console: Console, run: Run) -> None:
 def _overview(console: Console, run: Run) -> None:
     """One line for each pair of groups of spaces, including controls and ceilings."""
     ways, lines = group_overview(run)
-    if len(lines) == 1 and lines[0].kept_shifted == "–":
+    if len(lines) == 1 and not lines[0].kept_again:
         return
     console.print(Text("\nat a glance: ranges over the layers; scores corrected for chance", style="dim"))
-    headings = ["", "pairs", "shifted", "held-out r", "again", *(way.short for way in ways)]
+    nulls = lines[0].kept_again
+    headings = ["", "pairs", *nulls, "held-out r", "within token", "again", *(way.short for way in ways)]
     rows: list[list[Any]] = []
     for line in lines:
         name = " × ".join(line.groups) + (f" ({line.role})" if line.role else "")
-        rows.append([name, line.kept, line.kept_shifted, line.heldout, line.found_again, *line.scores])
+        again = (line.kept_again.get(null, "–") for null in nulls)
+        rows.append([name, line.kept, *again, line.heldout, line.within, line.found_again, *line.scores])
     _fitting(console, headings, rows)
 
 
@@ -221,6 +224,8 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         f"{cell.kept:,} pairs kept of {cell.candidates:,} candidates; mean r {decimal(cell.mean_correlation)}, "
         f"held out {decimal(cell.mean_correlation_heldout)}"
     )
+    for line in _beyond_token_lines(cell):
+        console.print(f"  {line}", soft_wrap=True)
     for reason, count in sorted(cell.dropped.items(), key=lambda item: -item[1]):
         console.print(f"  {count:>8,}  dropped: {reason}")
     console.print()
@@ -235,7 +240,8 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         Text(f"\nstrongest {min(_LISTED_PAIRS, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim")
     )
     pairs = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("r", "held out", space_a, "top tokens", space_b, "top tokens"):
+    within = "correlation_within_token" in kept
+    for heading in ("r", "held out", *(["in token"] if within else []), space_a, "top tokens", space_b, "top tokens"):
         words = heading == "top tokens"
         pairs.add_column(
             Text(heading),
@@ -249,8 +255,30 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
     for row in rows_of(kept.nlargest(_LISTED_PAIRS, "correlation")):
         first, second = (_words(tokens) for tokens in (row.top_tokens_a, row.top_tokens_b))
         r, heldout = decimal(row.correlation), decimal(row.correlation_heldout)
-        pairs.add_row(r, heldout, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
+        in_token = [decimal(row.correlation_within_token)] if within else []
+        pairs.add_row(r, heldout, *in_token, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
     console.print(pairs)
+
+
+def _beyond_token_lines(cell: Any) -> list[str]:
+    """What of the pairs the token explains, and how many the nulls that match again keep."""
+    lines = []
+    facts = getattr(cell, "beyond_token", None)
+    if isinstance(facts, dict) and not is_missing(facts["mean_correlation_within_token"]):
+        lines.append(
+            f"within token: mean r {decimal(facts['mean_correlation_within_token'])}; "
+            f"{percent(facts['more_than_a_token'])} of the pairs are more than a token"
+        )
+    table = pair_table(cell)
+    own = next((line for line in table.lines if line["what"] == "pairs kept"), None)
+    same = next((line for line in table.lines if line["what"] == "of them, pairs of this run"), None)
+    if own is not None and same is not None:
+        for (label, _, draws, least), kept, again in zip(table.nulls, own["nulls"], same["nulls"], strict=True):
+            lines.append(
+                f"matched again, {label}: {kept['mean']} pairs, {again['mean']} of them this run's; p {kept['p']} "
+                f"({draws} draws, at least {least})"
+            )
+    return lines
 
 
 def _print_scores(console: Console, headings: list[str], rows: list[list[str]]) -> None:

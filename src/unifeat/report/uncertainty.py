@@ -1,13 +1,21 @@
-"""How certain the pairs of a cell are: intervals, values in shifted text, and hubs."""
+"""How certain the pairs of a cell are: intervals, values under the nulls that match again, and hubs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from unifeat.report.tables import decimal, is_missing, number, percent
+from unifeat.inference.nulls import AGAIN
+from unifeat.report.tables import decimal, is_missing, number, percent, probability
+
+# Nulls that match again: their short names, and what is matched.
+LABELS = {
+    "rematch": ("other text", "with the documents of one model beside others"),
+    "same_token": ("same token", "with rows of one model permuted among those of the same token"),
+    "same_two_tokens": ("same two tokens", "the same, if the token before is the same, too"),
+}
 
 # Facts about the pairs of two spaces: (name in the facts, label, how to write it).
 _PAIR_FACTS: list[tuple[str, str, Callable[[Any], str]]] = [
@@ -19,40 +27,63 @@ _PAIR_FACTS: list[tuple[str, str, Callable[[Any], str]]] = [
 ]
 
 
-def pair_lines(cell: Any) -> list[dict[str, Any]]:
-    """Lines of (label, value, interval, value in shifted text, p) about the pairs of one cell (a row of `cells`)."""
+class PairTable(NamedTuple):
+    """How certain the pairs of a cell are.
+
+    Attributes:
+        nulls: the nulls that match again which the run has: (label, what it asks, number of draws, least p).
+        lines: for each fact its label, value, interval, and for each null its mean, p and family-wise p; all as text.
+    """
+
+    nulls: list[tuple[str, str, str, str]]
+    lines: list[dict[str, Any]]
+
+
+def pair_table(cell: Any) -> PairTable:
+    """The facts about the pairs of one cell (a row of `cells`), beside the nulls that match again."""
     facts = cell._asdict()
-    intervals, shifted = (_part(facts, name) for name in ("intervals", "rematch"))
-    lines = []
+    nulls = {name: found for name in AGAIN if (found := _part(facts, name)).get("kept")}
+    intervals, beyond = _part(facts, "intervals"), _part(facts, "beyond_token")
+    lines: list[dict[str, Any]] = []
     for name, words, show in _PAIR_FACTS:
         own = _part(intervals, name)
         # The facts' own share_a and share_b are shares of tokens.
         value, low, high = own.get("estimate", facts.get(name)), own.get("low"), own.get("high")
-        null = shifted.get(name) or []
-        known = [v for v in null if not is_missing(v)]
-        if is_missing(low) and not known:
+        beside = [_beside(null, name, show) for null in nulls.values()]
+        if is_missing(low) and all(one["mean"] == "–" for one in beside):
             continue
-        lines.append(
-            {
-                "what": words,
-                "value": show(value),
-                "interval": "–" if is_missing(low) else f"{show(low)} to {show(high)}",
-                "shifted": show(float(np.mean(known))) if known else "–",
-                "p": shifted.get(f"p_{name}"),
-            }
-        )
+        interval = "–" if is_missing(low) else f"{show(low)} to {show(high)}"
+        lines.append({"what": words, "value": show(value), "interval": interval, "nulls": beside})
+        if name == "kept" and nulls:
+            same = [_beside(null, "same", show) for null in nulls.values()]
+            lines.append({"what": "of them, pairs of this run", "value": show(value), "interval": "–", "nulls": same})
+    nothing = [{"mean": "–", "p": "–", "family": "–"} for _ in nulls]
+    for value, words in (
+        (decimal(beyond.get("mean_correlation_within_token"), 3), "mean r within token"),
+        (percent(beyond.get("mean_token_share")), "share of the features’ variance that is the token’s"),
+        (percent(beyond.get("more_than_a_token")), "share of pairs that are more than a token"),
+    ):
+        if beyond and value != "–":
+            lines.append({"what": words, "value": value, "interval": "–", "nulls": nothing})
     again = _part(facts, "stability")
     if not is_missing(again.get("share")):
-        lines.append(
-            {
-                "what": "share found again on the other half of the documents",
-                "value": percent(again["share"]),
-                "interval": "–",
-                "shifted": percent(again.get("chance")),
-                "p": None,
-            }
-        )
-    return lines
+        value = f"{percent(again['share'])} (by chance {percent(again.get('chance'))})"
+        words = "share found again on the other half of the documents"
+        lines.append({"what": words, "value": value, "interval": "–", "nulls": nothing})
+    heads = [
+        (*LABELS[name], number(found.get("draws", len(found["kept"]))), probability(1 / (len(found["kept"]) + 1)))
+        for name, found in nulls.items()
+    ]
+    return PairTable(heads, lines)
+
+
+def _beside(null: dict[str, Any], name: str, show: Callable[[Any], str]) -> dict[str, str]:
+    known = [value for value in null.get(name) or [] if not is_missing(value)]
+    return {
+        "mean": show(float(np.mean(known))) if known else "–",
+        "p": probability(null.get(f"p_{name}")),
+        "family": probability(null.get(f"p_{name}_family")),
+    }
 
 
 def hubs(cell: Any) -> str:

@@ -172,6 +172,9 @@ class MatchingSpec(Part):
 
     method: Literal["max", "mutual", "one-to-one", "assignment", "csls", "first-seen"] = "mutual"
     direction: Literal["a_to_b", "b_to_a"] = Field("a_to_b", description="for max and first-seen: whose best partner")
+    by: Literal["correlation", "within_token"] = Field(
+        "correlation", description="what pairs are found by: r, or r within rows of the same pair of tokens"
+    )
     top: int = Field(4, ge=1, le=1000, description="best partners kept per feature, in both directions: the candidates")
     min_correlation: float = Field(0.1, ge=-1, le=1, description="pairs at or below it are dropped")
     min_count: int = Field(10, ge=0, le=LARGEST_COUNT, description="features firing on fewer tokens are dropped")
@@ -182,6 +185,12 @@ class MatchingSpec(Part):
     shared_top_token: bool = Field(False, description="drop pairs whose top tokens have none in common")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where all pairs of features are correlated")
     heldout: bool = Field(True, description="find pairs on half the documents, report their r on the other half")
+
+    @model_validator(mode="after")
+    def _within_runs_on_the_cpu(self) -> MatchingSpec:
+        if self.by == "within_token" and self.device != "cpu":
+            raise ValueError("by: within_token runs on the cpu: leave out device")
+        return self
 
 
 class SubspacesSpec(Part):
@@ -218,8 +227,15 @@ class InferenceSpec(Part):
         description="also shuffle within strata of pairs: that fire as often (frequency), that are as much their "
         "tokens' (token_share), or both",
     )
-    rematches: int = Field(
-        0, ge=0, le=10_000, description="times the matching is redone with one model's text shifted by documents"
+    rematches: int = Field(0, ge=0, le=10_000, description="times the matching is redone on other text")
+    rematch_by: Literal["documents", "rotation"] = Field(
+        "documents", description="other text: another document of like length, or the text shifted by documents"
+    )
+    same_token: int = Field(
+        0, ge=0, le=10_000, description="times the matching is redone with rows permuted among those of the same token"
+    )
+    same_two_tokens: int = Field(
+        0, ge=0, le=10_000, description="the same among rows whose token before is the same, too"
     )
     bootstraps: int = Field(
         200, ge=0, le=10_000, description="resampled documents, for intervals of r and of match rates"
@@ -367,6 +383,15 @@ class Study(Part):
         if self.compare is None:
             return a != b
         return (a, b) in self.compare or (b, a) in self.compare
+
+    @model_validator(mode="after")
+    def _nulls_fit(self) -> Study:
+        if self.matching.by == "within_token" and self.inference.rematches:
+            raise ValueError(
+                "by: within_token has no rematches: rows of different documents are hardly ever of one pair of tokens; "
+                "use inference.same_token instead"
+            )
+        return self
 
     @model_validator(mode="after")
     def _overrides_fit(self) -> Study:

@@ -97,11 +97,12 @@ def in_memory(paired: PairedCodes, most: int) -> PairedCodes:
         chunks.append((a, b))
     if not chunks:
         return paired
-    sides = [_joined([pair[side] for pair in chunks]) for side in (0, 1)]
+    sides = [joined([pair[side] for pair in chunks]) for side in (0, 1)]
     return InMemoryCodes(sides[0], sides[1], paired.features_a, paired.features_b)
 
 
-def _joined(chunks: list[CsrArrays]) -> CsrArrays:
+def joined(chunks: list[CsrArrays]) -> CsrArrays:
+    """The rows of several chunks, copied into memory."""
     lengths = np.concatenate([np.diff(chunk.indptr) for chunk in chunks])
     own = [slice(chunk.indptr[0], chunk.indptr[-1]) for chunk in chunks]
     return CsrArrays(
@@ -168,10 +169,11 @@ def normal_chunks(paired: PairedCodes, dtype: Any = None) -> Iterator[ChunkPair]
     """
     for a, b in paired.chunks():
         if len(a.indptr) > 1 or len(b.indptr) > 1:
-            yield _normal(a, dtype), _normal(b, dtype)
+            yield normal(a, dtype), normal(b, dtype)
 
 
-def _normal(codes: CsrArrays, dtype: Any) -> CsrArrays:
+def normal(codes: CsrArrays, dtype: Any = None) -> CsrArrays:
+    """One side of a chunk in the form of `normal_chunks`."""
     kind = dtype or _value_type(codes.value.dtype)
     return CsrArrays(
         _read_only(codes.indptr, np.int64), _read_only(codes.index, np.int32), _read_only(codes.value, kind)

@@ -11,7 +11,7 @@ from unifeat.report.contexts import contexts, listed_pair
 from unifeat.report.drawing import Drawn
 from unifeat.report.sections.categories import of_cell
 from unifeat.report.tables import cells, richest, rows_of
-from unifeat.report.uncertainty import hubs, pair_lines
+from unifeat.report.uncertainty import hubs, pair_table
 from unifeat.runs.folder import Run
 from unifeat.runs.pairs import MOST_SHOWN, shown_cells
 
@@ -39,6 +39,9 @@ def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
         kept = run.space_pair(cell.space_a, cell.space_b).query("kept")
         drawn[f"correlation-{cell.cell}"] = distributions.correlation_figure(kept)
         drawn[f"heldout-{cell.cell}"] = distributions.heldout_figure(kept, limit, run.info["seed"])
+        beyond = "correlation_within_token" in kept and bool(kept["correlation_within_token"].notna().any())
+        if beyond:
+            drawn[f"within-{cell.cell}"] = distributions.beyond_token_figure(kept, limit, run.info["seed"])
         drawn[f"partner-{cell.cell}"] = distributions.partner_figure(cell)
         own = shown_pairs[(shown_pairs["space_a"] == cell.space_a) & (shown_pairs["space_b"] == cell.space_b)]
         known = int(kept["correlation_heldout"].notna().sum())
@@ -47,7 +50,8 @@ def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
                 "facts": cell,
                 "dropped": sorted(cell.dropped.items(), key=lambda item: -item[1]),
                 "known": known,
-                "uncertainty": pair_lines(cell),
+                "uncertainty": pair_table(cell),
+                "beyond": cell.beyond_token if beyond else None,
                 "hubs": hubs(cell),
                 "categories": of_cell(run, cell),
                 "drawn": min(limit, known),

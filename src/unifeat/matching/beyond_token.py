@@ -1,0 +1,150 @@
+"""What pairs share beyond the token: their correlation within token types, beside pairs at random.
+
+A feature that fires on one token in any context correlates with every other detector of that token. Within rows of one
+token type such features do not vary together. See `unifeat.correlation.within`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unifeat.correlation.block_sums import block_edges
+from unifeat.correlation.within import Within, within_groups
+from unifeat.matching.bootstrap import draw_weights, pair_intervals
+from unifeat.store import Form
+from unifeat.threads import cores
+from unifeat.vocabulary.grouped_codes import GroupedCodes
+from unifeat.vocabulary.paired_codes import Array
+
+VERSION = 1  # raised whenever the results change
+LEVEL = 0.95  # r above this share of pairs at random of like frequency is more than a token
+
+_RNG_STREAM = 4  # separates these draws from others made with the study's seed
+_STRATUM = 50  # pairs that fire about as often, within which partners are exchanged
+_EXCHANGES = 10  # other partners for each pair
+_FEWEST_AT_RANDOM = 40  # pairs at random; a share of 95 % of fewer would be one or two of them
+
+
+@dataclass(frozen=True)
+class BeyondToken:
+    """Pairs of one pair of spaces within token types.
+
+    Attributes:
+        pairs: one row per pair given, with its index: `correlation_within_token`, `correlation_within_token_low` and
+            `_high`, `token_share_a`, `token_share_b`, `within_token_chance` (float64, NaN where undefined).
+        facts: `types`, `rows`, `rows_alone` (in a type with no other row), `mean_correlation_within_token`,
+            `mean_token_share` (of both sides), `more_than_a_token` (the share of the pairs whose r within token is
+            above `within_token_chance`), `at_random` (pairs at random); None where undefined.
+    """
+
+    pairs: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def _write(found: BeyondToken, folder: Path) -> dict[str, Any]:
+    found.pairs.to_parquet(folder / "beyond_token.parquet")
+    return found.facts
+
+
+FORM: Form[BeyondToken] = Form(
+    _write, lambda facts, folder: BeyondToken(pd.read_parquet(folder / "beyond_token.parquet"), facts)
+)
+
+
+def beyond_token(
+    codes: GroupedCodes, starts: Array, pairs: pd.DataFrame, *, draws: int, level: float, seed: int
+) -> BeyondToken:
+    """Correlate pairs within token types, with intervals over documents, and beside pairs at random.
+
+    Pairs at random are kept pairs that exchanged partners among those that fire about as often (50 neighbours in the
+    order of √(count_a · count_b)). So their features are the same, and only what belongs together is not.
+
+    Args:
+        codes: codes grouped by token type: of the held-out documents, if there are any.
+        starts: (documents,) the first row of each.
+        pairs: `feature_a`, `feature_b`, `count_a`, `count_b`; each pair once.
+        draws: resampled documents for the intervals; 0 for none.
+        level: confidence level of the intervals.
+        seed: seed of the draws and of the exchanges.
+    """
+    a, b = (pairs[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+    exchanged, stratum = _exchanged(pairs, seed)
+    n = len(pairs)
+    found = within_groups(
+        codes,
+        block_edges(starts, codes.n_rows),
+        np.r_[a, a[exchanged[:, 0]]],
+        np.r_[b, b[exchanged[:, 1]]],
+        threads=cores(),
+    )
+    r = found.correlation()
+    chance = _chance(r[n:], stratum[exchanged[:, 0]], stratum)
+    weights = draw_weights(found.sums.blocks, draws, seed, "beyond_token")
+    low, high = pair_intervals(found.sums if draws else None, weights, level, n)
+    table = pd.DataFrame(
+        {
+            "correlation_within_token": r[:n],
+            "correlation_within_token_low": low,
+            "correlation_within_token_high": high,
+            "token_share_a": found.share_a[:n],
+            "token_share_b": found.share_b[:n],
+            "within_token_chance": chance,
+        },
+        index=pairs.index,
+    )
+    return BeyondToken(table, _facts(table, codes, found, len(exchanged)))
+
+
+def _facts(table: pd.DataFrame, codes: GroupedCodes, found: Within, at_random: int) -> dict[str, Any]:
+    compared = table.dropna(subset=["correlation_within_token", "within_token_chance"])
+    more = compared["correlation_within_token"] > compared["within_token_chance"]
+    return {
+        "types": len(codes.sizes),
+        "rows": codes.n_rows,
+        "rows_alone": found.alone,
+        "mean_correlation_within_token": _mean(table["correlation_within_token"]),
+        "mean_token_share": _mean(table[["token_share_a", "token_share_b"]].mean(axis=1)),
+        # A pair without r within token does not vary there: it is no more than a token.
+        "more_than_a_token": float(more.sum() / len(table)) if len(compared) else None,
+        "at_random": at_random,
+    }
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if values.notna().any() else None
+
+
+def _exchanged(pairs: pd.DataFrame, seed: int) -> tuple[Array, Array]:
+    """(exchanges, 2) places of the pairs that give the feature of A and that of B; and each pair's stratum."""
+    n = len(pairs)
+    often = np.sqrt(pairs["count_a"].to_numpy(np.float64) * pairs["count_b"].to_numpy(np.float64))
+    order = np.argsort(often, kind="stable")
+    stratum = np.empty(n, np.int64)
+    rng = np.random.default_rng([_RNG_STREAM, seed])
+    parts = []
+    for number, own in enumerate(np.array_split(order, max(n // _STRATUM, 1))):
+        stratum[own] = number
+        for shift in rng.permutation(np.arange(1, len(own)))[:_EXCHANGES]:
+            parts.append(np.stack([own, np.roll(own, shift)], axis=1))
+    chosen = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
+    a, b = (pairs[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+    # A feature of several pairs can meet one of its own partners.
+    own_pairs = set(zip(a.tolist(), b.tolist(), strict=True))
+    keys = zip(a[chosen[:, 0]].tolist(), b[chosen[:, 1]].tolist(), strict=True)
+    return chosen[np.array([key not in own_pairs for key in keys], bool)], stratum
+
+
+def _chance(r: Array, of: Array, stratum: Array) -> Array:
+    """(pairs,) what 95 % of the pairs at random of a pair's stratum do not exceed."""
+    chance = np.full(len(stratum), np.nan)
+    for number in np.unique(stratum):
+        own = r[of == number]
+        own = own[~np.isnan(own)]
+        if len(own) >= _FEWEST_AT_RANDOM:
+            chance[stratum == number] = np.quantile(own, LEVEL, method="higher")
+    return chance
