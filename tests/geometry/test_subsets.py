@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from unifeat.errors import UserError
 from unifeat.geometry import MEASURES, _pairs
 from unifeat.geometry.measure import Divisible
 
@@ -37,7 +38,7 @@ def worst_gap(name, settings, x, y):
     assert isinstance(prepared, Divisible)
     worst, refused = 0.0, 0
     for rows in halves(len(x)):
-        found, expected = prepared.subset(rows), measure.function(x[rows], y[rows], **settings)
+        found, expected = prepared.subset(rows), measure.function(x[rows], y[rows], **measure.at_rows(settings, rows))
         if found is None:
             refused += 1
             continue
@@ -54,6 +55,27 @@ def worst_gap(name, settings, x, y):
 def test_equals_the_measure_anew(name, settings, n, d_a, d_b, views):
     gap, _ = worst_gap(name, settings, *views(n=n, d_a=d_a, d_b=d_b))
     assert gap < 1e-9
+
+
+@EVERY
+def test_rows_that_repeat_are_counted_once(name, settings, views):
+    """As matching by `max` pairs a row of one side with several of the other, or a pair comes several times."""
+    for again in (1, 4):
+        x, y = (np.repeat(side, again, axis=0) for side in views(n=80 // again, d_a=40, d_b=45))
+        x = np.repeat(x[::5], 5, axis=0)
+        assert worst_gap(name, settings, x, y)[0] < 1e-9
+
+
+@pytest.mark.parametrize("settings", [{"dims": 3}, {"variance": 1.0}, {"variance": 0.9, "folds": 3, "ridge": 0.1}])
+def test_pairs_that_are_held_out_together(settings, views):
+    x, y = views(n=60, d_a=40, d_b=45)
+    label = np.random.default_rng(0).integers(0, 25, 60)
+    gap, refused = worst_gap("heldout_cca", settings | {"groups": label}, np.eye(25, 40)[label] + 0.1 * x, y)
+    assert gap < 1e-9
+    assert refused == 0
+    prepared = MEASURES["heldout_cca"].prepare(x, y, groups=label, **settings)
+    with pytest.raises(UserError, match="groups: 3 are too few"):
+        prepared.subset(np.flatnonzero(label < 3))
 
 
 @EVERY

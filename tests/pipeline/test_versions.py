@@ -103,6 +103,7 @@ class Kept:
         for module, name in (
             *(
                 (score, "_shuffles"),
+                (score, "_within_strata"),
                 (score, "_interval"),
                 (rematch, "_draws"),
                 (rematch, "_own"),

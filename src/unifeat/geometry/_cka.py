@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry._device import Product, SquareSum
-from unifeat.geometry._halves import Shared
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
@@ -63,6 +63,8 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
+    whole = Whole(a, b, precision_of(x), precision_of(y))
+    rows = whole.distinct()
     a, b = _unit_scale(centred(a)), _unit_scale(centred(b))
     sides = [_Side(a), _Side(b)]
     norms = [side.own_hsic(debiased=bool(debiased)) for side in sides]
@@ -73,12 +75,13 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
             flags += (f"degenerate {name}: its debiased HSIC with itself is zero",)
     if flags:
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
-    if not debiased and n <= max(d_a, d_b):
-        flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
-    if n == 2:
-        flags += ("saturated: 2 pairs have one distance per side, which always agrees",)
+    if not debiased and rows.fewest <= max(d_a, d_b):
+        found = rows.described(rows.fewest)
+        flags += (f"n <= d: {found} in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
+    if rows.pairs == 2:
+        flags += (f"saturated: {rows.described(2)} have one distance per side, which always agrees",)
     blank = Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags)
-    return PreparedCKA(sides[0], sides[1], float(np.sqrt(norms[0] * norms[1])), blank)
+    return PreparedCKA(sides[0], sides[1], float(np.sqrt(norms[0] * norms[1])), blank, whole)
 
 
 class _Side:
@@ -103,9 +106,11 @@ class _Side:
 class PreparedCKA:
     """Two centred sides. Reordering the rows keeps them centred and does not change the denominator."""
 
-    def __init__(self, a: _Side, b: _Side, norm: float, blank: Score, device: torch.device | None = None) -> None:
+    def __init__(
+        self, a: _Side, b: _Side, norm: float, blank: Score, whole: Whole, device: torch.device | None = None
+    ) -> None:
         self.n = blank.n
-        self._device = device
+        self._whole, self._device = whole, device
         self._a, self._b, self._norm, self._blank = a, b, norm, blank
         self._debiased = bool(blank.settings["debiased"])
         products = a.rows.shape[1] * b.rows.shape[1]
@@ -126,8 +131,8 @@ class PreparedCKA:
         return Score("cka", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
 
     def subset(self, rows: NDArray[np.intp]) -> Score | None:
-        parts = self._shared.parts(rows)
-        if parts is None:
+        parts = self._whole.parts(rows)
+        if parts is None or self._whole.distinct(rows).pairs == 2:
             return None
 
         def hsic(k: Matrix, l: Matrix) -> float:
@@ -146,12 +151,8 @@ class PreparedCKA:
         blank = self._blank
         return Score("cka", value, blank.settings, len(rows), blank.d_a, blank.d_b)
 
-    @cached_property
-    def _shared(self) -> Shared:
-        return Shared(self._a.rows, self._b.rows)
-
     def on(self, device: torch.device) -> PreparedCKA:
-        return PreparedCKA(self._a, self._b, self._norm, self._blank, device)
+        return PreparedCKA(self._a, self._b, self._norm, self._blank, self._whole, device)
 
     def shuffled(self, permutation: Any) -> float:
         order = as_permutation(permutation, self.n)

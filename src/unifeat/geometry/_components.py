@@ -10,6 +10,7 @@ from scipy import linalg
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import DOUBLE, EPS, Matrix, Precision, centred
+from unifeat.geometry._labels import Distinct
 
 # Singular values this close count as tied: they are equal in exact arithmetic, as correlations forced to 1 are.
 TIE_TOLERANCE = 1e-10
@@ -111,17 +112,20 @@ def lost_flags(lost_x: str, lost_y: str) -> tuple[str, ...]:
     return tuple(f"rank of {name}: {lost}" for name, lost in (("x", lost_x), ("y", lost_y)) if lost)
 
 
-def component_flags(measure: str, n: int, widths: tuple[int, int], a: Components, b: Components) -> tuple[str, ...]:
-    """Flags for too few pairs, given the dimensions or components."""
+def component_flags(
+    measure: str, rows: Distinct, widths: tuple[int, int], a: Components, b: Components
+) -> tuple[str, ...]:
+    """Flags for too few different pairs, given the dimensions or components."""
     flags: tuple[str, ...] = ()
-    if n <= max(widths):
-        flags += (f"n <= d: {n} pairs in {widths[0]} and {widths[1]} dimensions inflate {measure}; "
+    if rows.fewest <= max(widths):
+        flags += (f"n <= d: {rows.described(rows.fewest)} in {widths[0]} and {widths[1]} dimensions inflate {measure}; "
                   "compare it with its null",)  # fmt: skip
     ka, kb = a.scale.size, b.scale.size
-    # Centred rows span at most n − 1 dimensions, in which two large subspaces must intersect.
-    forced = min(ka + kb - (n - 1), ka, kb)
+    # n different centred pairs span at most n − 1 dimensions, in which two large subspaces must intersect.
+    forced = min(ka + kb - (rows.pairs - 1), ka, kb)
     if forced > 0:
-        flags += (f"saturated: {n} pairs force {forced} of {min(ka, kb)} correlations to 1; keep fewer dims",)
+        pairs = rows.described(rows.pairs)
+        flags += (f"saturated: {pairs} force {forced} of {min(ka, kb)} correlations to 1; keep fewer dims",)
     return flags
 
 

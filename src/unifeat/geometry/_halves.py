@@ -14,7 +14,8 @@ from jaxtyping import Float64, Integer
 from scipy import linalg
 
 from unifeat.geometry._components import Components, leading_components
-from unifeat.geometry._input import DOUBLE, Matrix, Precision, centred
+from unifeat.geometry._input import Matrix, Precision, centred
+from unifeat.geometry._labels import Distinct, EqualRows
 from unifeat.geometry._pairs import FLOAT64_UP_TO
 
 # A part that varies so much less than all rows do, or than it is far from their mean, may be constant up to rounding.
@@ -40,27 +41,33 @@ def part(gram: Float64[np.ndarray, "n n"], rows: Order) -> Float64[np.ndarray, "
     return own if np.trace(own) > _LEAST_VARIATION * max(before, whole) else None
 
 
-class Shared:
-    """The rows of both sides and their Gram matrices, which are made when the first part is scored."""
+class Whole:
+    """The rows of both sides, and what their parts share, which is made when the first part is scored."""
 
     def __init__(
         self,
         a: Float64[np.ndarray, "n d_a"],
         b: Float64[np.ndarray, "n d_b"],
-        given_a: Precision = DOUBLE,
-        given_b: Precision = DOUBLE,
+        given_a: Precision,
+        given_b: Precision,
     ) -> None:
         """given_a, given_b: the precisions of the rows before they became float64."""
+        self.x = a
         self._sides = a, b
         self._given = given_a, given_b
 
-    @property
-    def x(self) -> Matrix:
-        return self._sides[0]
+    @cached_property
+    def equal(self) -> EqualRows:
+        """Which rows are the same."""
+        return EqualRows.of(*self._sides)
+
+    def distinct(self, rows: Order | None = None) -> Distinct:
+        """How many of all rows, or of these, are different."""
+        return self.equal.distinct(rows)
 
     def parts(self, rows: Order) -> tuple[Matrix, Matrix] | None:
         """The Gram matrices of some rows, each about its mean, (m, m); None if preparing them anew is safer."""
-        if len(self._sides[0]) > FLOAT64_UP_TO:
+        if len(self.x) > FLOAT64_UP_TO:
             return None
         a, b = (part(gram, rows) for gram in self._grams)
         return None if a is None or b is None else (a, b)

@@ -29,8 +29,18 @@ from scipy import linalg
 
 from unifeat.errors import UserError
 from unifeat.geometry import _pairs
-from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Rows, fold_settings, held_out, slim
+from unifeat.geometry._folds import (
+    DEFAULT_FOLDS,
+    FEWEST_PAIRS,
+    Rows,
+    fold_groups,
+    fold_settings,
+    group_setting,
+    held_out,
+    slim,
+)
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import PairSum, condensed
 from unifeat.geometry._ridge_moments import PreparedByMoments, Side
 from unifeat.geometry.measure import Prepared, Undefined
@@ -39,7 +49,9 @@ from unifeat.geometry.score import Score
 _SMALLEST_ALPHA = 1e-6  # below this, the normal equations lose too many digits
 
 
-def ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Score:
+def ridge_map(
+    x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0, groups: Any = None
+) -> Score:
     """Held-out R² of a ridge regression from x to y and from y to x; the value is the mean of the two.
 
     For each fold, W = (XᵀX + λ)⁻¹ XᵀY is fitted on the training pairs, about their means. Each pair is predicted by the
@@ -59,15 +71,18 @@ def ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS,
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 4.
     alpha: strength of the penalty, at least 1e-6; the same in both directions.
     folds, seed: as in `heldout_cca`.
+    groups: labels of the pairs, as in `heldout_cca`.
 
     details: `r2_a_to_b`, `r2_b_to_a`, `folds_used`.
     flags: `n <= d`, `folds` (too few pairs for that many), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
-    return prepare_ridge_map(x, y, alpha=alpha, folds=folds, seed=seed).score()
+    return prepare_ridge_map(x, y, alpha=alpha, folds=folds, seed=seed, groups=groups).score()
 
 
-def prepare_ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Prepared:
+def prepare_ridge_map(
+    x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0, groups: Any = None
+) -> Prepared:
     """Centre each side and fit the map of x to all pairs. The arguments are those of `ridge_map`."""
     real = isinstance(alpha, int | float | np.number) and not isinstance(alpha, bool)
     if not real or not _SMALLEST_ALPHA <= alpha < float("inf"):
@@ -76,11 +91,15 @@ def prepare_ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAUL
     settings = {"alpha": float(alpha)} | cutting
     a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="a held-out ridge map")
     (n, d_a), d_b = a.shape, b.shape[1]
+    together = fold_groups("ridge_map", groups, n)
+    settings |= group_setting(together)
     if flags := constant_flags(a, b):
         return Undefined(Score("ridge_map", float("nan"), settings, n, d_a, d_b, flags=flags))
-    tests, flags = held_out(n, **cutting)
-    if n <= max(d_a, d_b):
-        flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions determine the map by its penalty alone",)
+    tests, flags = held_out(n, **cutting, groups=together)
+    rows = Distinct.of(a, b)
+    if rows.fewest <= max(d_a, d_b):
+        few = rows.described(rows.fewest)
+        flags += (f"n <= d: {few} in {d_a} and {d_b} dimensions determine the map by its penalty alone",)
     blank = Score("ridge_map", float("nan"), settings, n, d_a, d_b, flags=flags)
     a, b = centred(a), centred(b)
     if n <= _pairs.FLOAT64_UP_TO and 3 * max(map(len, tests)) <= 2 * d_b:

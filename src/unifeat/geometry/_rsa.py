@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from unifeat.geometry._dissimilarities import INNER, OUTER, Inner, Outer, standardised
 from unifeat.geometry._input import as_pair, as_permutation, constant_flags, one_of, precision_of
+from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import PairSum, centred_ranks, square
 from unifeat.geometry._partial_rsa import PreparedPartialRSA, as_given, partial_correlation, take_out
 from unifeat.geometry.measure import Prepared, Undefined
@@ -87,8 +88,10 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
             flags += flag
     if flags:
         return Undefined(Score("rsa", float("nan"), settings, n, d_a, d_b, details, flags))
-    if n < _FEWEST_PAIRS:
-        flags = (f"few pairs: {n} pairs have {details['pairs']} dissimilarities per side, which can agree by chance",)
+    rows = Distinct.of(a, b)
+    if rows.pairs < _FEWEST_PAIRS:
+        count, found = rows.pairs * (rows.pairs - 1) // 2, rows.described(rows.pairs)
+        flags = (f"few pairs: {found} have {count} dissimilarities per side, which can agree by chance",)
     value = float(np.clip(sides[0] @ sides[1], -1.0, 1.0))
     if not arrays:
         return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))

@@ -188,7 +188,7 @@ def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
     values = []
     for spec in geometry:
         try:
-            values.append(find_measure(spec.metric).function(x, y, **spec.settings).value)
+            values.append(find_measure(spec.metric).function(x, y, **pairs.settings(spec)).value)
         except UserError:
             values.append(NAN)
     return values
