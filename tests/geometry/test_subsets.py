@@ -79,8 +79,10 @@ def test_pairs_that_are_held_out_together(settings, views):
 
 
 @EVERY
-def test_it_is_taken_where_it_is_meant_to_be(name, settings, views):
-    assert worst_gap(name, settings, *views(n=60, d_a=40, d_b=45))[1] == 0
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_it_is_taken_where_it_is_meant_to_be(name, settings, dtype, views):
+    x, y = views(n=60, d_a=40, d_b=45)
+    assert worst_gap(name, settings, x.astype(dtype), y.astype(dtype))[1] == 0
 
 
 @EVERY
@@ -102,19 +104,45 @@ def test_float32(name, settings, views):
         assert worst_gap(name, settings, x, y)[0] < 1e-9
 
 
+ALIKE = {
+    "the same to the last digit": lambda y, step, rng: y[15] * (1 + step * rng.integers(-1, 2, y[PART].shape)),
+    "nearly so": lambda y, step, rng: y[15] * (1 + 4 * step * rng.integers(-1, 2, y[PART].shape)),
+    "on one line": lambda y, step, rng: np.outer(rng.standard_normal(30), y[15]),
+    "on one ray": lambda y, step, rng: np.outer(rng.random(30), y[15]),
+    "on a line beside": lambda y, step, rng: y[15] + np.outer(rng.standard_normal(30), y[16]),
+    "of rank 3": lambda y, step, rng: rng.standard_normal((30, 3)) @ y[:3],
+    **{f"{s:g} apart": lambda y, step, rng, s=s: y[15] + s * y[PART] for s in (1e-2, 1e-3, 1e-5, 1e-6, 1e-7)},
+    **{f"{s:g} in size": lambda y, step, rng, s=s: s * y[PART] for s in (1e-2, 1e-5, 1e-7)},
+    "not": lambda y, step, rng: y[PART],
+}
+PART = np.arange(15, 45)
+
+
 @EVERY
-def test_rows_that_hardly_vary_are_prepared_anew(name, settings, views):
-    """One row unlike the others: a half without it has only rounding left beside it."""
-    x, y = views(n=40)
-    rare = np.ones_like(y)
-    rare[:, 0] += 1e-9 * y[:, 0]
-    rare[3] = 50.0
-    measure = MEASURES[name]
-    prepared = measure.prepare(x, rare, **settings)
-    rows = np.arange(10, 30)
-    expected = measure.function(x[rows], rare[rows], **settings)
-    found = prepared.subset(rows) if isinstance(prepared, Divisible) else None
-    assert found is None or found.value == pytest.approx(expected.value, abs=1e-9)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("how", ALIKE)
+def test_rows_that_are_alike_as_no_others_are(name, settings, how, dtype, views):
+    """Rounding, of their products or of the rows as given, may be all that tells them apart."""
+    for d_a, d_b in ((40, 45), (40, 8)):
+        x, y = views(n=60, d_a=d_a, d_b=d_b)
+        y[PART] = ALIKE[how](y, np.finfo(dtype).eps, np.random.default_rng(0))
+        x, y = x.astype(dtype), y.astype(dtype)
+        found = MEASURES[name].prepare(x, y, **settings).subset(PART)
+        expected = MEASURES[name].function(x[PART], y[PART], **settings)
+        if how == "not":
+            assert found is not None
+        assert found is None or found.value == pytest.approx(expected.value, abs=1e-9)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("dtype", "offset"),
+    [(np.float64, 100), (np.float64, 1e4), (np.float32, 100), (np.float32, 1e4), (np.float16, 10), (np.float16, 100)],
+)
+def test_rows_far_from_the_origin(name, settings, dtype, offset, views):
+    x, y = views(n=60, d_a=40, d_b=45)
+    x, y = (x + offset).astype(dtype), (y - offset).astype(dtype)
+    assert worst_gap(name, settings, x, y)[0] < (1e-6 if settings.get("inner") else 1e-9)
 
 
 @EVERY
@@ -126,6 +154,6 @@ def test_a_part_that_is_constant_is_prepared_anew(name, settings, views):
 
 @EVERY
 def test_more_rows_than_a_square_may_have(name, settings, views, monkeypatch):
-    for module in (_pairs, *(__import__(f"unifeat.geometry.{m}", fromlist=["x"]) for m in ("_halves", "_mutual_knn"))):
+    for module in (_pairs, *(__import__(f"unifeat.geometry.{m}", fromlist=["x"]) for m in ("_halves",))):
         monkeypatch.setattr(module, "FLOAT64_UP_TO", 10)
     assert worst_gap(name, settings, *views(n=60, d_a=40, d_b=45))[1] == 4

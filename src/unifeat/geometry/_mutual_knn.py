@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import (
     Matrix,
     as_pair,
@@ -20,14 +21,12 @@ from unifeat.geometry._input import (
     precision_of,
     unit_rows,
 )
-from unifeat.geometry._pairs import FLOAT64_UP_TO, ROWS_PER_BLOCK, TIE_TOLERANCE
+from unifeat.geometry._pairs import ROWS_PER_BLOCK, TIE_TOLERANCE
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 Metric = Literal["cosine", "euclidean"]
 METRICS = ("cosine", "euclidean")
-_NEARLY_SAME = 1e-6  # mean distance as a share of that between all rows
-_FELT = 1e-8  # share of a mean distance above which its rounding may change ties
 
 
 def mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine") -> Score:
@@ -84,7 +83,8 @@ def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine"
             flags += (f"ties {side}: {near.tied} of {n} rows have several rows at the distance of neighbour {used}",)
     details = {"neighbours": used, "chance": used / (n - 1), "tied_a": near_a.tied, "tied_b": near_b.tied}
     blank = Score("mutual_knn", float("nan"), settings, n, d_a, d_b, details, flags)
-    return PreparedMutualKNN(near_a, near_b, (sides[0], sides[1]), blank)
+    whole = Whole(a, b, precision_of(x), precision_of(y), name)
+    return PreparedMutualKNN(near_a, near_b, (sides[0], sides[1]), blank, whole)
 
 
 Block = Callable[[int, int], tuple[Matrix, Matrix | None]]
@@ -105,10 +105,12 @@ class PreparedMutualKNN:
 
     tolerance = 1e-10
 
-    def __init__(self, a: _Neighbours, b: _Neighbours, sides: tuple[Matrix, Matrix], blank: Score) -> None:
+    def __init__(
+        self, a: _Neighbours, b: _Neighbours, sides: tuple[Matrix, Matrix], blank: Score, whole: Whole
+    ) -> None:
         """sides: the rows of which these are the neighbours."""
         self.n = blank.n
-        self._a, self._b, self._sides, self._blank = a, b, sides, blank
+        self._a, self._b, self._sides, self._blank, self._whole = a, b, sides, blank, whole
 
     def score(self) -> Score:
         blank = self._blank
@@ -122,9 +124,7 @@ class PreparedMutualKNN:
     def subset(self, rows: NDArray[np.intp]) -> Score | None:
         blank, n = self._blank, len(rows)
         k = blank.settings["k"]
-        if self.n > FLOAT64_UP_TO or k >= n - 1:
-            return None
-        if any(_hardly_varies(*square, rows) for square in self._squares):
+        if k >= n - 1 or not self._whole.divisible(rows):
             return None
         a, b = (_neighbours(_part(square, rows), n, k) for square in self._squares)
         return Score("mutual_knn", _overlap(a, b, np.arange(n), k), blank.settings, n, blank.d_a, blank.d_b)
@@ -154,14 +154,6 @@ def _distances(rows: Matrix, metric: str) -> Block:
         return sums - 2.0 * far, TIE_TOLERANCE * sums
 
     return block
-
-
-def _hardly_varies(far: Matrix, rounding: Matrix | None, rows: NDArray[np.intp]) -> bool:
-    """Whether some of the rows are nearly the same, or so near beside their distance from the centre of all that the
-    rounding, which grows with it, is felt."""
-    places = np.ix_(rows, rows)
-    own = float(far[places].mean())
-    return own <= _NEARLY_SAME * far.mean() or (rounding is not None and own * _FELT <= rounding[places].mean())
 
 
 def _part(square: tuple[Matrix, Matrix | None], rows: NDArray[np.intp]) -> Block:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.geometry._dissimilarities import INNER, OUTER, Inner, Outer, standardised
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import as_pair, as_permutation, constant_flags, one_of, precision_of
-from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import PairSum, centred_ranks, square
 from unifeat.geometry._partial_rsa import PreparedPartialRSA, as_given, partial_correlation, take_out
 from unifeat.geometry.measure import Prepared, Undefined
@@ -88,13 +88,14 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
             flags += flag
     if flags:
         return Undefined(Score("rsa", float("nan"), settings, n, d_a, d_b, details, flags))
-    rows = Distinct.of(a, b)
+    whole = Whole(a, b, precision_of(x), precision_of(y), inner_name)
+    rows = whole.distinct()
     if rows.pairs < _FEWEST_PAIRS:
         count, found = rows.pairs * (rows.pairs - 1) // 2, rows.described(rows.pairs)
         flags = (f"few pairs: {found} have {count} dissimilarities per side, which can agree by chance",)
     value = float(np.clip(sides[0] @ sides[1], -1.0, 1.0))
     if not arrays:
-        return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))
+        return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags), whole)
     out, undefined = take_out(arrays, n, inner_name, outer_name)
     left = [out.left(side) for side in sides]
     lengths = [float(np.linalg.norm(side)) for side in left]
@@ -113,14 +114,14 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
 class PreparedRSA:
     """Two condensed vectors of mean 0 and length 1. The correlation of any pairing is an inner product."""
 
-    def __init__(self, pairs: PairSum, result: Score, device: torch.device | None = None) -> None:
+    def __init__(self, pairs: PairSum, result: Score, whole: Whole, device: torch.device | None = None) -> None:
         self.n = result.n
         self.tolerance = 1e-10 if pairs.exact else 1e-7
-        self._pairs, self._result = pairs, result
+        self._pairs, self._result, self._whole = pairs, result, whole
         self._sum = pairs if device is None else pairs.on(device)
 
     def on(self, device: torch.device) -> PreparedRSA:
-        return PreparedRSA(self._pairs, self._result, device)
+        return PreparedRSA(self._pairs, self._result, self._whole, device)
 
     def score(self) -> Score:
         return self._result
@@ -130,7 +131,7 @@ class PreparedRSA:
         return min(1.0, max(-1.0, value))
 
     def subset(self, rows: NDArray[np.intp]) -> Score | None:
-        if len(rows) < _FEWEST_PAIRS or not self._pairs.exact:
+        if len(rows) < _FEWEST_PAIRS or not self._whole.divisible(rows):
             return None
         spearman = self._result.settings["outer"] == "spearman"
         sides = []
