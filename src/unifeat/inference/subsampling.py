@@ -107,7 +107,7 @@ def subsample_interval(
     seed: the same seed and n give the same halves, for every measure.
     clusters: (n,) integer labels of pairs that are drawn together, e.g. of `find_clusters`. Halves are then halves of
         the K clusters, and K stands for n in the formula. Without it, the interval of pairs with near-copies among them
-        is too short, since halves hold most directions of the whole.
+        can be far too short, since halves hold most directions of the whole (RSA: `docs/calibration.md`).
 
     flags: those of the score, and `few pairs` or `few clusters` (fewer than 40: rough), `halves` (some had no score and
     were left out), `saturated halves` and `undefined` (the interval is NaN).
