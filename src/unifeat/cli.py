@@ -61,8 +61,12 @@ def _options(
 @app.command()
 def demo(
     documents: Annotated[
-        int | None, typer.Option(min=2, max=LARGEST_COUNT, help="Number of documents to read; the full demo has 170.")
+        int | None,
+        typer.Option(min=2, max=LARGEST_COUNT, help="Number of documents to read; the demo has 60, the full one 170."),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Three layers of each model and 120,000 tokens: the README's numbers.")
+    ] = False,
     prepare: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, for you to edit and run.")
     ] = None,
@@ -74,17 +78,17 @@ def demo(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare SmolLM2-135M with Gemma-3-270M on news articles, three layers each. Works offline."""
+    """Compare SmolLM2-135M with Gemma-3-270M on news articles. Works offline."""
     _mode(quiet)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from unifeat.demo.prepare import demo_study
     from unifeat.demo.prepare import prepare as prepare_demo
 
     if prepare is not None:
-        print(prepare_demo(prepare))
+        print(prepare_demo(prepare, full=full))
         return
     folder = _folder(out) or Path("runs/demo")
-    study = demo_study()
+    study = demo_study(full=full)
     if documents is not None:
         study = study.model_copy(update={"text": study.text.model_copy(update={"documents": documents})})
     _run(study, folder, force, engine, address, threads)

@@ -27,6 +27,8 @@ def test_prepare_writes_a_study_that_can_be_read(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
     assert "# the ceiling" in path.read_text()
     assert load_study(path) == demo.demo_study()
+    full = demo.prepare(tmp_path / "full", full=True)
+    assert load_study(full) == demo.demo_study(full=True)
     assert demo.demo_study().models["gemma3"].name == str(tmp_path / "gemma3.file")
 
 
@@ -65,12 +67,28 @@ def test_the_demo_leaves_its_folder_to_the_run(tmp_path: Path, monkeypatch: pyte
     asked: list[Any] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(unifeat.cli, "_run", lambda *args: asked.append(args))
-    for args in ([], ["--out", "else/where"], ["--documents", "7", "--force"]):
+    for args in ([], ["--full", "--out", "else/where"], ["--documents", "7", "--force"]):
         done = CliRunner().invoke(unifeat.cli.app, ["demo", "--quiet", *args])
         assert done.exit_code == 0, done.output
     assert [(study.text.documents, folder, force) for study, folder, force, *_ in asked] == [
-        (170, Path("runs/demo"), False),
+        (60, Path("runs/demo"), False),
         (170, Path("else/where"), False),
         (7, Path("runs/demo"), True),
     ]
     assert list(tmp_path.iterdir()) == [] or [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_both_sizes_tell_the_same_story() -> None:
+    """The same comparisons, controls, measures and nulls, and no test that could not come out significant."""
+    quick, full = demo.demo_study(), demo.demo_study(full=True)
+    assert quick.compare == full.compare
+    assert quick.geometry == full.geometry
+    assert quick.models == full.models
+    for small, large in zip(quick.spaces, full.spaces, strict=True):
+        assert set(small.layers) <= set(large.layers)
+    for study in (quick, full):
+        assert {"smollm2@15", "smollm2-seed1@15", "smollm2-random@15", "smollm2-aimless@15"} <= {
+            f"{group.name or group.model}@{layer}" for group in study.spaces for layer in group.layers
+        }
+        for draws in (study.inference.permutations, study.inference.rematches, study.inference.same_token):
+            assert 1 / (draws + 1) < 0.05

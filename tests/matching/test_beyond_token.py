@@ -45,6 +45,9 @@ def test_detectors_of_a_token_are_no_more_than_it() -> None:
     assert abs(own["correlation_within_token"].mean()) < 0.02
     holds = (own["correlation_within_token_low"] <= 0) & (own["correlation_within_token_high"] >= 0)
     assert 0.85 < holds.mean() <= 1
+    low, high = (found.facts[f"mean_correlation_within_token_{end}"] for end in ("low", "high"))
+    assert low < 0 < high
+    assert high - low < 0.06
     assert found.facts["types"] == TOKENS
     assert found.facts["rows"] == DOCUMENTS * ROWS
     assert found.facts["rows_alone"] == 0
@@ -57,6 +60,7 @@ def test_what_is_shared_within_the_token_is_found() -> None:
     assert (found.pairs["correlation_within_token"] > 0.7).all()
     assert (found.pairs["correlation_within_token_low"] > 0.5).all()
     assert found.facts["more_than_a_token"] == 1.0
+    assert found.facts["mean_correlation_within_token_low"] > 0.7
     assert found.facts["mean_correlation_within_token"] == pytest.approx(found.pairs["correlation_within_token"].mean())
 
 
@@ -124,6 +128,7 @@ def test_few_pairs(pairs: int) -> None:
     assert len(found.pairs) == pairs
     assert found.pairs["within_token_chance"].isna().all()
     assert found.facts["more_than_a_token"] is None
+    assert (found.facts["mean_correlation_within_token_low"] is None) == (pairs == 0)
 
 
 def test_a_feature_of_several_pairs_never_meets_its_own_partner_at_random() -> None:

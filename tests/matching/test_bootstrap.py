@@ -275,3 +275,20 @@ def test_intervals_of_match_rates_hold_what_studies_find(covered: dict[str, floa
     for name in simulation.RATES:
         assert covered[name] >= 0.79  # 19 of 24: less is rarer than 1 in 1000 at 95 %
         assert 0.7 < covered[f"{name}, width / (3.92 sd)"] < 1.4
+
+
+def test_where_nothing_is_shared_there_is_no_interval_of_the_number_of_pairs() -> None:
+    """Noise of repeated documents lifts candidates over the least r: the draws keep far more than the text."""
+    rng = np.random.default_rng(0)
+    x, y = (np.where(rng.random((DOCUMENTS * TOKENS, 40)) < 0.1, 1.0, 0.0) for _ in "ab")
+    _, table = candidates(x, y)
+    least = float(table["correlation"].quantile(0.97))
+
+    def above(given: pd.DataFrame) -> np.ndarray:
+        return (given["correlation"] > least).to_numpy()
+
+    done = bootstrap(table, sums_of(x, y, table), None, above, draws=60, level=0.95, seed=0)
+    kept = done.facts["kept"]
+    assert kept["bias"] > 0.25 * kept["estimate"]
+    assert (kept["low"], kept["high"]) == (None, None)
+    assert done.pairs["correlation_low"].notna().all()

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.real
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNIFEAT_CACHE", str(_shared_cache(tmp_path_factory)))
-        return load_study(demo.prepare(tmp_path_factory.mktemp("demo")))
+        return load_study(demo.prepare(tmp_path_factory.mktemp("demo"), full=True))
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
             "text": study.text.model_copy(update={"documents": 40}),
             "spaces": [s.model_copy(update={"layers": [s.layers[1]]}) for s in study.spaces if len(s.layers) == 3],
             "compare": [("smollm2", "gemma3")],
-            "inference": study.inference.model_copy(update={"permutations": 100}),
+            "inference": study.inference.model_copy(update={"permutations": 100, "rematches": 9, "same_token": 9}),
         }
     )
     run = uf.run(small, tmp_path / "run")
@@ -187,6 +187,13 @@ def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
     svcca = run.scores[(run.scores["metric"] == "svcca") & (run.scores["settings"] == '{"dims": 32}')].iloc[0]
     assert svcca["score"] > svcca["null_mean"] + 5 * svcca["null_sd"]
     assert svcca["p"] == pytest.approx(1 / 101)
+    # Tokens alone give most of the pairs, other text hardly any, and most pairs are more than their token.
+    other_text, same_token = (np.mean(cell[null]["kept"]) for null in ("rematch", "same_token"))
+    assert other_text < 0.2 * len(kept)
+    assert 0.4 * len(kept) < same_token < len(kept)
+    assert np.mean(cell["same_token"]["same"]) > 0.4 * len(kept)
+    assert cell["beyond_token"]["more_than_a_token"] > 0.7
+    assert 0.3 < cell["beyond_token"]["mean_token_share"] < 0.9
     assert _words_agree(kept.nlargest(100, "correlation")) > 0.5
     again = uf.run(small, tmp_path / "again")
     assert np.array_equal(again.pairs["correlation"], run.pairs["correlation"])

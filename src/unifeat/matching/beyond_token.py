@@ -15,7 +15,7 @@ import pandas as pd
 
 from unifeat.correlation.block_sums import block_edges
 from unifeat.correlation.within import Within, within_groups
-from unifeat.matching.bootstrap import draw_weights, pair_intervals
+from unifeat.matching.bootstrap import draw_weights, pair_intervals, percentiles, resampled_r
 from unifeat.store import Form
 from unifeat.threads import cores
 from unifeat.vocabulary.grouped_codes import GroupedCodes
@@ -37,9 +37,10 @@ class BeyondToken:
     Attributes:
         pairs: one row per pair given, with its index: `correlation_within_token`, `correlation_within_token_low` and
             `_high`, `token_share_a`, `token_share_b`, `within_token_chance` (float64, NaN where undefined).
-        facts: `types`, `rows`, `rows_alone` (in a type with no other row), `mean_correlation_within_token`,
-            `mean_token_share` (of both sides), `more_than_a_token` (the share of the pairs whose r within token is
-            above `within_token_chance`), `at_random` (pairs at random); None where undefined.
+        facts: `types`, `rows`, `rows_alone` (in a type with no other row), `mean_correlation_within_token` and its
+            interval over documents (`_low`, `_high`), `mean_token_share` (of both sides),
+            `more_than_a_token` (the share of the pairs whose r within token is above `within_token_chance`),
+            `at_random` (pairs at random); None where undefined.
     """
 
     pairs: pd.DataFrame
@@ -97,7 +98,16 @@ def beyond_token(
         },
         index=pairs.index,
     )
-    return BeyondToken(table, _facts(table, codes, found, len(exchanged)))
+    drawn = np.array([_mean_of(resampled_r(found.sums, weights[k : k + 1], slice(0, n))[0]) for k in range(draws)])
+    ends = percentiles(drawn.reshape(-1, 1), level, found.sums.blocks) if n else (np.array([np.nan]),) * 2
+    facts = _facts(table, codes, found, len(exchanged))
+    names = ("mean_correlation_within_token_low", "mean_correlation_within_token_high")
+    facts |= {name: None if np.isnan(end[0]) else float(end[0]) for name, end in zip(names, ends, strict=True)}
+    return BeyondToken(table, facts)
+
+
+def _mean_of(r: Array) -> float:
+    return float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")
 
 
 def _facts(table: pd.DataFrame, codes: GroupedCodes, found: Within, at_random: int) -> dict[str, Any]:

@@ -23,7 +23,12 @@ from unifeat.store import Form
 from unifeat.vocabulary.paired_codes import Array
 
 Keep = Callable[[pd.DataFrame], Array]
-VERSION = 1  # raised whenever the intervals change
+VERSION = 2  # raised whenever the intervals change
+
+# Drawn documents repeat, which adds noise to r. Where little is shared, most candidates lie just below the minimum r,
+# and the noise lifts many of them over it: draws then keep twice as many pairs as the text itself. An interval around
+# the estimate would say nothing of that, so beyond this share of the estimate there is none.
+_MOST_BIAS = 0.25
 
 _RNG_STREAMS = {
     "fitted": 2,
@@ -80,7 +85,7 @@ def bootstrap(
     For counts, rates and means over kept pairs, the percentiles are centred on the estimate. A drawn text has fewer
     different documents than the original, so its matching is noisier and keeps systematically fewer pairs; plain
     percentiles often exclude the estimate itself. The interval shows where a study of this size on other text of the
-    same kind would come out.
+    same kind would come out. Where the draws lie off by more than a quarter of the estimate, there is no interval.
 
     Only candidates in the table can be matched: the best `top` partners of each feature are assumed to be enough.
 
@@ -133,6 +138,8 @@ def bootstrap(
         limits = np.array([low[0], high[0]]) - bias
         if name in ("share_a", "share_b", "kept"):
             limits = np.clip(limits, 0, 1 if name != "kept" else None)
+        if abs(bias) > _MOST_BIAS * abs(estimate):
+            limits[:] = np.nan
         ends = {"low": _none(limits[0]), "high": _none(limits[1])}
         facts[name] = {"estimate": _none(estimate), **ends, "bias": _none(bias)}
     columns = {}

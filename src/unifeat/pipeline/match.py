@@ -22,11 +22,12 @@ from unifeat.matching.filters import Filters
 from unifeat.matching.rule import Rule
 from unifeat.matching.stability import agreement
 from unifeat.pipeline.spaces import Space
-from unifeat.progress import track
+from unifeat.progress import say, track
 from unifeat.store import Form, Piece
 from unifeat.study.spec import InferenceSpec, Study
 
 _ROWS_TO_FILL_MACHINE = 1_000_000
+_FIRST_SHOWN = 5
 _SHARES = ("token_share_a", "token_share_b")
 _VERSION = 3  # raised whenever the result made from the same candidates and intervals changes
 
@@ -195,10 +196,27 @@ def compare(study: Study, a: Space, b: Space, documents: int) -> Cell:
 
 def match_cells(cells: list[Cell], engine: Engine) -> Iterator[dict[str, Any]]:
     """Correlate and match every pair of spaces; yields each one's facts for `run.json`."""
+    shown = False
     with track("correlating and matching", len(cells), unit="pairs of spaces") as advance:
         for cell, matched in zip(cells, engine.map(cell.unit() for cell in cells), strict=True):
+            if not shown and len(matched.kept):
+                shown = True
+                _say_first(cell, matched.kept)
             yield {"space_a": cell.a.name, "space_b": cell.b.name} | matched.facts
             advance(1)
+
+
+def _say_first(cell: Cell, kept: pd.DataFrame) -> None:
+    """A few shared features, long before the run is finished."""
+    say(f"{cell.a.name} × {cell.b.name}: {len(kept):,} shared features. The strongest, with their top tokens:")
+    strongest = kept.nlargest(_FIRST_SHOWN, "correlation")
+    columns = (strongest[name].tolist() for name in ("correlation", "feature_a", "feature_b"))
+    for r, *features in zip(*columns, strict=True):
+        words = []
+        for texts, feature in zip(cell.rule.texts, features, strict=True):
+            tokens = (repr(word.strip())[1:-1] for word in texts.get(feature, []))
+            words.append(" ".join(dict.fromkeys(tokens)))
+        say(f"  r {r:.2f}  {words[0]}  |  {words[1]}")
 
 
 def _match(cell: Cell) -> Matched:

@@ -44,6 +44,10 @@ _ASSUMED_KEPT = 0.35  # of the smaller dictionary
 _FORWARD_SHARE = 0.5  # of the speed of one large product that a model on a CPU reaches
 # Reading, aligning, tables and files, in units of the time of correlating. (A rematch has its codes in memory.)
 _WITH_READING, _IN_MEMORY = 3.0, 1.2
+_WITHIN = 2.5  # correlation within token, in units of plain correlation
+# Of matching a draw again: a feature's share of the tables, in seconds on one core; and SVCCA at a number of
+# components, in units of its own time.
+_AGAIN_S, _AGAIN_SVCCA = 1e-5, 0.2
 _UNIT_S = 0.02  # of storing a result and reading it back
 _ROW_BYTES = 24  # of a token's place and pointer in a shard
 
@@ -180,8 +184,15 @@ def _model_of(
 
 
 def _correlations(study: Study) -> float:
-    """Passes over all tokens in the correlations of one cell: both halves, one shifted half, and the rematches."""
-    return (1.5 if study.matching.heldout else 2.0) + 0.5 * study.inference.rematches
+    """Passes over all tokens in the correlations of one cell: both halves, one shifted half, and all draws."""
+    passes = (1.5 if study.matching.heldout else 2.0) + 0.5 * _draws(study)
+    return passes * (_WITHIN if study.matching.by == "within_token" else 1.0)
+
+
+def _draws(study: Study) -> int:
+    """How often the nulls that match again do so."""
+    inference = study.inference
+    return inference.rematches + inference.same_token + inference.same_two_tokens
 
 
 def _cell_bytes(a: _Space, b: _Space) -> float:
@@ -229,15 +240,18 @@ def _steps(
             half = measure_seconds(spec, pairs // 2, a.width, b.width)
             null = nulls * (prepare + score * (1 + inference.permutations))
             seconds[number] += same * (null + sum(half) * inference.subsamples)
-            once[number] += same * (prepare + score)
+            fast = _AGAIN_SVCCA if spec.metric == "svcca" and [*spec.settings] == ["dims"] else 1.0
+            once[number] += same * (prepare + score) * fast
     sets = len(cells) * len(study.geometry) * (1 + nulls)
     scoring = sum(seconds.values()) / cores() + _subspace_seconds(study, cells) + sets * _UNIT_S
     score_step = Step("score", sets, scoring, scoring)
-    again = inference.rematches * (_IN_MEMORY * 0.5 * products)
-    rescoring = inference.rematches * sum(once.values()) / cores() + inference.rematches * tables / 3
+    draws = _draws(study)
+    again = draws * (_IN_MEMORY * 0.5 * products)
+    of_tables = _AGAIN_S * sum(a.features + b.features for a, b in cells)
+    rescoring = draws * (sum(once.values()) + of_tables) / cores()
     rematch = Step(
         "rematch",
-        len(cells) * inference.rematches,
+        len(cells) * -(-draws // 10),
         again / product_rate + rescoring,
         again / max(_GPU_PRODUCTS, product_rate) + rescoring,
     )

@@ -18,6 +18,7 @@ import pandas as pd
 
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
+from unifeat.geometry._svcca_values import svcca_values
 from unifeat.inference import find_measure
 from unifeat.inference.nulls import AGAIN, NAN, NULLS
 from unifeat.matching.by_chance import Arrangement, ByChance
@@ -185,8 +186,17 @@ def _draw(cell: Cell, table: pd.DataFrame, kept: int, geometry: list[MetricSpec]
 def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
     """The values of the measures."""
     x, y = pairs.rows
+    # A study often asks for SVCCA at several numbers of components, and one decomposition gives them all.
+    dims = [spec.settings["dims"] for spec in geometry if spec.metric == "svcca" and [*spec.settings] == ["dims"]]
     values = []
+    try:
+        by_dims = dict(zip(dims, svcca_values(x, y, dims) if dims else [], strict=True))
+    except UserError:
+        by_dims = dict.fromkeys(dims, NAN)
     for spec in geometry:
+        if spec.metric == "svcca" and [*spec.settings] == ["dims"]:
+            values.append(by_dims[spec.settings["dims"]])
+            continue
         try:
             values.append(find_measure(spec.metric).function(x, y, **pairs.settings(spec)).value)
         except UserError:

@@ -58,13 +58,15 @@ def pair_table(cell: Any) -> PairTable:
             same = [_beside(null, "same", show) for null in nulls.values()]
             lines.append({"what": "of them, pairs of this run", "value": show(value), "interval": "–", "nulls": same})
     nothing = [{"mean": "–", "p": "–", "family": "–"} for _ in nulls]
-    for value, words in (
-        (decimal(beyond.get("mean_correlation_within_token"), 3), "mean r within token"),
-        (percent(beyond.get("mean_token_share")), "share of the features’ variance that is the token’s"),
-        (percent(beyond.get("more_than_a_token")), "share of pairs that are more than a token"),
+    ends = [beyond.get(f"mean_correlation_within_token_{end}") for end in ("low", "high")]
+    interval = "–" if any(map(is_missing, ends)) else " to ".join(decimal(end, 3) for end in ends)
+    for value, words, shown in (
+        (decimal(beyond.get("mean_correlation_within_token"), 3), "mean r within token", interval),
+        (percent(beyond.get("mean_token_share")), "share of the features’ variance that is the token’s", "–"),
+        (percent(beyond.get("more_than_a_token")), "share of pairs that are more than a token", "–"),
     ):
         if beyond and value != "–":
-            lines.append({"what": words, "value": value, "interval": "–", "nulls": nothing})
+            lines.append({"what": words, "value": value, "interval": shown, "nulls": nothing})
     again = _part(facts, "stability")
     if not is_missing(again.get("share")):
         value = f"{percent(again['share'])} (by chance {percent(again.get('chance'))})"
