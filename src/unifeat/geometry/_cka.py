@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.geometry._device import Product, SquareSum
 from unifeat.geometry._halves import Whole
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
+from unifeat.geometry._input import (
+    EPS,
+    Matrix,
+    as_pair,
+    as_permutation,
+    centred,
+    constant_flags,
+    precision_of,
+    unit_scale,
+)
 from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -65,7 +74,7 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
     whole = Whole(a, b, precision_of(x), precision_of(y))
     rows = whole.distinct()
-    a, b = _unit_scale(centred(a)), _unit_scale(centred(b))
+    a, b = unit_scale(centred(a)), unit_scale(centred(b))
     sides = [_Side(a), _Side(b)]
     norms = [side.own_hsic(debiased=bool(debiased)) for side in sides]
     for name, side, norm, given in zip("xy", sides, norms, (x, y), strict=True):
@@ -190,12 +199,6 @@ class PreparedCKA:
     def _ratio(self, hsic: float) -> float:
         low = -1.0 if self._debiased else 0.0
         return min(1.0, max(low, hsic / self._norm))
-
-
-def _unit_scale(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
-    """Scaled by a power of two, so that fourth powers of tiny centred rows do not underflow."""
-    _, exponent = np.frexp(np.abs(rows).max())
-    return np.ldexp(rows, -exponent)
 
 
 def _unbiased(off_diagonal: float, k: Float64[np.ndarray, " n"], l: Float64[np.ndarray, " n"]) -> float:

@@ -8,13 +8,12 @@ products or of the rows as they were given, would be felt, they are prepared ane
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Integer
-from scipy import linalg
+from jaxtyping import Float64
 
-from unifeat.geometry._components import Components, leading_components
+from unifeat.geometry._components import Components, components_of_gram, leading_components
+from unifeat.geometry._folds import Rows
 from unifeat.geometry._input import Matrix, Precision, centred, unit_rows
 from unifeat.geometry._labels import Distinct, EqualRows
 from unifeat.geometry._pairs import FLOAT64_UP_TO
@@ -24,16 +23,12 @@ from unifeat.geometry._pairs import FLOAT64_UP_TO
 _LEAST_VARIATION = 1e-3
 _NO_UNDERFLOW = 1e-200  # above it, products of rows do not lose digits to underflow
 # 1 − |cosine| of a part's rows with its first row: above it, `unit_rows` does not put them on one line, whatever the
-# precision they were given in. (Up to 8 eps² as they are; about their means, 1/8 for the least that have a direction.)
-_LEAST_ANGLE = {"cosine": 1e-3, "pearson": 1 / 8}
-# The squared length of the last component kept, as a share of the first: above it, the component is far from the
-# rounding of a Gram matrix.
-_LEAST_COMPONENT = 1e-6
+# precision they were given in. (It does up to 8 eps²; about their means up to 1/8, for rows that barely have a
+# direction.)
+_LEAST_ANGLE = {"cosine": 1e-3, "pearson": 1 / 4}
 # An eigendecomposition of the rows' Gram matrix costs less than a singular value decomposition of the rows up to this
 # many rows per column (measured).
 _ROWS_PER_COLUMN = 1.4
-
-Order = Integer[np.ndarray, " m"]
 
 
 class _Side:
@@ -41,11 +36,6 @@ class _Side:
 
     def __init__(self, rows: Float64[np.ndarray, "n d"], given: Precision, inner: str) -> None:
         self.rows, self.given, self._inner = rows, given, inner
-
-    @cached_property
-    def noise(self) -> float:
-        """A singular value that the rounding of the rows as given cannot exceed, whichever are left out."""
-        return self.given.most_noise(self.rows)
 
     @cached_property
     def gram(self) -> Matrix:
@@ -70,7 +60,7 @@ class _Side:
         steps = 4 * self.given.eps * np.abs(self.rows).max(axis=0)
         return float(steps @ steps)
 
-    def varied(self, rows: Order) -> bool:
+    def varied(self, rows: Rows) -> bool:
         """Whether these rows differ by more than any rounding that could be felt."""
         if self._inner != "euclidean":
             cosines = (self._directions @ self._directions[rows[0]])[rows]
@@ -80,7 +70,7 @@ class _Side:
         least = max(_LEAST_VARIATION * max(before, whole * m / len(self.rows)), m * self._constant_below, _NO_UNDERFLOW)
         return before - float(total @ total) / m > least
 
-    def part(self, rows: Order) -> Float64[np.ndarray, "m m"]:
+    def part(self, rows: Rows) -> Float64[np.ndarray, "m m"]:
         """The Gram matrix of these rows about their own mean."""
         own: Matrix = self.gram[np.ix_(rows, rows)]
         mean = own.mean(axis=0)
@@ -88,12 +78,16 @@ class _Side:
         own -= (mean - mean.mean())[:, None]
         return own
 
-    def components(self, rows: Order, dims: int | None, variance: float) -> Components:
+    def components(self, rows: Rows, dims: int | None, variance: float) -> Components:
         """`leading_components` of these rows, from their Gram matrix if that is cheaper, and accurate."""
-        by_gram = self.wide(rows) and _leading(self.part(rows), self.rows.shape[1], dims, variance, self.noise)
-        return by_gram or leading_components(self.rows[rows], dims, variance, given=self.given)
+        own, found = self.rows[rows], None
+        if self.wide(rows):
+            most, noise = min(own.shape[1], len(rows) - 1), self.given.most_noise(own)
+            found = components_of_gram(self.part(rows), most, dims, variance, noise=noise)
+        return found or leading_components(own, dims, variance, given=self.given)
 
-    def wide(self, rows: Order) -> bool:
+    def wide(self, rows: Rows) -> bool:
+        """Whether there are so few of these rows that their Gram matrix is the cheaper way."""
         return len(rows) <= _ROWS_PER_COLUMN * self.rows.shape[1]
 
 
@@ -108,9 +102,10 @@ class Whole:
         given_b: Precision,
         inner: str = "euclidean",
     ) -> None:
-        """
-        given_a, given_b: the precisions of the rows before they became float64.
-        inner: what the measure makes of rows: `cosine` and `pearson` are of their directions.
+        """given_a, given_b: the precisions of the rows before they became float64.
+
+        inner: what the measure compares: places (`euclidean`), or directions, from the origin (`cosine`) or from each
+        row's mean (`pearson`).
         """
         self.x = a
         self._a, self._b = _Side(a, given_a, inner), _Side(b, given_b, inner)
@@ -120,20 +115,20 @@ class Whole:
         """Which rows are the same."""
         return EqualRows.of(self._a.rows, self._b.rows)
 
-    def distinct(self, rows: Order | None = None) -> Distinct:
+    def distinct(self, rows: Rows | None = None) -> Distinct:
         """How many of all rows, or of these, are different."""
         return self.equal.distinct(rows)
 
-    def divisible(self, rows: Order) -> bool:
+    def divisible(self, rows: Rows) -> bool:
         """Whether these rows of both sides may be scored from what was made of all rows, (n, n) arrays among it."""
         return len(self.x) <= FLOAT64_UP_TO and self._a.varied(rows) and self._b.varied(rows)
 
-    def parts(self, rows: Order) -> tuple[Matrix, Matrix] | None:
+    def parts(self, rows: Rows) -> tuple[Matrix, Matrix] | None:
         """The Gram matrices of some rows, each about its mean, (m, m); None if preparing them anew is safer."""
         return (self._a.part(rows), self._b.part(rows)) if self.divisible(rows) else None
 
     def components(
-        self, rows: Order, dims: int | None = None, variance: float = 1.0
+        self, rows: Rows, dims: int | None = None, variance: float = 1.0
     ) -> tuple[Components, Components] | None:
         """`leading_components` of some rows of both sides; None if preparing them anew is as cheap, or safer.
 
@@ -142,33 +137,3 @@ class Whole:
         if not (self._a.wide(rows) or self._b.wide(rows)) or not self.divisible(rows):
             return None
         return self._a.components(rows, dims, variance), self._b.components(rows, dims, variance)
-
-
-def _leading(gram: Matrix, width: int, dims: int | None, variance: float, noise: float) -> Components | None:
-    """The components kept, from the Gram matrix of centred rows; None if one may be due to rounding.
-
-    noise: a singular value that the rounding of the rows as given cannot exceed. Directions below it may not count as
-    variance.
-    """
-    n = len(gram)
-    most = min(width, n - 1)
-    few: dict[str, Any] = {"driver": "evd"}
-    if dims is not None and 4 * dims < n:
-        few = {"driver": "evr", "subset_by_index": (n - dims, n - 1)}
-    squares, vectors = linalg.eigh(gram, check_finite=False, **few)
-    squares, vectors = squares[::-1], vectors[:, ::-1]
-    if dims is not None:
-        keep = dims
-    elif variance == 1.0:
-        keep = most
-    else:
-        if squares[most - 1] <= noise**2:
-            return None
-        share = np.cumsum(squares) / np.trace(gram)
-        keep = int((share < variance - 1e-12).sum()) + 1
-    keep = min(keep, most)
-    if squares[keep - 1] <= max(_LEAST_COMPONENT * squares[0], noise**2):
-        return None
-    return Components(
-        np.ascontiguousarray(vectors[:, :keep]), np.sqrt(squares[:keep]), keep, np.full(keep, float(noise))
-    )

@@ -44,10 +44,10 @@ def codes_of(labels: Any, n: int, name: str) -> Labels:
             return np.array(codes, np.intp)
     if values.dtype.kind in "fc" and np.isnan(values).any():
         raise UserError(f"{name}: some labels are NaN")
-    return _in_order(np.unique(values, axis=0, return_inverse=True)[1].reshape(-1))
+    return in_order(np.unique(values, axis=0, return_inverse=True)[1].reshape(-1))
 
 
-def _in_order(codes: NDArray[np.intp]) -> Labels:
+def in_order(codes: NDArray[np.intp]) -> Labels:
     """The same labels, numbered in the order in which they appear."""
     first = np.unique(codes, return_index=True)[1]
     number = np.empty(len(first), np.intp)

@@ -20,7 +20,16 @@ from unifeat.geometry._folds import (
     slim,
     training_products,
 )
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
+from unifeat.geometry._input import (
+    EPS,
+    Matrix,
+    as_pair,
+    as_permutation,
+    centred,
+    constant_flags,
+    precision_of,
+    unit_scale,
+)
 from unifeat.geometry._labels import Distinct
 from unifeat.geometry._singular import rotated_product
 from unifeat.geometry.measure import Prepared, Undefined
@@ -166,7 +175,6 @@ def _relative_noise(a: Matrix, b: Matrix, x: Any, y: Any) -> tuple[float, tuple[
 
 def _unit(rows: Matrix) -> Matrix:
     """Scaled to norm 1."""
-    # Divide by the largest entry first, so that the squares of tiny centred rows do not underflow.
-    rows = rows / np.abs(rows).max()
+    rows = unit_scale(rows)
     unit: Matrix = rows / np.linalg.norm(rows)
     return unit

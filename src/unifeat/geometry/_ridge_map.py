@@ -39,7 +39,7 @@ from unifeat.geometry._folds import (
     held_out,
     slim,
 )
-from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, unit_scale
 from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import PairSum, condensed
 from unifeat.geometry._ridge_moments import PreparedByMoments, Side
@@ -151,9 +151,9 @@ class PreparedRidgeMap:
         alpha = blank.settings["alpha"]
         # With fewer training pairs than columns, rounding errors are divided by the penalty.
         self.tolerance = max(1e-9, 1e-13 / alpha)
-        self._rows_a, self._tests, self._blank = _without_underflow(a), tests, blank
+        self._rows_a, self._tests, self._blank = unit_scale(a), tests, blank
         self._a = _Side(self._rows_a, tests, alpha)
-        self._b = _Side(_without_underflow(b), tests, alpha)
+        self._b = _Side(unit_scale(b), tests, alpha)
 
     def score(self) -> Score:
         forth, back = (
@@ -186,12 +186,6 @@ class PreparedRidgeMap:
             return condensed(self.n, lambda start, stop: square[start:stop, start:])
 
         return PairSum(self.n, pairs(self._a.residual_gram), pairs(self._b.gram))
-
-
-def _without_underflow(rows: Matrix) -> Matrix:
-    """Scaled so that the squares of tiny rows do not underflow."""
-    scaled: Matrix = rows / np.abs(rows).max()
-    return scaled
 
 
 def _residual_maker(gram: Float64[np.ndarray, "n n"], penalty: float) -> Float64[np.ndarray, "n n"]:

@@ -66,7 +66,8 @@ class Divisible(Protocol):
         """The score of the pairs `rows` alone: the measure of (x[rows], y[rows]), up to rounding.
 
         rows: ascending, (m,). Details, and flags other than `saturated`, may be missing. None if the pairs must be
-        prepared anew: where digits would be lost, or nothing be gained.
+        prepared anew: where digits would be lost, or nothing be gained. Settings with a row for each pair are those of
+        these pairs. Raises UserError if there are too few of these, as the measure does.
         """
         ...
 
