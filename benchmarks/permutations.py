@@ -1,11 +1,18 @@
 """What a shuffle costs, against calling the measure anew and against calibrated-similarity, in one run.
 
     python benchmarks/permutations.py [--n 10000] [--d-a 512] [--d-b 768] [--decay 0.5] [--measures svcca rsa cka]
+    python benchmarks/permutations.py --cell [--decay 0] [--measures ridge_map]
 
 Prints medians of wall-clock seconds, their ratios and the process's peak memory so far; then runs shuffles of all
 the measures together (each with its default settings, every shuffle shared), from preparing to the last one. The data
 are two noisy views of a common 64-dimensional space; their singular values fall as rank^-decay (0 is the worst case
 for SVCCA: nearly every component is kept). A peer that is not installed is left out.
+
+`--cell` is a cell of a study: every measure on 1,200 pairs of 576 and 896 dimensions, 500 shuffles and 60 halves (with
+the second width cut to the first for a measure that needs equal ones). BLAS uses as many threads as the environment
+says: a study runs two measures at a time on two cores, each with one (OMP_NUM_THREADS=1).
+
+`--core-seconds` counts processor time instead, for a machine that does other work meanwhile.
 """
 
 from __future__ import annotations
@@ -21,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from unifeat.geometry import MEASURES
-from unifeat.inference import permutations
+from unifeat.inference import permutations, subsample_interval
 
+CLOCK = time.perf_counter
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("cka", {}),
     ("cka", {"debiased": True}),
@@ -31,6 +39,22 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("svcca", {"variance": 0.99}),
     ("rsa", {"inner": "cosine"}),
     ("rsa", {"inner": "euclidean", "outer": "pearson"}),
+]
+OF_A_CELL: list[tuple[str, dict[str, Any]]] = [
+    ("svcca", {}),
+    ("svcca", {"dims": 64}),
+    ("pwcca", {}),
+    ("heldout_cca", {}),
+    ("heldout_cca", {"dims": 64}),
+    ("rsa", {}),
+    ("rsa", {"inner": "euclidean"}),
+    ("cka", {}),
+    ("cka", {"debiased": True}),
+    ("procrustes", {}),
+    ("procrustes", {"heldout": True}),
+    ("ridge_map", {}),
+    ("mutual_knn", {}),
+    ("mean_max_cosine", {}),
 ]
 
 
@@ -46,50 +70,67 @@ def views(n: int, d_a: int, d_b: int, decay: float = 0.5, seed: int = 0) -> tupl
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = CLOCK()
     work()
-    return time.perf_counter() - start
+    return CLOCK() - start
 
 
 def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def ours(x: np.ndarray, y: np.ndarray, measures: list[str], anew: int, shuffles: int) -> None:
-    print(f"{'measure':42} {'anew s':>9} {'prepare s':>9} {'shuffle s':>10} {'ratio':>7} {'1000 in':>8} {'peak':>7}")
-    orders = list(permutations(len(x), shuffles + 1, seed=0))
-    for name, settings in [case for case in CASES if case[0] in measures]:
+def ours(
+    left: np.ndarray, right: np.ndarray, cases: list[tuple[str, dict[str, Any]]], anew: int, shuffles: int, count: int
+) -> None:
+    counted = f"{count} in"
+    print(f"{'measure':42} {'anew s':>9} {'prepare s':>9} {'shuffle s':>10} {'ratio':>7} {counted:>8} {'peak':>7}")
+    orders = list(permutations(len(left), shuffles + 1, seed=0))
+    for name, settings in cases:
         measure = MEASURES[name]
+        x, y = left, right[:, : left.shape[1]] if measure.equal_widths else right
         # Small first calls compile the kernels and wake the BLAS threads.
         measure.prepare(x[:50], y[:50], **settings).shuffled(np.arange(50))
         call = partial(measure.function, x, y[orders[0]], **settings)
         whole = [seconds(call) for _ in range(anew)]
-        start = time.perf_counter()
+        start = CLOCK()
         prepared = measure.prepare(x, y, **settings)
         prepared.shuffled(orders[0])  # the first shuffle also builds what all of them share
-        preparing = time.perf_counter() - start
+        preparing = CLOCK() - start
         each = [seconds(partial(prepared.shuffled, order)) for order in orders[1:]]
         label = f"{name} {', '.join(f'{k}={v}' for k, v in settings.items())}"
-        if name == "svcca":
+        if name in ("svcca", "heldout_cca"):
             label += " (k {dims_a}, {dims_b})".format(**prepared.score().details)
         ratio = median(whole) / median(each)
-        thousand = preparing + 1000 * median(each)
         print(
             f"{label:42} {median(whole):9.2f} {preparing:9.2f} {median(each):10.4f} {ratio:6.0f}x "
-            f"{thousand:6.0f} s {peak_gb():4.1f} GB",
+            f"{preparing + count * median(each):6.0f} s {peak_gb():4.1f} GB",
             flush=True,
         )
         del prepared
 
 
+def halves(left: np.ndarray, right: np.ndarray, cases: list[tuple[str, dict[str, Any]]], subsamples: int = 60) -> None:
+    """What an interval costs, against preparing the measure anew for each half."""
+    print(f"\n{'measure':42} {'anew s':>9} {'half s':>10} {'ratio':>7} {f'{subsamples} in':>8}")
+    chosen = [np.sort(order[: len(left) // 2]) for order in permutations(len(left), 6, seed=0)]
+    for name, settings in cases:
+        measure = MEASURES[name]
+        x, y = left, right[:, : left.shape[1]] if measure.equal_widths else right
+        anew = [seconds(partial(measure.function, x[rows], y[rows], **settings)) for rows in chosen]
+        took = seconds(partial(subsample_interval, measure, x, y, subsamples=subsamples, **settings))
+        half = (took - seconds(partial(measure.function, x, y, **settings))) / subsamples
+        label = f"{name} {', '.join(f'{k}={v}' for k, v in settings.items())}"
+        print(f"{label:42} {median(anew):9.3f} {half:10.4f} {median(anew) / half:6.1f}x {took:6.0f} s", flush=True)
+
+
 def together(x: np.ndarray, y: np.ndarray, measures: list[str], shuffles: int) -> None:
-    start = time.perf_counter()
+    start = CLOCK()
     prepared = [MEASURES[name].prepare(x, y) for name in measures]
     for order in permutations(len(x), shuffles, seed=1):
         for one in prepared:
             one.shuffled(order)
     print(
-        f"{shuffles} shuffles of {', '.join(measures)} together: {time.perf_counter() - start:.0f} s, "
+        f"{shuffles} shuffles of {', '.join(measures)} together: {CLOCK() - start:.0f} s, "
         f"peak memory of this process {peak_gb():.1f} GB",
         flush=True,
     )
@@ -124,14 +165,26 @@ def main() -> None:
     parser.add_argument("--shuffles", type=int, default=20, help="shuffles timed (default 20)")
     parser.add_argument("--together", type=int, default=1000, help="shuffles of all together (default 1000, 0: none)")
     parser.add_argument("--decay", type=float, default=0.5, help="of the singular values (default 0.5)")
-    parser.add_argument("--measures", nargs="+", choices=MEASURES, default=["svcca", "rsa", "cka"])
+    parser.add_argument("--measures", nargs="+", choices=MEASURES, help="(default svcca rsa cka; with --cell, all)")
+    parser.add_argument("--cell", action="store_true", help="every measure on 1,200 pairs of 576 and 896 dimensions")
+    parser.add_argument("--core-seconds", action="store_true", help="processor time instead of wall-clock time")
     options = parser.parse_args()
+    if options.core_seconds:
+        global CLOCK
+        CLOCK = time.process_time
+    if options.cell:
+        options.n, options.d_a, options.d_b = 1200, 576, 896
+    measures = options.measures or (list(MEASURES) if options.cell else ["svcca", "rsa", "cka"])
     x, y = views(options.n, options.d_a, options.d_b, options.decay)
     print(f"n={options.n}, d={options.d_a} x {options.d_b}, decay {options.decay:g}")
-    ours(x, y, options.measures, options.anew, options.shuffles)
+    cases = [case for case in (OF_A_CELL if options.cell else CASES) if case[0] in measures]
+    ours(x, y, cases, options.anew, options.shuffles, 500 if options.cell else 1000)
+    if options.cell:
+        halves(x, y, cases)
+        return
     if options.together:
-        together(x, y, options.measures, options.together)
-    if "cka" in options.measures:
+        together(x, y, measures, options.together)
+    if "cka" in measures:
         peer(x, y)
 
 

@@ -1,6 +1,6 @@
 """Do intervals and tests keep their promises where pairs come in clusters of near-copies? A section of calibration.md.
 
-    python scripts/calibration_clusters.py [--studies 200] [--page docs/calibration.md] [--cache build/calibration]
+    python scripts/calibration_clusters.py [--studies 600] [--page docs/calibration.md] [--cache build/calibration]
 
 Clusters are those that `find_clusters` finds in the simulated rows, not the planted ones. Each kind of study is stored
 in the cache: a second call goes on where the first one stopped.
@@ -103,8 +103,8 @@ def pieces(studies: int) -> dict[str, tuple[int, Study]]:
     out: dict[str, tuple[int, Study]] = {}
     for kind in KINDS:
         out[f"test {kind}"] = (studies, lambda seed, kind=kind: test_study(kind, 0.0, seed))
-        out[f"power {kind}"] = (max(studies // 2, 2), lambda seed, kind=kind: test_study(kind, POWER, seed))
-        out[f"cover {kind}"] = (max(studies // 2, 2), lambda seed, kind=kind: cover_study(kind, seed))
+        out[f"power {kind}"] = (max(studies // 6, 2), lambda seed, kind=kind: test_study(kind, POWER, seed))
+        out[f"cover {kind}"] = (max(studies // 6, 2), lambda seed, kind=kind: cover_study(kind, seed))
     return out
 
 
@@ -183,7 +183,7 @@ it, with clusters: {names(short) or "none"}.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--studies", type=int, default=600)
     parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
     parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
     options = parser.parse_args()

@@ -20,6 +20,7 @@ from scipy.stats import binom
 
 import unifeat as uf
 from drawing import table
+from unifeat.geometry import MEASURES
 from unifeat.inference import calibrate, permutation_test, permutations, strata_of
 from unifeat.progress import set_mode
 from unifeat.store import written_aside
@@ -32,6 +33,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Procrustes, held-out": ("procrustes", {"heldout": True}),
     "mutual kNN": ("mutual_knn", {}),
 }
+SPLIT_CASES: dict[str, tuple[str, dict[str, Any]]] = CASES | {"ridge map": ("ridge_map", {})}
 WIDTHS = (32, 40)
 SLOPE, STEEP = 0.5, 1.0
 BINS = (5, 10, 20, 30)
@@ -112,6 +114,27 @@ def embedding_power(n: int, d_z: int, given: bool, seed: int) -> list[bool]:
     return found
 
 
+def split_features(n: int, seed: int, *, shared: bool = False) -> tuple[Any, Any, Any]:
+    """n features of A, each paired with one to four near copies in B; A's rows are noise unless `shared`. And which."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(n), rng.integers(1, 5, n))
+    x, y = rng.standard_normal((n, WIDTHS[0])), rng.standard_normal((n, WIDTHS[1]))
+    if shared:
+        y[:, : WIDTHS[0]] += x
+    return x[label], y[label] + 0.3 * rng.standard_normal((len(label), WIDTHS[1])), label
+
+
+def splitting(n: int, units: bool, shared: bool, seed: int) -> list[bool]:
+    x, y, label = split_features(n, seed, shared=shared)
+    found = []
+    for name, settings in SPLIT_CASES.values():
+        groups = {"groups": label} if units and "groups" in MEASURES[name].row_settings else {}
+        how = {"units": label} if units else {}
+        test = permutation_test(name, x, y, permutations=SHUFFLES, seed=seed, **how, **groups, **settings)
+        found.append(test.p <= ALPHA)
+    return found
+
+
 def rates(cache: Path, study: Callable[..., list[bool]], *arguments: Any, studies: int) -> list[float]:
     """Share of studies that reject, for each of a study's tests; stored."""
     source = "".join(inspect.getsource(f) for f in (study, WORLDS[study], rejects))
@@ -129,6 +152,7 @@ def rates(cache: Path, study: Callable[..., list[bool]], *arguments: Any, studie
 WORLDS: dict[Any, Any] = {
     **dict.fromkeys((frequency_alone, each_measure, power), by_frequency),
     **dict.fromkeys((embedding_alone, embedding_power), by_embedding),
+    splitting: split_features,
 }
 
 
@@ -198,6 +222,24 @@ Power, 60 pairs: six directions are shared besides, so many times as long as the
 {table(["shared part:", *(f"{part:g}" for part in PARTS)], powers)}"""
 
 
+def splitting_section(cache: Path, studies: int) -> str:
+    rows = [
+        [f"{what}, {n} features, {label}", *shown(rates(cache, splitting, n, units, shared, studies=studies))]
+        for what, shared in (("nothing shared", False), ("shared", True))
+        for n in (20, 60)
+        for label, units in (("rows", False), ("units", True))
+        if units or not shared
+    ]
+    return f"""## One feature with several partners
+Matching by `max` pairs a feature of A with several of B, where B splits what A has. Its row of A is then there several
+times, beside near copies in B. Each of n features of A has one to four partners, near copies of each other (noise of
+0.3 a coordinate); the rows of A are noise, or (`shared`) a part of those of B. Share of studies with p ≤ {ALPHA:g} if
+rows are shuffled, and if pairs that share a feature are shuffled as one (`units=`) and held out as one (`groups=`), as
+a study does:
+
+{table(["", *SPLIT_CASES], rows)}"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=200)
@@ -205,7 +247,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/confounds"))
     options = parser.parse_args()
     set_mode("quiet")
-    sections = [section(options.cache, options.studies) for section in (frequency_section, embedding_section)]
+    sections = [
+        section(options.cache, options.studies) for section in (frequency_section, embedding_section, splitting_section)
+    ]
     low, high = (binom.ppf(q, options.studies, ALPHA) / options.studies for q in (0.025, 0.975))
     head = f"""# Confounds: what a plain shuffle takes for shared geometry
 

@@ -1,6 +1,7 @@
 """Intervals from halves: coverage by simulation, the formula by hand, and what they refuse."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,3 +163,39 @@ def test_tensors_and_every_measure():
         np.testing.assert_array_equal(plain.halves, tensors.halves)
         assert plain.low <= plain.score <= plain.high
     assert "4 halves" in repr(plain)
+
+
+@pytest.mark.parametrize("name", list(MEASURES))
+@pytest.mark.parametrize(("n", "d_a", "d_b"), [(61, 40, 30), (120, 20, 20)])
+@pytest.mark.parametrize(
+    "how", ["pairs", "clusters", "float32 of low rank", "held out together", "beyond what is given"]
+)
+def test_halves_scored_from_the_whole_give_the_same_interval(name, n, d_a, d_b, how):
+    """As halves that are prepared anew, which a measure without `subset` has."""
+    x, y = plant_rows(n, d_a, d_a if MEASURES[name].equal_widths else d_b, shared=0.5, noise=0.5)
+    measure, options = MEASURES[name], {}
+    label = np.random.default_rng(n).integers(0, n // 3, n)
+    if how == "clusters":
+        x, y, options = x[label], y + 2 * y[label], {"clusters": label}
+    elif how == "float32 of low rank":
+        x, y = (
+            np.float32(side[:, :4] @ np.random.default_rng(1).standard_normal((4, side.shape[1]))) for side in (x, y)
+        )
+    elif how == "held out together" and "groups" in measure.row_settings:
+        x, options = x[label], {"groups": label, "clusters": label}
+    elif how == "beyond what is given" and "given" in measure.row_settings:
+        options = {"given": [y[:, :3]]}
+
+    def without_subset(x, y, **settings):
+        return Plain(measure.prepare(x, y, **settings))
+
+    fast = uf.subsample_interval(name, x, y, subsamples=12, **options)
+    slow = uf.subsample_interval(replace(measure, preparation=without_subset), x, y, subsamples=12, **options)
+    np.testing.assert_allclose(fast.halves, slow.halves, atol=1e-9)
+    np.testing.assert_allclose(tuple(fast), tuple(slow), atol=1e-9)
+    assert fast.flags == slow.flags
+
+
+class Plain:
+    def __init__(self, prepared):
+        self.score = prepared.score

@@ -19,13 +19,19 @@ _ROTATION_AND_SCALE: frozenset[Invariance] = frozenset({"orthogonal", "isotropic
 _SIMILARITY: frozenset[Invariance] = _ROTATION_AND_SCALE | {"translation"}
 # Pairs are held out by position, so reordering the rows of both sides changes a held-out score.
 _SIMILARITY_OF_FOLDS: frozenset[Invariance] = _SIMILARITY - {"row_permutation"}
+_GROUPS = frozenset({"groups"})
 # PWCCA weights directions by the columns of x.
 _SIMILARITY_OF_PWCCA: frozenset[Invariance] = _SIMILARITY - {"orthogonal"}
 _ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_linear"})
 
 # All measures, with the invariances that each declares; the property tests are made from this table.
-# (Before version 2, and 3 of ridge_map, rounding of float32 input counted as directions, and rows that it alone tells
-# apart counted as different; see `Precision` in _input.py.)
+#
+# What raised the versions, in order:
+# * ridge_map alone: a study's `alpha` was taken for the level of the test.
+# * All: rounding of float32 input counted as directions, and rows that it alone tells apart counted as different (see
+#   `Precision` in _input.py).
+# * PWCCA, held-out CCA, Procrustes, ridge_map: singular vectors from Gram matrices, one fit for all folds (rounding).
+# * All but neighbours and mean_max_cosine: flags count rows that repeat once. (Procrustes, ridge_map: rounding, too.)
 MEASURES: dict[str, Measure] = {
     "svcca": Measure(
         "svcca",
@@ -36,7 +42,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0}, _SIMILARITY | {"invertible_linear"}),
             Variant({}, _SIMILARITY),
         ),
-        version=2,
+        version=3,
     ),
     "pwcca": Measure(
         "pwcca",
@@ -48,7 +54,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_PWCCA, only_y=frozenset({"orthogonal"})),
         ),
         symmetric=False,
-        version=3,  # 2: ranks follow the input's precision; 3: singular vectors from the Gram matrix (rounding)
+        version=4,
     ),
     "heldout_cca": Measure(
         "heldout_cca",
@@ -58,7 +64,8 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0, "ridge": 0.0}, _SIMILARITY_OF_FOLDS | {"invertible_linear"}),
             Variant({}, _SIMILARITY_OF_FOLDS),
         ),
-        version=3,  # as PWCCA
+        row_settings=_GROUPS,
+        version=4,
     ),
     "rsa": Measure(
         "rsa",
@@ -70,19 +77,26 @@ MEASURES: dict[str, Measure] = {
             Variant({"inner": "pearson"}, frozenset({"isotropic_scaling", "row_permutation"})),
         ),
         on_device=True,
-        version=2,
         row_settings=frozenset({"given"}),
+        version=3,
     ),
-    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True, version=2),
+    "cka": Measure("cka", cka, prepare_cka, (Variant({}, _SIMILARITY),), on_device=True, version=3),
     "procrustes": Measure(
         "procrustes",
         procrustes,
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
-        version=3,  # as PWCCA; 3 if held out
+        row_settings=_GROUPS,
+        version=4,
     ),
-    # (In version 1, a study's `alpha` was taken for the level of the test. Since version 3, folds share one fit.)
-    "ridge_map": Measure("ridge_map", ridge_map, prepare_ridge_map, (Variant({}, _SIMILARITY_OF_FOLDS),), version=4),
+    "ridge_map": Measure(
+        "ridge_map",
+        ridge_map,
+        prepare_ridge_map,
+        (Variant({}, _SIMILARITY_OF_FOLDS),),
+        row_settings=_GROUPS,
+        version=5,
+    ),
     "mutual_knn": Measure(
         "mutual_knn",
         mutual_knn,

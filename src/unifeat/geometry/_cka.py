@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.geometry._device import Product, SquareSum
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
+from unifeat.geometry._halves import Whole
+from unifeat.geometry._input import (
+    EPS,
+    Matrix,
+    as_pair,
+    as_permutation,
+    centred,
+    constant_flags,
+    precision_of,
+    unit_scale,
+)
 from unifeat.geometry._pairs import FLOAT64_UP_TO, PairSum, condensed
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -23,6 +33,8 @@ if TYPE_CHECKING:
 # Gathering an entry costs about as much as 20 multiply-adds (measured). The Gram matrices take 6 n² bytes.
 _ADDS_PER_GATHER = 20
 _GRAM_UP_TO_PAIRS = 12_000
+# A part of the rows whose HSIC with itself, times n(n − 3), is below this share of ⟨K, K⟩ may be degenerate.
+_LEAST_OWN_HSIC = 1e-3
 
 
 def cka(x: Any, y: Any, *, debiased: bool = False) -> Score:
@@ -60,7 +72,9 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
-    a, b = _unit_scale(centred(a)), _unit_scale(centred(b))
+    whole = Whole(a, b, precision_of(x), precision_of(y))
+    rows = whole.distinct()
+    a, b = unit_scale(centred(a)), unit_scale(centred(b))
     sides = [_Side(a), _Side(b)]
     norms = [side.own_hsic(debiased=bool(debiased)) for side in sides]
     for name, side, norm, given in zip("xy", sides, norms, (x, y), strict=True):
@@ -70,12 +84,13 @@ def prepare_cka(x: Any, y: Any, *, debiased: bool = False) -> Prepared:
             flags += (f"degenerate {name}: its debiased HSIC with itself is zero",)
     if flags:
         return Undefined(Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags))
-    if not debiased and n <= max(d_a, d_b):
-        flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
-    if n == 2:
-        flags += ("saturated: 2 pairs have one distance per side, which always agrees",)
+    if not debiased and rows.fewest <= max(d_a, d_b):
+        found = rows.described(rows.fewest)
+        flags += (f"n <= d: {found} in {d_a} and {d_b} dimensions inflate CKA; try debiased=True",)
+    if rows.pairs == 2:
+        flags += (f"saturated: {rows.described(2)} have one distance per side, which always agrees",)
     blank = Score("cka", float("nan"), settings, n, d_a, d_b, flags=flags)
-    return PreparedCKA(sides[0], sides[1], float(np.sqrt(norms[0] * norms[1])), blank)
+    return PreparedCKA(sides[0], sides[1], float(np.sqrt(norms[0] * norms[1])), blank, whole)
 
 
 class _Side:
@@ -100,9 +115,11 @@ class _Side:
 class PreparedCKA:
     """Two centred sides. Reordering the rows keeps them centred and does not change the denominator."""
 
-    def __init__(self, a: _Side, b: _Side, norm: float, blank: Score, device: torch.device | None = None) -> None:
+    def __init__(
+        self, a: _Side, b: _Side, norm: float, blank: Score, whole: Whole, device: torch.device | None = None
+    ) -> None:
         self.n = blank.n
-        self._device = device
+        self._whole, self._device = whole, device
         self._a, self._b, self._norm, self._blank = a, b, norm, blank
         self._debiased = bool(blank.settings["debiased"])
         products = a.rows.shape[1] * b.rows.shape[1]
@@ -122,8 +139,29 @@ class PreparedCKA:
         value = self._ratio(hsic)
         return Score("cka", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
 
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        parts = self._whole.parts(rows)
+        if parts is None or self._whole.distinct(rows).pairs == 2:
+            return None
+
+        def hsic(k: Matrix, l: Matrix) -> float:
+            inner = float(np.vdot(k, l))
+            if not self._debiased:
+                return inner
+            diagonals = k.diagonal(), l.diagonal()
+            return _unbiased(inner - float(diagonals[0] @ diagonals[1]), *diagonals)
+
+        norms = [hsic(gram, gram) for gram in parts]
+        if self._debiased:
+            least = _LEAST_OWN_HSIC / (len(rows) * (len(rows) - 3))
+            if any(norm <= least * np.vdot(k, k) for norm, k in zip(norms, parts, strict=True)):
+                return None
+        value = min(1.0, max(-1.0 if self._debiased else 0.0, hsic(*parts) / float(np.sqrt(norms[0] * norms[1]))))
+        blank = self._blank
+        return Score("cka", value, blank.settings, len(rows), blank.d_a, blank.d_b)
+
     def on(self, device: torch.device) -> PreparedCKA:
-        return PreparedCKA(self._a, self._b, self._norm, self._blank, device)
+        return PreparedCKA(self._a, self._b, self._norm, self._blank, self._whole, device)
 
     def shuffled(self, permutation: Any) -> float:
         order = as_permutation(permutation, self.n)
@@ -161,12 +199,6 @@ class PreparedCKA:
     def _ratio(self, hsic: float) -> float:
         low = -1.0 if self._debiased else 0.0
         return min(1.0, max(low, hsic / self._norm))
-
-
-def _unit_scale(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
-    """Scaled by a power of two, so that fourth powers of tiny centred rows do not underflow."""
-    _, exponent = np.frexp(np.abs(rows).max())
-    return np.ldexp(rows, -exponent)
 
 
 def _unbiased(off_diagonal: float, k: Float64[np.ndarray, " n"], l: Float64[np.ndarray, " n"]) -> float:

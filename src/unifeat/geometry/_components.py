@@ -1,4 +1,4 @@
-"""What the CCA measures share: leading principal components of a side, and canonical directions between two sides."""
+"""What the CCA measures share: the leading principal components of a side, and its singular values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from scipy import linalg
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import DOUBLE, EPS, Matrix, Precision, centred
+from unifeat.geometry._labels import Distinct
 
 # Singular values this close count as tied: they are equal in exact arithmetic, as correlations forced to 1 are.
 TIE_TOLERANCE = 1e-10
+# The squared length of the last component kept, as a share of the first: above it, the component is far from the
+# rounding of a Gram matrix.
+_LEAST_COMPONENT = 1e-6
 
 
 class Components(NamedTuple):
@@ -80,6 +84,34 @@ def leading_components(
     return Components(np.ascontiguousarray(left[:, :keep]), scale[:keep], rank, noise[:keep], lost)
 
 
+def components_of_gram(
+    gram: Float64[np.ndarray, "m m"], most: int, dims: int | None = None, variance: float = 1.0, *, noise: float = 0.0
+) -> Components | None:
+    """`leading_components` from the Gram matrix of centred rows; None if one of them may be due to rounding.
+
+    Or from that of their columns; the basis then holds right singular vectors. `rank` is a lower bound: what is kept.
+
+    most: the most components that there can be.
+    noise: `Precision.most_noise` of the rows. Directions below it may not count as variance.
+    """
+    size = len(gram)
+    few: dict[str, Any] = {"driver": "evd"}
+    if dims is not None and 4 * dims < size:
+        few = {"driver": "evr", "subset_by_index": (size - dims, size - 1)}
+    squares, vectors = linalg.eigh(gram, check_finite=False, **few)
+    squares, vectors = squares[::-1], vectors[:, ::-1]
+    keep = most if dims is None else min(dims, most)
+    if dims is None and variance < 1.0:
+        if squares[most - 1] <= noise**2:
+            return None
+        share = np.cumsum(squares) / np.trace(gram)
+        keep = min(int((share < variance - 1e-12).sum()) + 1, most)
+    if squares[keep - 1] <= max(_LEAST_COMPONENT * squares[0], noise**2):
+        return None
+    basis = np.ascontiguousarray(vectors[:, :keep])
+    return Components(basis, np.sqrt(squares[:keep]), keep, np.full(keep, noise))
+
+
 def hiding_noise(matrix: Float64[np.ndarray, "n d"], given: Precision) -> tuple[float, str]:
     """The largest `Precision.noise` that hides a direction of rows (n, d), and `lost` as in `Components`; 0 and "" if
     none is hidden."""
@@ -111,17 +143,20 @@ def lost_flags(lost_x: str, lost_y: str) -> tuple[str, ...]:
     return tuple(f"rank of {name}: {lost}" for name, lost in (("x", lost_x), ("y", lost_y)) if lost)
 
 
-def component_flags(measure: str, n: int, widths: tuple[int, int], a: Components, b: Components) -> tuple[str, ...]:
-    """Flags for too few pairs, given the dimensions or components."""
+def component_flags(
+    measure: str, rows: Distinct, widths: tuple[int, int], a: Components, b: Components
+) -> tuple[str, ...]:
+    """Flags for too few different pairs, given the dimensions or components."""
     flags: tuple[str, ...] = ()
-    if n <= max(widths):
-        flags += (f"n <= d: {n} pairs in {widths[0]} and {widths[1]} dimensions inflate {measure}; "
+    if rows.fewest <= max(widths):
+        flags += (f"n <= d: {rows.described(rows.fewest)} in {widths[0]} and {widths[1]} dimensions inflate {measure}; "
                   "compare it with its null",)  # fmt: skip
     ka, kb = a.scale.size, b.scale.size
-    # Centred rows span at most n − 1 dimensions, in which two large subspaces must intersect.
-    forced = min(ka + kb - (n - 1), ka, kb)
+    # n different centred pairs span at most n − 1 dimensions, in which two large subspaces must intersect.
+    forced = min(ka + kb - (rows.pairs - 1), ka, kb)
     if forced > 0:
-        flags += (f"saturated: {n} pairs force {forced} of {min(ka, kb)} correlations to 1; keep fewer dims",)
+        pairs = rows.described(rows.pairs)
+        flags += (f"saturated: {pairs} force {forced} of {min(ka, kb)} correlations to 1; keep fewer dims",)
     return flags
 
 
@@ -136,34 +171,6 @@ def rank_flags(dims: int | None, a: Components, b: Components) -> tuple[str, ...
 def found(a: Components, b: Components) -> dict[str, Any]:
     """The details that all measures based on components report."""
     return {"dims_a": a.scale.size, "dims_b": b.scale.size, "rank_a": a.rank, "rank_b": b.rank}
-
-
-def canonical_directions(
-    product: Float64[np.ndarray, "k_a k_b"],
-    load_a: Float64[np.ndarray, "any_a k_a"],
-    load_b: Float64[np.ndarray, "any_b k_b"] | None,
-) -> tuple[Float64[np.ndarray, "k_a m"], Float64[np.ndarray, " m"], Float64[np.ndarray, "k_b m"]]:
-    """Left singular vectors (k_a, m), singular values (m,), right singular vectors (k_b, m) of the product (k_a, k_b).
-
-    Where values are tied, their vectors are only determined up to a rotation, and rounding would decide what depends on
-    single directions. Such vectors are rotated to the principal axes of what they explain,
-    ‖load_a w‖² / ‖load_a‖² + ‖load_b z‖² / ‖load_b‖², largest first. load: (any, k).
-    """
-    left, values, right_t = svd(product)
-    right = right_t.T
-    starts = np.flatnonzero(-np.diff(values) > TIE_TOLERANCE) + 1
-    for tied in np.split(np.arange(values.size), starts):
-        if tied.size < 2:
-            continue
-        energy = np.zeros((tied.size, tied.size))
-        for load, vectors in ((load_a, left), (load_b, right)):
-            if load is not None:
-                explained = load @ vectors[:, tied]
-                energy += explained.T @ explained / np.sum(load * load)
-        turn = np.linalg.eigh(energy)[1][:, ::-1]
-        left[:, tied] = left[:, tied] @ turn
-        right[:, tied] = right[:, tied] @ turn
-    return left, values, right
 
 
 def svd(

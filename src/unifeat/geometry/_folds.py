@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.geometry._components import svd
 from unifeat.geometry._input import Matrix
+from unifeat.geometry._labels import codes_of
 
 Rows = NDArray[np.intp]
 DEFAULT_FOLDS = 5
@@ -28,19 +29,47 @@ def fold_settings(measure: str, folds: Any, seed: Any) -> dict[str, Any]:
     return {"folds": int(folds), "seed": int(seed)}
 
 
-def held_out(n: int, folds: int, seed: int) -> tuple[tuple[Rows, ...], tuple[str, ...]]:
+def held_out(n: int, folds: int, seed: int, groups: Rows | None = None) -> tuple[tuple[Rows, ...], tuple[str, ...]]:
     """The rows each fold holds out, ascending, and a flag where n is too small for that many folds.
 
     The folds divide range(n) into parts of at least two rows whose sizes differ by at most one. They depend only on
-    (n, folds, seed), so that a shuffle of y leaves the rows of x in their folds.
+    (n, folds, seed, groups), so that a shuffle of y leaves the rows of x in their folds.
+
+    groups: (n,) whole numbers from 0 in the order in which they appear. Rows of one group are held out together, and
+    the folds have equally many groups, up to one.
     """
-    used = min(folds, n // 2)
-    flags = (f"folds: {n} pairs are too few for {folds} folds of two or more, {used} used",) if used < folds else ()
+    what, count = ("pairs", n) if groups is None else ("groups", int(groups.max()) + 1)
+    used = min(folds, count // 2)
+    flags = (
+        (f"folds: {count} {what} are too few for {folds} folds of two or more, {used} used",) if used < folds else ()
+    )
     # The raw stream of Philox is the same in all numpy versions. The permutations never use this key.
     key = np.array([seed, 2**64 - 1], dtype=np.uint64)
-    words = np.random.Philox(key=key, counter=np.array([0, 0, 0, n], dtype=np.uint64)).random_raw(n)
-    order = np.argsort(words, kind="stable")
-    return tuple(np.sort(part) for part in np.array_split(order, used)), flags
+    words = np.random.Philox(key=key, counter=np.array([0, 0, 0, count], dtype=np.uint64)).random_raw(count)
+    parts = np.array_split(np.argsort(words, kind="stable"), used)
+    if groups is not None:
+        return tuple(np.flatnonzero(np.isin(groups, part)) for part in parts), flags
+    return tuple(np.sort(part) for part in parts), flags
+
+
+def fold_groups(measure: str, groups: Any, n: int) -> Rows | None:
+    """The setting `groups` as whole numbers; a UserError if there is not one for each pair, or there are too few."""
+    if groups is None:
+        return None
+    codes = codes_of(groups, n, f"{measure} groups")
+    if codes.max(initial=-1) + 1 < FEWEST_PAIRS:
+        raise UserError(f"{measure} groups: {codes.max(initial=-1) + 1} are too few: give at least {FEWEST_PAIRS}")
+    return codes
+
+
+def group_setting(groups: Rows | None) -> dict[str, Any]:
+    """What a score's settings say of groups: how many there are, if there are any."""
+    return {} if groups is None else {"groups": int(groups.max()) + 1}
+
+
+def fewest_left(pairs: Rows, tests: tuple[Rows, ...]) -> int:
+    """The least number of different pairs that a fold leaves to fit on. pairs: (n,) the same number for equal pairs."""
+    return min(len(np.unique(np.delete(pairs, test))) for test in tests)
 
 
 @dataclass(frozen=True)

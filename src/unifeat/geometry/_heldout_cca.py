@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +25,14 @@ from unifeat.geometry._folds import (
     Part,
     Rows,
     cut,
+    fewest_left,
+    fold_groups,
     fold_settings,
+    group_setting,
     held_out,
     training_products,
 )
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._singular import singular_vectors, turn_tied
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
@@ -44,6 +49,7 @@ def heldout_cca(
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
     ridge: float = 0.0,
+    groups: Any = None,
 ) -> Score:
     """Cross-validated SVCCA: canonical directions fitted on some pairs, correlations evaluated on the others.
 
@@ -65,6 +71,9 @@ def heldout_cca(
     folds, seed: number of folds, each of at least two pairs, and the assignment of rows to folds. The assignment goes
         by position: reordering the rows of both sides in the same way changes it, and the value slightly.
     ridge: added to each variance, as a share of the mean variance of the kept components; 0 or more.
+    groups: labels of the pairs, (n,), such as the features of the side that repeats its rows. Pairs with the same label
+        are held out by the same fold, so that no row is evaluated on that a fit has seen. They belong to the pairs: a
+        shuffle of y leaves them. In a score's settings, `groups` is how many there are.
 
     details: `dims_a`, `dims_b`, `rank_a`, `rank_b`, `folds_used`, `fitted` (the mean correlation on the training
     pairs), `correlations` (held-out, in the order of the fitted ones), `by_fold`.
@@ -72,7 +81,9 @@ def heldout_cca(
     force correlations of 1, so that the fitted directions are arbitrary), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
-    return prepare_heldout_cca(x, y, dims=dims, variance=variance, folds=folds, seed=seed, ridge=ridge).score()
+    return prepare_heldout_cca(
+        x, y, dims=dims, variance=variance, folds=folds, seed=seed, ridge=ridge, groups=groups
+    ).score()
 
 
 def prepare_heldout_cca(
@@ -84,6 +95,7 @@ def prepare_heldout_cca(
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
     ridge: float = 0.0,
+    groups: Any = None,
 ) -> Prepared:
     """One SVD per side, and the fits of x for all folds. The arguments are those of `heldout_cca`."""
     components = component_settings("heldout_cca", dims, variance, default=DEFAULT_VARIANCE)
@@ -93,20 +105,28 @@ def prepare_heldout_cca(
     settings = components | fold_settings("heldout_cca", folds, seed) | {"ridge": float(ridge)}
     a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="held-out CCA")
     (n, d_a), d_b = a.shape, b.shape[1]
+    together = fold_groups("heldout_cca", groups, n)
+    settings |= group_setting(together)
     if flags := constant_flags(a, b):
         return Undefined(Score("heldout_cca", float("nan"), settings, n, d_a, d_b, flags=flags))
+    whole = Whole(a, b, precision_of(x), precision_of(y))
     kept_a = leading_components(a, **components, given=precision_of(x))
     kept_b = leading_components(b, **components, given=precision_of(y))
-    tests, flags = held_out(n, settings["folds"], settings["seed"])
+    tests, flags = held_out(n, settings["folds"], settings["seed"], together)
     flags += rank_flags(dims, kept_a, kept_b)
-    n_train, small = n - max(map(len, tests)), min(kept_a.scale.size, kept_b.scale.size)
-    forced = min(kept_a.scale.size + kept_b.scale.size - (n_train - 1), small)
-    if forced > 0 and ridge == 0:
-        flags += (f"saturated: {n_train} training pairs force {forced} of {small} fitted correlations to 1, "
-                  "so the directions are arbitrary; keep fewer dims or give a ridge",)  # fmt: skip
+    flags += _saturated(fewest_left(whole.equal.pairs, tests), kept_a, kept_b, ridge)
     details = found(kept_a, kept_b) | {"folds_used": len(tests)}
     blank = Score("heldout_cca", float("nan"), settings, n, d_a, d_b, details, flags)
-    return PreparedHeldoutCCA(kept_a, kept_b, tests, blank)
+    return PreparedHeldoutCCA(kept_a, kept_b, tests, blank, whole, together)
+
+
+def _saturated(n_train: int, a: Components, b: Components, ridge: float) -> tuple[str, ...]:
+    small = min(a.scale.size, b.scale.size)
+    forced = min(a.scale.size + b.scale.size - (n_train - 1), small)
+    if forced <= 0 or ridge > 0:
+        return ()
+    return (f"saturated: {n_train} training pairs force {forced} of {small} fitted correlations to 1, "
+            "so the directions are arbitrary; keep fewer dims or give a ridge",)  # fmt: skip
 
 
 class _Whitener(NamedTuple):
@@ -187,8 +207,18 @@ class PreparedHeldoutCCA:
 
     tolerance = 1e-9
 
-    def __init__(self, a: Components, b: Components, tests: tuple[Rows, ...], blank: Score) -> None:
+    def __init__(
+        self,
+        a: Components,
+        b: Components,
+        tests: tuple[Rows, ...],
+        blank: Score,
+        whole: Whole | None = None,
+        groups: Rows | None = None,
+    ) -> None:
+        """whole: None for parts of it. groups: (n,) numbers of the pairs that are held out together."""
         self.n = blank.n
+        self._whole, self._groups = whole, groups
         ridge = blank.settings["ridge"]
         self._b = _Side(b, tests, ridge)
         self._fitted_a = _Side(a, tests, ridge).fitted()
@@ -210,6 +240,18 @@ class PreparedHeldoutCCA:
 
     def shuffled(self, permutation: Any) -> float:
         return _value(self._folds(as_permutation(permutation, self.n)))
+
+    def subset(self, rows: Rows) -> Score | None:
+        settings, whole = self._blank.settings, self._whole
+        components = {key: settings[key] for key in ("dims", "variance") if key in settings}
+        groups = None if self._groups is None else fold_groups("heldout_cca", self._groups[rows], len(rows))
+        kept = None if whole is None else whole.components(rows, **components)
+        if whole is None or kept is None:
+            return None
+        tests, _ = held_out(len(rows), settings["folds"], settings["seed"], groups)
+        flags = _saturated(fewest_left(whole.equal.pairs[rows], tests), *kept, settings["ridge"])
+        blank = replace(self._blank, n=len(rows), settings=settings | group_setting(groups), details={}, flags=flags)
+        return PreparedHeldoutCCA(*kept, tests, blank).score()
 
     def _folds(self, order: Rows | None = None) -> list[_Fold]:
         fitted_a, fitted_b = self._fitted_a, self._b.fitted(order)

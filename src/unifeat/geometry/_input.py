@@ -133,6 +133,12 @@ def centred(matrix: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
     return out
 
 
+def unit_scale(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
+    """Scaled by a power of two so that the largest entry lies in [0.5, 1): powers of tiny rows do not underflow."""
+    _, exponent = np.frexp(np.abs(rows).max())
+    return np.ldexp(rows, -exponent)
+
+
 def unit_rows(
     matrix: Float64[np.ndarray, "n d"], *, centre: bool = False, eps: float = EPS
 ) -> tuple[Float64[np.ndarray, "n d"], int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import (
     Matrix,
     as_pair,
@@ -72,14 +75,20 @@ def prepare_mutual_knn(x: Any, y: Any, *, k: int = 10, metric: Metric = "cosine"
     if flags:
         return Undefined(Score("mutual_knn", float("nan"), settings, n, d_a, d_b, flags=flags))
     used = min(int(k), n - 1)
-    near_a, near_b = (_neighbours(side, used, name) for side in sides)
+    near_a, near_b = (_neighbours(_distances(side, name), n, used) for side in sides)
     if used == n - 1:
         flags += (f"saturated: with k={k} every one of {n} pairs is a neighbour of every other; give a smaller k",)
     for side, near in (("x", near_a), ("y", near_b)):
         if near.tied * 10 >= n:
             flags += (f"ties {side}: {near.tied} of {n} rows have several rows at the distance of neighbour {used}",)
     details = {"neighbours": used, "chance": used / (n - 1), "tied_a": near_a.tied, "tied_b": near_b.tied}
-    return PreparedMutualKNN(near_a, near_b, Score("mutual_knn", float("nan"), settings, n, d_a, d_b, details, flags))
+    blank = Score("mutual_knn", float("nan"), settings, n, d_a, d_b, details, flags)
+    whole = Whole(a, b, precision_of(x), precision_of(y), name)
+    return PreparedMutualKNN(near_a, near_b, (sides[0], sides[1]), blank, whole)
+
+
+Block = Callable[[int, int], tuple[Matrix, Matrix | None]]
+"""`block(start, stop)`: distances of these rows to all, a fresh array, and their rounding; None: `TIE_TOLERANCE`."""
 
 
 class _Neighbours(NamedTuple):
@@ -96,9 +105,12 @@ class PreparedMutualKNN:
 
     tolerance = 1e-10
 
-    def __init__(self, a: _Neighbours, b: _Neighbours, blank: Score) -> None:
+    def __init__(
+        self, a: _Neighbours, b: _Neighbours, sides: tuple[Matrix, Matrix], blank: Score, whole: Whole
+    ) -> None:
+        """sides: the rows of which these are the neighbours."""
         self.n = blank.n
-        self._a, self._b, self._blank = a, b, blank
+        self._a, self._b, self._sides, self._blank, self._whole = a, b, sides, blank, whole
 
     def score(self) -> Score:
         blank = self._blank
@@ -106,29 +118,63 @@ class PreparedMutualKNN:
         return Score("mutual_knn", value, blank.settings, blank.n, blank.d_a, blank.d_b, blank.details, blank.flags)
 
     def shuffled(self, permutation: Any) -> float:
-        from unifeat.geometry._kernels import shared_neighbours
-
         order = as_permutation(permutation, self.n)
-        shared = shared_neighbours(*self._a[:3], *self._b[:3], order)
-        return min(1.0, float(shared) / (self.n * self._blank.details["neighbours"]))
+        return _overlap(self._a, self._b, order, self._blank.details["neighbours"])
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        blank, n = self._blank, len(rows)
+        k = blank.settings["k"]
+        if k >= n - 1 or not self._whole.divisible(rows):
+            return None
+        a, b = (_neighbours(_part(square, rows), n, k) for square in self._squares)
+        return Score("mutual_knn", _overlap(a, b, np.arange(n), k), blank.settings, n, blank.d_a, blank.d_b)
+
+    @cached_property
+    def _squares(self) -> list[tuple[Matrix, Matrix | None]]:
+        """All distances of each side, and their rounding."""
+        return [_distances(side, self._blank.settings["metric"])(0, self.n) for side in self._sides]
 
 
-def _neighbours(rows: Matrix, k: int, metric: str) -> _Neighbours:
-    """The k nearest neighbours of each row, computed for blocks of rows against all."""
-    n = len(rows)
+def _overlap(a: _Neighbours, b: _Neighbours, order: NDArray[np.intp], k: int) -> float:
+    """Mean overlap of k neighbours when row i of a goes with row order[i] of b."""
+    from unifeat.geometry._kernels import shared_neighbours
+
+    return min(1.0, float(shared_neighbours(*a[:3], *b[:3], order)) / (len(order) * k))
+
+
+def _distances(rows: Matrix, metric: str) -> Block:
+    """Distances of a block of rows to all, and their rounding where it is not the same for all."""
     squares = np.einsum("ij,ij->i", rows, rows)
+
+    def block(start: int, stop: int) -> tuple[Matrix, Matrix | None]:
+        far: Matrix = rows[start:stop] @ rows.T
+        if metric == "cosine":
+            return np.subtract(1.0, far, out=far), None
+        sums = squares[start:stop, None] + squares[None, :]
+        return sums - 2.0 * far, TIE_TOLERANCE * sums
+
+    return block
+
+
+def _part(square: tuple[Matrix, Matrix | None], rows: NDArray[np.intp]) -> Block:
+    """The same for some of the rows, from all distances."""
+    far, rounding = square
+
+    def block(start: int, stop: int) -> tuple[Matrix, Matrix | None]:
+        places = np.ix_(rows[start:stop], rows)
+        return far[places], None if rounding is None else rounding[places]
+
+    return block
+
+
+def _neighbours(distances: Block, n: int, k: int) -> _Neighbours:
+    """The k nearest neighbours of each of n rows, for blocks of rows against all."""
     counts, columns, shares, tied = [], [], [], 0
     for start in range(0, n, ROWS_PER_BLOCK):
         stop = min(start + ROWS_PER_BLOCK, n)
-        far: Matrix = rows[start:stop] @ rows.T
+        far, of_each = distances(start, stop)
         # Distances that differ by no more than the rounding of an inner product count as equal.
-        rounding: Matrix | float = TIE_TOLERANCE
-        if metric == "cosine":
-            np.subtract(1.0, far, out=far)
-        else:
-            sums = squares[start:stop, None] + squares[None, :]
-            far = sums - 2.0 * far
-            rounding = TIE_TOLERANCE * sums
+        rounding = TIE_TOLERANCE if of_each is None else of_each
         far[np.arange(stop - start), np.arange(start, stop)] = np.inf
         edge = np.partition(far, k - 1, axis=1)[:, k - 1 : k]
         local, column = np.nonzero(far <= edge + rounding)

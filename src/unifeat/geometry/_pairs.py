@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Integer
+from jaxtyping import Float64, Integer, Shaped
 from numpy.typing import NDArray
 
 from unifeat.geometry._device import SquareSum
@@ -43,7 +43,7 @@ def condensed(n: int, block: Callable[[int, int], Matrix]) -> Float64[np.ndarray
     return out
 
 
-def square(values: Float[np.ndarray, " {n*(n-1)//2}"], n: int, dtype: Any) -> Float[np.ndarray, "{n} {n}"]:
+def square(values: Shaped[np.ndarray, " {n*(n-1)//2}"], n: int, dtype: Any) -> Shaped[np.ndarray, "{n} {n}"]:
     """The symmetric (n, n) matrix of condensed values, with a zero diagonal."""
     out = np.zeros((n, n), dtype=dtype)
     at = 0
@@ -80,6 +80,13 @@ def ranks_in_place(values: Float64[np.ndarray, " pairs"], scale: float) -> None:
     )
 
 
+def centred_ranks(values: Integer[np.ndarray, " pairs"]) -> Float64[np.ndarray, " pairs"]:
+    """Ranks of whole numbers, 0 or more, averaged over ties, less their mean. Counting is faster than sorting."""
+    counts = np.bincount(values)
+    ranks: Matrix = (np.cumsum(counts) - 0.5 * (counts - 1))[values]
+    return ranks - ranks.mean()
+
+
 class PairSum:
     """Σ_{i<j} a_ij · b_π(i)π(j) for any permutation π, in one pass over the pairs and without copies."""
 
@@ -94,6 +101,11 @@ class PairSum:
         # order, so the result is the same bit for bit for any number of threads.
         share = np.arange(_CHUNKS + 1) / _CHUNKS
         self._edges = np.round(n * (1 - np.sqrt(1 - share))).astype(np.int64)
+
+    @property
+    def sides(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """a and b, condensed."""
+        return self._a, self._b
 
     def on(self, device: torch.device) -> SquareSum:
         """The same sum on a torch device, which takes two (n, n) matrices there."""

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from unifeat.errors import UserError
 from unifeat.geometry._components import svd
 from unifeat.geometry._dissimilarities import standardised
-from unifeat.geometry._input import EPS, Matrix, as_matrix, as_permutation, centred, is_constant
+from unifeat.geometry._input import EPS, Matrix, as_matrix, as_permutation, centred, is_constant, precision_of
 from unifeat.geometry.score import Score
 
 # A dissimilarity vector is explained if the part of it that is left is shorter than this; the whole has length 1.
@@ -40,8 +40,8 @@ class Given(NamedTuple):
         return remainder
 
 
-def as_given(given: Any, n: int) -> list[Matrix]:
-    """The given arrays, checked: each (n, d_z).
+def as_given(given: Any, n: int) -> list[tuple[Matrix, float]]:
+    """The given arrays, checked: each (n, d_z), and its relative precision.
 
     Raises:
         UserError: not a list of finite 2-D arrays with n rows.
@@ -52,23 +52,23 @@ def as_given(given: Any, n: int) -> list[Matrix]:
         matrix = as_matrix(values, f"given {number}")
         if len(matrix) != n:
             raise UserError(f"given {number} has {len(matrix)} rows and x has {n}: row i must belong to pair i")
-        arrays.append(matrix)
+        arrays.append((matrix, precision_of(values).eps))
     return arrays
 
 
-def take_out(arrays: list[Matrix], n: int, inner: str, outer: str) -> tuple[Given, tuple[str, ...]]:
+def take_out(arrays: list[tuple[Matrix, float]], n: int, inner: str, outer: str) -> tuple[Given, tuple[str, ...]]:
     """The dissimilarities of the given arrays, made orthonormal; and flags that make the score undefined."""
     basis, rows = np.empty((0, n * (n - 1) // 2)), []
     found: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
-    for number, matrix in enumerate(arrays, start=1):
+    for number, (matrix, eps) in enumerate(arrays, start=1):
         name = f"given {number}"
         if is_constant(matrix):
             found += (f"constant {name}: all rows are the same, so there is nothing to take out",)
             continue
         spread = centred(matrix)
         rows.append(spread / np.linalg.norm(spread))
-        values, undefined = standardised(matrix, name, inner, outer)
+        values, undefined = standardised(matrix, name, inner, outer, eps)
         if undefined and undefined[0].startswith("equidistant"):
             found += (f"{undefined[0]}, so there is nothing to take out",)
             continue

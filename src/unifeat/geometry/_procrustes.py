@@ -13,18 +13,32 @@ from unifeat.geometry._folds import (
     FEWEST_PAIRS,
     Rows,
     cut,
+    fold_groups,
     fold_settings,
+    group_setting,
     held_out,
     slim,
     training_products,
 )
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
+from unifeat.geometry._input import (
+    EPS,
+    Matrix,
+    as_pair,
+    as_permutation,
+    centred,
+    constant_flags,
+    precision_of,
+    unit_scale,
+)
+from unifeat.geometry._labels import Distinct
 from unifeat.geometry._singular import rotated_product
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
 
 
-def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Score:
+def procrustes(
+    x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0, groups: Any = None
+) -> Score:
     """How alike two sides are after the best rotation (or reflection) of one onto the other.
 
     `heldout=False`: with centred X and Y and ‖·‖_* the sum of singular values,
@@ -46,6 +60,7 @@ def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FO
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64;
     n ≥ 2, and n ≥ 4 when held out.
     folds, seed: as in `heldout_cca`; not used in-sample.
+    groups: labels of the pairs, as in `heldout_cca`; not used in-sample.
 
     details: `angle` (arccos of the similarity, in radians) and `residual` (1 − similarity²: the share of Y's
     variance that remains after the best rotation and scale, the `disparity` of scipy.spatial.procrustes);
@@ -54,10 +69,12 @@ def procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FO
     directions below the rounding of its dtype count as not determined); `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
-    return prepare_procrustes(x, y, heldout=heldout, folds=folds, seed=seed).score()
+    return prepare_procrustes(x, y, heldout=heldout, folds=folds, seed=seed, groups=groups).score()
 
 
-def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Prepared:
+def prepare_procrustes(
+    x: Any, y: Any, *, heldout: bool = False, folds: int = DEFAULT_FOLDS, seed: int = 0, groups: Any = None
+) -> Prepared:
     """Centre each side and scale it to norm 1. The arguments are those of `procrustes`."""
     if not isinstance(heldout, bool | np.bool_):
         raise UserError(f"procrustes heldout={heldout!r}: give true or false")
@@ -66,21 +83,28 @@ def prepare_procrustes(x: Any, y: Any, *, heldout: bool = False, folds: int = DE
     why = "held-out Procrustes" if heldout else "Procrustes"
     a, b = as_pair(x, y, at_least=FEWEST_PAIRS if heldout else 2, why=why)
     (n, d_a), d_b = a.shape, b.shape[1]
+    together = fold_groups("procrustes", groups, n) if heldout else None
+    settings |= group_setting(together)
     if flags := constant_flags(a, b):
         return Undefined(Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags))
     noise, hidden = _relative_noise(a, b, x, y) if heldout else (0.0, ())
-    a, b = (_unit(centred(side)) for side in (a, b))
+    rows = Distinct.of(a, b)
+    fewest = rows.described(rows.fewest)
+    a, b = centred(a), centred(b)
+    if n < min(d_a, d_b):  # the products of the sides are as small as the narrower side
+        a, b = slim(a), slim(b)
+    a, b = _unit(a), _unit(b)
     tests: tuple[Rows, ...] = ()
     if heldout:
-        tests, flags = held_out(n, **cutting)
+        tests, flags = held_out(n, **cutting, groups=together)
         flags += hidden
-        if n <= max(d_a, d_b):
-            flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions do not determine the rotation",)
+        if rows.fewest <= max(d_a, d_b):
+            flags += (f"n <= d: {fewest} in {d_a} and {d_b} dimensions do not determine the rotation",)
     else:
-        if n <= max(d_a, d_b):
-            flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions inflate Procrustes; compare it with its null",)
-        if n == 2:
-            flags += ("saturated: 2 pairs span one direction per side, which always fits",)
+        if rows.fewest <= max(d_a, d_b):
+            flags += (f"n <= d: {fewest} in {d_a} and {d_b} dimensions inflate Procrustes; compare it with its null",)
+        if rows.pairs == 2:
+            flags += (f"saturated: {rows.described(2)} span one direction per side, which always fits",)
     blank = Score("procrustes", float("nan"), settings, n, d_a, d_b, flags=flags)
     return PreparedHeldoutProcrustes(a, b, tests, blank, noise) if heldout else PreparedProcrustes(a, b, blank)
 
@@ -150,8 +174,7 @@ def _relative_noise(a: Matrix, b: Matrix, x: Any, y: Any) -> tuple[float, tuple[
 
 
 def _unit(rows: Matrix) -> Matrix:
-    rows = slim(rows)
-    # Divide by the largest entry first, so that the squares of tiny centred rows do not underflow.
-    rows = rows / np.abs(rows).max()
+    """Scaled to norm 1."""
+    rows = unit_scale(rows)
     unit: Matrix = rows / np.linalg.norm(rows)
     return unit

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unifeat.geometry._components import (
     Components,
@@ -14,6 +16,7 @@ from unifeat.geometry._components import (
     leading_components,
     rank_flags,
 )
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._singular import left_vectors, turn_tied
 from unifeat.geometry.measure import Prepared, Undefined
@@ -58,11 +61,12 @@ def prepare_pwcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("pwcca", float("nan"), settings, n, d_a, d_b, flags=flags))
+    whole = Whole(a, b, precision_of(x), precision_of(y))
     kept_a = leading_components(a, **settings, given=precision_of(x))
     kept_b = leading_components(b, **settings, given=precision_of(y))
-    flags = component_flags("PWCCA", n, (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
+    flags = component_flags("PWCCA", whole.distinct(), (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
     blank = Score("pwcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
-    return PreparedPWCCA(kept_a, kept_b, centred(a).T @ kept_a.basis, blank)
+    return PreparedPWCCA(kept_a, kept_b, centred(a).T @ kept_a.basis, blank, whole)
 
 
 class PreparedPWCCA:
@@ -71,9 +75,10 @@ class PreparedPWCCA:
 
     tolerance = 1e-9  # directions of nearly equal correlations, and so the weights, are less exact than correlations
 
-    def __init__(self, a: Components, b: Components, columns: Matrix, blank: Score) -> None:
-        """columns: the columns of centred x in the components of x, (d_a, k_a)."""
+    def __init__(self, a: Components, b: Components, columns: Matrix, blank: Score, whole: Whole | None = None) -> None:
+        """columns: the columns of centred x in the components of x, (d_a, k_a). whole: None for parts of it."""
         self.n = blank.n
+        self._whole = whole
         self._basis_a, self._basis_b = a.basis, b.basis
         self._columns = columns
         self._blank = blank
@@ -86,6 +91,15 @@ class PreparedPWCCA:
 
     def shuffled(self, permutation: Any) -> float:
         return self._weighted(self._basis_b.take(as_permutation(permutation, self.n), axis=0))[0]
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        blank, whole = self._blank, self._whole
+        kept = None if whole is None else whole.components(rows, **blank.settings)
+        if whole is None or kept is None:
+            return None
+        flags = component_flags("PWCCA", whole.distinct(rows), (blank.d_a, blank.d_b), *kept)
+        columns = centred(whole.x[rows]).T @ kept[0].basis
+        return PreparedPWCCA(*kept, columns, replace(blank, n=len(rows), details={}, flags=flags)).score()
 
     def _weighted(self, basis_b: Matrix) -> tuple[float, Matrix, Matrix]:
         left, values = left_vectors(self._basis_a.T @ basis_b)

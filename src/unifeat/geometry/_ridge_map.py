@@ -19,6 +19,7 @@ holds as many pairs as y has columns, and preparing costs more. So this is done 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -28,8 +29,18 @@ from scipy import linalg
 
 from unifeat.errors import UserError
 from unifeat.geometry import _pairs
-from unifeat.geometry._folds import DEFAULT_FOLDS, FEWEST_PAIRS, Rows, fold_settings, held_out, slim
-from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags
+from unifeat.geometry._folds import (
+    DEFAULT_FOLDS,
+    FEWEST_PAIRS,
+    Rows,
+    fold_groups,
+    fold_settings,
+    group_setting,
+    held_out,
+    slim,
+)
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, unit_scale
+from unifeat.geometry._labels import Distinct
 from unifeat.geometry._pairs import PairSum, condensed
 from unifeat.geometry._ridge_moments import PreparedByMoments, Side
 from unifeat.geometry.measure import Prepared, Undefined
@@ -38,7 +49,9 @@ from unifeat.geometry.score import Score
 _SMALLEST_ALPHA = 1e-6  # below this, the normal equations lose too many digits
 
 
-def ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Score:
+def ridge_map(
+    x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0, groups: Any = None
+) -> Score:
     """Held-out R² of a ridge regression from x to y and from y to x; the value is the mean of the two.
 
     For each fold, W = (XᵀX + λ)⁻¹ XᵀY is fitted on the training pairs, about their means. Each pair is predicted by the
@@ -58,15 +71,18 @@ def ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS,
     x: (n, d_a) and y: (n, d_b), arrays or tensors of any real dtype, computed in float64; n ≥ 4.
     alpha: strength of the penalty, at least 1e-6; the same in both directions.
     folds, seed: as in `heldout_cca`.
+    groups: labels of the pairs, as in `heldout_cca`.
 
     details: `r2_a_to_b`, `r2_b_to_a`, `folds_used`.
     flags: `n <= d`, `folds` (too few pairs for that many), `constant x` or `constant y` (value NaN).
     Raises UserError for input that is not two finite 2-D arrays with equally many rows, and for bad settings.
     """
-    return prepare_ridge_map(x, y, alpha=alpha, folds=folds, seed=seed).score()
+    return prepare_ridge_map(x, y, alpha=alpha, folds=folds, seed=seed, groups=groups).score()
 
 
-def prepare_ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0) -> Prepared:
+def prepare_ridge_map(
+    x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAULT_FOLDS, seed: int = 0, groups: Any = None
+) -> Prepared:
     """Centre each side and fit the map of x to all pairs. The arguments are those of `ridge_map`."""
     real = isinstance(alpha, int | float | np.number) and not isinstance(alpha, bool)
     if not real or not _SMALLEST_ALPHA <= alpha < float("inf"):
@@ -75,42 +91,35 @@ def prepare_ridge_map(x: Any, y: Any, *, alpha: float = 0.1, folds: int = DEFAUL
     settings = {"alpha": float(alpha)} | cutting
     a, b = as_pair(x, y, at_least=FEWEST_PAIRS, why="a held-out ridge map")
     (n, d_a), d_b = a.shape, b.shape[1]
+    together = fold_groups("ridge_map", groups, n)
+    settings |= group_setting(together)
     if flags := constant_flags(a, b):
         return Undefined(Score("ridge_map", float("nan"), settings, n, d_a, d_b, flags=flags))
-    tests, flags = held_out(n, **cutting)
-    if n <= max(d_a, d_b):
-        flags += (f"n <= d: {n} pairs in {d_a} and {d_b} dimensions determine the map by its penalty alone",)
+    tests, flags = held_out(n, **cutting, groups=together)
+    rows = Distinct.of(a, b)
+    if rows.fewest <= max(d_a, d_b):
+        few = rows.described(rows.fewest)
+        flags += (f"n <= d: {few} in {d_a} and {d_b} dimensions determine the map by its penalty alone",)
     blank = Score("ridge_map", float("nan"), settings, n, d_a, d_b, flags=flags)
     a, b = centred(a), centred(b)
     if n <= _pairs.FLOAT64_UP_TO and 3 * max(map(len, tests)) <= 2 * d_b:
-        return PreparedRidgeMap(_Rows(a), _Rows(b), tests, blank)
+        return PreparedRidgeMap(a, b, tests, blank)
     return PreparedByMoments(Side(a, tests, float(alpha)), Side(b, tests, float(alpha)), blank)
 
 
-class _Rows:
-    """Centred rows, scaled so that their columns have mean square 1, and their Gram matrix."""
+class _Side:
+    """The Gram matrix of centred rows, scaled so that their columns have mean square 1, and its fits to all pairs with
+    the λ of each fold."""
 
-    def __init__(self, rows: Float64[np.ndarray, "n d"]) -> None:
-        n, d = rows.shape
-        rows = rows / np.abs(rows).max()  # so that the squares of tiny rows do not underflow
-        self._rows: Matrix = rows * (np.sqrt(n * d) / np.linalg.norm(rows))
-        self.gram: Matrix = self._rows @ self._rows.T
+    def __init__(self, rows: Float64[np.ndarray, "n d"], tests: tuple[Rows, ...], alpha: float) -> None:
+        n = len(rows)
+        self.scale = rows.size / float(np.vdot(rows, rows))
+        self.gram: Matrix = (rows @ rows.T) * self.scale
+        self._tests = tests
+        # The sizes of the folds differ by one at most, so that there are two makers at most.
+        self._makers = {size: _residual_maker(self.gram, alpha * (n - size)) for size in set(map(len, tests))}
 
     @cached_property
-    def slim(self) -> Matrix:
-        """The rows in as few columns as they span."""
-        return slim(self._rows)
-
-
-class _Fits:
-    """The fits of one side to all pairs, with the λ of each fold."""
-
-    def __init__(self, gram: Matrix, tests: tuple[Rows, ...], alpha: float) -> None:
-        self._tests = tests
-        n = len(gram)
-        # ‖rows‖² / d = n. The sizes of the folds differ by one at most, so that there are two makers at most.
-        self._makers = {size: _residual_maker(gram, alpha * (n - size)) for size in set(map(len, tests))}
-
     def residual_gram(self) -> Matrix:
         """AᵀA, (n, n), where A maps the other side to its held-out residuals."""
         residuals = np.empty_like(next(iter(self._makers.values())))
@@ -136,33 +145,36 @@ class PreparedRidgeMap:
     """The fits of both sides to all pairs. A shuffle sums products of pairs of rows for x → y, and multiplies the rows
     of x by a fixed matrix for y → x."""
 
-    def __init__(self, a: _Rows, b: _Rows, tests: tuple[Rows, ...], blank: Score) -> None:
+    def __init__(self, a: Matrix, b: Matrix, tests: tuple[Rows, ...], blank: Score) -> None:
+        """a, b: centred rows."""
         self.n = blank.n
         alpha = blank.settings["alpha"]
         # With fewer training pairs than columns, rounding errors are divided by the penalty.
         self.tolerance = max(1e-9, 1e-13 / alpha)
-        self._a, self._b, self._tests, self._blank = a, b, tests, blank
-        self._fits_a, self._fits_b = _Fits(a.gram, tests, alpha), _Fits(b.gram, tests, alpha)
+        self._rows_a, self._tests, self._blank = unit_scale(a), tests, blank
+        self._a = _Side(self._rows_a, tests, alpha)
+        self._b = _Side(unit_scale(b), tests, alpha)
 
     def score(self) -> Score:
-        blank, tests = self._blank, self._tests
-        forth = _r2(float(np.vdot(self._residual_gram, self._b.gram)), _about_training_means(self._b.gram, tests))
-        back = _r2(float(np.vdot(self._fits_b.residual_gram(), self._a.gram)), self._whole_back)
-        details = {"r2_a_to_b": forth, "r2_b_to_a": back, "folds_used": len(tests)}
-        value = (forth + back) / 2
-        return Score("ridge_map", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
+        forth, back = (
+            _r2(float(np.vdot(one.residual_gram, other.gram)), _about_training_means(other.gram, self._tests))
+            for one, other in ((self._a, self._b), (self._b, self._a))
+        )
+        details = {"r2_a_to_b": forth, "r2_b_to_a": back, "folds_used": len(self._tests)}
+        return replace(self._blank, value=(forth + back) / 2, details=details)
 
     def shuffled(self, permutation: Any) -> float:
-        order = as_permutation(permutation, self.n)
-        gram = self._b.gram
-        wrong = 2.0 * self._pairs(order) + float(self._residual_gram.diagonal() @ gram.diagonal()[order])
-        forth = _r2(wrong, _about_training_means(gram, tuple(order[test] for test in self._tests)))
-        back = _r2(self._fits_b.residuals(self._a.slim, order), self._whole_back)
+        order, tests = as_permutation(permutation, self.n), self._tests
+        gram, own = self._b.gram, self._a.residual_gram
+        wrong = 2.0 * self._pairs(order) + float(own.diagonal() @ gram.diagonal()[order])
+        forth = _r2(wrong, _about_training_means(gram, tuple(order[test] for test in tests)))
+        back = _r2(self._b.residuals(self._slim, order), self._whole_back)
         return (forth + back) / 2
 
     @cached_property
-    def _residual_gram(self) -> Matrix:
-        return self._fits_a.residual_gram()
+    def _slim(self) -> Matrix:
+        """The rows of x in as few columns as they span."""
+        return slim(self._rows_a) * np.sqrt(self._a.scale)
 
     @cached_property
     def _whole_back(self) -> float:
@@ -173,7 +185,7 @@ class PreparedRidgeMap:
         def pairs(square: Matrix) -> Matrix:
             return condensed(self.n, lambda start, stop: square[start:stop, start:])
 
-        return PairSum(self.n, pairs(self._residual_gram), pairs(self._b.gram))
+        return PairSum(self.n, pairs(self._a.residual_gram), pairs(self._b.gram))
 
 
 def _residual_maker(gram: Float64[np.ndarray, "n n"], penalty: float) -> Float64[np.ndarray, "n n"]:
@@ -186,7 +198,8 @@ def _residual_maker(gram: Float64[np.ndarray, "n n"], penalty: float) -> Float64
     level = float(np.trace(gram)) / n
     system = gram + level / n
     system.flat[:: n + 1] += penalty
-    factor, failed = linalg.lapack.dpotrf(system, lower=1, clean=0, overwrite_a=1)
+    # (Transposed, since LAPACK wants columns to be contiguous.)
+    factor, failed = linalg.lapack.dpotrf(system.T, lower=1, clean=0, overwrite_a=1)
     assert not failed  # the smallest eigenvalue is the penalty, far above the rounding error of K
     lower, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
     inverse: Matrix = np.tril(lower)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import linalg
 
 from unifeat.geometry._folds import Part, Rows, cross, cut, slim
-from unifeat.geometry._input import Matrix, as_permutation
+from unifeat.geometry._input import Matrix, as_permutation, unit_scale
 from unifeat.geometry.score import Score
 
 Fit = tuple[Matrix, bool]
@@ -20,8 +20,7 @@ class Side:
     def __init__(self, matrix: Matrix, tests: tuple[Rows, ...], alpha: float) -> None:
         """matrix: centred rows, (n, d)."""
         n, d = matrix.shape
-        rows = slim(matrix)
-        rows = rows / np.abs(rows).max()
+        rows = unit_scale(slim(matrix))
         self.rows: Matrix = rows * (np.sqrt(n * d) / np.linalg.norm(rows))
         self._total = self.rows.T @ self.rows
         self._tests, self._alpha = tests, alpha

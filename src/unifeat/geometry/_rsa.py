@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unifeat.geometry._dissimilarities import INNER, OUTER, Inner, Outer, standardised
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import as_pair, as_permutation, constant_flags, one_of, precision_of
-from unifeat.geometry._pairs import PairSum
+from unifeat.geometry._pairs import PairSum, centred_ranks, square
 from unifeat.geometry._partial_rsa import PreparedPartialRSA, as_given, partial_correlation, take_out
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 _FEWEST_PAIRS = 5  # pairs
 _LEAST_LEFT = 1e-3  # below this share of a dissimilarity vector's length, what is left of it is flagged
+_LEAST_SPREAD = 1e-6  # of some dissimilarities, as a share of that of all: below it, differences may be rounding
 
 
 def rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spearman", given: Any = None) -> Score:
@@ -84,11 +88,14 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
             flags += flag
     if flags:
         return Undefined(Score("rsa", float("nan"), settings, n, d_a, d_b, details, flags))
-    if n < _FEWEST_PAIRS:
-        flags = (f"few pairs: {n} pairs have {details['pairs']} dissimilarities per side, which can agree by chance",)
+    whole = Whole(a, b, precision_of(x), precision_of(y), inner_name)
+    rows = whole.distinct()
+    if rows.pairs < _FEWEST_PAIRS:
+        count, found = rows.pairs * (rows.pairs - 1) // 2, rows.described(rows.pairs)
+        flags = (f"few pairs: {found} have {count} dissimilarities per side, which can agree by chance",)
     value = float(np.clip(sides[0] @ sides[1], -1.0, 1.0))
     if not arrays:
-        return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags))
+        return PreparedRSA(PairSum(n, *sides), Score("rsa", value, settings, n, d_a, d_b, details, flags), whole)
     out, undefined = take_out(arrays, n, inner_name, outer_name)
     left = [out.left(side) for side in sides]
     lengths = [float(np.linalg.norm(side)) for side in left]
@@ -107,14 +114,14 @@ def prepare_rsa(x: Any, y: Any, *, inner: Inner = "cosine", outer: Outer = "spea
 class PreparedRSA:
     """Two condensed vectors of mean 0 and length 1. The correlation of any pairing is an inner product."""
 
-    def __init__(self, pairs: PairSum, result: Score, device: torch.device | None = None) -> None:
+    def __init__(self, pairs: PairSum, result: Score, whole: Whole, device: torch.device | None = None) -> None:
         self.n = result.n
         self.tolerance = 1e-10 if pairs.exact else 1e-7
-        self._pairs, self._result = pairs, result
+        self._pairs, self._result, self._whole = pairs, result, whole
         self._sum = pairs if device is None else pairs.on(device)
 
     def on(self, device: torch.device) -> PreparedRSA:
-        return PreparedRSA(self._pairs, self._result, device)
+        return PreparedRSA(self._pairs, self._result, self._whole, device)
 
     def score(self) -> Score:
         return self._result
@@ -122,3 +129,29 @@ class PreparedRSA:
     def shuffled(self, permutation: Any) -> float:
         value = self._sum(as_permutation(permutation, self.n))
         return min(1.0, max(-1.0, value))
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        if len(rows) < _FEWEST_PAIRS or not self._whole.divisible(rows):
+            return None
+        spearman = self._result.settings["outer"] == "spearman"
+        sides = []
+        for whole in self._squares:
+            values = whole[np.ix_(rows, rows)][np.triu_indices(len(rows), 1)]
+            # A part of ranked values has the order, and the ties, of their ranks.
+            own = centred_ranks(values) if spearman else values - values.mean()
+            length = float(np.linalg.norm(own))
+            if np.ptp(values) == 0 or length <= _LEAST_SPREAD * np.sqrt(own.size / self._pairs.sides[0].size):
+                return None
+            sides.append(own / length)
+        value = min(1.0, max(-1.0, float(sides[0] @ sides[1])))
+        blank = self._result
+        return Score("rsa", value, blank.settings, len(rows), blank.d_a, blank.d_b)
+
+    @cached_property
+    def _squares(self) -> list[NDArray[Any]]:
+        """The values of all pairs of rows, (n, n); whole numbers in their order if only the order matters."""
+        sides = self._pairs.sides
+        if self._result.settings["outer"] == "spearman":
+            ordered = [np.unique(values, return_inverse=True)[1] for values in sides]
+            return [square(places, self.n, np.int32) for places in ordered]
+        return [square(values, self.n, np.float64) for values in sides]

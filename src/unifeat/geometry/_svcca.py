@@ -17,6 +17,7 @@ from unifeat.geometry._components import (
     rank_flags,
     singular_values,
 )
+from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, constant_flags, precision_of
 from unifeat.geometry.measure import Prepared, Undefined
 from unifeat.geometry.score import Score
@@ -61,18 +62,20 @@ def prepare_svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | 
     (n, d_a), d_b = a.shape, b.shape[1]
     if flags := constant_flags(a, b):
         return Undefined(Score("svcca", float("nan"), settings, n, d_a, d_b, flags=flags))
+    whole = Whole(a, b, precision_of(x), precision_of(y))
     kept_a = leading_components(a, **settings, given=precision_of(x))
     kept_b = leading_components(b, **settings, given=precision_of(y))
-    flags = component_flags("SVCCA", n, (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
+    flags = component_flags("SVCCA", whole.distinct(), (d_a, d_b), kept_a, kept_b) + rank_flags(dims, kept_a, kept_b)
     blank = Score("svcca", float("nan"), settings, n, d_a, d_b, found(kept_a, kept_b), flags)
-    return PreparedSVCCA(kept_a.basis, kept_b.basis, blank)
+    return PreparedSVCCA(kept_a.basis, kept_b.basis, blank, whole)
 
 
 class PreparedSVCCA:
     """Orthonormal bases of the two sides. Shuffling the rows of a basis keeps it orthonormal."""
 
-    def __init__(self, basis_a: Matrix, basis_b: Matrix, blank: Score) -> None:
+    def __init__(self, basis_a: Matrix, basis_b: Matrix, blank: Score, whole: Whole) -> None:
         self.n = blank.n
+        self._whole = whole
         self._bases = basis_a, basis_b
         self._blank = blank
         self._narrow = blank.n * basis_a.shape[1] * basis_b.shape[1] > _FLOAT32_ABOVE
@@ -85,6 +88,15 @@ class PreparedSVCCA:
         details = blank.details | {"correlations": tuple(correlations.tolist())}
         value = float(correlations.mean())
         return Score("svcca", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        blank, kept = self._blank, self._whole.components(rows, **self._blank.settings)
+        if kept is None:
+            return None
+        flags = component_flags("SVCCA", self._whole.distinct(rows), (blank.d_a, blank.d_b), *kept)
+        correlations = np.clip(singular_values(kept[0].basis.T @ kept[1].basis), 0.0, 1.0)
+        value = float(correlations.mean())
+        return Score("svcca", value, blank.settings, len(rows), blank.d_a, blank.d_b, flags=flags)
 
     def shuffled(self, permutation: Any) -> float:
         order = as_permutation(permutation, self.n)

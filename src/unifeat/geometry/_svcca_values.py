@@ -7,15 +7,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from scipy import linalg
 
-from unifeat.geometry._components import singular_values
-from unifeat.geometry._input import Matrix, as_pair, centred, constant_flags, precision_of
+from unifeat.geometry._components import components_of_gram, singular_values
+from unifeat.geometry._input import Matrix, Precision, as_pair, centred, constant_flags, precision_of
 from unifeat.geometry._svcca import svcca
-
-# Eigenvalues of a Gram matrix are squares of singular values. Below this share of the largest, their vectors lose more
-# than seven digits.
-_SMALLEST_SHARE = 1e-9
 
 
 def svcca_values(x: Any, y: Any, dims: Sequence[int]) -> list[float]:
@@ -37,18 +32,15 @@ def svcca_values(x: Any, y: Any, dims: Sequence[int]) -> list[float]:
     return [float(np.clip(singular_values(left[:, :k].T @ right[:, :k]), 0.0, 1.0).mean()) for k in dims]  # type: ignore[index]
 
 
-def _leading(matrix: Matrix, k: int, given: Any) -> Float64[np.ndarray, "n k"] | None:
+def _leading(matrix: Matrix, k: int, given: Precision) -> Float64[np.ndarray, "n k"] | None:
     """The leading left singular vectors of the centred rows; None if some are not far above rounding."""
     rows = centred(matrix)
     n, d = rows.shape
-    if k > min(n - 1, d):
+    most = min(n - 1, d)
+    if k > most:
         return None
     gram = rows.T @ rows if d <= n else rows @ rows.T
-    size = len(gram)
-    squares, vectors = linalg.eigh(gram, subset_by_index=[size - k, size - 1], overwrite_a=True, check_finite=False)
-    noise = given.most_noise(matrix)
-    if not squares[0] > max(_SMALLEST_SHARE * squares[-1], noise**2):
+    kept = components_of_gram(gram, most, k, noise=given.most_noise(matrix))
+    if kept is None:
         return None
-    basis = vectors[:, ::-1] if d > n else (rows @ vectors[:, ::-1]) / np.sqrt(squares[::-1])
-    found: Matrix = basis
-    return found
+    return kept.basis if d > n else rows @ kept.basis / kept.scale

@@ -58,6 +58,20 @@ class Prepared(Protocol):
         ...
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """Prepared sides that can also score some of their pairs, for less than preparing these anew."""
+
+    def subset(self, rows: NDArray[np.intp]) -> Score | None:
+        """The score of the pairs `rows` alone: the measure of (x[rows], y[rows]), up to rounding.
+
+        rows: ascending, (m,). Details, and flags other than `saturated`, may be missing. None if the pairs must be
+        prepared anew: where digits would be lost, or nothing be gained. Settings with a row for each pair are those of
+        these pairs. Raises UserError if there are too few of these, as the measure does.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Undefined:
     """The prepared form of input on which a measure is undefined: NaN for every pairing."""

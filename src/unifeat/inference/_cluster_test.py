@@ -77,7 +77,7 @@ def cluster_test(
     clusters: Any,
     *,
     permutations: int = 1000,
-    choices: int = 10,
+    choices: int = 5,
     seed: int = 0,
     alpha: float = 0.05,
     **settings: Any,
@@ -99,7 +99,8 @@ def cluster_test(
 
     measure, x, y, permutations, alpha, settings: as in `permutation_test`.
     clusters: (n,) integer labels, e.g. of `find_clusters`. If all differ, this is `permutation_test`.
-    choices: how many, 1 to 1,000,000. Time is proportional to choices × permutations.
+    choices: how many, 1 to 1,000,000; the more, the less the result owes to which pairs were chosen. Time grows with
+        choices × permutations.
 
     flags: those of the scores, and `few shuffles` (K! is no more than the permutations).
     Raises UserError as `permutation_test` does, also for too few clusters, and for labels that are none.

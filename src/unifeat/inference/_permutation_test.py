@@ -53,6 +53,8 @@ class PermutationTest:
     """The score with its details: components used, correlations …"""
     strata: int | None = None
     """Number of strata that rows were exchanged within; None: any row with any other."""
+    units: int | None = None
+    """Number of units of rows that moved together; None: each row by itself."""
     fixed: int = 0
     """Rows that no permutation moved, because there was nothing that they could be exchanged with."""
 
@@ -85,8 +87,9 @@ class PermutationTest:
         return html_card(f"{self.measure} = {self.score:.4f}", rows, self.flags)
 
     def _shuffles(self) -> str:
+        of_units = "" if self.units is None else f" of {self.units} units"
         within = "" if self.strata is None else f" within {self.strata} strata"
-        return f"{self.null.size} permutations{within}, seed {self.seed}"
+        return f"{self.null.size} permutations{of_units}{within}, seed {self.seed}"
 
 
 def permutation_test(
@@ -99,6 +102,7 @@ def permutation_test(
     alpha: float = 0.05,
     rows: SharedRows | None = None,
     strata: Any = None,
+    units: Any = None,
     device: str = "cpu",
     **settings: Any,
 ) -> PermutationTest:
@@ -114,6 +118,10 @@ def permutation_test(
     strata: (n,) labels of the pairs, numbers or anything hashable; or (n, k), each row a label. Rows of y are only
         exchanged with rows of the same label, so that the test does not find what the label explains. Rows that are
         alone in their stratum stay where they are. `unifeat.inference.frequency_strata` makes labels from counts.
+    units: (n,) labels of the pairs. Rows of y with the same label move together, in their order, to the rows of another
+        unit with as many. Wanted where a row of one side is paired with several of the other, as matching by `max`
+        does: label the pairs by that row. (Or where pairs come in clusters: label them by cluster.) Units may also have
+        strata, the same for all their rows.
     device: cpu, cuda, or cuda:1 …: where the shuffles of RSA and CKA run; those of other measures run on the CPU. Null
         scores on a device differ from the CPU's by rounding (1e-7 at most).
     settings: keywords of the measure. Use `with_settings` for those that have the name of an argument here (`alpha`,
@@ -124,7 +132,7 @@ def permutation_test(
     that. It ignores that the pairs were chosen because they correlate; to test that, the matching has to be redone.
 
     flags: those of the score; `few permutations` (p cannot reach alpha), `few shuffles` (fewer pairings than
-    permutations), and `strata` (how many rows stay where they are).
+    permutations), `strata` and `units` (how many rows stay where they are).
     Raises UserError as the measure does, and for an unknown measure or setting, a bad count or a bad seed, labels that
     are not one for each pair, and a device that is not there or too small.
     """
@@ -132,7 +140,7 @@ def permutation_test(
     m, seed = whole(permutations, "permutations", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
     prepared = chosen.prepare(x, y, **settings)
     observed = prepared.score()
-    exchange = None if strata is None else Exchange.of(observed.n, strata)
+    exchange = None if strata is None and units is None else Exchange.of(observed.n, strata, units)
     if math.isnan(observed.value):
         null = np.full(m, np.nan)
     else:
@@ -159,6 +167,7 @@ def permutation_test(
         flags=observed.flags + _test_flags(exchange or Exchange.of(observed.n), m, alpha),
         observed=observed,
         strata=None if exchange is None else exchange.strata,
+        units=len(exchange.classes) if exchange is not None and exchange.grouped else None,
         fixed=0 if exchange is None else exchange.fixed,
     )
 
@@ -186,11 +195,16 @@ def with_settings(measure: str | Measure, settings: Mapping[str, Any]) -> Measur
 def _test_flags(exchange: Exchange, m: int, alpha: float) -> tuple[str, ...]:
     flags: tuple[str, ...] = ()
     n = len(exchange.members)
-    if exchange.strata is not None and exchange.fixed:
-        flags += (f"strata: {exchange.fixed} of {n} pairs are alone in their stratum and stay where they are",)
+    within = "" if exchange.strata is None else " within their strata"
+    if exchange.fixed:
+        why = "are alone in their stratum"
+        if exchange.grouped:
+            why = f"are in units that no other equals in size{within}"
+        name = "units" if exchange.grouped else "strata"
+        flags += (f"{name}: {exchange.fixed} of {n} pairs {why} and stay where they are",)
     if exchange.log_arrangements <= math.log(m) + 1e-9:
-        where = "" if exchange.strata is None else " within their strata"
-        flags += (f"few shuffles: {n} pairs have only {round(math.exp(exchange.log_arrangements))} pairings{where}",)
+        what = f"{n} pairs in {len(exchange.classes)} units" if exchange.grouped else f"{n} pairs"
+        flags += (f"few shuffles: {what} have only {round(math.exp(exchange.log_arrangements))} pairings{within}",)
     if m + 1 < 1 / alpha:
         flags += (f"few permutations: {m} cannot reach p <= {alpha:g}, and corrected is always 0",)
     return flags

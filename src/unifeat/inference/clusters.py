@@ -19,6 +19,7 @@ from scipy.stats import beta
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import as_pair, centred, unit_rows
+from unifeat.geometry._labels import in_order
 from unifeat.geometry._pairs import ROWS_PER_BLOCK
 
 Labels = NDArray[np.int64]
@@ -108,10 +109,7 @@ def as_labels(clusters: Any, n: int | None = None) -> Labels:
     if given.ndim != 1 or given.dtype.kind not in "iu" or (n is not None and given.size != n):
         count = "one for each pair" if n is None else f"one for each of {n} pairs"
         raise UserError(f"clusters: give whole numbers, {count}, not {given.dtype} of shape {given.shape}")
-    _, first, inverse = np.unique(given, return_index=True, return_inverse=True)
-    place: Labels = np.empty(first.size, np.int64)
-    place[np.argsort(first)] = np.arange(first.size)
-    return place[inverse]
+    return in_order(np.unique(given, return_inverse=True)[1]).astype(np.int64)
 
 
 def _joined(labels: Labels, a: NDArray[np.integer], b: NDArray[np.integer]) -> Labels:

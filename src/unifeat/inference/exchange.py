@@ -12,6 +12,7 @@ from jaxtyping import Integer, UInt64
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
+from unifeat.geometry._labels import codes_of
 
 Indices = NDArray[np.intp]
 
@@ -103,38 +104,3 @@ class Exchange:
             return moved
 
         return permutation
-
-
-def codes_of(labels: Any, n: int, name: str) -> Indices:
-    """Labels as whole numbers from 0, (n,) intp: the same number for equal labels.
-
-    Args:
-        labels: n hashable labels; or an array or tensor, (n,) or (n, k), whose rows are the labels.
-
-    Raises:
-        UserError: not n labels, or some are NaN.
-    """
-    if hasattr(labels, "detach"):
-        labels = labels.detach().cpu().numpy()
-    values: Any = labels if isinstance(labels, np.ndarray) else None
-    if values is None and not isinstance(labels, list | tuple):
-        values = np.asarray(labels)  # a column of a table
-    count = len(labels) if values is None or values.ndim else None
-    if count != n:
-        raise UserError(f"{name}: give one label for each of {n} pairs" + ("" if count is None else f", not {count}"))
-    if values is None or values.dtype == object:
-        numbers: dict[Any, int] = {}
-        try:
-            codes = [numbers.setdefault(label, len(numbers)) for label in labels]
-        except TypeError:
-            values = np.asarray(labels)
-            if values.dtype == object:
-                raise UserError(f"{name}: give labels that can be hashed, such as numbers or text") from None
-        else:
-            if any(label != label for label in numbers):
-                raise UserError(f"{name}: some labels are NaN")
-            return np.array(codes, np.intp)
-    if values.dtype.kind in "fc" and np.isnan(values).any():
-        raise UserError(f"{name}: some labels are NaN")
-    inverse = np.unique(values, axis=0, return_inverse=True)[1]
-    return inverse.reshape(-1).astype(np.intp)

@@ -13,13 +13,14 @@ from scipy.stats import t as student
 
 from unifeat.errors import UserError
 from unifeat.geometry import Measure, Score
+from unifeat.geometry.measure import Divisible
 from unifeat.geometry.score import describe
 from unifeat.inference._permutation_test import find_measure
 from unifeat.inference.clusters import as_labels
 from unifeat.inference.permuting import MOST_DRAWS, permutations, whole
 from unifeat.progress import track
 
-VERSION = 1  # raised whenever the intervals change
+VERSION = 2  # raised whenever the intervals change (in 2, by rounding)
 _FEWEST_PAIRS = 8  # halves of four pairs, which every measure here can score
 _ROUGH_BELOW_PAIRS = 40  # below this many pairs, halves are so small that the interval is rough
 # Halves use random words that no permutation test uses: those permutations start at number 0.
@@ -106,7 +107,7 @@ def subsample_interval(
     seed: the same seed and n give the same halves, for every measure.
     clusters: (n,) integer labels of pairs that are drawn together, e.g. of `find_clusters`. Halves are then halves of
         the K clusters, and K stands for n in the formula. Without it, the interval of pairs with near-copies among them
-        is too short, since halves hold most directions of the whole.
+        can be far too short, since halves hold most directions of the whole (RSA: `docs/calibration.md`).
 
     flags: those of the score, and `few pairs` or `few clusters` (fewer than 40: rough), `halves` (some had no score and
     were left out), `saturated halves` and `undefined` (the interval is NaN).
@@ -116,7 +117,8 @@ def subsample_interval(
     count, seed = whole(subsamples, "subsamples", least=2, most=MOST_DRAWS), whole(seed, "seed", least=0)
     if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0.0 < level < 1.0:
         raise UserError(f"level={level!r}: give a level between 0 and 1")
-    observed = chosen.prepare(x, y, **settings).score()
+    prepared = chosen.prepare(x, y, **settings)
+    observed = prepared.score()
     n = observed.n
     labels = np.arange(n) if clusters is None else as_labels(clusters, n)
     # What is drawn: pairs, or clusters of them.
@@ -129,7 +131,9 @@ def subsample_interval(
         with track(f"{chosen.name} interval", total=count, unit="halves") as advance:
             for i, order in enumerate(permutations(units, count, seed, start=_FIRST_PERMUTATION)):
                 half = np.flatnonzero(np.isin(labels, order[: units // 2]))
-                score = chosen.prepare(rows_x[half], rows_y[half], **chosen.at_rows(settings, half)).score()
+                score = prepared.subset(half) if isinstance(prepared, Divisible) else None
+                if score is None:
+                    score = chosen.prepare(rows_x[half], rows_y[half], **chosen.at_rows(settings, half)).score()
                 halves[i] = score.value
                 saturated += any(flag.startswith("saturated") for flag in score.flags)
                 advance(1)

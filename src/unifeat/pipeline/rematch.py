@@ -198,7 +198,7 @@ def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
             values.append(by_dims[spec.settings["dims"]])
             continue
         try:
-            values.append(find_measure(spec.metric).function(x, y, **spec.settings).value)
+            values.append(find_measure(spec.metric).function(x, y, **pairs.settings(spec)).value)
         except UserError:
             values.append(NAN)
     return values

@@ -27,9 +27,10 @@ from unifeat.inference.nulls import AGAIN
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.match import Cell, compare, match_cells
+from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.rematch import again, rematch_cells
 from unifeat.pipeline.rematch_tests import add_rematch, decoys
-from unifeat.pipeline.score import PairSet, score_sets, with_q
+from unifeat.pipeline.score import score_sets, with_q
 from unifeat.pipeline.spaces import role
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.report.html import write_report

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,30 +20,22 @@ from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
 from unifeat.geometry import heldout_counterpart
 from unifeat.inference import (
-    SharedRows,
     false_discovery_rate,
     family_wise,
     find_measure,
     permutation_test,
-    strata_of,
     with_settings,
 )
 from unifeat.inference.nulls import NAN, NULLS
-from unifeat.inference.strata import pair_frequency
 from unifeat.inference.subsampling import VERSION, subsample_interval
-from unifeat.pipeline.match import Cell
-from unifeat.pipeline.spaces import Space
+from unifeat.pipeline.pair_set import PairSet
 from unifeat.progress import track
-from unifeat.store import JSON, Piece
 from unifeat.store.keys import digest_of
 from unifeat.study.spec import MetricSpec, Study
 
 Floats = NDArray[np.float64]
 _PAIR_TESTS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
-# Above this, one measure keeps all cores busy and takes too much memory to run twice at a time.
-_PAIRS_TO_FILL_MACHINE = 4_000
-_COUNTS, _TOKEN_SHARES = ("count_a", "count_b"), ("token_share_a", "token_share_b")
-_STRATA_FLAGS = ("strata:", "few shuffles:")
+_STRATA_FLAGS = ("strata:", "units:", "few shuffles:")
 _NULL_SCORES = {"null": "p_family", "null_strata": "p_strata_family"}  # null scores by permutation -> family-wise p
 _OTHER_NULL_COLUMNS = {
     column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()
@@ -53,91 +44,6 @@ COLUMNS = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
     *("score_heldout", *NULLS["shuffle"].columns, "ci_low", "ci_high", *_OTHER_NULL_COLUMNS, "details", "flags"),
 ]
-
-
-@dataclass(frozen=True)
-class PairSet:
-    """A set of pairs of two spaces that are scored together.
-
-    Attributes:
-        subspace: "all", or the name of a category.
-        features_a, features_b: (n,) feature ids.
-        traits: what strata can be made of: those columns of the pairs' table that it has, in their order.
-    """
-
-    a: Space
-    b: Space
-    subspace: str
-    features_a: NDArray[np.int64]
-    features_b: NDArray[np.int64]
-    traits: dict[str, Floats] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, cell: Cell, subspace: str, pairs: pd.DataFrame) -> PairSet:
-        """The pairs of a table with columns `feature_a` and `feature_b`, in the order of their ids."""
-        ordered = pairs.sort_values(["feature_a", "feature_b"])
-        a, b = (ordered[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
-        known = [name for name in (*_COUNTS, *_TOKEN_SHARES) if name in ordered]
-        return cls(cell.a, cell.b, subspace, a, b, {name: ordered[name].to_numpy(np.float64) for name in known})
-
-    def strata(self, kind: str) -> NDArray[np.intp]:
-        """The stratum of each pair, (n,).
-
-        Args:
-            kind: frequency (the geometric mean of both features' counts), token_share (the mean of both features' token
-                shares), or both. A pair without a token share counts as having the least.
-
-        Raises:
-            UserError: the pairs lack the columns that this needs.
-        """
-        needed = {"frequency": _COUNTS, "token_share": _TOKEN_SHARES, "both": (*_COUNTS, *_TOKEN_SHARES)}[kind]
-        if missing := [name for name in needed if name not in self.traits]:
-            raise UserError(
-                f"inference.strata: {kind} needs the columns {', '.join(missing)} of the pairs, which this run lacks; "
-                "use strata: frequency"
-            )
-        variables = []
-        if kind != "token_share":
-            variables.append(pair_frequency(*(self.traits[name] for name in _COUNTS)))
-        if kind != "frequency":
-            share = np.mean([self.traits[name] for name in _TOKEN_SHARES], axis=0)
-            variables.append(np.nan_to_num(share, nan=-1.0))
-        return strata_of(*variables)
-
-    @property
-    def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The decoder rows of both sides, (n, d_a) and (n, d_b)."""
-        return self.a.decoder.rows(self.features_a), self.b.decoder.rows(self.features_b)
-
-    @property
-    def shared(self) -> SharedRows:
-        """The ids by which cells share permutations: the pairs' features of A or, if one has several partners, of B."""
-        unique = len(np.unique(self.features_a)) == len(self.features_a)
-        ids = self.features_a if unique else self.features_b
-        # The same size in both cases; otherwise the cells of a grid would not share their permutation.
-        return SharedRows(ids, max(self.a.store.features, self.b.store.features))
-
-    @property
-    def fills_machine(self) -> bool:
-        """Whether one measure on these pairs keeps all cores busy and takes too much memory to run twice at a time."""
-        return len(self.features_a) > _PAIRS_TO_FILL_MACHINE
-
-    def unit(self, what: str, version: int, spec: MetricSpec, compute: Callable[[], Any], **settings: Any) -> Unit[Any]:
-        """A unit of work: one measure on these pairs.
-
-        Args:
-            what, version: what is computed, and the version of the code.
-            settings: everything else that determines the result.
-        """
-        made_from = {
-            "what": [what, version],
-            "saes": [space.store.settings["sae"] for space in (self.a, self.b)],
-            "pairs": digest_of([self.features_a.tolist(), self.features_b.tolist()]),
-            "measure": find_measure(spec.metric).identity(spec.settings),
-            "settings": settings,
-        }
-        gpu = "device" in settings
-        return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine, gpu=gpu)
 
 
 def score_sets(
@@ -295,28 +201,32 @@ def _row(
 def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int, *, device: str = "cpu") -> dict[str, Any]:
     """The score, its shuffle null and its held-out counterpart."""
     x, y = pairs.rows
+    settings = pairs.settings(spec)
     nothing = dict.fromkeys(("null_mean", "null_sd", "corrected", "p"), NAN)
     try:
         if permutations and find_measure(spec.metric).sees_pairing:
             test = permutation_test(
-                with_settings(spec.metric, spec.settings),
+                with_settings(spec.metric, settings),
                 x,
                 y,
                 permutations=permutations,
                 seed=seed,
                 rows=pairs.shared,
+                units=pairs.units,
                 device=device,
             )
             observed, flags = test.observed, list(test.flags)
             found = {"null_mean": test.null_mean, "null_sd": test.null_sd, "corrected": test.corrected, "p": test.p}
             null = test.null.tolist()
         else:
-            observed = find_measure(spec.metric).function(x, y, **spec.settings)
+            observed = find_measure(spec.metric).function(x, y, **settings)
             flags, found, null = list(observed.flags), nothing, []
         used = {k: v for k, v in observed.details.items() if isinstance(v, (int, float))}
+        if pairs.units is not None:
+            used["units"] = len(np.unique(pairs.units))
         return {
             "score": observed.value,
-            "score_heldout": _heldout(x, y, spec, observed.value),
+            "score_heldout": _heldout(pairs, spec, observed.value),
             **found,
             "details": json.dumps(used),
             "flags": flags,
@@ -345,12 +255,13 @@ def _within_strata(
         return _NO_STRATA
     try:
         test = permutation_test(
-            with_settings(spec.metric, spec.settings),
+            with_settings(spec.metric, pairs.settings(spec)),
             *pairs.rows,
             permutations=permutations,
             seed=seed,
             rows=pairs.shared,
             strata=labels,
+            units=pairs.units,
             device=device,
         )
     except UserError:
@@ -359,7 +270,7 @@ def _within_strata(
     return {"null_strata_mean": test.null_mean, "p_strata": test.p, "null_strata": test.null.tolist(), "flags": flags}
 
 
-def _heldout(x: Any, y: Any, spec: MetricSpec, value: float) -> float:
+def _heldout(pairs: PairSet, spec: MetricSpec, value: float) -> float:
     """The held-out counterpart of a score; the score itself if the measure fits nothing."""
     counterpart = heldout_counterpart(spec.metric, spec.settings)
     if counterpart is None:
@@ -367,7 +278,8 @@ def _heldout(x: Any, y: Any, spec: MetricSpec, value: float) -> float:
     if counterpart == (spec.metric, spec.settings):
         return value
     try:
-        return find_measure(counterpart[0]).function(x, y, **counterpart[1]).value
+        same = MetricSpec(metric=counterpart[0], settings=counterpart[1])
+        return find_measure(same.metric).function(*pairs.rows, **pairs.settings(same)).value
     except UserError:
         return NAN
 
@@ -377,6 +289,7 @@ def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, s
         return {"low": NAN, "high": NAN, "flags": []}
     x, y = pairs.rows
     try:
+        groups = {name: labels for name, labels in pairs.settings(spec).items() if name == "groups"}
         found = subsample_interval(
             with_settings(spec.metric, spec.settings),
             x,
@@ -384,6 +297,8 @@ def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, s
             subsamples=subsamples,
             level=level,
             seed=seed,
+            clusters=pairs.units,
+            **groups,
         )
     except UserError:
         return {"low": NAN, "high": NAN, "flags": []}

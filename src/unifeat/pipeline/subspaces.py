@@ -17,7 +17,8 @@ from unifeat.errors import UserError
 from unifeat.inference import with_settings
 from unifeat.inference.nulls import NULLS
 from unifeat.pipeline.match import Cell
-from unifeat.pipeline.score import PairSet, score_sets
+from unifeat.pipeline.pair_set import PairSet
+from unifeat.pipeline.score import score_sets
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import track
 from unifeat.store.keys import digest_of

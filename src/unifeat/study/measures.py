@@ -13,6 +13,7 @@ from unifeat.vocabulary.bounds import LARGEST_SEED
 LARGEST_SETTING = 1_000_000  # dims, folds, k
 # Settings that are arrays with a row for each pair.
 _OF_PAIRS = {
+    "groups": "a study groups pairs that share a feature by itself; drop it",
     "given": "a study cannot take other similarities out yet; in Python, call unifeat.rsa(x, y, given=[…])",
 }
 

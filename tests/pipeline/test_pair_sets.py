@@ -1,4 +1,4 @@
-"""A study's shuffles within strata: their columns, their keys, and what they need of the pairs."""
+"""Sets of pairs: a study's shuffles within strata, and pairs that share a feature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pydantic import ValidationError
 import unifeat as uf
 from homes import Place, write_study
 from unifeat.inference import family_wise, frequency_strata, permutation_test, strata_of
-from unifeat.pipeline.score import PairSet, _strata_unit
+from unifeat.pipeline.pair_set import PairSet
+from unifeat.pipeline.score import _interval_unit, _shuffle_unit, _strata_unit
 from unifeat.study.measures import MetricSpec
 from unifeat.study.spec import InferenceSpec, Study
 
@@ -92,6 +93,66 @@ class TestUnit:
         assert few == ["few shuffles: 5 pairs have only 120 pairings within their strata"]
 
 
+def by_max(side: str = "b", n: int = 40) -> PairSet:
+    """Pairs as `max` gives them: features of one side with up to four partners."""
+    rng = np.random.default_rng(5)
+    one, several = rng.permutation(90)[:n], rng.permutation(90)[np.sort(rng.integers(0, n // 2, n))]
+    counts = rng.integers(10, 900, 90)
+    ids = {"b": (one, several), "a": (several, one)}[side]
+    return pair_set(n, feature_a=ids[0], feature_b=ids[1], count_a=counts[ids[0]], count_b=counts[ids[1]])
+
+
+class TestPairsThatShareAFeature:
+    def test_they_are_one_unit(self):
+        assert pair_set().units is None
+        for side in "ab":
+            pairs = by_max(side)
+            units, ids = pairs.units, getattr(pairs, f"features_{side}")
+            assert units is not None
+            assert ((units[:, None] == units) == (ids[:, None] == ids)).all()
+        chain = replace(pair_set(4), features_a=np.array([1, 1, 2, 3]), features_b=np.array([5, 6, 6, 7]))
+        units = chain.units
+        assert units is not None
+        assert units[0] == units[1] == units[2] != units[3]
+
+    @pytest.mark.parametrize("metric", [{"metric": "cka"}, {"metric": "ridge_map"}, {"metric": "procrustes"}])
+    def test_they_are_shuffled_and_held_out_together(self, metric):
+        pairs, spec = by_max(), MetricSpec(**metric)
+        name, labels = spec.metric, pairs.features_b
+        groups = {"groups": labels} if name != "cka" else {}
+        test = permutation_test(name, *pairs.rows, permutations=19, seed=3, rows=pairs.shared, units=labels, **groups)
+        found = _shuffle_unit(study_with(), pairs, spec).compute()
+        assert found["null"] == test.null.tolist()
+        assert (found["score"], found["p"]) == (test.score, test.p)
+        assert f'"units": {len(np.unique(labels))}' in found["details"]
+        held = {"cka": uf.cka(*pairs.rows, debiased=True), "ridge_map": uf.ridge_map(*pairs.rows, groups=labels),
+                "procrustes": uf.procrustes(*pairs.rows, heldout=True, groups=labels)}  # fmt: skip
+        assert found["score_heldout"] == held[name].value
+
+    def test_their_strata_are_of_units_as_large(self):
+        pairs = by_max()
+        assert pairs.units is not None
+        sizes = np.bincount(pairs.units)[pairs.units]
+        strata = pairs.strata("frequency")
+        for stratum in np.unique(strata):
+            assert len(np.unique(sizes[strata == stratum])) == 1
+        for unit_of in np.unique(pairs.units):
+            assert len(np.unique(strata[pairs.units == unit_of])) == 1
+        assert unit(pairs).compute()["p_strata"] <= 1
+
+    def test_keys_are_new_for_them_alone(self):
+        plain, shared = pair_set(), by_max()
+        for make in (_shuffle_unit, _interval_unit):
+            assert "units" not in make(study_with(), plain, MetricSpec(metric="cka")).piece.made_from
+            assert make(study_with(), shared, MetricSpec(metric="cka")).piece.made_from["units"] == 1
+
+    def test_intervals_hold_out_together_too(self):
+        pairs = by_max()
+        found = _interval_unit(study_with(), pairs, MetricSpec(metric="ridge_map")).compute()
+        score = float(uf.ridge_map(*pairs.rows, groups=pairs.features_b))
+        assert found["low"] < score < found["high"]
+
+
 def test_the_setting_is_checked():
     assert InferenceSpec().strata is None
     with pytest.raises(ValidationError, match=r"'frequency', 'token_share' or 'both'"):
@@ -112,6 +173,26 @@ def test_a_study(place: Place, monkeypatch: pytest.MonkeyPatch, kind: str) -> No
     for _, grid in scores.groupby(["metric", "settings"]):
         assert (grid["p_strata_family"] >= grid["p_strata"] - 1e-12).all()
     assert "p within strata" in run.report.read_text()
+
+
+def test_a_study_with_strata_of_token_shares(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIFEAT_CACHE", str(place.cache))
+    monkeypatch.chdir(place.work)
+    found = {}
+    for kind in ("frequency", "token_share", "both"):
+        study = write_study(place.home, inference={"permutations": 20, "strata": kind}, geometry=["rsa"])
+        found[kind] = uf.run(study, force=True)
+    means = [run.scores["null_strata_mean"].to_numpy() for run in found.values()]
+    assert not np.isnan(means).any()
+    assert len({tuple(mean) for mean in means}) == 3
+    run = found["token_share"]
+    cell = run.scores.iloc[0]
+    pairs = run.space_pair(cell["space_a"], cell["space_b"]).query("kept").sort_values(["feature_a", "feature_b"])
+    share = np.nan_to_num(pairs[["token_share_a", "token_share_b"]].mean(axis=1, skipna=False).to_numpy(), nan=-1)
+    assert len(share) == cell["n_pairs"]
+    alone = int((np.bincount(strata_of(share))[strata_of(share)] == 1).sum())
+    said = [flag for flag in cell["flags"] if flag.startswith("strata:")]
+    assert bool(alone) == bool(said)
 
 
 def test_family_wise_p_takes_the_nulls_of_the_strata(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,152 @@
+"""Pairs that are scored together: their decoder rows, what may be shuffled with what, and the keys of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.engine import Unit
+from unifeat.errors import UserError
+from unifeat.inference import SharedRows, find_measure, strata_of
+from unifeat.inference.strata import pair_frequency
+from unifeat.pipeline.match import Cell
+from unifeat.pipeline.spaces import Space
+from unifeat.store import JSON, Piece
+from unifeat.store.keys import digest_of
+from unifeat.study.spec import MetricSpec
+
+Floats = NDArray[np.float64]
+_COUNTS, _TOKEN_SHARES = ("count_a", "count_b"), ("token_share_a", "token_share_b")
+_UNITS = 1  # raised whenever it changes how pairs that share a feature are tested
+# Above this, one measure keeps all cores busy and takes too much memory to run twice at a time.
+_PAIRS_TO_FILL_MACHINE = 4_000
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """A set of pairs of two spaces that are scored together.
+
+    Attributes:
+        subspace: "all", or the name of a category.
+        features_a, features_b: (n,) feature ids.
+        traits: what strata can be made of: those columns of the pairs' table that it has, in their order.
+    """
+
+    a: Space
+    b: Space
+    subspace: str
+    features_a: NDArray[np.int64]
+    features_b: NDArray[np.int64]
+    traits: dict[str, Floats] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, cell: Cell, subspace: str, pairs: pd.DataFrame) -> PairSet:
+        """The pairs of a table with columns `feature_a` and `feature_b`, in the order of their ids."""
+        ordered = pairs.sort_values(["feature_a", "feature_b"])
+        a, b = (ordered[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+        known = [name for name in (*_COUNTS, *_TOKEN_SHARES) if name in ordered]
+        return cls(cell.a, cell.b, subspace, a, b, {name: ordered[name].to_numpy(np.float64) for name in known})
+
+    @cached_property
+    def units(self) -> NDArray[np.intp] | None:
+        """Labels, (n,), of pairs that share a feature, directly or through others; None if no two pairs do.
+
+        Matching by `max` gives features of one side several partners. The decoder row of such a feature is there
+        several times, so these pairs are shuffled together and held out together.
+        """
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import connected_components
+
+        ids_a, row = np.unique(self.features_a, return_inverse=True)
+        ids_b, column = np.unique(self.features_b, return_inverse=True)
+        if len(ids_a) == len(ids_b) == len(row):
+            return None
+        size = len(ids_a) + len(ids_b)
+        graph = csr_array((np.ones(len(row)), (row, len(ids_a) + column)), shape=(size, size))
+        return connected_components(graph, directed=False)[1][row].astype(np.intp)
+
+    def settings(self, spec: MetricSpec) -> dict[str, Any]:
+        """The settings of a measure for these pairs: held-out measures also get `units` as groups."""
+        grouped = self.units is not None and "groups" in find_measure(spec.metric).row_settings
+        return spec.settings | ({"groups": self.units} if grouped else {})
+
+    def strata(self, kind: str) -> NDArray[np.intp]:
+        """The stratum of each pair, (n,).
+
+        Pairs that share a feature have one stratum, by their mean. Such units are only exchanged with others as large,
+        so each size has its own strata.
+
+        Args:
+            kind: frequency (the geometric mean of both features' counts), token_share (the mean of both features' token
+                shares), or both. A pair without a token share counts as having the least.
+
+        Raises:
+            UserError: the pairs lack the columns that this needs.
+        """
+        needed = {"frequency": _COUNTS, "token_share": _TOKEN_SHARES, "both": (*_COUNTS, *_TOKEN_SHARES)}[kind]
+        if missing := [name for name in needed if name not in self.traits]:
+            raise UserError(
+                f"inference.strata: {kind} needs the columns {', '.join(missing)} of the pairs, which this run lacks; "
+                "use strata: frequency"
+            )
+        variables = []
+        if kind != "token_share":
+            variables.append(pair_frequency(*(self.traits[name] for name in _COUNTS)))
+        if kind != "frequency":
+            share = np.mean([self.traits[name] for name in _TOKEN_SHARES], axis=0)
+            variables.append(np.nan_to_num(share, nan=-1.0))
+        return strata_of(*variables) if self.units is None else _strata_of_units(variables, self.units)
+
+    @property
+    def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The decoder rows of both sides, (n, d_a) and (n, d_b)."""
+        return self.a.decoder.rows(self.features_a), self.b.decoder.rows(self.features_b)
+
+    @property
+    def shared(self) -> SharedRows:
+        """The ids by which cells share permutations: the pairs' features of A or, if one has several partners, of B."""
+        unique = len(np.unique(self.features_a)) == len(self.features_a)
+        ids = self.features_a if unique else self.features_b
+        # The same size in both cases; otherwise the cells of a grid would not share their permutation.
+        return SharedRows(ids, max(self.a.store.features, self.b.store.features))
+
+    @property
+    def fills_machine(self) -> bool:
+        """Whether one measure on these pairs keeps all cores busy and takes too much memory to run twice at a time."""
+        return len(self.features_a) > _PAIRS_TO_FILL_MACHINE
+
+    def unit(self, what: str, version: int, spec: MetricSpec, compute: Callable[[], Any], **settings: Any) -> Unit[Any]:
+        """A unit of work: one measure on these pairs.
+
+        Args:
+            what, version: what is computed, and the version of the code.
+            settings: everything else that determines the result.
+        """
+        made_from: dict[str, Any] = {
+            "what": [what, version],
+            "saes": [space.store.settings["sae"] for space in (self.a, self.b)],
+            "pairs": digest_of([self.features_a.tolist(), self.features_b.tolist()]),
+            "measure": find_measure(spec.metric).identity(spec.settings),
+            "settings": settings,
+        }
+        if self.units is not None:
+            made_from |= {"units": _UNITS}
+        gpu = "device" in settings
+        return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine, gpu=gpu)
+
+
+def _strata_of_units(variables: list[Floats], units: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Strata of units that are equally large, by the mean of each variable over their pairs: (n,)."""
+    sizes = np.bincount(units)
+    means = [np.bincount(units, values) / sizes for values in variables]
+    strata = np.zeros(len(sizes), np.intp)
+    for size in np.unique(sizes):
+        own = np.flatnonzero(sizes == size)
+        strata[own] = strata.max(initial=0) + 1 + strata_of(*(mean[own] for mean in means))
+    return strata[units]
