@@ -41,7 +41,7 @@ FULL = {
     "gemma3_layers": "[4, 9, 13]",
     "permutations": "500",
     "rematches": "99",
-    "same_token": "99",
+    "same_token": "39",
     "subsets": "400",
 }
 
