@@ -32,7 +32,7 @@ QUICK = {
     "permutations": "200",
     "rematches": "39",
     "same_token": "39",
-    "subsets": "100",
+    "subsets": "250",
 }
 FULL = {
     "documents": "170",
