@@ -44,7 +44,7 @@ def controls(run: uf.Run, picture: str) -> None:
     pairs = group_pairs(run)
     names = [f"{a} × {b}" + (f"<br>({role(run, (a, b))})" if role(run, (a, b)) else "") for a, b in pairs]
     ways = [measure for measure in measures(run) if "dims" not in measure.settings]
-    titles = ["pairs kept, and in shifted text", *(f"{measure.short}, and shuffled" for measure in ways)]
+    titles = ["pairs kept", *(measure.short for measure in ways)]
     figure = make_subplots(rows=1, cols=len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
 
     def dots(column: int, y: list[str], x: list[float], colour: str, hollow: bool = False) -> None:
@@ -57,8 +57,9 @@ def controls(run: uf.Run, picture: str) -> None:
         own = found[(found["group_a"] == groups[0]) & (found["group_b"] == groups[1])]
         colour = COLOURS["muted"] if role(run, groups).startswith("control") else COLOURS["a"]
         colour = COLOURS["held"] if role(run, groups).startswith("ceiling") else colour
-        shifted = [sum(f["kept"]) / max(len(f["kept"]), 1) for f in own["rematch"]]
-        dots(1, [name] * len(own), shifted, COLOURS["fit"], hollow=True)
+        for null, tick in (("rematch", COLOURS["fit"]), ("same_token", COLOURS["b"])):
+            again = [sum(f["kept"]) / max(len(f["kept"]), 1) for f in own[null]]
+            dots(1, [name] * len(own), again, tick, hollow=True)
         dots(1, [name] * len(own), own["kept"].tolist(), colour)
         for column, measure in enumerate(ways, start=2):
             scores = rows_of(scores_of(run, measure))
@@ -74,11 +75,13 @@ def controls(run: uf.Run, picture: str) -> None:
 def glance(run: uf.Run) -> str:
     """The comparisons at a glance, as a markdown table."""
     ways, lines = group_overview(run)
-    header = ["", "pairs kept", "in shifted text", "held-out r", "found again", *(way.short for way in ways)]
+    header = ["", "pairs kept", "other text", "same token", "held-out r", "within token", "found again"]
+    header += [way.short for way in ways]
     rows = []
     for line in lines:
         name = " × ".join(line.groups) + (f" ({line.role})" if line.role else "")
-        rows.append([name, line.kept, line.kept_shifted, line.heldout, line.found_again, *line.scores])
+        again = [line.kept_again.get(null, "–") for null in ("other text", "same token")]
+        rows.append([name, line.kept, *again, line.heldout, line.within, line.found_again, *line.scores])
     return table(header, rows)
 
 
