@@ -292,3 +292,14 @@ def test_where_nothing_is_shared_there_is_no_interval_of_the_number_of_pairs() -
     assert kept["bias"] > 0.25 * kept["estimate"]
     assert (kept["low"], kept["high"]) == (None, None)
     assert done.pairs["correlation_low"].notna().all()
+
+
+@pytest.mark.parametrize(("documents", "known"), [(1, False), (4, False), (5, True), (DOCUMENTS, True)])
+def test_features_of_few_documents_have_no_interval(documents: int, known: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, y = (np.where(rng.random((DOCUMENTS * TOKENS, 3)) < 0.5, 1.0, 0.0) for _ in "ab")
+    x[documents * TOKENS :, 1] = 0
+    table = pd.DataFrame({"feature_a": [0, 1, 0], "feature_b": [0, 1, 2]})
+    table = table.assign(correlation=0.5, correlation_heldout=np.nan, count_a=9, count_b=9)
+    done = bootstrap(table, sums_of(x, y, table), None, keep, draws=30, level=0.9, seed=0)
+    assert done.pairs["correlation_low"].notna().tolist() == [True, known, True]

@@ -25,6 +25,10 @@ from unifeat.vocabulary.paired_codes import Array
 Keep = Callable[[pd.DataFrame], Array]
 VERSION = 2  # raised whenever the intervals change
 
+# A feature that fires in one, two or three of many documents has intervals of r that hold the truth 0, .61 and .75 of
+# the time where .95 is asked for: the draws know no other document in which it could fire.
+_FEWEST_BLOCKS = 5
+
 # Drawn documents repeat, which adds noise to r. Where little is shared, most candidates lie just below the minimum r,
 # and the noise lifts many of them over it: draws then keep twice as many pairs as the text itself. An interval around
 # the estimate would say nothing of that, so beyond this share of the estimate there is none.
@@ -227,12 +231,16 @@ def percentiles(values: Array, level: float, blocks: int) -> tuple[Array, Array]
 
 
 def pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, pairs: int) -> tuple[Array, Array]:
-    """Both ends of the intervals of r of the first `pairs` pairs; NaN without sums or draws."""
+    """Both ends of the intervals of r of the first `pairs` pairs; NaN without sums or draws, and where either feature
+    fires in too few blocks."""
     low, high = np.full(pairs, np.nan), np.full(pairs, np.nan)
     if sums is None or weights is None:
         return low, high
     for some in _batches(pairs, len(weights)):
         low[some], high[some] = percentiles(resampled_r(sums, weights, some), level, sums.blocks)
+    blocks_a, blocks_b = ((side.count > 0).sum(axis=0) for side in (sums.a, sums.b))
+    few = np.minimum(blocks_a[sums.pair_a], blocks_b[sums.pair_b])[:pairs] < min(_FEWEST_BLOCKS, sums.blocks)
+    low[few] = high[few] = np.nan
     return low, high
 
 

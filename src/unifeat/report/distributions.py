@@ -79,7 +79,7 @@ def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, 
     plain = known["correlation_heldout"].where(known["correlation_heldout"].notna(), known["correlation"])
     share = known[["token_share_a", "token_share_b"]].mean(axis=1).clip(0, 1)
     r, within = plain.round(3).tolist(), known["correlation_within_token"].round(3).tolist()
-    low = min([0.0, *r, *within])
+    low = min([0.0, *within])
     shown = np.column_stack([known[["feature_a", "feature_b"]].to_numpy(int), (100 * share).round()])
     points = {
         "type": "scatter",
@@ -92,7 +92,11 @@ def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, 
             "cmin": 0,
             "cmax": 1,
             "colorscale": "Viridis",
-            "colorbar": {"title": {"text": "token’s share", "side": "right"}, "thickness": 8, "outlinewidth": 0},
+            "colorbar": {
+                "title": {"text": "token’s share", "side": "right", "font": TITLE_FONT},
+                "thickness": 8,
+                "outlinewidth": 0,
+            },
             "size": 5,
             "opacity": 0.7,
             "line": {"width": 0},
@@ -100,7 +104,8 @@ def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, 
         "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>r %{x}, within token %{y}<br>"
         "%{customdata[2]} % of the variance lies between tokens<extra></extra>",
     }
-    figure = _figure([_diagonal(low), points], "r", "r within token", [low, 1.02])
+    figure = _figure([_diagonal(min([0.0, *r])), points], "r", "r within token", [low - 0.02, 1.02])
+    figure["layout"]["xaxis"]["range"] = [min([0.0, *r]) - 0.02, 1.02]
     figure["layout"]["showlegend"] = False
     return figure
 

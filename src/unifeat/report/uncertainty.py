@@ -69,9 +69,8 @@ def pair_table(cell: Any) -> PairTable:
             lines.append({"what": words, "value": value, "interval": shown, "nulls": nothing})
     again = _part(facts, "stability")
     if not is_missing(again.get("share")):
-        value = f"{percent(again['share'])} (by chance {percent(again.get('chance'))})"
-        words = "share found again on the other half of the documents"
-        lines.append({"what": words, "value": value, "interval": "–", "nulls": nothing})
+        words = f"share found again on the other half (by chance {percent(again.get('chance'))})"
+        lines.append({"what": words, "value": percent(again["share"]), "interval": "–", "nulls": nothing})
     heads = [
         (*LABELS[name], number(found.get("draws", len(found["kept"]))), probability(1 / (len(found["kept"]) + 1)))
         for name, found in nulls.items()
