@@ -32,7 +32,7 @@ QUICK = {
     "permutations": "200",
     "rematches": "39",
     "same_token": "39",
-    "subsets": "100",
+    "subsets": "250",
 }
 FULL = {
     "documents": "170",
@@ -41,7 +41,7 @@ FULL = {
     "gemma3_layers": "[4, 9, 13]",
     "permutations": "500",
     "rematches": "99",
-    "same_token": "99",
+    "same_token": "39",
     "subsets": "400",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from unifeat.matching.methods import mutual_over
-from unifeat.report.tables import SIGNIFICANCE_LEVEL, cells, decimal, percent, richest, role, study_of
+from unifeat.report.tables import SIGNIFICANCE_LEVEL, cells, decimal, is_missing, percent, richest, role, study_of
 from unifeat.runs.folder import Run
 
 _MATCH_PHRASES = {
@@ -33,7 +33,8 @@ def summary(run: Run) -> list[str]:
         )
         where = "the one pair" if len(table) == 1 else f"any of the {len(table)} pairs"
         return [f"No pair of features was kept in {where} of spaces{most}."]
-    return [_pairs_sentence(run, best, matching), _control_sentence(run, best), *_grid_sentences(run, table)]
+    sentences = [_pairs_sentence(run, best, matching), _control_sentence(run, best), _token_sentence(best)]
+    return [*sentences, *_grid_sentences(run, table)]
 
 
 def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
@@ -68,6 +69,24 @@ def _control_sentence(run: Run, best: pd.Series) -> str:
         f"text of one side shifted, so that no token meets its own counterpart, {int(chance):,} "
         f"{'does' if chance == 1 else 'do'}."
     )
+
+
+def _token_sentence(best: pd.Series) -> str:
+    """What of the pairs the token explains."""
+    facts, again = best.get("beyond_token"), best.get("same_token")
+    if not isinstance(facts, dict) or is_missing(facts["mean_correlation_within_token"]):
+        return ""
+    sentence = (
+        f"Among rows of the same token, the mean r of its pairs is {decimal(facts['mean_correlation_within_token'])}; "
+        f"{percent(facts['mean_token_share'])} of their features’ variance is the token’s."
+    )
+    if isinstance(again, dict) and again["kept"]:
+        kept, same = (sum(again[name]) / len(again[name]) for name in ("kept", "same"))
+        sentence += (
+            f" With rows permuted among those of the same token, {kept:,.0f} pairs are kept, {same:,.0f} of them the "
+            "same ones: so many the tokens alone give."
+        )
+    return sentence
 
 
 def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:

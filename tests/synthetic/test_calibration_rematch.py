@@ -1,0 +1,54 @@
+"""The nulls that match again, on simulated texts: a small version of scripts/calibration_rematch.py."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy.stats import binom
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+STUDIES = 60
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def script():
+    if not SCRIPTS.exists():
+        pytest.skip("the scripts are not part of this distribution")
+    sys.path.insert(0, str(SCRIPTS))
+    yield importlib.import_module("calibration_rematch")
+    sys.path.remove(str(SCRIPTS))
+
+
+def rates(script: ModuleType, name: str, null: str) -> tuple[float, float, float]:
+    return script.rates(STUDIES, script.WORLDS[name], null, lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["nothing shared", "the place in the document shared"])
+def test_other_documents_keep_their_promise(script: ModuleType, name: str) -> None:
+    """Codes follow one another, documents have topics and unequal lengths."""
+    kept, r, _ = rates(script, name, "documents")
+    most = binom.ppf(0.999, STUDIES, script.ALPHA) / STUDIES
+    assert kept <= most
+    assert r <= most
+
+
+def test_other_documents_find_what_is_shared(script: ModuleType) -> None:
+    kept, r, excess = rates(script, "token and context shared", "documents")
+    assert kept == r == 1
+    assert excess > 10
+
+
+def test_a_rotation_takes_the_place_in_the_document_for_something_shared(script: ModuleType) -> None:
+    assert rates(script, "the place in the document shared", "rotation")[1] > 0.5
+
+
+def test_the_same_token_gives_nearly_all_pairs_where_only_the_token_is_shared(script: ModuleType) -> None:
+    """And few of those where the context is shared, too."""
+    assert abs(rates(script, "the token shared", "same token")[2]) < 4
+    assert rates(script, "token and context shared", "same token")[2] > 10
