@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unifeat.errors import UserError
-from unifeat.geometry import MEASURES, _pairs
+from unifeat.geometry import MEASURES, _halves, _pairs
 from unifeat.geometry.measure import Divisible
 
 SETTINGS = [
@@ -154,6 +154,6 @@ def test_a_part_that_is_constant_is_prepared_anew(name, settings, views):
 
 @EVERY
 def test_more_rows_than_a_square_may_have(name, settings, views, monkeypatch):
-    for module in (_pairs, *(__import__(f"unifeat.geometry.{m}", fromlist=["x"]) for m in ("_halves",))):
+    for module in (_pairs, _halves):
         monkeypatch.setattr(module, "FLOAT64_UP_TO", 10)
     assert worst_gap(name, settings, *views(n=60, d_a=40, d_b=45))[1] == 4

@@ -107,25 +107,30 @@ class Whole:
         inner: what the measure compares: places (`euclidean`), or directions, from the origin (`cosine`) or from each
         row's mean (`pearson`).
         """
-        self.x = a
-        self._a, self._b = _Side(a, given_a, inner), _Side(b, given_b, inner)
+        self.equal = EqualRows.of(a, b)
+        # Squares of more rows would take too much memory: parts of them share nothing, and the rows can be let go.
+        small = len(a) <= FLOAT64_UP_TO
+        self._sides = [_Side(a, given_a, inner), _Side(b, given_b, inner)] if small else []
 
-    @cached_property
-    def equal(self) -> EqualRows:
-        """Which rows are the same."""
-        return EqualRows.of(self._a.rows, self._b.rows)
+    @property
+    def x(self) -> Matrix:
+        """The rows of x, if there are not too many."""
+        return self._sides[0].rows
 
     def distinct(self, rows: Rows | None = None) -> Distinct:
         """How many of all rows, or of these, are different."""
         return self.equal.distinct(rows)
 
     def divisible(self, rows: Rows) -> bool:
-        """Whether these rows of both sides may be scored from what was made of all rows, (n, n) arrays among it."""
-        return len(self.x) <= FLOAT64_UP_TO and self._a.varied(rows) and self._b.varied(rows)
+        """Whether what was made of all rows, (n, n) arrays among it, also says how these rows of both sides compare."""
+        return bool(self._sides) and all(side.varied(rows) for side in self._sides)
 
     def parts(self, rows: Rows) -> tuple[Matrix, Matrix] | None:
         """The Gram matrices of some rows, each about its mean, (m, m); None if preparing them anew is safer."""
-        return (self._a.part(rows), self._b.part(rows)) if self.divisible(rows) else None
+        if not self.divisible(rows):
+            return None
+        a, b = (side.part(rows) for side in self._sides)
+        return a, b
 
     def components(
         self, rows: Rows, dims: int | None = None, variance: float = 1.0
@@ -134,6 +139,7 @@ class Whole:
 
         The rank of a side is only known to be that of the components kept, or more.
         """
-        if not (self._a.wide(rows) or self._b.wide(rows)) or not self.divisible(rows):
+        if not any(side.wide(rows) for side in self._sides) or not self.divisible(rows):
             return None
-        return self._a.components(rows, dims, variance), self._b.components(rows, dims, variance)
+        a, b = (side.components(rows, dims, variance) for side in self._sides)
+        return a, b

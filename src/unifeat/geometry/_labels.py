@@ -79,9 +79,9 @@ class Distinct(NamedTuple):
         """Different rows of the side that has fewer."""
         return min(self.x, self.y)
 
-    def described(self, count: int, what: str = "pairs") -> str:
+    def described(self, count: int) -> str:
         """`80 pairs`, or `12 different of 80 pairs`."""
-        return f"{self.n} {what}" if count == self.n else f"{count} different of {self.n} {what}"
+        return f"{self.n} pairs" if count == self.n else f"{count} different of {self.n} pairs"
 
 
 class EqualRows(NamedTuple):
