@@ -187,7 +187,7 @@ def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
     svcca = run.scores[(run.scores["metric"] == "svcca") & (run.scores["settings"] == '{"dims": 32}')].iloc[0]
     assert svcca["score"] > svcca["null_mean"] + 5 * svcca["null_sd"]
     assert svcca["p"] == pytest.approx(1 / 101)
-    # Tokens alone give most of the pairs, other text others and fewer (many for so short a text), and most pairs are more
+    # Tokens alone give most of the pairs, other text fewer and others (many, for so short a text); most pairs are more
     # than their token.
     other_text, same_token = (np.mean(cell[null]["kept"]) for null in ("rematch", "same_token"))
     assert other_text < 0.5 * len(kept)
