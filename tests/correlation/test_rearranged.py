@@ -94,7 +94,6 @@ def test_two_spaces_that_share_other_rows_are_rearranged_alike() -> None:
     left = np.delete(np.arange(400), [17])
     fewer = Stretch(*(taken(side, left) for side in (stretch.a, stretch.b)), *(part[left] for part in stretch[2:]))
     whole, other = Draw("types", 0, 0).rows(stretch)[1], left[Draw("types", 0, 0).rows(fewer)[1]]
-    assert (np.abs(np.argsort(whole)[left] - left[np.argsort(Draw("types", 0, 0).rows(fewer)[1])]) <= 400).all()
     kept = stretch.kind[left] != stretch.kind[17]
     np.testing.assert_array_equal(whole[left][kept], other[kept])
 

@@ -84,7 +84,7 @@ def test_everything_at_once(asked: Place) -> None:
 
     # Nulls that match again: as many pairs scored on both sides, and never more than were kept.
     everything = scores[scores["subspace"] == "all"]
-    for name, prefix in AGAIN.items():
+    for name, prefix in ((name, null.prefix) for name, null in AGAIN.items()):
         for facts in run.info["pairs"]:
             again = facts[name]
             assert again["draws"] == len(again["kept"]) == 4

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from unifeat.codes.align import AlignedCodes, rows_of
 from unifeat.codes.shard import Shard
 from unifeat.correlation.rearranged import mixed
-from unifeat.vocabulary.paired_codes import ChunkPair
+from unifeat.vocabulary.paired_codes import ChunkPair, CodesOver
 
 Rows = NDArray[np.int64]
 _NONE_BEFORE = -1
 
 
 @dataclass(frozen=True)
-class ByTokenType:
+class ByTokenType(CodesOver):
     """Aligned codes, grouped by token type (`unifeat.vocabulary.grouped_codes.GroupedCodes`).
 
     Attributes:
@@ -37,28 +37,9 @@ class ByTokenType:
     tokens: Literal[1, 2] = 1
 
     @property
-    def n_rows(self) -> int:
-        """Number of aligned rows."""
-        return self.codes.n_rows
-
-    @property
-    def features_a(self) -> int:
-        """Number of features of A."""
-        return self.codes.features_a
-
-    @property
-    def features_b(self) -> int:
-        """Number of features of B."""
-        return self.codes.features_b
-
-    @property
     def sizes(self) -> NDArray[np.int64]:
         """(types,) the rows of each type."""
         return self._types[1]
-
-    def chunks(self) -> Iterator[ChunkPair]:
-        """The chunks of the aligned codes."""
-        return self.codes.chunks()
 
     def grouped_chunks(self) -> Iterator[tuple[ChunkPair, NDArray[np.int64]]]:
         """The chunks of the aligned codes, each with the types of its rows."""

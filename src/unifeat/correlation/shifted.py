@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unifeat.vocabulary.paired_codes import ChunkPair, CsrArrays, PairedCodes, row_slice
+from unifeat.vocabulary.paired_codes import ChunkPair, CodesOver, CsrArrays, row_slice
 
 _RNG_STREAM = 1  # separates these draws from others made with the study's seed
 
 
 @dataclass(frozen=True)
-class ShiftedCodes:
+class ShiftedCodes(CodesOver):
     """`codes` with row i of A beside row (i + `by_rows`) mod n of B: B's text is cut once and its two parts exchanged.
 
     Both sides are read at the same time, B from the cut on and then from its start. A chunk ends where either side's
@@ -30,23 +30,7 @@ class ShiftedCodes:
         by_rows: 0 … n_rows. It must be the first row of a document if documents are to stay whole (see `shifts`).
     """
 
-    codes: PairedCodes
     by_rows: int
-
-    @property
-    def n_rows(self) -> int:
-        """Number of aligned rows."""
-        return self.codes.n_rows
-
-    @property
-    def features_a(self) -> int:
-        """Number of features of A."""
-        return self.codes.features_a
-
-    @property
-    def features_b(self) -> int:
-        """Number of features of B."""
-        return self.codes.features_b
 
     def chunks(self) -> Iterator[ChunkPair]:
         """A's chunks in order beside B's rotated rows, as views of the original chunks."""

@@ -41,13 +41,13 @@ from unifeat.memory import working_memory
 from unifeat.progress import track
 from unifeat.threads import Team
 from unifeat.vocabulary.grouped_codes import GroupedCodes
-from unifeat.vocabulary.paired_codes import Array, ChunkPair, CsrArrays, normal, row_slice
+from unifeat.vocabulary.paired_codes import Array, ChunkPair, CodesOver, CsrArrays, normal, row_slice
 
 _GROUPS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class DeviationCodes:
+class DeviationCodes(CodesOver):
     """Codes whose products Σab are those of deviations within groups: the rows, and a row for each group whose A side
     is negative."""
 
@@ -61,16 +61,6 @@ class DeviationCodes:
         """Rows that are not alone in their group, and groups."""
         sizes = self.codes.sizes
         return int(sizes[sizes > 1].sum()) + len(self.sums.group)
-
-    @property
-    def features_a(self) -> int:
-        """Number of features of A."""
-        return self.codes.features_a
-
-    @property
-    def features_b(self) -> int:
-        """Number of features of B."""
-        return self.codes.features_b
 
     def chunks(self) -> Iterator[ChunkPair]:
         """The rows, chunk by chunk, and then the groups."""

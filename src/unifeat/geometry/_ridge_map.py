@@ -116,7 +116,7 @@ class _Side:
         self.scale = rows.size / float(np.vdot(rows, rows))
         self.gram: Matrix = (rows @ rows.T) * self.scale
         self._tests = tests
-        # The sizes of the folds differ by one at most, so that there are two makers at most.
+        # One for each size of fold: two at most, unless groups make the sizes differ.
         self._makers = {size: _residual_maker(self.gram, alpha * (n - size)) for size in set(map(len, tests))}
 
     @cached_property

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unifeat.geometry import Measure, Score
 from unifeat.geometry.score import describe
-from unifeat.inference._permutation_test import find_measure
+from unifeat.inference._permutation_test import WithNull, find_measure
 from unifeat.inference.calibration import calibrate
 from unifeat.inference.clusters import Labels, as_labels, effective_pairs
 from unifeat.inference.permuting import MOST_DRAWS, null_scores, permutations, whole
@@ -24,7 +24,7 @@ _FIRST_CHOICE = 2**41
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterTest:
+class ClusterTest(WithNull):
     """The score of one pair of each cluster, compared with that of shuffled clusters."""
 
     measure: str
@@ -51,15 +51,6 @@ class ClusterTest:
     """Settings of the measure."""
     flags: tuple[str, ...]
     """Flags of the scores and of the test."""
-
-    @property
-    def null_mean(self) -> float:
-        return float(self.null.mean())
-
-    @property
-    def null_sd(self) -> float:
-        """Standard deviation of the null (ddof 1; NaN for a single permutation)."""
-        return float(self.null.std(ddof=1)) if self.null.size > 1 else math.nan
 
     def __repr__(self) -> str:
         line = (

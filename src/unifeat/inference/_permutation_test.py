@@ -23,8 +23,27 @@ from unifeat.progress import track
 _BATCH_SHUFFLES = 25
 
 
+class WithNull:
+    """A result with null scores.
+
+    Attributes:
+        null: (m,) float64.
+    """
+
+    null: NDArray[np.float64]
+
+    @property
+    def null_mean(self) -> float:
+        return float(self.null.mean())
+
+    @property
+    def null_sd(self) -> float:
+        """Standard deviation of the null (ddof 1; NaN for a single permutation)."""
+        return float(self.null.std(ddof=1)) if self.null.size > 1 else math.nan
+
+
 @dataclass(frozen=True, eq=False)
-class PermutationTest:
+class PermutationTest(WithNull):
     """A score, compared with the scores of shuffled pairs."""
 
     measure: str
@@ -57,15 +76,6 @@ class PermutationTest:
     """Number of units of rows that moved together; None: each row by itself."""
     fixed: int = 0
     """Rows that no permutation moved, because there was nothing that they could be exchanged with."""
-
-    @property
-    def null_mean(self) -> float:
-        return float(self.null.mean())
-
-    @property
-    def null_sd(self) -> float:
-        """Standard deviation of the null (ddof 1; NaN for a single permutation)."""
-        return float(self.null.std(ddof=1)) if self.null.size > 1 else math.nan
 
     def __repr__(self) -> str:
         line = (

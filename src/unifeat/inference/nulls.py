@@ -31,15 +31,34 @@ class Null:
     version: int = 1
 
 
-# Nulls that match again on rearranged text, and the beginning of their columns' names.
-AGAIN = {"rematch": "rematch", "same_token": "token", "same_two_tokens": "two_tokens"}
+@dataclass(frozen=True)
+class Again:
+    """What a null that matches again on rearranged text is called.
+
+    Attributes:
+        prefix: the beginning of its columns' names.
+        label: its short name.
+        what: what is rearranged.
+    """
+
+    prefix: str
+    label: str
+    what: str
 
 
-def _again(prefix: str, label: str) -> Null:
+AGAIN = {
+    "rematch": Again("rematch", "other text", "with the documents of one model beside others"),
+    "same_token": Again("token", "same token", "with rows of one model permuted among those of the same token"),
+    "same_two_tokens": Again("two_tokens", "same two tokens", "the same, if the token before is the same, too"),
+}
+
+
+def _again(name: str) -> Null:
     """A null that matches again. `score` is that of as many of the run's own pairs as the null has."""
+    prefix, label = AGAIN[name].prefix, AGAIN[name].label
     names = ("score", "mean", "sd", "p", "p_family", "q")
     return Null(
-        columns={f"{prefix}_{name}": NAN for name in names},
+        columns={f"{prefix}_{column}": NAN for column in names},
         p=f"{prefix}_p",
         q=f"{prefix}_q",
         headings=(
@@ -82,11 +101,11 @@ NULLS: dict[str, Null] = {
         ),
     ),
     # Is the score higher than with the same matching where no token meets its own text?
-    "rematch": _again("rematch", "other text"),
+    "rematch": _again("rematch"),
     # … where every token meets its own kind, but not its own context?
-    "same_token": _again("token", "same token"),
+    "same_token": _again("same_token"),
     # … where the token before is the same, too?
-    "same_two_tokens": _again("two_tokens", "same two tokens"),
+    "same_two_tokens": _again("same_two_tokens"),
     # Are a category's pairs more (or less) alike than other pairs that fire as often?
     "subset": Null(
         columns={"subset_n": 0}

@@ -25,8 +25,8 @@ from unifeat.vocabulary.paired_codes import Array
 Keep = Callable[[pd.DataFrame], Array]
 VERSION = 2  # raised whenever the intervals change
 
-# A feature that fires in one, two or three of many documents has intervals of r that hold the truth 0, .61 and .75 of
-# the time where .95 is asked for: the draws know no other document in which it could fire.
+# Of a feature that fires in one, two or three of many documents, intervals of r are far too short: the draws know no
+# other document in which it could fire.
 _FEWEST_BLOCKS = 5
 
 # Drawn documents repeat, which adds noise to r. Where little is shared, most candidates lie just below the minimum r,

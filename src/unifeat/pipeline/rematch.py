@@ -34,7 +34,7 @@ _STEP = 0.95  # between the numbers of pairs at which scores are compared
 
 
 @dataclass(frozen=True)
-class Again:
+class Asked:
     """One null of a study that matches again.
 
     Attributes:
@@ -48,7 +48,7 @@ class Again:
     draws: int
 
 
-def again(study: Study) -> list[Again]:
+def again(study: Study) -> list[Asked]:
     """The nulls of a study that match again."""
     inference = study.inference
     asked: dict[str, tuple[Arrangement, int]] = {
@@ -56,11 +56,11 @@ def again(study: Study) -> list[Again]:
         "same_token": ("same_token", inference.same_token),
         "same_two_tokens": ("same_two_tokens", inference.same_two_tokens),
     }
-    return [Again(name, *asked[name]) for name in AGAIN if asked[name][1]]
+    return [Asked(name, *asked[name]) for name in AGAIN if asked[name][1]]
 
 
 def rematch_cells(
-    study: Study, null: Again, cells: list[Cell], facts: list[dict[str, Any]], engine: Engine
+    study: Study, null: Asked, cells: list[Cell], facts: list[dict[str, Any]], engine: Engine
 ) -> list[dict[str, Any]]:
     """The facts of each cell under one null, for `run.json`.
 
@@ -86,7 +86,7 @@ def rematch_cells(
             yield from (_draws_unit(cell, null, numbers, own["kept"], geometry) for numbers in ranges)
 
     found: list[list[dict[str, Any]]] = []
-    with track(f"matching again: {_LABELS[null.name]}", sum(draws), unit="draws") as advance:
+    with track(f"matching again: {AGAIN[null.name].label}", sum(draws), unit="draws") as advance:
         results = engine.map(units())
         for ranges in batches:
             found.append([])
@@ -97,9 +97,6 @@ def rematch_cells(
     observed = _own_scores(cells, found, geometry, engine)
     summaries = [summary(*of_cell, geometry) for of_cell in zip(facts, found, observed, strict=True)]
     return with_family(summaries, facts, null.draws)
-
-
-_LABELS = {"rematch": "other text", "same_token": "same token", "same_two_tokens": "same two tokens"}
 
 
 def _own_scores(
@@ -124,7 +121,7 @@ def comparable(pairs: int, kept: int) -> int:
 
 
 def _draws_unit(
-    cell: Cell, null: Again, numbers: range, kept: int, geometry: list[MetricSpec]
+    cell: Cell, null: Asked, numbers: range, kept: int, geometry: list[MetricSpec]
 ) -> Unit[list[dict[str, Any]]]:
     """Some draws of one cell."""
     made_from = _made_from(cell, geometry, null.name) | {

@@ -124,7 +124,7 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         rematched: dict[str, list[dict[str, Any]]] = {}
         for null in again(study):
             rematched[null.name] = rematch_cells(study, null, cells, facts, engine)
-            scores = add_rematch(scores, AGAIN[null.name], null.draws, list(roles), rematched[null.name])
+            scores = add_rematch(scores, AGAIN[null.name].prefix, null.draws, list(roles), rematched[null.name])
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
     of_cells = [own | {name: of[i] for name, of in rematched.items()} for i, own in enumerate(facts)]
     info = {

@@ -35,7 +35,6 @@ from unifeat.report.tables import (
     span,
     study_of,
 )
-from unifeat.report.uncertainty import LABELS
 from unifeat.runs.folder import Run
 from unifeat.store import write_text
 
@@ -142,7 +141,7 @@ def _page(run: Run) -> dict[str, Any]:
 def _nulls(inference: dict[str, Any]) -> list[tuple[str, str, int]]:
     """The nulls that match again: (label, what is rearranged, draws)."""
     asked = {"rematch": inference.get("rematches")} | {name: inference.get(name) for name in AGAIN if name != "rematch"}
-    return [(*LABELS[name], draws) for name, draws in asked.items() if draws]
+    return [(AGAIN[name].label, AGAIN[name].what, draws) for name, draws in asked.items() if draws]
 
 
 def _title_groups(run: Run) -> list[str]:

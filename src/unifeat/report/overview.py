@@ -21,7 +21,6 @@ from unifeat.report.tables import (
     scores_of,
     span,
 )
-from unifeat.report.uncertainty import LABELS
 from unifeat.runs.folder import Run
 
 
@@ -55,7 +54,7 @@ def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
                 role(run, groups),
                 len(own),
                 span(own["kept"]),
-                {LABELS[name][0]: span([_mean_kept(facts) for facts in own[name]]) for name in AGAIN if name in own},
+                {null.label: span([_mean_kept(f) for f in own[name]]) for name, null in AGAIN.items() if name in own},
                 span(own["mean_correlation_heldout"], decimal),
                 span(
                     [(facts or {}).get("mean_correlation_within_token") for facts in own.get("beyond_token", [])],

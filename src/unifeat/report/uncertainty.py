@@ -10,13 +10,6 @@ import numpy as np
 from unifeat.inference.nulls import AGAIN
 from unifeat.report.tables import decimal, is_missing, number, percent, probability
 
-# Nulls that match again: their short names, and what is matched.
-LABELS = {
-    "rematch": ("other text", "with the documents of one model beside others"),
-    "same_token": ("same token", "with rows of one model permuted among those of the same token"),
-    "same_two_tokens": ("same two tokens", "the same, if the token before is the same, too"),
-}
-
 # Facts about the pairs of two spaces: (name in the facts, label, how to write it).
 _PAIR_FACTS: list[tuple[str, str, Callable[[Any], str]]] = [
     ("kept", "pairs kept", number),
@@ -71,10 +64,10 @@ def pair_table(cell: Any) -> PairTable:
     if not is_missing(again.get("share")):
         words = f"share found again on the other half (by chance {percent(again.get('chance'))})"
         lines.append({"what": words, "value": percent(again["share"]), "interval": "–", "nulls": nothing})
-    heads = [
-        (*LABELS[name], number(found.get("draws", len(found["kept"]))), probability(1 / (len(found["kept"]) + 1)))
-        for name, found in nulls.items()
-    ]
+    heads = []
+    for name, found in nulls.items():
+        draws = len(found["kept"])
+        heads.append((AGAIN[name].label, AGAIN[name].what, number(draws), probability(1 / (draws + 1))))
     return PairTable(heads, lines)
 
 

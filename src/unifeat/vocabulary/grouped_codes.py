@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from unifeat.errors import UserError
-from unifeat.vocabulary.paired_codes import Array, ChunkPair, PairedCodes
+from unifeat.vocabulary.paired_codes import Array, ChunkPair, CodesOver, PairedCodes
 
 
 @runtime_checkable
@@ -28,40 +28,19 @@ class GroupedCodes(PairedCodes, Protocol):
 
 
 @dataclass(frozen=True)
-class InGroups:
+class InGroups(CodesOver):
     """Paired codes with an array of groups.
 
     Attributes:
-        codes: the codes.
         group: (n_rows,) int64, the group of each row: 0, 1, 2 … without gaps.
     """
 
-    codes: PairedCodes
     group: Array
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return self.codes.n_rows
-
-    @property
-    def features_a(self) -> int:
-        """Number of features of A."""
-        return self.codes.features_a
-
-    @property
-    def features_b(self) -> int:
-        """Number of features of B."""
-        return self.codes.features_b
 
     @cached_property
     def sizes(self) -> Array:
         """(groups,) int64, the rows of each group."""
         return np.bincount(self.group)
-
-    def chunks(self) -> Iterator[ChunkPair]:
-        """The chunks of the codes."""
-        return self.codes.chunks()
 
     def grouped_chunks(self) -> Iterator[tuple[ChunkPair, Array]]:
         """The chunks, each with the groups of its rows."""

@@ -66,6 +66,36 @@ class PairedCodes(Protocol):
 
 
 @dataclass(frozen=True)
+class CodesOver:
+    """What paired codes made from other paired codes have in common with these.
+
+    Attributes:
+        codes: the other codes.
+    """
+
+    codes: PairedCodes
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return self.codes.n_rows
+
+    @property
+    def features_a(self) -> int:
+        """Number of features of A."""
+        return self.codes.features_a
+
+    @property
+    def features_b(self) -> int:
+        """Number of features of B."""
+        return self.codes.features_b
+
+    def chunks(self) -> Iterator[ChunkPair]:
+        """The chunks of the other codes."""
+        return self.codes.chunks()
+
+
+@dataclass(frozen=True)
 class InMemoryCodes:
     """Two code matrices in memory, as one chunk or as chunks of `chunk_rows` rows."""
 
