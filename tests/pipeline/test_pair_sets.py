@@ -38,7 +38,7 @@ def pair_set(n: int = 40, seed: int = 0, **columns: Any) -> PairSet:
         )
         for name, rows in zip("ab", decoders, strict=True)
     )  # fmt: skip
-    return PairSet.of(SimpleNamespace(a=a, b=b), "all", table)  # type: ignore[arg-type]
+    return PairSet.of(SimpleNamespace(a=a, b=b, near_copies=None), "all", table)  # type: ignore[arg-type]
 
 
 def study_with(**inference: Any) -> Study:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stores import places, shard_of, written
+from unifeat.codes import near_copies
 from unifeat.engine import Local
 from unifeat.geometry import MEASURES, heldout_counterpart
 from unifeat.inference.nulls import NULLS
@@ -19,7 +20,7 @@ from unifeat.matching.candidates import Comparison
 from unifeat.matching.filters import Filters
 from unifeat.matching.methods import METHODS
 from unifeat.matching.rule import Rule
-from unifeat.pipeline import match, rematch, score, subspaces
+from unifeat.pipeline import match, pair_set, rematch, score, subspaces
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.score import PairSet, score_sets
 from unifeat.pipeline.spaces import Space
@@ -104,6 +105,7 @@ class Kept:
             *(
                 (score, "_shuffles"),
                 (score, "_within_strata"),
+                (score, "_by_cluster"),
                 (score, "_interval"),
                 (rematch, "_draws"),
                 (rematch, "_own"),
@@ -117,6 +119,7 @@ class Kept:
     names = (
         "shuffles",
         "strata",
+        "clusters",
         "interval",
         "rematches",
         "subsets",
@@ -133,6 +136,10 @@ class Kept:
     def strata(self) -> None:
         for spec in self.study.geometry:
             score._strata_unit(self.study, self.pairs, spec, "token_share").result()
+
+    def clusters(self) -> None:
+        for spec in self.study.geometry:
+            score._cluster_unit(self.study, self.pairs, spec).result()
 
     def interval(self) -> None:
         for spec in self.study.geometry:
@@ -185,7 +192,7 @@ def raised(known: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(known, name, replace(known[name], version=known[name].version + 1))
 
 
-OF_MEASURES = {"shuffles", "strata", "interval", "rematches", "subsets"}
+OF_MEASURES = {"shuffles", "strata", "clusters", "interval", "rematches", "subsets"}
 CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     **{
         f"measure {name}": (lambda patch, name=name: raised(MEASURES, name, patch), OF_MEASURES)
@@ -201,6 +208,15 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     "another method": (lambda patch: raised(METHODS, "max", patch), set()),
     "null shuffle": (lambda patch: raised(NULLS, "shuffle", patch), {"shuffles"}),
     "null strata": (lambda patch: raised(NULLS, "strata", patch), {"strata"}),
+    "null cluster": (lambda patch: raised(NULLS, "cluster", patch), {"clusters"}),
+    "clusters": (
+        lambda patch: patch.setattr(pair_set, "CLUSTERS", pair_set.CLUSTERS + 1),
+        {"shuffles", "strata", "clusters", "interval", "subsets"},
+    ),
+    "near-copies": (
+        lambda patch: patch.setattr(near_copies, "VERSION", near_copies.VERSION + 1),
+        {"shuffles", "strata", "clusters", "interval", "subsets"},
+    ),
     "null rematch": (lambda patch: raised(NULLS, "rematch", patch), {"rematches"}),
     "null same_token": (lambda patch: raised(NULLS, "same_token", patch), {"rematches"}),
     "null same_two_tokens": (lambda patch: raised(NULLS, "same_two_tokens", patch), {"rematches"}),

@@ -23,6 +23,7 @@ from unifeat.geometry._labels import in_order
 from unifeat.geometry._pairs import ROWS_PER_BLOCK
 
 Labels = NDArray[np.int64]
+VERSION = 1  # raised whenever other clusters are found
 _ROWS_FOR_CHANCE = 1500  # a million cosines, whose median is known to three digits
 _MOST_DIMENSIONS = 1e7
 

@@ -100,6 +100,21 @@ NULLS: dict[str, Null] = {
             ("q within strata", "q_strata"),
         ),
     ),
+    # Does the pairing of clusters of near-copies matter, when one pair of each is scored?
+    "cluster": Null(
+        columns={"clusters": 0}
+        | dict.fromkeys(("effective_pairs", "cluster_score", "null_cluster_mean", "p_cluster", "q_cluster"), NAN),
+        p="p_cluster",
+        q="q_cluster",
+        headings=(
+            ("clusters", "clusters"),
+            ("effective pairs", "effective_pairs"),
+            ("score of clusters", "cluster_score"),
+            ("null mean of clusters", "null_cluster_mean"),
+            ("p of clusters", "p_cluster"),
+            ("q of clusters", "q_cluster"),
+        ),
+    ),
     # Is the score higher than with the same matching where no token meets its own text?
     "rematch": _again("rematch"),
     # … where every token meets its own kind, but not its own context?

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unifeat.codes.near_copies import NearCopies
 from unifeat.codes.token_types import ByTokenType
 from unifeat.engine import Engine, Unit
 from unifeat.matching import beyond_token as beyond
@@ -99,6 +100,14 @@ class Cell:
     def fills_machine(self) -> bool:
         """Whether correlating keeps all cores busy and takes too much memory to run twice at a time."""
         return min(self.a.store.rows, self.b.store.rows) > _ROWS_TO_FILL_MACHINE
+
+    @property
+    def near_copies(self) -> tuple[NearCopies, NearCopies] | None:
+        """The near-copies among the features of either space; None if the study takes every pair as independent."""
+        threshold, device = self.inference.clusters, self.comparison.device
+        if threshold is None:
+            return None
+        return NearCopies(self.a.store, threshold, device), NearCopies(self.b.store, threshold, device)
 
     @property
     def kept(self) -> pd.DataFrame:

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 
+from unifeat.codes.near_copies import NearCopies
 from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.inference import SharedRows, find_measure, strata_of
+from unifeat.inference import SharedRows, find_clusters, find_measure, strata_of
+from unifeat.inference.clusters import VERSION as CLUSTERS
 from unifeat.inference.strata import pair_frequency
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
@@ -36,6 +40,7 @@ class PairSet:
         subspace: "all", or the name of a category.
         features_a, features_b: (n,) feature ids.
         traits: what strata can be made of: those columns of the pairs' table that it has, in their order.
+        near: the near-copies among the features of either space; None if every pair counts as independent.
     """
 
     a: Space
@@ -44,6 +49,7 @@ class PairSet:
     features_a: NDArray[np.int64]
     features_b: NDArray[np.int64]
     traits: dict[str, Floats] = field(default_factory=dict, repr=False)
+    near: tuple[NearCopies, NearCopies] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, cell: Cell, subspace: str, pairs: pd.DataFrame) -> PairSet:
@@ -51,18 +57,16 @@ class PairSet:
         ordered = pairs.sort_values(["feature_a", "feature_b"])
         a, b = (ordered[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
         known = [name for name in (*_COUNTS, *_TOKEN_SHARES) if name in ordered]
-        return cls(cell.a, cell.b, subspace, a, b, {name: ordered[name].to_numpy(np.float64) for name in known})
+        traits = {name: ordered[name].to_numpy(np.float64) for name in known}
+        return cls(cell.a, cell.b, subspace, a, b, traits, cell.near_copies)
 
     @cached_property
     def units(self) -> NDArray[np.intp] | None:
         """Labels, (n,), of pairs that share a feature, directly or through others; None if no two pairs do.
 
         Matching by `max` gives features of one side several partners. The decoder row of such a feature is there
-        several times, so these pairs are shuffled together and held out together.
+        several times, so these pairs are shuffled together.
         """
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import connected_components
-
         ids_a, row = np.unique(self.features_a, return_inverse=True)
         ids_b, column = np.unique(self.features_b, return_inverse=True)
         if len(ids_a) == len(ids_b) == len(row):
@@ -71,10 +75,27 @@ class PairSet:
         graph = csr_array((np.ones(len(row)), (row, len(ids_a) + column)), shape=(size, size))
         return connected_components(graph, directed=False)[1][row].astype(np.intp)
 
+    @cached_property
+    def clusters(self) -> NDArray[np.intp] | None:
+        """Labels, (n,), of pairs that are near-copies of each other or share a feature; None if no two pairs do.
+
+        Near-copies are those of `find_clusters`: by their decoder rows or by their codes, on either side. They are held
+        out together, and drawn together for intervals.
+        """
+        n, units = len(self.features_a), self.units
+        if self.near is None or n < 2:
+            return units
+        links = [own.links(ids) for own, ids in zip(self.near, (self.features_a, self.features_b), strict=True)]
+        if units is not None:
+            first = np.unique(units, return_index=True)[1][units]
+            links.append(coo_array((np.ones(n, bool), (np.arange(n), first)), shape=(n, n)))
+        labels = find_clusters(*self.rows, min_cosine=self.near[0].min_correlation, links=links)
+        return labels.astype(np.intp) if labels.max() + 1 < n else None
+
     def settings(self, spec: MetricSpec) -> dict[str, Any]:
-        """The settings of a measure for these pairs: held-out measures also get `units` as groups."""
-        grouped = self.units is not None and "groups" in find_measure(spec.metric).row_settings
-        return spec.settings | ({"groups": self.units} if grouped else {})
+        """The settings of a measure for these pairs: held-out measures also get `clusters` as groups."""
+        grouped = "groups" in find_measure(spec.metric).row_settings and self.clusters is not None
+        return spec.settings | ({"groups": self.clusters} if grouped else {})
 
     def strata(self, kind: str) -> NDArray[np.intp]:
         """The stratum of each pair, (n,).
@@ -137,6 +158,8 @@ class PairSet:
         }
         if self.units is not None:
             made_from |= {"units": _UNITS}
+        if self.near is not None:
+            made_from |= {"clusters": [CLUSTERS, *(own.identity for own in self.near)]}
         gpu = "device" in settings
         return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine, gpu=gpu)
 

@@ -20,6 +20,7 @@ from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
 from unifeat.geometry._svcca_values import svcca_values
 from unifeat.inference import find_measure
+from unifeat.inference.clusters import VERSION as CLUSTERS
 from unifeat.inference.nulls import AGAIN, NAN, NULLS
 from unifeat.matching.by_chance import Arrangement, ByChance
 from unifeat.pipeline.match import Cell, mean
@@ -143,12 +144,14 @@ def _own_unit(cell: Cell, pairs: int, geometry: list[MetricSpec]) -> Unit[list[f
 
 
 def _made_from(cell: Cell, geometry: list[MetricSpec], null: str) -> dict[str, Any]:
+    grouped = any("groups" in find_measure(spec.metric).row_settings for spec in geometry)
     return {
         "null": [null, NULLS[null].version],
         "candidates": cell.comparison.made_from(),
         "saes": [space.store.settings["sae"] for space in (cell.a, cell.b)],
         "rule": cell.rule.identity(),
         "geometry": [find_measure(spec.metric).identity(spec.settings) for spec in geometry],
+        "clusters": [CLUSTERS, *(own.identity for own in cell.near_copies)] if cell.near_copies and grouped else None,
     }
 
 

@@ -110,6 +110,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
     cells = [compare(study, a, b, corpus.documents) for a, b in compared]
     with clock.step("match"):
         facts = list(match_cells(cells, engine))
+    with clock.step("near-copies"):
+        near = {own.store.folder: own.unit for cell in cells for own in cell.near_copies or ()}
+        for _ in engine.map(near.values()):
+            pass
     with clock.step("subspaces"):
         subspaces = find_subspaces(study, cells, corpus)
     with clock.step("score"):

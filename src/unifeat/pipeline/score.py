@@ -20,6 +20,8 @@ from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
 from unifeat.geometry import heldout_counterpart
 from unifeat.inference import (
+    cluster_test,
+    effective_pairs,
     false_discovery_rate,
     family_wise,
     find_measure,
@@ -36,6 +38,7 @@ from unifeat.study.spec import MetricSpec, Study
 Floats = NDArray[np.float64]
 _PAIR_TESTS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
 _STRATA_FLAGS = ("strata:", "units:", "few shuffles:")
+_CHOICES, _NEARLY_ALL = 5, 0.95  # of a pair of each cluster
 _NULL_SCORES = {"null": "p_family", "null_strata": "p_strata_family"}  # null scores by permutation -> family-wise p
 _OTHER_NULL_COLUMNS = {
     column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()
@@ -66,6 +69,8 @@ def score_sets(
                 yield _shuffle_unit(study, pairs, spec)
                 if study.inference.strata:
                     yield _strata_unit(study, pairs, spec, study.inference.strata)
+                if study.inference.clusters:
+                    yield _cluster_unit(study, pairs, spec)
                 yield _interval_unit(study, pairs, spec)
 
     rows = []
@@ -73,7 +78,8 @@ def score_sets(
         results = engine.map(units())
         for shuffled in results:
             within = next(results) if study.inference.strata else _NO_STRATA
-            rows.append(_row(*waiting.popleft(), shuffled, within, next(results)))
+            clustered = next(results) if study.inference.clusters else {}
+            rows.append(_row(*waiting.popleft(), shuffled, within, clustered, next(results)))
             advance(1)
     table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, *_NULL_SCORES])
     return table.assign(**{p: _family(table, null) for null, p in _NULL_SCORES.items()})
@@ -103,6 +109,12 @@ def _strata_unit(study: Study, pairs: PairSet, spec: MetricSpec, kind: str) -> U
     of_shuffles = {"permutations": permutations, "seed": seed, "size": pairs.shared.size}
     of_strata = {"strata": kind, "labels": digest_of(labels.tolist())}
     return pairs.unit("strata", NULLS["strata"].version, spec, work, **of_shuffles, **of_strata, **device)
+
+
+def _cluster_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
+    permutations, seed = study.inference.permutations, study.seed
+    work = partial(_by_cluster, pairs, spec, permutations, seed)
+    return pairs.unit("cluster", NULLS["cluster"].version, spec, work, permutations=permutations, seed=seed)
 
 
 def _interval_unit(study: Study, pairs: PairSet, spec: MetricSpec) -> Unit[dict[str, Any]]:
@@ -174,8 +186,16 @@ def _family(table: pd.DataFrame, null: str) -> Floats:
 
 
 def _row(
-    pairs: PairSet, spec: MetricSpec, shuffled: dict[str, Any], within: dict[str, Any], interval: dict[str, Any]
+    pairs: PairSet,
+    spec: MetricSpec,
+    shuffled: dict[str, Any],
+    within: dict[str, Any],
+    clustered: dict[str, Any],
+    interval: dict[str, Any],
 ) -> dict[str, Any]:
+    if clustered.get("clusters") == len(pairs.features_a):  # one pair each: whole clusters are shuffled already
+        same = {"cluster_score": "score", "null_cluster_mean": "null_mean", "p_cluster": "p"}
+        clustered = clustered | {name: shuffled[as_shuffled] for name, as_shuffled in same.items()}
     return {
         "space_a": pairs.a.name,
         "layer_a": pairs.a.layer,
@@ -188,13 +208,14 @@ def _row(
         **_OTHER_NULL_COLUMNS,
         **shuffled,
         **within,
+        **clustered,
         **{
             null: np.array(found[null], np.float64)
             for null, found in zip(_NULL_SCORES, (shuffled, within), strict=True)
         },
         "ci_low": interval["low"],
         "ci_high": interval["high"],
-        "flags": [*shuffled["flags"], *within["flags"], *interval["flags"]],
+        "flags": [*shuffled["flags"], *within["flags"], *clustered.get("flags", ()), *interval["flags"]],
     }
 
 
@@ -270,6 +291,32 @@ def _within_strata(
     return {"null_strata_mean": test.null_mean, "p_strata": test.p, "null_strata": test.null.tolist(), "flags": flags}
 
 
+def _by_cluster(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) -> dict[str, Any]:
+    """The score of one pair of each cluster, against shuffles of whole clusters."""
+    n, labels = len(pairs.features_a), pairs.clusters
+    if labels is None:
+        return {"clusters": n, "effective_pairs": float(n), "flags": []}
+    effective = effective_pairs(labels)
+    found = {"clusters": int(labels.max()) + 1, "effective_pairs": effective, "flags": []}
+    if not permutations or not find_measure(spec.metric).sees_pairing:
+        return found
+    try:
+        test = cluster_test(
+            with_settings(spec.metric, spec.settings),
+            *pairs.rows,
+            labels,
+            permutations=permutations,
+            # Where few pairs have near-copies, it hardly matters which one of them is scored.
+            choices=1 if effective > _NEARLY_ALL * n else _CHOICES,
+            seed=seed,
+        )
+    except UserError:
+        return found  # too few clusters for the measure
+    flags = [flag for flag in test.flags if flag.startswith("few shuffles: ")]
+    scores = {"cluster_score": test.score, "null_cluster_mean": test.null_mean, "p_cluster": test.p}
+    return found | scores | {"flags": flags}
+
+
 def _heldout(pairs: PairSet, spec: MetricSpec, value: float) -> float:
     """The held-out counterpart of a score; the score itself if the measure fits nothing."""
     counterpart = heldout_counterpart(spec.metric, spec.settings)
@@ -287,8 +334,8 @@ def _heldout(pairs: PairSet, spec: MetricSpec, value: float) -> float:
 def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, seed: int) -> dict[str, Any]:
     if not subsamples:
         return {"low": NAN, "high": NAN, "flags": []}
-    x, y = pairs.rows
     try:
+        x, y = pairs.rows
         groups = {name: labels for name, labels in pairs.settings(spec).items() if name == "groups"}
         found = subsample_interval(
             with_settings(spec.metric, spec.settings),
@@ -297,7 +344,7 @@ def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, s
             subsamples=subsamples,
             level=level,
             seed=seed,
-            clusters=pairs.units,
+            clusters=pairs.clusters,
             **groups,
         )
     except UserError:

@@ -20,6 +20,9 @@ def score_columns(run: Run) -> list[tuple[str, str, Show]]:
     def plain(name: str, digits: int = 3) -> Show:
         return lambda row: decimal(row[name], digits)
 
+    def count(name: str) -> Show:
+        return lambda row: number(row[name])
+
     def odds(name: str) -> Show:
         return lambda row: probability(row[name])
 
@@ -29,11 +32,17 @@ def score_columns(run: Run) -> list[tuple[str, str, Show]]:
         ("interval", "ci_low", _interval),
         ("held out", "score_heldout", plain("score_heldout")),
     ]
-    for null in NULLS.values():
-        for heading, name in null.headings:
-            is_probability = name in (null.p, null.q) or name.startswith(("p_", "q_"))
-            columns.append((heading, name, odds(name) if is_probability else plain(name)))
     own = run.scores[run.scores["subspace"] == "all"]
+    # Where no pairs are near-copies, shuffles of clusters are those of pairs.
+    clustered = "clusters" in own and bool((own["clusters"] < own["n_pairs"]).any())
+    for name, null in NULLS.items():
+        if name == "cluster" and not clustered:
+            continue
+        for heading, column in null.headings:
+            is_probability = column in (null.p, null.q) or column.startswith(("p_", "q_"))
+            is_count = column == "clusters"
+            show = odds(column) if is_probability else count(column) if is_count else plain(column)
+            columns.append((heading, column, show))
     always = {"n_pairs", "score", "null_mean", "null_sd", "corrected", "p", "q"}
     shown = [column for column in columns if column[1] in always or (column[1] in own and own[column[1]].notna().any())]
     if own["details"].str.contains("dims_a").any():

@@ -242,6 +242,13 @@ class InferenceSpec(Part):
     )
     subsamples: int = Field(60, ge=0, le=100_000, description="halves of the pairs, for intervals of the geometry")
     level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
+    clusters: float | None = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="pairs whose decoder rows or codes are at least this alike on one side are near-copies: intervals "
+        "draw them together, and a test shuffles whole clusters of them; null counts every pair as independent",
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the shuffles of rsa and cka run")
 
 
