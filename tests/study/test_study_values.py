@@ -166,8 +166,8 @@ def test_the_largest_seed_is_one_to_all_that_draw() -> None:
         ("geometry", [{"svcca": {"dims": [1, 2]}}], "dims: give a number, text, true or false"),
         (
             "geometry",
-            [{"rsa": {"given": ["token_embeddings"]}}],
-            "given: a study cannot take other similarities out yet",
+            [{"rsa": {"given": ["embeddings"]}}],
+            "given: 'embeddings' is not known; a study can take out token_embeddings",
         ),
         ("geometry", [{1: {"dims": 2}}], "geometry.0.metric"),
         ("name", "..", "name: '..' cannot be a folder's name"),

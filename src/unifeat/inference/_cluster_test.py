@@ -108,9 +108,8 @@ def cluster_test(
     with track(f"{chosen.name} of clusters", total=count, unit="choices") as advance:
         for pairs in representatives(labels, count, seed):
             # (If y has another number of rows, the measure says so.)
-            prepared = chosen.prepare(
-                rows_x[pairs], rows_y[pairs] if len(rows_y) == len(rows_x) else rows_y, **settings
-            )
+            own = chosen.at_rows(settings, pairs)
+            prepared = chosen.prepare(rows_x[pairs], rows_y[pairs] if len(rows_y) == len(rows_x) else rows_y, **own)
             scores.append(prepared.score())
             total += scores[-1].value
             tolerance = max(tolerance, prepared.tolerance)

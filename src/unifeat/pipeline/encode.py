@@ -260,7 +260,8 @@ def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
         tops = top_unit(space.store, _TOP_ACTIVATIONS)
         tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
         info = space.info | _facts(space, counted) | {"warnings": warnings_of(space)}
-        yield Space(*(space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info))
+        of_space = (space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info)
+        yield Space(*of_space, plan.loader([space]))
 
 
 def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:

@@ -67,7 +67,11 @@ class Loader:
 
     def __call__(self) -> Loaded:
         """The model, cut after the deepest block that is read, and the encoders on its device."""
-        return self._with_encoders(_MODELS.get(self.key, self._load))
+        return self._with_encoders(self.model())
+
+    def model(self) -> LanguageModel:
+        """The model alone."""
+        return _MODELS.get(self.key, self._load)
 
     @property
     def key(self) -> str:

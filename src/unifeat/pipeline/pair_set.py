@@ -16,7 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from unifeat.codes.near_copies import NearCopies
 from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.inference import SharedRows, find_clusters, find_measure, strata_of
+from unifeat.geometry import Measure, Score
+from unifeat.inference import SharedRows, find_clusters, find_measure, strata_of, with_settings
 from unifeat.inference.clusters import VERSION as CLUSTERS
 from unifeat.inference.strata import pair_frequency
 from unifeat.pipeline.match import Cell
@@ -92,10 +93,29 @@ class PairSet:
         labels = find_clusters(*self.rows, min_cosine=self.near[0].min_correlation, links=links)
         return labels.astype(np.intp) if labels.max() + 1 < n else None
 
-    def settings(self, spec: MetricSpec) -> dict[str, Any]:
-        """The settings of a measure for these pairs: held-out measures also get `clusters` as groups."""
-        grouped = "groups" in find_measure(spec.metric).row_settings and self.clusters is not None
-        return spec.settings | ({"groups": self.clusters} if grouped else {})
+    def measure(self, spec: MetricSpec) -> tuple[Measure, dict[str, Any]]:
+        """The measure with its settings, and those settings that have a row for each of these pairs.
+
+        Held-out measures get `clusters` as groups. What is `given` by name becomes two arrays, one of either side.
+        """
+        known = find_measure(spec.metric)
+        plain = {name: value for name, value in spec.settings.items() if name not in known.row_settings}
+        of_rows: dict[str, Any] = {}
+        if "groups" in known.row_settings and self.clusters is not None:
+            of_rows["groups"] = self.clusters
+        if "given" in spec.settings:
+            sides = (self.a, self.features_a), (self.b, self.features_b)
+            of_rows["given"] = [space.token_embeddings.rows(ids) for space, ids in sides]
+        return with_settings(known, plain), of_rows
+
+    def value(self, spec: MetricSpec) -> Score:
+        """The score of these pairs.
+
+        Raises:
+            UserError: as the measure does: too few pairs, for instance.
+        """
+        measure, of_rows = self.measure(spec)
+        return measure.function(*self.rows, **of_rows)
 
     def strata(self, kind: str) -> NDArray[np.intp]:
         """The stratum of each pair, (n,).
@@ -160,6 +180,8 @@ class PairSet:
             made_from |= {"units": _UNITS}
         if self.near is not None:
             made_from |= {"clusters": [CLUSTERS, *(own.identity for own in self.near)]}
+        if "given" in spec.settings:
+            made_from |= {"given": [space.token_embeddings.identity for space in (self.a, self.b)]}
         gpu = "device" in settings
         return Unit(Piece("scores", made_from, JSON, "the scores"), compute, self.fills_machine, gpu=gpu)
 

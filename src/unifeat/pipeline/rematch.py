@@ -144,6 +144,7 @@ def _own_unit(cell: Cell, pairs: int, geometry: list[MetricSpec]) -> Unit[list[f
 
 
 def _made_from(cell: Cell, geometry: list[MetricSpec], null: str) -> dict[str, Any]:
+    given = any("given" in spec.settings for spec in geometry)
     grouped = any("groups" in find_measure(spec.metric).row_settings for spec in geometry)
     return {
         "null": [null, NULLS[null].version],
@@ -152,6 +153,7 @@ def _made_from(cell: Cell, geometry: list[MetricSpec], null: str) -> dict[str, A
         "rule": cell.rule.identity(),
         "geometry": [find_measure(spec.metric).identity(spec.settings) for spec in geometry],
         "clusters": [CLUSTERS, *(own.identity for own in cell.near_copies)] if cell.near_copies and grouped else None,
+        "given": [space.token_embeddings.identity for space in (cell.a, cell.b)] if given else None,
     }
 
 
@@ -198,7 +200,7 @@ def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
             values.append(by_dims[spec.settings["dims"]])
             continue
         try:
-            values.append(find_measure(spec.metric).function(x, y, **pairs.settings(spec)).value)
+            values.append(pairs.value(spec).value)
         except UserError:
             values.append(NAN)
     return values

@@ -111,6 +111,11 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
     with clock.step("match"):
         facts = list(match_cells(cells, engine))
     with clock.step("near-copies"):
+        if any("given" in spec.settings for spec in [*study.geometry, *_subspace_geometry(study)]):
+            of_spaces = {space.name: space.token_embeddings.unit for pair in compared for space in pair}
+            for _ in engine.map(sorted(of_spaces.values(), key=lambda unit: str(unit.model))):
+                pass
+            forget()  # the models
         near = {own.store.folder: own.unit for cell in cells for own in cell.near_copies or ()}
         for _ in engine.map(near.values()):
             pass
@@ -205,8 +210,10 @@ def _subspace_geometry(study: Study) -> list[MetricSpec]:
 
 def _check_metric(spec: MetricSpec, where: str) -> None:
     """Check a measure's settings before the run begins, so that a mistake does not show only as an empty column."""
-    x, y = np.random.default_rng(0).normal(size=(2, 64, 8))
+    x, y, z = np.random.default_rng(0).normal(size=(3, 64, 8))
     try:
-        find_measure(spec.metric).prepare(x, y, **spec.settings).score()
+        find_measure(spec.metric).prepare(
+            x, y, **spec.settings | ({"given": [z]} if "given" in spec.settings else {})
+        ).score()
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{where}, {spec.metric}: {error}") from error

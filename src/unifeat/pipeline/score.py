@@ -26,7 +26,6 @@ from unifeat.inference import (
     family_wise,
     find_measure,
     permutation_test,
-    with_settings,
 )
 from unifeat.inference.nulls import NAN, NULLS
 from unifeat.inference.subsampling import VERSION, subsample_interval
@@ -221,26 +220,25 @@ def _row(
 
 def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int, *, device: str = "cpu") -> dict[str, Any]:
     """The score, its shuffle null and its held-out counterpart."""
-    x, y = pairs.rows
-    settings = pairs.settings(spec)
     nothing = dict.fromkeys(("null_mean", "null_sd", "corrected", "p"), NAN)
     try:
-        if permutations and find_measure(spec.metric).sees_pairing:
+        measure, of_rows = pairs.measure(spec)
+        if permutations and measure.sees_pairing:
             test = permutation_test(
-                with_settings(spec.metric, settings),
-                x,
-                y,
+                measure,
+                *pairs.rows,
                 permutations=permutations,
                 seed=seed,
                 rows=pairs.shared,
                 units=pairs.units,
                 device=device,
+                **of_rows,
             )
             observed, flags = test.observed, list(test.flags)
             found = {"null_mean": test.null_mean, "null_sd": test.null_sd, "corrected": test.corrected, "p": test.p}
             null = test.null.tolist()
         else:
-            observed = find_measure(spec.metric).function(x, y, **settings)
+            observed = pairs.value(spec)
             flags, found, null = list(observed.flags), nothing, []
         used = {k: v for k, v in observed.details.items() if isinstance(v, (int, float))}
         if pairs.units is not None:
@@ -275,8 +273,9 @@ def _within_strata(
     if not permutations or not find_measure(spec.metric).sees_pairing:
         return _NO_STRATA
     try:
+        measure, of_rows = pairs.measure(spec)
         test = permutation_test(
-            with_settings(spec.metric, pairs.settings(spec)),
+            measure,
             *pairs.rows,
             permutations=permutations,
             seed=seed,
@@ -284,6 +283,7 @@ def _within_strata(
             strata=labels,
             units=pairs.units,
             device=device,
+            **of_rows,
         )
     except UserError:
         return _NO_STRATA | {"null_strata": [NAN] * permutations}  # too few pairs, which the shuffle's flags say
@@ -301,14 +301,16 @@ def _by_cluster(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) 
     if not permutations or not find_measure(spec.metric).sees_pairing:
         return found
     try:
+        measure, of_rows = pairs.measure(spec)
         test = cluster_test(
-            with_settings(spec.metric, spec.settings),
+            measure,
             *pairs.rows,
             labels,
             permutations=permutations,
             # Where few pairs have near-copies, it hardly matters which one of them is scored.
             choices=1 if effective > _NEARLY_ALL * n else _CHOICES,
             seed=seed,
+            **of_rows,
         )
     except UserError:
         return found  # too few clusters for the measure
@@ -326,7 +328,7 @@ def _heldout(pairs: PairSet, spec: MetricSpec, value: float) -> float:
         return value
     try:
         same = MetricSpec(metric=counterpart[0], settings=counterpart[1])
-        return find_measure(same.metric).function(*pairs.rows, **pairs.settings(same)).value
+        return pairs.value(same).value
     except UserError:
         return NAN
 
@@ -335,17 +337,15 @@ def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, s
     if not subsamples:
         return {"low": NAN, "high": NAN, "flags": []}
     try:
-        x, y = pairs.rows
-        groups = {name: labels for name, labels in pairs.settings(spec).items() if name == "groups"}
+        measure, of_rows = pairs.measure(spec)
         found = subsample_interval(
-            with_settings(spec.metric, spec.settings),
-            x,
-            y,
+            measure,
+            *pairs.rows,
             subsamples=subsamples,
             level=level,
             seed=seed,
             clusters=pairs.clusters,
-            **groups,
+            **of_rows,
         )
     except UserError:
         return {"low": NAN, "high": NAN, "flags": []}

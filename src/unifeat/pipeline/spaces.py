@@ -11,6 +11,8 @@ from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens
 from unifeat.engine import Engine, Held
 from unifeat.models.language import load_tokenizer, tokenizer_digest
+from unifeat.pipeline.loading import Loader
+from unifeat.pipeline.token_embeddings import TokenEmbeddings
 from unifeat.saes.weights import Decoder
 from unifeat.study.spec import ModelSpec, Study, TextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
@@ -42,6 +44,7 @@ class Space:
         decoder: rows of unit norm.
         tokens: the texts of each feature's strongest tokens, for the token filters.
         info: its facts in the report.
+        loader: loads its model and its SAE.
     """
 
     name: str
@@ -52,11 +55,18 @@ class Space:
     decoder: Decoder = field(repr=False)
     tokens: TopTokens = field(repr=False)
     info: dict[str, Any] = field(repr=False)
+    loader: Loader | None = field(default=None, repr=False)
 
     @property
     def tops(self) -> pd.DataFrame:
         """The strongest activations of each feature (see `top_activations`)."""
         return self.tokens.tops.result()
+
+    @property
+    def token_embeddings(self) -> TokenEmbeddings:
+        """The input embeddings of each feature's strongest tokens."""
+        assert self.loader is not None
+        return TokenEmbeddings(self.tokens, self.store.features, self.loader)
 
 
 def role(a: Space, b: Space) -> str:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
-from unifeat.inference import with_settings
 from unifeat.inference.nulls import NULLS
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.pair_set import PairSet
@@ -218,15 +217,18 @@ def _subset_unit(
 
 def _subsets(pairs: PairSet, everything: pd.DataFrame, spec: MetricSpec, draws: int, seed: int) -> dict[str, Any]:
     chosen = np.flatnonzero(everything["inside"])
+    ids_a, ids_b = (everything[name].to_numpy(np.int64) for name in _PAIR_COLUMNS)
+    pool = replace(pairs, features_a=ids_a, features_b=ids_b)
     try:
+        measure, of_rows = pool.measure(spec)
         test = subset_test(
-            with_settings(spec.metric, spec.settings),
-            pairs.a.decoder.rows(everything["feature_a"].to_numpy()),
-            pairs.b.decoder.rows(everything["feature_b"].to_numpy()),
+            measure,
+            *pool.rows,
             chosen,
             pair_frequency(everything["count_a"], everything["count_b"]),
             draws=draws,
             seed=seed,
+            **of_rows,
         )
     except UserError:
         return dict(_NO_SUBSETS)  # too few pairs for the measure, which its flags say already

@@ -53,6 +53,8 @@ class Measure(NamedTuple):
 
 def _setting(name: str, value: Any) -> str:
     """`dims 32`, or for a switch `debiased` and `not debiased`."""
+    if isinstance(value, list):
+        return f"{name} {' and '.join(value)}".replace("_", " ")
     return (name if value else f"not {name}") if isinstance(value, bool) else f"{name} {value}"
 
 

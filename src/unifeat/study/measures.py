@@ -14,8 +14,9 @@ LARGEST_SETTING = 1_000_000  # dims, folds, k
 # Settings that are arrays with a row for each pair.
 _OF_PAIRS = {
     "groups": "a study groups pairs that share a feature by itself; drop it",
-    "given": "a study cannot take other similarities out yet; in Python, call unifeat.rsa(x, y, given=[…])",
 }
+GIVEN = ("token_embeddings",)
+"""What partial RSA can take out of both sides in a study."""
 
 
 class MetricSpec(Part):
@@ -30,8 +31,26 @@ class MetricSpec(Part):
         for name, setting in value.items():
             if name in _OF_PAIRS:
                 raise ValueError(f"{name}: {_OF_PAIRS[name]}")
-            _check_setting(name, setting)
+            if name == "given":
+                _check_given(setting)
+            else:
+                _check_setting(name, setting)
         return value
+
+
+def _check_given(value: Any) -> None:
+    """Check what is taken out of both sides.
+
+    Raises:
+        ValueError: anything but a list of names in `GIVEN`, each once.
+    """
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"given: give a list of what is taken out, such as [{GIVEN[0]}]")
+    for name in value:
+        if name not in GIVEN:
+            raise ValueError(f"given: {name!r} is not known; a study can take out {', '.join(GIVEN)}")
+    if len(set(value)) < len(value):
+        raise ValueError("given: a name is there twice")
 
 
 def _check_setting(name: str, value: Any) -> None:

@@ -137,7 +137,7 @@ def subset_test(
         draws: number of random sets; each costs as much as the score itself.
         seed: seed of the draws.
         bins: number of strata of frequency.
-        settings: keywords of the measure.
+        settings: keywords of the measure; arrays with a row for each pair are of all pairs.
 
     A random set with an undefined score counts as reaching the score in both directions, and is flagged.
 
@@ -154,13 +154,13 @@ def subset_test(
     picked = np.sort(_indices(chosen, len(x_all)))
     strata = frequency_strata(frequency, bins)
     sets = random_subsets(strata, picked, draws, seed)
-    prepared = known.prepare(x_all[picked], y_all[picked], **settings)
+    prepared = known.prepare(x_all[picked], y_all[picked], **known.at_rows(settings, picked))
     observed = prepared.score()
     null = np.full(draws, np.nan)
     if not math.isnan(observed.value):
         with track(f"{known.name}, random sets", total=draws, unit="sets") as advance:
             for number, rows in enumerate(sets):
-                null[number] = _value(known, x_all[rows], y_all[rows], settings)
+                null[number] = _value(known, x_all[rows], y_all[rows], known.at_rows(settings, rows))
                 advance(1)
     null.flags.writeable = False
     undefined = np.isnan(null)
