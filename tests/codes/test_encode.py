@@ -240,9 +240,9 @@ def test_what_is_there_is_not_encoded_again(
     done = []
     group_itself = encode.encode_group
 
-    def spy(model: Any, corpus: Any, group: int, todo: list[Encoder], windowing: Windowing) -> Any:
+    def spy(model: Any, corpus: Any, group: int, todo: list[Encoder], *more: Any) -> Any:
         done.append((group, [e.space for e in todo]))
-        return group_itself(model, corpus, group, todo, windowing)
+        return group_itself(model, corpus, group, todo, *more)
 
     monkeypatch.setattr(encode, "encode_group", spy)
     encode_spaces(model, corpus, encoders, windowing)

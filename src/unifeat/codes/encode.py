@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from unifeat.codes.activations import activation_shard
 from unifeat.codes.returning import Returning
 from unifeat.codes.shard import Shard, narrow_ids, narrow_values, write_shard
 from unifeat.codes.store import CodeStore
@@ -56,11 +57,23 @@ class Encoder:
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """How activations are sampled: the name of the sample, where rows are kept and values read, its store."""
+
+    name: str
+    point: HookPoint
+    target: HookPoint
+    share: float
+    store: CodeStore
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """A model and the encoders of its spaces, ready to run."""
+    """A model, and what is made of its activations, ready to run."""
 
     model: LanguageModel
     encoders: list[Encoder]
+    samplers: Sequence[Sampler] = ()
 
 
 @dataclass(frozen=True)
@@ -115,9 +128,9 @@ def _encode(
     load: Callable[[], Loaded], corpus: Corpus, shards: GroupShards, windowing: Windowing
 ) -> Iterator[tuple[str, Shard]]:
     loaded, missing = load(), shards.missing()
-    return encode_group(
-        loaded.model, corpus, shards.group, [e for e in loaded.encoders if e.space in missing], windowing
-    )
+    encoders = [encoder for encoder in loaded.encoders if encoder.space in missing]
+    samplers = [sampler for sampler in loaded.samplers if sampler.name in missing]
+    return encode_group(loaded.model, corpus, shards.group, encoders, windowing, samplers)
 
 
 def encode_spaces(
@@ -176,10 +189,16 @@ def _encode_missing(
 
 
 def encode_group(
-    model: LanguageModel, corpus: Corpus, group: int, encoders: list[Encoder], windowing: Windowing
+    model: LanguageModel,
+    corpus: Corpus,
+    group: int,
+    encoders: list[Encoder],
+    windowing: Windowing,
+    samplers: Sequence[Sampler] = (),
 ) -> Iterator[tuple[str, Shard]]:
-    """Encode one group of text for several spaces of a model; yields each space's name and shard."""
+    """Encode one group of text for several spaces of a model; yields each space's, or sample's, name and shard."""
     points = [encoder.point for encoder in encoders]
+    points += [point for sampler in samplers for point in (sampler.point, sampler.target)]
     if _measures_fvu(group):
         points += [writes_at(encoder.sae, encoder.point) for encoder in encoders if encoder.codes == "output"]
     points = list(dict.fromkeys(points))
@@ -188,6 +207,8 @@ def encode_group(
         # (An SAE does not decode pre-activations.)
         with_fvu = _measures_fvu(group) and encoder.codes == "output"
         yield encoder.space, encode_shard(encoder, activations, with_fvu=with_fvu)
+    for sampler in samplers:
+        yield sampler.name, activation_shard(activations, sampler.point, sampler.target, sampler.share)
 
 
 def _measures_fvu(group: int) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unifeat.codes.encode import encode_spaces, store_settings
+from unifeat.codes.activations import activation_settings, sample_share
+from unifeat.codes.encode import Sampler, encode_spaces, store_settings
 from unifeat.codes.facts import facts_unit
 from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens, top_unit
@@ -35,7 +36,7 @@ from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import ModelSpec, SpacesSpec, Study
 from unifeat.text.corpus import Corpus
 from unifeat.text.halves import fitting_documents
-from unifeat.vocabulary.hook_points import HookPoint
+from unifeat.vocabulary.hook_points import HookPoint, width_at
 from unifeat.vocabulary.windowing import Windowing
 
 _SHARE_OF_SAES = 0.5  # of the memory of the device that the SAEs run on
@@ -90,9 +91,13 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
         last = _check_all(plans, corpus, engine, force or study.preset is not None)
         # The model that was checked last is already loaded, so it comes first.
         for plan in sorted(plans, key=lambda p: p is not last):
-            for batch in _batches([space for space in plan.spaces if not space.store.finished()]):
-                loader = plan.loader(batch)
+            samplers = plan.unfinished_samples()
+            batches = list(_batches([space for space in plan.spaces if not space.store.finished()]))
+            for batch in batches or ([[]] if samplers else []):
+                loader = replace(plan.loader(batch), samplers=tuple(samplers))
                 stores = {space.name: space.store for space in batch}
+                stores |= {sampler.name: sampler.store for sampler in samplers}
+                samplers = []  # in the first pass
                 name = plan.spec.name.rsplit("/", 1)[-1]
                 gpu = plan.spec.device in ONE_GPU
                 encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name, gpu=gpu)
@@ -124,6 +129,11 @@ class _Plan:
         """
         ordinary = [space for space, control in zip(self.spaces, self.controls, strict=True) if control is None]
         return [space for space in ordinary if not space.store.finished() or not checked_before(space)]
+
+    def unfinished_samples(self) -> list[Sampler]:
+        """The samples of activations that are not finished, each once: several SAEs may read at one hook point."""
+        samples = {space.sample.name: space.sample for space in self.spaces if space.sample is not None}
+        return [sample for sample in samples.values() if not sample.store.finished()]
 
     def loader(self, spaces: list[PlannedSpace]) -> Loader:
         """What loads the model with the SAEs of some spaces."""
@@ -174,6 +184,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
             )
             store = CodeStore.create(cache_root() / "codes", settings)
             store.verify(corpus.groups)
+            sample = _sample(study, corpus, settings, point, writes_at(sae, point), config)
             decoder = Decoder(recipe, settings["sae"])
             decoder.store(sae)
             control = _control(spec, group)
@@ -194,6 +205,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
                     claims=claims_of(sae, recipe.name),
                     decoder=decoder,
                     info=info,
+                    sample=sample,
                 )
             )
             controls.append(control)
@@ -201,6 +213,19 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
         *(name, spec, Tokenizer(spec), digest, windowing, key_of([identity, list(map(str, facts.values()))])),
         *(facts, _model_bytes(spec, config, spaces), spaces, controls),
     )
+
+
+def _sample(
+    study: Study, corpus: Corpus, codes: dict[str, Any], point: HookPoint, target: HookPoint, config: Any
+) -> Sampler | None:
+    """How the activations at `target` are sampled; damaged shards are removed."""
+    if study.activations is None:
+        return None
+    share = sample_share(corpus, study.activations.rows)
+    settings = activation_settings(codes, point, target, width_at(config, target.kind), share)
+    store = CodeStore.create(cache_root() / "codes", settings)
+    store.verify(corpus.groups)
+    return Sampler(f"activations {store.folder.name}", point, target, share, store)
 
 
 def _model_bytes(spec: ModelSpec, config: Any, spaces: list[PlannedSpace]) -> float:
@@ -261,7 +286,7 @@ def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
         tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
         info = space.info | _facts(space, counted) | {"warnings": warnings_of(space)}
         of_space = (space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info)
-        yield Space(*of_space, plan.loader([space]))
+        yield Space(*of_space, plan.loader([space]), space.sample.store if space.sample else None)
 
 
 def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:

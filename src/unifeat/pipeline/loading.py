@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from unifeat.codes.encode import Encoder, Loaded, Values
+from unifeat.codes.encode import Encoder, Loaded, Sampler, Values
 from unifeat.codes.store import CodeStore
 from unifeat.engine import Held
 from unifeat.models.language import LanguageModel, load_language_model, read_config
@@ -32,6 +32,7 @@ class PlannedSpace:
         size: bytes of its weights.
         claims: what the SAE states about itself.
         info: facts for the report that are known before encoding.
+        sample: how the activations that its SAE reconstructs are sampled, if the study asks for them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PlannedSpace:
     claims: Claims
     decoder: Decoder
     info: dict[str, Any]
+    sample: Sampler | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,14 @@ class Loader:
         points: all hook points at which the study reads it.
         spaces: the spaces whose SAEs are in memory at once.
         identity: everything that determines the model's activations.
+        samplers: how activations are sampled in the same pass.
     """
 
     spec: ModelSpec
     points: tuple[HookPoint, ...]
     spaces: tuple[PlannedSpace, ...]
     identity: str
+    samplers: tuple[Sampler, ...] = ()
 
     def __call__(self) -> Loaded:
         """The model, cut after the deepest block that is read, and the encoders on its device."""
@@ -107,7 +111,7 @@ class Loader:
 
     def _with_encoders(self, model: LanguageModel) -> Loaded:
         key = (self.key, tuple(str(space.store.folder) for space in self.spaces))
-        return Loaded(model, _SAES.get(key, partial(self._encoders, model)))
+        return Loaded(model, _SAES.get(key, partial(self._encoders, model)), self.samplers)
 
     def _encoders(self, model: LanguageModel) -> list[Encoder]:
         encoders = []

@@ -26,6 +26,7 @@ from unifeat.inference import find_measure
 from unifeat.inference.nulls import AGAIN
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
+from unifeat.pipeline.latents import compare_latents
 from unifeat.pipeline.match import Cell, compare, match_cells
 from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.rematch import again, rematch_cells
@@ -128,6 +129,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
             score_subspaces(study, subspaces, cells, engine),
         ]
         scores = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    if study.activations is not None:
+        with clock.step("activations"):
+            of_latents = compare_latents(cells, study.activations.dims, engine)
+            facts = [own | {"latents": found} for own, found in zip(facts, of_latents, strict=True)]
     roles = {(cell.a.name, cell.b.name): role(cell.a, cell.b) for cell in cells}
     with clock.step("rematch"):
         rematched: dict[str, list[dict[str, Any]]] = {}

@@ -45,6 +45,7 @@ class Space:
         tokens: the texts of each feature's strongest tokens, for the token filters.
         info: its facts in the report.
         loader: loads its model and its SAE.
+        activations: a sample of the activations that its SAE reconstructs, if the study asks for it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Space:
     tokens: TopTokens = field(repr=False)
     info: dict[str, Any] = field(repr=False)
     loader: Loader | None = field(default=None, repr=False)
+    activations: CodeStore | None = field(default=None, repr=False)
 
     @property
     def tops(self) -> pd.DataFrame:

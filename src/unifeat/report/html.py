@@ -19,6 +19,7 @@ from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_table
 from unifeat.report.sections.categories import subspaces
 from unifeat.report.sections.compared import compared
+from unifeat.report.sections.latents import latents
 from unifeat.report.sections.layers import layers
 from unifeat.report.sections.one_pair import one_pair
 from unifeat.report.sections.published import published
@@ -60,6 +61,7 @@ class Section(NamedTuple):
 SECTIONS = (
     Section("compared", "What was compared", compared),
     Section("layers", "Layer by layer", layers),
+    Section("latents", "Activations, codes and directions", latents),
     Section("subspaces", "Subspaces", subspaces),
     Section("cell", "One pair of spaces", one_pair),
     Section("published", "Published beside measured", published),

@@ -252,6 +252,13 @@ class InferenceSpec(Part):
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the shuffles of rsa and cka run")
 
 
+class ActivationsSpec(Part):
+    """The models' own activations, beside codes and decoder rows."""
+
+    rows: int = Field(16_384, ge=64, le=LARGEST_WIDTH, description="about how many tokens' activations are kept")
+    dims: int = Field(64, ge=1, le=100_000, description="components of SVCCA and of held-out CCA")
+
+
 class TrainSpec(Part):
     """How to train the SAEs that the study names and that do not exist yet."""
 
@@ -347,6 +354,9 @@ class Study(Part):
     inference: InferenceSpec = InferenceSpec()
     mask: Mask = Mask()
     subspaces: SubspacesSpec | None = None
+    activations: ActivationsSpec | None = Field(
+        None, description="compare the models' activations, too, and keep a sample of them for this"
+    )
     published: Literal["arxiv-2410.06981"] | None = Field(
         None, description="show the numbers of that publication beside the run's own"
     )

@@ -1,0 +1,191 @@
+"""Linear similarity of two spaces on many rows, read once in chunks: what memory holds is products of columns.
+
+Where rows are tokens there are far more of them than columns, and everything that linear CKA, SVCCA and held-out CCA
+need is in the sums of products of columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
+from scipy import linalg
+
+from unifeat.errors import UserError
+from unifeat.geometry._input import EPS, as_pair
+
+_NAN = float("nan")
+
+
+@dataclass
+class PairedMoments:
+    """Sums over paired rows x_i (d_a,) and y_i (d_b,), by fold. Add chunks, then ask for scores.
+
+    Rows are counted from a point near their mean, so that sums do not lose digits; the scores ignore translation.
+
+    Attributes:
+        folds: into how many folds the rows are divided.
+
+    Memory: folds × (d_a² + d_b² + d_a d_b) float64.
+    """
+
+    folds: int = 5
+    _origin: tuple[NDArray[Any], NDArray[Any]] | None = field(default=None, init=False, repr=False)
+    _n: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), init=False, repr=False)
+    _sums: list[list[NDArray[np.float64]]] = field(default_factory=list, init=False, repr=False)
+    _lengths: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def n(self) -> int:
+        """Rows added so far."""
+        return int(self._n.sum())
+
+    def add(self, x: Any, y: Any, fold: Any) -> None:
+        """Add rows x (n, d_a), y (n, d_b), real and finite, and the fold of each, (n,) whole numbers from 0.
+
+        Raises:
+            UserError: not two finite 2-D arrays with equally many rows, as wide as those before; a fold out of range.
+        """
+        as_pair(x, y, at_least=0, why="moments")  # checked there, but each chunk scaled by a number of its own
+        rows = [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v, np.float64) for v in (x, y)]
+        labels = np.asarray(fold)
+        if labels.shape != (len(rows[0]),) or labels.dtype.kind not in "iu":
+            raise UserError(f"fold: give one whole number for each of {len(rows[0])} rows")
+        if labels.size and not 0 <= labels.min() <= labels.max() < self.folds:
+            raise UserError(f"fold: give numbers from 0 to {self.folds - 1}")
+        if not labels.size:
+            return
+        if self._origin is None:
+            self._begin(*rows)
+        assert self._origin is not None
+        if (widths := [side.shape[1] for side in rows]) != (own := [len(side) for side in self._origin]):
+            raise UserError(f"rows have {widths} columns, those before had {own}")
+        a, b = (side - origin for side, origin in zip(rows, self._origin, strict=True))
+        for number in np.unique(labels):
+            own_a, own_b = a[labels == number], b[labels == number]
+            self._n[number] += len(own_a)
+            new = own_a.sum(0), own_b.sum(0), own_a.T @ own_a, own_b.T @ own_b, own_a.T @ own_b
+            for total, value in zip(self._sums[number], new, strict=True):
+                total += value
+        squares = {"a": np.einsum("ij,ij->i", a, a), "b": np.einsum("ij,ij->i", b, b)}
+        for one in "ab":
+            self._lengths[one] += squares[one].sum()
+            for other, rows_of in (("a", a), ("b", b)):
+                self._lengths[one, other] += squares[one] @ squares[other]
+                self._lengths[one, f"rows of {other}"] += squares[one] @ rows_of
+
+    def _begin(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+        self._origin = x.mean(axis=0), y.mean(axis=0)
+        d_a, d_b = x.shape[1], y.shape[1]
+        shapes: list[tuple[int, ...]] = [(d_a,), (d_b,), (d_a, d_a), (d_b, d_b), (d_a, d_b)]
+        self._n = np.zeros(self.folds, np.int64)
+        self._sums = [[np.zeros(shape) for shape in shapes] for _ in range(self.folds)]
+        for one in "ab":
+            self._lengths |= {one: 0.0, (one, "a"): 0.0, (one, "b"): 0.0}
+            self._lengths |= {(one, "rows of a"): np.zeros(d_a), (one, "rows of b"): np.zeros(d_b)}
+
+    def _total(self, fold: int | None = None) -> tuple[int, list[NDArray[np.float64]]]:
+        """The number of rows and their sums; without those of one fold, if it is given."""
+        kept = [number for number in range(self.folds) if number != fold]
+        sums = [np.sum([self._sums[number][k] for number in kept], axis=0) for k in range(5)]
+        return int(self._n[kept].sum()), sums
+
+    def cka(self) -> float:
+        """Debiased linear CKA of all rows, as `unifeat.cka(x, y, debiased=True)`; NaN for fewer than four rows."""
+        if self.n < 4:
+            return _NAN
+        hsic = {pair: self._hsic(*pair) for pair in ("ab", "aa", "bb")}
+        within = hsic["aa"] * hsic["bb"]
+        if not (hsic["aa"] > 0 and hsic["bb"] > 0):
+            return _NAN
+        return float(np.clip(hsic["ab"] / np.sqrt(within), -1.0, 1.0))
+
+    def _hsic(self, one: str, other: str) -> float:
+        """HSIC₁ of K = XXᵀ, L = YYᵀ (Song et al. 2012, "Feature selection via dependence maximization", JMLR 13).
+
+        Without their diagonals, K̃ and L̃ have tr K̃L̃ = ‖XᵀY‖² − Σ|x|²|y|², 1ᵀK̃1 = |Σx|² − Σ|x|², and row sums
+        x·Σx − |x|².
+        """
+        n, (sum_a, sum_b, aa, bb, ab) = self._total()
+        sums, products = {"a": sum_a, "b": sum_b}, {"aa": aa, "bb": bb, "ab": ab}
+        s_x, s_y, product = sums[one], sums[other], products[one + other]
+        both = float(self._lengths[one, other])
+        trace = float(np.sum(product * product)) - both
+        ones = [float(s @ s) - float(self._lengths[side]) for s, side in ((s_x, one), (s_y, other))]
+        crossed = float(s_x @ product @ s_y) + both
+        crossed -= float(s_x @ self._lengths[other, f"rows of {one}"])
+        crossed -= float(s_y @ self._lengths[one, f"rows of {other}"])
+        return (trace + ones[0] * ones[1] / ((n - 1) * (n - 2)) - 2 * crossed / (n - 2)) / (n * (n - 3))
+
+    def svcca(self, dims: int) -> float:
+        """SVCCA of all rows, as `unifeat.svcca(x, y, dims=dims)`."""
+        if self.n < 2:
+            return _NAN
+        kept = self._components(dims)
+        if kept is None:
+            return _NAN
+        n, (sum_a, sum_b, _, _, ab) = self._total()
+        (basis_a, scale_a), (basis_b, scale_b) = kept
+        cross = basis_a.T @ (ab - np.outer(sum_a, sum_b) / n) @ basis_b
+        return float(np.clip(linalg.svdvals(cross / np.outer(scale_a, scale_b)), 0.0, 1.0).mean())
+
+    def heldout_cca(self, dims: int) -> float:
+        """Held-out CCA, as `unifeat.heldout_cca(x, y, dims=dims)` with these folds; folds without rows are left out."""
+        kept = self._components(dims) if self.n >= 4 else None
+        if kept is None:
+            return _NAN
+        (basis_a, _), (basis_b, _) = kept
+        values = []
+        for fold in np.flatnonzero(self._n >= 2):
+            n, sums = self._total(int(fold))
+            if n < 2:
+                continue
+            train = _scatters(n, sums, basis_a, basis_b)
+            test = _scatters(int(self._n[fold]), self._sums[fold], basis_a, basis_b)
+            roots = [_inverse_root(train[0]), _inverse_root(train[1])]
+            left, _, right = linalg.svd(roots[0].T @ train[2] @ roots[1], full_matrices=False)
+            a, b = roots[0] @ left, roots[1] @ right.T
+            variance = np.einsum("ij,ij->j", a, test[0] @ a) * np.einsum("ij,ij->j", b, test[1] @ b)
+            covariance = np.einsum("ij,ij->j", a, test[2] @ b)
+            values.append(float(np.mean(covariance / np.sqrt(np.maximum(variance, np.finfo(float).tiny)))))
+        return float(np.mean(values)) if values else _NAN
+
+    def _components(self, dims: int) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]] | None:
+        """For each side the leading directions, (d, k), and their singular values, (k,); None for a constant side."""
+        n, sums = self._total()
+        found = []
+        for total, square in ((sums[0], sums[2]), (sums[1], sums[3])):
+            values, vectors = linalg.eigh(square - np.outer(total, total) / n)
+            values, vectors = values[::-1], vectors[:, ::-1]
+            rank = int(np.sum(values > len(values) * EPS * max(float(values[0]), 0.0)))
+            k = min(dims, rank, n - 1)
+            if k < 1:
+                return None
+            found.append((vectors[:, :k], np.sqrt(values[:k])))
+        return found
+
+
+def _scatters(
+    n: int,
+    sums: list[NDArray[np.float64]],
+    basis_a: Float64[np.ndarray, "d_a k_a"],
+    basis_b: Float64[np.ndarray, "d_b k_b"],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Products of rows about their mean, in the bases: (k_a, k_a), (k_b, k_b) and (k_a, k_b)."""
+    sum_a, sum_b, aa, bb, ab = sums
+    mean_a, mean_b = sum_a @ basis_a, sum_b @ basis_b
+    return (
+        basis_a.T @ aa @ basis_a - np.outer(mean_a, mean_a) / n,
+        basis_b.T @ bb @ basis_b - np.outer(mean_b, mean_b) / n,
+        basis_a.T @ ab @ basis_b - np.outer(mean_a, mean_b) / n,
+    )
+
+
+def _inverse_root(scatter: Float64[np.ndarray, "k k"]) -> NDArray[np.float64]:
+    """W, (k, r), with Wᵀ S W = 1; directions without variance are left out."""
+    values, vectors = linalg.eigh(scatter)
+    kept = values > len(values) * EPS * max(float(values[-1]), 0.0)
+    return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))
