@@ -18,6 +18,7 @@ from unifeat.vocabulary.places import Places
 
 VERSION = "unifeat-activations/1"
 _CHARACTERS_A_TOKEN = 4.0
+_STRETCH = 12  # bits of a character's number: stretches of 4,096, about a thousand tokens
 _ONLY_OF_SAES = ("sae", "d_sae", "codes", "values")
 
 
@@ -27,13 +28,15 @@ def sample_share(corpus: Corpus, rows: int) -> float:
 
 
 def sampled(places: Places, share: float) -> NDArray[np.bool_]:
-    """Which rows are in the sample, (rows,): a place is, or is not, by a hash of its document and character.
+    """Which rows are in the sample, (rows,): a place is, or is not, by a hash of its stretch of the document.
 
+    Stretches of 4,096 characters are sampled whole, so that most of a sampled token's context is sampled too.
     (SplitMix64's finaliser: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators".)
     """
     if share >= 1.0:
         return np.ones(len(places), bool)
-    key = places.document.astype(np.uint64) << np.uint64(32) | places.char_end.astype(np.uint64)
+    stretch = places.char_end.astype(np.uint64) >> np.uint64(_STRETCH)
+    key = places.document.astype(np.uint64) << np.uint64(32) | stretch
     key += np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         key = (key ^ (key >> np.uint64(shift))) * np.uint64(factor)
