@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from unifeat.runs.folder import Run as Run
     from unifeat.runs.folder import open_run as open  # noqa: F401
     from unifeat.saes import load_sae as load_sae
+    from unifeat.transfer.carried import carried as carried
+    from unifeat.transfer.maps import stitch as stitch
 
 # Public name -> (module, attribute), or (module, None) for a module. Each is imported on first use, so that
 # `import unifeat` is fast.
@@ -49,6 +51,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "subsample_interval": ("unifeat.inference", "subsample_interval"),
     "synthetic": ("unifeat.synthetic", None),
     "load_sae": ("unifeat.saes", "load_sae"),
+    "carried": ("unifeat.transfer.carried", "carried"),
+    "stitch": ("unifeat.transfer.maps", "stitch"),
     "Run": ("unifeat.runs.folder", "Run"),
     "run": ("unifeat.pipeline.run", "run"),
     "open": ("unifeat.runs.folder", "open_run"),

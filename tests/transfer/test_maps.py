@@ -1,0 +1,117 @@
+"""Linear maps between activations: against scikit-learn and SciPy, and planted truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+from scipy.linalg import orthogonal_procrustes
+from sklearn.linear_model import Ridge
+
+import unifeat as uf
+from unifeat.transfer.maps import _PENALTIES, _Ridge, fit_affine, fit_rotation
+
+N, DOCUMENTS = 1200, 24
+
+
+def rows(seed: int = 0, d_a: int = 10, d_b: int = 14, noise: float = 0.5) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(N, d_a)) @ rng.normal(size=(d_a, d_a)) + rng.normal(size=d_a) * 5
+    y = x @ rng.normal(size=(d_a, d_b)) + noise * rng.normal(size=(N, d_b)) - 3
+    return x, y, np.repeat(np.arange(DOCUMENTS), N // DOCUMENTS)
+
+
+@pytest.mark.parametrize("n", [8, 300])
+@pytest.mark.parametrize("penalty", [1e-6, 0.03, 10.0])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_ridge_is_that_of_scikit_learn(n: int, penalty: float, kind: str) -> None:
+    x, y, _ = rows()
+    x, y = x[:n], y[:n]
+    x[np.abs(x) < 1] = 0
+    given = sparse.csr_array(x) if kind == "sparse" else x
+    found = _Ridge(given, y).map(penalty)
+    alpha = penalty * np.sum((x - x.mean(0)) ** 2) / x.shape[1]
+    expected = Ridge(alpha=alpha).fit(x, y)
+    np.testing.assert_allclose(found.weights, expected.coef_.T, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found(given), expected.predict(x), rtol=1e-6, atol=1e-6)
+
+
+def test_the_penalty_is_the_best_on_documents_left_out() -> None:
+    x, y, documents = rows(noise=5.0)
+    clean = fit_affine(x, y, documents).penalty
+    rng = np.random.default_rng(0)
+    wide = np.hstack([x, 3 * rng.normal(size=(N, 500))])[:300]
+    assert fit_affine(wide, y[:300], documents[:300]).penalty > clean
+    assert clean in _PENALTIES
+
+
+def test_rotation_is_procrustes() -> None:
+    rng = np.random.default_rng(1)
+    q = np.linalg.qr(rng.normal(size=(14, 14)))[0][:10]
+    x, _, _ = rows(1)
+    y = 2.5 * x @ q + 7
+    found = fit_rotation(x, y)
+    assert found is not None
+    np.testing.assert_allclose(found.weights, 2.5 * q, atol=1e-8)
+    np.testing.assert_allclose(found(x), y, atol=1e-8)
+    square = x @ rng.normal(size=(10, 10))
+    a, b = x - x.mean(0), square - square.mean(0)
+    turn, scale = orthogonal_procrustes(a, b)
+    np.testing.assert_allclose(fit_rotation(x, square).weights, turn * scale / np.sum(a * a), atol=1e-8)  # type: ignore[union-attr]
+    assert fit_rotation(y, x) is None
+
+
+def test_stitch_finds_what_is_linear() -> None:
+    x, y, documents = rows(2)
+    found = uf.stitch(x, y, documents=documents)
+    assert 0.9 < found.low < found.value < found.high <= 1
+    assert found.p == pytest.approx(1 / 101)
+    assert found.null_mean < 0
+    assert found.fvu == pytest.approx(1 - found.value)
+    assert found.rows == (N // 2, N // 2)
+    fit = np.isin(documents, np.unique(documents)[::2])
+    own = uf.stitch(x, y, documents=documents, fit=fit)
+    missed = y[~fit] - own.map(x[~fit])
+    assert own.fvu == pytest.approx(np.sum(missed**2) / np.sum((y[~fit] - y[~fit].mean(0)) ** 2), rel=1e-4)
+    assert "affine stitch 0.9" in repr(found)
+    assert "affine" in found._repr_html_()
+
+
+def test_unrelated_activations_do_not_stitch() -> None:
+    x, _, documents = rows(3)
+    _, other, _ = rows(4)
+    found = uf.stitch(x, other, documents=documents)
+    assert abs(found.value) < 0.05
+
+
+@pytest.mark.slow
+def test_p_is_uniform_where_nothing_is_shared() -> None:
+    p = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        topic = np.repeat(rng.normal(size=(20, 6)), 20, axis=0)  # documents have topics, which differ between the sides
+        other = np.repeat(rng.normal(size=(20, 5)), 20, axis=0)
+        x, y = topic + rng.normal(size=(400, 6)), other + rng.normal(size=(400, 5))
+        p.append(uf.stitch(x, y, documents=np.arange(400) // 20, draws=39, seed=seed).p)
+    assert stats.kstest(p, stats.uniform(1 / 40, 1 - 1 / 40).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "afine"}, "did you mean 'affine'"),
+        ({"x_b": np.zeros((3, 2))}, "the same tokens"),
+        ({"x_a": np.full((N, 10), np.nan)}, "NaN"),
+        ({"kind": "rotation", "x_a": np.zeros((N, 20))}, "no rotation maps 20 dimensions into 14"),
+        ({"documents": np.zeros(N, int)}, "fewer than two documents"),
+        ({"fit": np.ones(N)}, "fit: give"),
+        ({"documents": np.zeros(N)}, "documents: give"),
+    ],
+)
+def test_wrong_input(change: dict[str, Any], said: str) -> None:
+    x, y, documents = rows()
+    given = {"x_a": x, "x_b": y, "documents": documents} | change
+    with pytest.raises(uf.UserError, match=said):
+        uf.stitch(given.pop("x_a"), given.pop("x_b"), **given)
