@@ -207,7 +207,7 @@ def stitch(
     total = np.einsum("ij,ij->i", centred, centred)
     missed = np.einsum("ij,ij->i", truth - mapped, truth - mapped)
     place = np.unique(own, return_inverse=True)[1]
-    rebuilt, whole_variance = (np.bincount(place, values) for values in (total - missed, total))
+    rebuilt, whole_variance = (np.asarray(np.bincount(place, values), float) for values in (total - missed, total))
     null = np.array([1 - _error(truth, mapped, place, seed, draw) / total.sum() for draw in range(count)])
     null.flags.writeable = False
     value = 1 - float(missed.sum() / total.sum())

@@ -1,0 +1,123 @@
+"""A forward pass that begins in the middle of a model, and one that gives logits at some positions only.
+
+When the same text runs through a model many times, each time with another value at one hook point, the blocks before it
+compute the same again and again; and with a large vocabulary, the head costs more than the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unifeat.models.hooks import capturing
+from unifeat.models.language import LanguageModel
+from unifeat.vocabulary.hook_points import HookPoint
+
+
+class _Passed(nn.Module):
+    """Stands for a block that is not run: gives its input, or a stored value, in the block's form."""
+
+    def __init__(self, block: nn.Module, value: Tensor | None, form: type) -> None:
+        super().__init__()
+        self._block = [block]  # (a list, so that it is no submodule)
+        self._value, self._form = value, form
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattribute__("_block")[0], name)  # such as a block's kind of attention
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        given = args[0] if args else kwargs["hidden_states"]
+        value = given if self._value is None else self._value
+        return (value,) if self._form is tuple else value
+
+
+@contextmanager
+def resumed(blocks: nn.ModuleList, layer: int, stream: Tensor, form: type) -> Iterator[None]:
+    """Inside this context, the model begins at block `layer` with the stream (batch, positions, width) that enters it.
+
+    Args:
+        form: what blocks return: `tuple`, or `Tensor` for the stream alone.
+    """
+    own = list(blocks[:layer])
+    try:
+        for index, block in enumerate(own):
+            blocks[index] = _Passed(block, stream if index == layer - 1 else None, form)
+        yield
+    finally:
+        for index, block in enumerate(own):
+            blocks[index] = block
+
+
+@contextmanager
+def at_positions(model: LanguageModel, chosen: Tensor) -> Iterator[None]:
+    """Inside this context, the whole model's logits are those of the chosen positions: (1, chosen, vocabulary).
+
+    Args:
+        chosen: (batch, positions) bool.
+    """
+    head = model.causal.get_output_embeddings()
+
+    def gather(_: nn.Module, args: Any) -> Any:
+        hidden = args[0]
+        return (hidden[chosen.to(hidden.device)][None], *args[1:])
+
+    handle = head.register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Again:
+    """One batch of text, run through a whole model again and again with other values at one hook point.
+
+    Blocks before the point's are not run again, unless the model then gives other logits (an architecture in which
+    something else passes from block to block).
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: LanguageModel, ids: Tensor, point: HookPoint, chosen: Tensor) -> None:
+        """Run the model once, unchanged.
+
+        Args:
+            model: loaded with `whole=True`.
+            ids: (batch, positions) int64, padded on the right with any token.
+            point: where values will be replaced.
+            chosen: (batch, positions) bool, the positions whose logits are wanted.
+
+        Raises:
+            ValueError: a model that was loaded without its head.
+        """
+        if model.causal is None:
+            raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
+        self._model, self._ids, self._chosen, self._layer = model, ids.to(model.device), chosen, point.layer
+        self._stream: Tensor | None = None
+        forms: list[type] = []
+        entry = HookPoint(point.layer, "resid_pre")
+        with ExitStack() as stack:
+            seen = stack.enter_context(capturing(model.blocks, [entry] if point.layer else []))
+            handle = model.blocks[0].register_forward_hook(lambda _, __, output: forms.append(type(output)))
+            stack.callback(handle.remove)
+            self.clean = self.logits()
+        if point.layer:
+            self._form = tuple if issubclass(forms[0], tuple) else Tensor
+            self._stream = seen[entry].reshape(*ids.shape, -1)
+            if not torch.allclose(self.logits(), self.clean, rtol=1e-2, atol=1e-2):
+                self._stream = None
+
+    @torch.inference_mode()
+    def logits(self) -> Tensor:
+        """Logits at the chosen positions, (chosen, vocabulary), under the hooks that are registered now."""
+        with ExitStack() as stack:
+            stack.enter_context(at_positions(self._model, self._chosen))
+            if self._stream is not None:
+                stack.enter_context(resumed(self._model.blocks, self._layer, self._stream, self._form))
+            found: Tensor = self._model.causal(input_ids=self._ids, use_cache=False).logits
+        return found[0]
