@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import unifeat as uf
 from unifeat.geometry._folds import held_out
@@ -20,10 +21,10 @@ def rows(n: int = 600, d_a: int = 12, d_b: int = 9, shared: int = 4, seed: int =
 
 def added(x: np.ndarray, y: np.ndarray, fold: np.ndarray, chunk: int) -> PairedMoments:
     moments = PairedMoments()
-    for start in range(0, len(x), chunk):
+    for start in range(0, x.shape[0], chunk):
         part = slice(start, start + chunk)
         moments.add(x[part], y[part], fold[part])
-    assert moments.n == len(x)
+    assert moments.n == x.shape[0]
     return moments
 
 
@@ -60,6 +61,21 @@ def test_float32_and_widths_of_one(tmp_path: object) -> None:
     r = np.corrcoef(x[:, 0], y[:, 0])[0, 1]
     assert moments.svcca(5) == pytest.approx(abs(r), abs=1e-5)
     assert moments.heldout_cca(5) == pytest.approx(abs(r), abs=0.1)
+
+
+@pytest.mark.parametrize("chunk", [50, 600])
+def test_sparse_codes(chunk: int) -> None:
+    rng = np.random.default_rng(3)
+    x, y = (sparse.csr_array(rng.gamma(2, size=(600, 12)) * (rng.random((600, 12)) < 0.2)) for _ in "ab")
+    y = sparse.csr_array(0.7 * x + y.multiply(0.5))
+    dense = x.toarray(), y.toarray()
+    fold = folds_of(600)
+    moments = added(x, y, fold, chunk)  # type: ignore[arg-type]
+    assert moments.cka() == pytest.approx(uf.cka(*dense, debiased=True).value, abs=1e-10)
+    assert moments.svcca(4) == pytest.approx(uf.svcca(*dense, dims=4).value, abs=1e-9)
+    assert moments.heldout_cca(4) == pytest.approx(uf.heldout_cca(*dense, dims=4).value, abs=1e-9)
+    with pytest.raises(uf.UserError, match="NaN"):
+        moments.add(sparse.csr_array(np.full((2, 12), np.nan)), sparse.csr_array(np.ones((2, 12))), [0, 1])
 
 
 def test_nothing_shared_is_about_zero() -> None:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from unifeat.codes.align import align, rows_of, shared_places
 from unifeat.codes.shard import Shard
 from unifeat.codes.store import CodeStore
+from unifeat.vocabulary.places import Places
 
 Floats = NDArray[np.float32]
 
@@ -21,16 +22,28 @@ class Beside:
     """Tokens of a stretch of text that both samples of activations have, (rows,) in text order.
 
     Attributes:
-        document: number of the document in the corpus.
+        group: number of the group of text.
+        places_a, places_b: where each token is; the same document and character on both sides.
         x_a, x_b: (rows, d_a) and (rows, d_b) activations.
         codes_a, codes_b: (rows, features) codes.
     """
 
-    document: NDArray[np.int32]
+    group: int
+    places_a: Places
+    places_b: Places
     x_a: Floats
     x_b: Floats
     codes_a: csr_array
     codes_b: csr_array
+
+    @property
+    def document(self) -> NDArray[np.int32]:
+        """Number of the document of each token in the corpus."""
+        return self.places_a.document
+
+    def turned(self) -> Beside:
+        """The same with the two spaces exchanged."""
+        return Beside(self.group, self.places_b, self.places_a, self.x_b, self.x_a, self.codes_b, self.codes_a)
 
 
 def beside(codes_a: CodeStore, codes_b: CodeStore, sample_a: CodeStore, sample_b: CodeStore) -> Iterator[Beside]:
@@ -40,13 +53,16 @@ def beside(codes_a: CodeStore, codes_b: CodeStore, sample_a: CodeStore, sample_b
         UserError: the stores come from different texts, or the samples share no place.
     """
     aligned = align(sample_a, sample_b).aligned_shards()
-    for own_a, own_b, (x_a, x_b, at_a, at_b) in zip(codes_a.shards(), codes_b.shards(), aligned, strict=True):
+    shards = zip(codes_a.shards(), codes_b.shards(), aligned, strict=True)
+    for group, (own_a, own_b, (x_a, x_b, at_a, at_b)) in enumerate(shards):
         to_a, to_b = _rows_in(own_a, x_a)[at_a], _rows_in(own_b, x_b)[at_b]
         known = (to_a >= 0) & (to_b >= 0)  # (thousands of tokens may end at one character, see `align`)
         if known.any():
             at_a, at_b, to_a, to_b = at_a[known], at_b[known], to_a[known], to_b[known]
             yield Beside(
-                x_a.places.document[at_a],
+                group,
+                _places(x_a, at_a),
+                _places(x_b, at_b),
                 _dense(x_a, at_a, sample_a.features),
                 _dense(x_b, at_b, sample_b.features),
                 _sparse(own_a, to_a, codes_a.features),
@@ -60,6 +76,11 @@ def _rows_in(codes: Shard, sample: Shard) -> NDArray[np.int64]:
     found = np.full(sample.rows, -1, np.int64)
     found[of_sample] = of_codes
     return found
+
+
+def _places(shard: Shard, rows: NDArray[np.int64]) -> Places:
+    own = shard.places
+    return Places(own.document[rows], own.char_end[rows], own.order[rows], own.token[rows])
 
 
 def _sparse(shard: Shard, rows: NDArray[np.int64], features: int) -> csr_array:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
 
 from unifeat.errors import UserError
 from unifeat.geometry._input import EPS, as_pair
@@ -46,14 +46,15 @@ class PairedMoments:
     def add(self, x: Any, y: Any, fold: Any) -> None:
         """Add rows x (n, d_a), y (n, d_b), real and finite, and the fold of each, (n,) whole numbers from 0.
 
+        x and y are arrays, tensors, or both SciPy sparse matrices, whose products cost what their entries cost.
+
         Raises:
             UserError: not two finite 2-D arrays with equally many rows, as wide as those before; a fold out of range.
         """
-        as_pair(x, y, at_least=0, why="moments")  # checked there, but each chunk scaled by a number of its own
-        rows = [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v, np.float64) for v in (x, y)]
-        labels = np.asarray(fold)
-        if labels.shape != (len(rows[0]),) or labels.dtype.kind not in "iu":
-            raise UserError(f"fold: give one whole number for each of {len(rows[0])} rows")
+        rows = _checked(x, y)
+        labels, n = np.asarray(fold), rows[0].shape[0]
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise UserError(f"fold: give one whole number for each of {n} rows")
         if labels.size and not 0 <= labels.min() <= labels.max() < self.folds:
             raise UserError(f"fold: give numbers from 0 to {self.folds - 1}")
         if not labels.size:
@@ -63,22 +64,24 @@ class PairedMoments:
         assert self._origin is not None
         if (widths := [side.shape[1] for side in rows]) != (own := [len(side) for side in self._origin]):
             raise UserError(f"rows have {widths} columns, those before had {own}")
-        a, b = (side - origin for side, origin in zip(rows, self._origin, strict=True))
+        a, b = rows if sparse.issparse(x) else (side - origin for side, origin in zip(rows, self._origin, strict=True))
         for number in np.unique(labels):
             own_a, own_b = a[labels == number], b[labels == number]
-            self._n[number] += len(own_a)
+            self._n[number] += own_a.shape[0]
             new = own_a.sum(0), own_b.sum(0), own_a.T @ own_a, own_b.T @ own_b, own_a.T @ own_b
             for total, value in zip(self._sums[number], new, strict=True):
-                total += value
-        squares = {"a": np.einsum("ij,ij->i", a, a), "b": np.einsum("ij,ij->i", b, b)}
+                total += value.toarray() if sparse.issparse(value) else value
+        squares = {"a": _squares(a), "b": _squares(b)}
         for one in "ab":
             self._lengths[one] += squares[one].sum()
             for other, rows_of in (("a", a), ("b", b)):
                 self._lengths[one, other] += squares[one] @ squares[other]
                 self._lengths[one, f"rows of {other}"] += squares[one] @ rows_of
 
-    def _begin(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-        self._origin = x.mean(axis=0), y.mean(axis=0)
+    def _begin(self, x: Any, y: Any) -> None:
+        # Sparse rows are counted from zero: near it their means are.
+        means = [np.zeros(side.shape[1]) if sparse.issparse(side) else side.mean(axis=0) for side in (x, y)]
+        self._origin = means[0], means[1]
         d_a, d_b = x.shape[1], y.shape[1]
         shapes: list[tuple[int, ...]] = [(d_a,), (d_b,), (d_a, d_a), (d_b, d_b), (d_a, d_b)]
         self._n = np.zeros(self.folds, np.int64)
@@ -166,6 +169,27 @@ class PairedMoments:
                 return None
             found.append((vectors[:, :k], np.sqrt(values[:k])))
         return found
+
+
+def _checked(x: Any, y: Any) -> list[Any]:
+    """The rows of both sides in float64, dense or sparse.
+
+    Raises:
+        UserError: as `as_pair` does.
+    """
+    if sparse.issparse(x) and sparse.issparse(y):
+        as_pair(np.zeros((x.shape[0], 1)), np.zeros((y.shape[0], 1)), at_least=0, why="moments")
+        rows = [sparse.csr_array(side, dtype=np.float64) for side in (x, y)]
+        if not all(np.isfinite(side.data).all() for side in rows):
+            raise UserError("codes hold NaN or infinity")
+        return rows
+    as_pair(x, y, at_least=0, why="moments")  # (what it returns is scaled, by a number of its own for each chunk)
+    return [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v, np.float64) for v in (x, y)]
+
+
+def _squares(rows: Any) -> NDArray[np.float64]:
+    """The squared length of each row."""
+    return np.asarray(rows.multiply(rows).sum(1) if sparse.issparse(rows) else np.einsum("ij,ij->i", rows, rows))
 
 
 def _scatters(

@@ -286,7 +286,8 @@ def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
         tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
         info = space.info | _facts(space, counted) | {"warnings": warnings_of(space)}
         of_space = (space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info)
-        yield Space(*of_space, plan.loader([space]), space.sample.store if space.sample else None)
+        sample = space.sample.store if space.sample else None
+        yield Space(*of_space, plan.loader([space]), sample, plan.windowing)
 
 
 def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:

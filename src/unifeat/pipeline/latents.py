@@ -82,7 +82,7 @@ def _compare(pairs: PairSet, dims: int, seed: int) -> dict[str, Any]:
         fold = _fold(rows, seed)
         activations.add(rows.x_a, rows.x_b, fold)
         if len(ids_a):
-            codes.add(rows.codes_a[:, ids_a].toarray(), rows.codes_b[:, ids_b].toarray(), fold)
+            codes.add(rows.codes_a[:, ids_a], rows.codes_b[:, ids_b], fold)
         own = np.unique(rows.document)
         documents += len(own) - int(own[0] == last)
         last = int(own[-1])

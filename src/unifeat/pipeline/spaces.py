@@ -16,6 +16,7 @@ from unifeat.pipeline.token_embeddings import TokenEmbeddings
 from unifeat.saes.weights import Decoder
 from unifeat.study.spec import ModelSpec, Study, TextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
+from unifeat.vocabulary.windowing import Windowing
 
 _TOKENIZERS = Held(8)
 
@@ -46,6 +47,7 @@ class Space:
         info: its facts in the report.
         loader: loads its model and its SAE.
         activations: a sample of the activations that its SAE reconstructs, if the study asks for it.
+        windowing: how its model reads the text.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Space:
     info: dict[str, Any] = field(repr=False)
     loader: Loader | None = field(default=None, repr=False)
     activations: CodeStore | None = field(default=None, repr=False)
+    windowing: Windowing | None = field(default=None, repr=False)
 
     @property
     def tops(self) -> pd.DataFrame:

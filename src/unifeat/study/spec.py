@@ -259,6 +259,19 @@ class ActivationsSpec(Part):
     dims: int = Field(64, ge=1, le=100_000, description="components of SVCCA and of held-out CCA")
 
 
+class TransferSpec(Part):
+    """What shared features do: one model run on another's features."""
+
+    cells: Literal["best"] | list[Pair] = Field(
+        "best", description="pairs of spaces, or best: of each comparison the pair of spaces that shares most"
+    )
+    draws: int = Field(100, ge=1, le=10_000, description="exchanges of partners: the null of what is carried")
+    loss_draws: int = Field(19, ge=0, le=1000, description="exchanges of partners that are spliced into the model")
+    loss_tokens: int = Field(
+        2048, ge=0, le=LARGEST_WIDTH, description="tokens at which activations are replaced to measure the loss"
+    )
+
+
 class TrainSpec(Part):
     """How to train the SAEs that the study names and that do not exist yet."""
 
@@ -356,6 +369,9 @@ class Study(Part):
     subspaces: SubspacesSpec | None = None
     activations: ActivationsSpec | None = Field(
         None, description="compare the models' activations, too, and keep a sample of them for this"
+    )
+    transfer: TransferSpec | None = Field(
+        None, description="run models on each other's features; needs the sample of activations"
     )
     published: Literal["arxiv-2410.06981"] | None = Field(
         None, description="show the numbers of that publication beside the run's own"

@@ -1,0 +1,330 @@
+"""Running one model on another's features: how much of what B's matched features do their partners in A carry.
+
+For each direction of a cell, activations of the *target* model are rebuilt in several ways from the features of the
+*source* model. Gains and maps come from the documents that pairs are found on, all figures from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from unifeat.codes.beside import Beside, beside
+from unifeat.engine import Unit
+from unifeat.inference.strata import pair_frequency, strata_of
+from unifeat.pipeline.match import Cell
+from unifeat.pipeline.spaces import Space
+from unifeat.store import Form, Piece
+from unifeat.store.keys import digest_of
+from unifeat.study.spec import TransferSpec
+from unifeat.text.halves import fitting_documents
+from unifeat.transfer.carried import Carried, interval, summarise
+from unifeat.transfer.decoding import Decoding
+from unifeat.transfer.documents import ratio_interval
+from unifeat.transfer.maps import LinearMap, fit_affine, fit_rotation
+from unifeat.transfer.sums import OWN, VARIANTS, ZERO, FitSums, Fitted, JudgeSums
+
+VERSION = 1  # raised whenever the results change
+MOST_PAIRS = 4096  # products of pairs are held in memory
+_MAP_ROWS = 6144  # a map whose smaller side is larger is fitted on so many rows
+RIDGE, AFFINE, ROTATION, ROUND_TRIP, OTHERS_SAE, RAW = (
+    *("ridge_of_all_codes", "affine", "rotation", "map_and_back", "sae_through_map", "sae_as_it_is"),
+)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of a cell: the target's activations are rebuilt from the source's features.
+
+    Attributes:
+        source, target: the spaces.
+        name: `a_to_b` or `b_to_a`.
+        pairs: kept pairs, strongest first, each feature of the target once: `source_feature`, `target_feature`,
+            `correlation`, `count` (how often the pair fires).
+        documents: of the corpus.
+        seed: the study's.
+    """
+
+    cell: Cell = field(repr=False)
+    source: Space
+    target: Space
+    name: str
+    documents: int
+    seed: int
+
+    @classmethod
+    def both(cls, cell: Cell, documents: int, seed: int) -> list[Direction]:
+        """The two directions of a cell."""
+        return [
+            cls(cell, cell.a, cell.b, "a_to_b", documents, seed),
+            cls(cell, cell.b, cell.a, "b_to_a", documents, seed),
+        ]
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """The pairs in this direction, at most `MOST_PAIRS`."""
+        kept = self.cell.kept
+        one, other = ("a", "b") if self.name == "a_to_b" else ("b", "a")
+        table = pd.DataFrame(
+            {
+                "source_feature": kept[f"feature_{one}"],
+                "target_feature": kept[f"feature_{other}"],
+                "correlation": kept["correlation"],
+                "count": pair_frequency(kept["count_a"], kept["count_b"]),
+            }
+        )
+        by = ["correlation", "source_feature", "target_feature"]
+        strongest = table.sort_values(by, ascending=[False, True, True]).drop_duplicates("target_feature")
+        return strongest.head(MOST_PAIRS).sort_values(by[1:]).reset_index(drop=True)
+
+    @property
+    def fitting(self) -> NDArray[np.bool_]:
+        """(documents,) which are fitted on."""
+        return fitting_documents(self.documents, self.seed)
+
+    def stretches(self) -> Iterator[Beside]:
+        """The sampled tokens of both, with the source as A."""
+        a, b = self.cell.a, self.cell.b
+        assert a.activations is not None
+        assert b.activations is not None
+        for rows in beside(a.store, b.store, a.activations, b.activations):
+            yield rows if self.name == "a_to_b" else rows.turned()
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """What determines its results, as JSON data."""
+        pairs, sides = self.pairs, (self.source, self.target)
+        return {
+            "version": VERSION,
+            "codes": [space.store.identity for space in sides],
+            "activations": [space.activations.identity for space in sides if space.activations is not None],
+            "pairs": digest_of([pairs[name].tolist() for name in ("source_feature", "target_feature", "count")]),
+            "direction": self.name,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What came of one direction.
+
+    Attributes:
+        rows: one row for each variant: `variant`, `tokens`, `fvu` and its interval (`_low`, `_high`), `carried` and its
+            interval, `null_mean`, `null_sd`, `p` (of `own_and_from_a`).
+        pairs: one row for each pair: `source_feature`, `target_feature`, `gain`, `offset`, `predicted`, `lowered`,
+            `lowered_own` (see `Carried.pairs`).
+        fits: gains and maps, to rebuild any token.
+        facts: `fitted_rows`, `flags`.
+    """
+
+    rows: pd.DataFrame
+    pairs: pd.DataFrame
+    fits: Fits
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What is fitted in one direction.
+
+    Attributes:
+        features: (2, m) features of the source and of the target.
+        fitted: means and slopes of the pairs' codes.
+        maps: linear maps by name: `RIDGE` from all codes of the source, `AFFINE`, `ROTATION` from its activations,
+            `back` from the target's activations to the source's.
+    """
+
+    features: NDArray[np.int64]
+    fitted: Fitted
+    maps: dict[str, LinearMap]
+
+    def save(self, path: Path) -> None:
+        """Write them to an `.npz` file."""
+        arrays: dict[str, NDArray[Any]] = {"features": self.features}
+        arrays |= {f"fitted.{name}": value for name, value in vars(self.fitted).items()}
+        for name, own in self.maps.items():
+            arrays |= {f"{name}.{part}": np.asarray(value) for part, value in vars(own).items()}
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Fits:
+        """Read what `save` wrote."""
+        with np.load(path) as stored:
+            groups: dict[str, dict[str, Any]] = {}
+            for key in stored.files:
+                if key != "features":
+                    name, part = key.split(".")
+                    groups.setdefault(name, {})[part] = stored[key]
+            features = stored["features"]
+        fitted = Fitted(**groups.pop("fitted"))
+        return cls(features, fitted, {n: LinearMap(**p | {"penalty": float(p["penalty"])}) for n, p in groups.items()})
+
+
+def _write(found: Rebuilt, folder: Path) -> dict[str, Any]:
+    found.rows.to_parquet(folder / "rows.parquet", index=False)
+    found.pairs.to_parquet(folder / "pairs.parquet", index=False)
+    found.fits.save(folder / "fits.npz")
+    return found.facts
+
+
+def _read(facts: dict[str, Any], folder: Path) -> Rebuilt:
+    rows, pairs = (pd.read_parquet(folder / f"{name}.parquet") for name in ("rows", "pairs"))
+    return Rebuilt(rows, pairs, Fits.load(folder / "fits.npz"), facts)
+
+
+FORM: Form[Rebuilt] = Form(_write, _read)
+
+
+def rebuild_unit(direction: Direction, spec: TransferSpec, level: float) -> Unit[Rebuilt]:
+    """A unit of work: fit, rebuild, and judge by squared error."""
+    made_from = direction.made_from | {"draws": spec.draws, "level": level}
+    piece = Piece("transfer", made_from, FORM, "what features carry")
+    return Unit(piece, partial(_rebuild, direction, spec.draws, level), fills_machine=True)
+
+
+class Rebuilder:
+    """Rebuilds the target's activations on any tokens, by every variant."""
+
+    def __init__(self, direction: Direction, fits: Fits) -> None:
+        source, target = direction.source, direction.target
+        self._fits = fits
+        self.decoding = Decoding(_sae(target), target.info["sae"])
+        self.decoder = self.decoding.weights(fits.features[1])
+        self.at_mean = self.decoding.combined(fits.fitted.mean_all_b)
+        self._source = None
+        if "back" in fits.maps and not _writes_elsewhere(source):
+            self._source = Decoding(_sae(source), source.info["sae"])
+
+    def codes(self, rows: Beside) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The pairs' codes, (n, m) of the source and of the target."""
+        a = rows.codes_a[:, self._fits.features[0]].toarray().astype(np.float64)
+        b = rows.codes_b[:, self._fits.features[1]].toarray().astype(np.float64)
+        return a, b
+
+    def mapped(self, rows: Beside) -> dict[str, NDArray[np.float64]]:
+        """What the linear maps make of tokens, and the source's SAE between two of them: (n, d) each."""
+        maps = self._fits.maps
+        made = {RIDGE: maps[RIDGE](rows.codes_a), AFFINE: maps[AFFINE](rows.x_a)}
+        if ROTATION in maps:
+            made[ROTATION] = maps[ROTATION](rows.x_a)
+        if self._source is None:
+            return made
+        in_source = maps["back"](rows.x_b).astype(np.float32)
+        made[ROUND_TRIP] = maps[AFFINE](in_source)
+        made[OTHERS_SAE] = maps[AFFINE](self._source.reconstructed(in_source))
+        if rows.x_a.shape[1] == rows.x_b.shape[1]:
+            made[RAW] = self._source.reconstructed(rows.x_b)
+        return made
+
+
+def _rebuild(direction: Direction, draws: int, level: float) -> Rebuilt:
+    pairs, fitting = direction.pairs, direction.fitting
+    ids = pairs[["source_feature", "target_feature"]].to_numpy(np.int64).T
+    sums, rows_of_fit = FitSums(), []
+    for rows in direction.stretches():
+        own = _only(rows, fitting[rows.document])
+        if own is not None:
+            a, b = (
+                codes[:, of].toarray().astype(np.float64)
+                for codes, of in zip((own.codes_a, own.codes_b), ids, strict=True)
+            )
+            sums.add(a, b, np.asarray(own.codes_b.sum(0), np.float64).ravel())
+            rows_of_fit.append(own)
+    fits = Fits(ids, sums.fitted(), _maps(rows_of_fit, direction.seed))
+    del rows_of_fit
+    rebuilder = Rebuilder(direction, fits)
+    judged = JudgeSums(fits.fitted, rebuilder.decoder)
+    for rows in direction.stretches():
+        own = _only(rows, ~fitting[rows.document])
+        if own is not None:
+            parts = rebuilder.decoding.parts(own.x_b, own.codes_b)
+            x = own.x_b.astype(np.float64)
+            judged.add(
+                own.document, x, parts.constant, parts.own, parts.scale, *rebuilder.codes(own), rebuilder.at_mean,
+                rebuilder.mapped(own),
+            )  # fmt: skip
+    strata = strata_of(pairs["count"].to_numpy())
+    found = summarise(judged, ids[0], ids[1], sums.n, strata, draws, level, direction.seed)
+    table = found.pairs.rename(columns={"feature_a": "source_feature", "feature_b": "target_feature"})
+    facts = {"fitted_rows": sums.n, "documents": found.documents, "flags": list(found.flags), "carried": found.value}
+    return Rebuilt(_rows(judged, found, level, direction.seed), table, fits, facts)
+
+
+def _rows(judged: JudgeSums, found: Carried, level: float, seed: int) -> pd.DataFrame:
+    ids = sorted(judged.counts)
+    # A document's share of the variance is that of its tokens: what varies is about one mean.
+    variance = judged.about_mean * np.array([judged.counts[d] for d in ids]) / judged.n
+    zero, own = judged.error(ZERO), judged.error(OWN)
+    rows = []
+    for name in [*VARIANTS, *(n for n in judged.errors if n not in VARIANTS)]:
+        error = np.array([judged.errors[name].get(d, 0.0) for d in ids])
+        low, high = ratio_interval(error, variance, level, seed)
+        of_carried = interval(judged, name, level, seed)
+        tested = name == "own_and_from_a"
+        rows.append(
+            {
+                "variant": name,
+                "tokens": judged.n,
+                "fvu": error.sum() / judged.about_mean,
+                "fvu_low": low,
+                "fvu_high": high,
+                "carried": (zero - error.sum()) / (zero - own) if zero > own else np.nan,
+                "carried_low": of_carried[0],
+                "carried_high": of_carried[1],
+                "null_mean": found.null_mean if tested else np.nan,
+                "null_sd": found.null_sd if tested else np.nan,
+                "p": found.p if tested else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _maps(stretches: list[Beside], seed: int) -> dict[str, LinearMap]:
+    x_a, x_b = (np.concatenate([getattr(rows, name) for rows in stretches]) for name in ("x_a", "x_b"))
+    codes = sparse.csr_array(sparse.vstack([rows.codes_a for rows in stretches]))
+    document = np.concatenate([rows.document for rows in stretches])
+    some = slice(None)
+    if min(codes.shape) > _MAP_ROWS:
+        some = np.linspace(0, len(document) - 1, _MAP_ROWS).astype(np.intp)  # type: ignore[assignment]
+    found = {
+        RIDGE: fit_affine(codes[some], x_b[some], document[some], seed),
+        AFFINE: fit_affine(x_a, x_b, document, seed),
+        "back": fit_affine(x_b, x_a, document, seed),
+    }
+    rotation = fit_rotation(x_a, x_b)
+    return found | ({ROTATION: rotation} if rotation is not None else {})
+
+
+def _only(rows: Beside, chosen: NDArray[np.bool_]) -> Beside | None:
+    """Some tokens of a stretch; None if there are none."""
+    if not chosen.any():
+        return None
+    return Beside(
+        rows.group,
+        rows.places_a[chosen],
+        rows.places_b[chosen],
+        rows.x_a[chosen],
+        rows.x_b[chosen],
+        rows.codes_a[chosen],
+        rows.codes_b[chosen],
+    )
+
+
+def _sae(space: Space) -> Any:
+    assert space.loader is not None
+    (planned,) = space.loader.spaces
+    return planned.sae.load()
+
+
+def _writes_elsewhere(space: Space) -> bool:
+    assert space.loader is not None
+    (planned,) = space.loader.spaces
+    return planned.writes_at != planned.point
