@@ -41,6 +41,15 @@ class Beside:
         """Number of the document of each token in the corpus."""
         return self.places_a.document
 
+    def at(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Beside:
+        """Some of the tokens: by number, or a mask."""
+        places = [
+            Places(own.document[rows], own.char_end[rows], own.order[rows], own.token[rows])
+            for own in (self.places_a, self.places_b)
+        ]
+        codes = self.codes_a[rows], self.codes_b[rows]
+        return Beside(self.group, places[0], places[1], self.x_a[rows], self.x_b[rows], *codes)
+
     def turned(self) -> Beside:
         """The same with the two spaces exchanged."""
         return Beside(self.group, self.places_b, self.places_a, self.x_b, self.x_a, self.codes_b, self.codes_a)

@@ -219,9 +219,9 @@ def _sample(
     study: Study, corpus: Corpus, codes: dict[str, Any], point: HookPoint, target: HookPoint, config: Any
 ) -> Sampler | None:
     """How the activations at `target` are sampled; damaged shards are removed."""
-    if study.activations is None:
+    if study.sampled is None:
         return None
-    share = sample_share(corpus, study.activations.rows)
+    share = sample_share(corpus, study.sampled.rows)
     settings = activation_settings(codes, point, target, width_at(config, target.kind), share)
     store = CodeStore.create(cache_root() / "codes", settings)
     store.verify(corpus.groups)

@@ -34,6 +34,7 @@ from unifeat.pipeline.rematch_tests import add_rematch, decoys
 from unifeat.pipeline.score import score_sets, with_q
 from unifeat.pipeline.spaces import role
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
+from unifeat.pipeline.transfer_step import chosen_cells, run_transfer
 from unifeat.report.html import write_report
 from unifeat.runs.folder import Run
 from unifeat.runs.pairs import shown_cells, write_pairs
@@ -109,6 +110,8 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
             pass
     # Cells are light: each step reads what it needs of one cell from the cache, so that memory does not grow with them.
     cells = [compare(study, a, b, corpus.documents) for a, b in compared]
+    if study.transfer is not None and study.transfer.cells != "best":
+        chosen_cells(study, cells)  # a mistake is told now
     with clock.step("match"):
         facts = list(match_cells(cells, engine))
     with clock.step("near-copies"):
@@ -139,6 +142,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         for null in again(study):
             rematched[null.name] = rematch_cells(study, null, cells, facts, engine)
             scores = add_rematch(scores, AGAIN[null.name].prefix, null.draws, list(roles), rematched[null.name])
+    transfer = None
+    if study.transfer is not None:
+        with clock.step("transfer"):
+            transfer = run_transfer(study, cells, corpus, engine)
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
     of_cells = [own | {name: of[i] for name, of in rematched.items()} for i, own in enumerate(facts)]
     info = {
@@ -166,6 +173,9 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
                 rates.to_parquet(new / "rates.parquet", index=False)
+            if transfer is not None:
+                for name, table in zip(("transfer", "transfer_pairs"), transfer, strict=True):
+                    table.to_parquet(new / f"{name}.parquet", index=False)
             write_examples(new / "examples.parquet", shown, corpus, spaces)
             write_text(new / STUDY, dump_study(study))
             files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}

@@ -26,11 +26,11 @@ from unifeat.store import Form, Piece
 from unifeat.store.keys import digest_of
 from unifeat.study.spec import TransferSpec
 from unifeat.text.halves import fitting_documents
-from unifeat.transfer.carried import Carried, interval, summarise
+from unifeat.transfer.carried import Carried, carried_by, summarise
 from unifeat.transfer.decoding import Decoding
 from unifeat.transfer.documents import ratio_interval
 from unifeat.transfer.maps import LinearMap, fit_affine, fit_rotation
-from unifeat.transfer.sums import OWN, VARIANTS, ZERO, FitSums, Fitted, JudgeSums
+from unifeat.transfer.sums import MIXED, VARIANTS, FitSums, Fitted, JudgeSums
 
 VERSION = 1  # raised whenever the results change
 MOST_PAIRS = 4096  # products of pairs are held in memory
@@ -230,8 +230,8 @@ def _rebuild(direction: Direction, draws: int, level: float) -> Rebuilt:
     ids = pairs[["source_feature", "target_feature"]].to_numpy(np.int64).T
     sums, rows_of_fit = FitSums(), []
     for rows in direction.stretches():
-        own = _only(rows, fitting[rows.document])
-        if own is not None:
+        own = rows.at(fitting[rows.document])
+        if len(own.document):
             a, b = (
                 codes[:, of].toarray().astype(np.float64)
                 for codes, of in zip((own.codes_a, own.codes_b), ids, strict=True)
@@ -243,8 +243,8 @@ def _rebuild(direction: Direction, draws: int, level: float) -> Rebuilt:
     rebuilder = Rebuilder(direction, fits)
     judged = JudgeSums(fits.fitted, rebuilder.decoder)
     for rows in direction.stretches():
-        own = _only(rows, ~fitting[rows.document])
-        if own is not None:
+        own = rows.at(~fitting[rows.document])
+        if len(own.document):
             parts = rebuilder.decoding.parts(own.x_b, own.codes_b)
             x = own.x_b.astype(np.float64)
             judged.add(
@@ -262,13 +262,12 @@ def _rows(judged: JudgeSums, found: Carried, level: float, seed: int) -> pd.Data
     ids = sorted(judged.counts)
     # A document's share of the variance is that of its tokens: what varies is about one mean.
     variance = judged.about_mean * np.array([judged.counts[d] for d in ids]) / judged.n
-    zero, own = judged.error(ZERO), judged.error(OWN)
     rows = []
     for name in [*VARIANTS, *(n for n in judged.errors if n not in VARIANTS)]:
         error = np.array([judged.errors[name].get(d, 0.0) for d in ids])
         low, high = ratio_interval(error, variance, level, seed)
-        of_carried = interval(judged, name, level, seed)
-        tested = name == "own_and_from_a"
+        carried = carried_by(judged, name, level, seed)
+        tested = name == MIXED
         rows.append(
             {
                 "variant": name,
@@ -276,9 +275,9 @@ def _rows(judged: JudgeSums, found: Carried, level: float, seed: int) -> pd.Data
                 "fvu": error.sum() / judged.about_mean,
                 "fvu_low": low,
                 "fvu_high": high,
-                "carried": (zero - error.sum()) / (zero - own) if zero > own else np.nan,
-                "carried_low": of_carried[0],
-                "carried_high": of_carried[1],
+                "carried": carried[0],
+                "carried_low": carried[1],
+                "carried_high": carried[2],
                 "null_mean": found.null_mean if tested else np.nan,
                 "null_sd": found.null_sd if tested else np.nan,
                 "p": found.p if tested else np.nan,
@@ -301,21 +300,6 @@ def _maps(stretches: list[Beside], seed: int) -> dict[str, LinearMap]:
     }
     rotation = fit_rotation(x_a, x_b)
     return found | ({ROTATION: rotation} if rotation is not None else {})
-
-
-def _only(rows: Beside, chosen: NDArray[np.bool_]) -> Beside | None:
-    """Some tokens of a stretch; None if there are none."""
-    if not chosen.any():
-        return None
-    return Beside(
-        rows.group,
-        rows.places_a[chosen],
-        rows.places_b[chosen],
-        rows.x_a[chosen],
-        rows.x_b[chosen],
-        rows.codes_a[chosen],
-        rows.codes_b[chosen],
-    )
 
 
 def _sae(space: Space) -> Any:

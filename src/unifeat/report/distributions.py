@@ -146,6 +146,36 @@ def partner_figure(cell: Any) -> dict[str, Any]:
     return _figure(traces, "% of features, best first", "r of best partner")
 
 
+def bars_figure(panels: list[tuple[str, list[str], list[float]]]) -> dict[str, Any]:
+    """Horizontal bars in panels side by side: (title, labels, values) each, the first label on top."""
+    traces, axes = [], {}
+    gap = 0.2 if len(panels) > 1 else 0.0
+    width = (1 - gap * (len(panels) - 1)) / max(len(panels), 1)
+    for number, (title, labels, values) in enumerate(panels):
+        name = "" if not number else str(number + 1)
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": labels[::-1],
+                "x": [round(value, 4) for value in values[::-1]],
+                "text": [decimal(value, 3) for value in values[::-1]],
+                "textposition": "auto",
+                "cliponaxis": False,
+                "marker": {
+                    "color": [COLOURS["held"] if "other" in label else COLOURS["fit"] for label in labels[::-1]]
+                },
+                "xaxis": f"x{name}",
+                "yaxis": f"y{name}",
+                "hoverinfo": "skip",
+            }
+        )
+        start = number * (width + gap)
+        axes[f"xaxis{name}"] = _axis(title, None) | {"domain": [start, start + width], "anchor": f"y{name}"}
+        axes[f"yaxis{name}"] = {"anchor": f"x{name}", "automargin": True, "ticks": ""}
+    return {"data": traces, "layout": layout(200) | axes | {"showlegend": False, "bargap": 0.25}}
+
+
 def _figure(traces: list[dict[str, Any]], x: str, y: str, limits: list[float] | None = None) -> dict[str, Any]:
     return {"data": traces, "layout": layout(_HEIGHT) | {"xaxis": _axis(x, limits), "yaxis": _axis(y, limits)}}
 

@@ -23,6 +23,7 @@ from unifeat.report.sections.latents import latents
 from unifeat.report.sections.layers import layers
 from unifeat.report.sections.one_pair import one_pair
 from unifeat.report.sections.published import published
+from unifeat.report.sections.transfer import transfer
 from unifeat.report.summary import summary
 from unifeat.report.tables import (
     SIGNIFICANCE_LEVEL,
@@ -62,6 +63,7 @@ SECTIONS = (
     Section("compared", "What was compared", compared),
     Section("layers", "Layer by layer", layers),
     Section("latents", "Activations, codes and directions", latents),
+    Section("transfer", "One model on another’s features", transfer),
     Section("subspaces", "Subspaces", subspaces),
     Section("cell", "One pair of spaces", one_pair),
     Section("published", "Published beside measured", published),

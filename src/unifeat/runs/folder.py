@@ -63,6 +63,16 @@ class Run:
         """Whether a category's features are matched more often than others; None without subspaces."""
         return self._optional("rates")
 
+    @cached_property
+    def transfer(self) -> pd.DataFrame | None:
+        """How well each variant stands in for a model's activations, one row each; None without `transfer`."""
+        return self._optional("transfer")
+
+    @cached_property
+    def transfer_pairs(self) -> pd.DataFrame | None:
+        """What each pair carries: gain, share predicted, by how much it lowers the error; None without `transfer`."""
+        return self._optional("transfer_pairs")
+
     def _optional(self, name: str) -> pd.DataFrame | None:
         file = f"{name}.parquet"
         # (An earlier run in the same folder may have left such a file.)

@@ -417,6 +417,27 @@ class Study(Part):
             return a != b
         return (a, b) in self.compare or (b, a) in self.compare
 
+    @property
+    def sampled(self) -> ActivationsSpec | None:
+        """How activations are sampled, if something asks for them."""
+        return self.activations or (ActivationsSpec() if self.transfer else None)
+
+    @model_validator(mode="after")
+    def _transfer_fits(self) -> Study:
+        if self.transfer is None:
+            return self
+        names = [f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers]
+        for pair in self.transfer.cells if self.transfer.cells != "best" else ():
+            for name in pair:
+                if name not in names:
+                    raise ValueError(f"transfer.cells names {name!r}, which is no space{did_you_mean(name, names)}")
+        for spaces in self.spaces:
+            if spaces.codes != "output":
+                raise ValueError(
+                    f"transfer decodes the codes of {spaces.name or spaces.model}: set its codes to output"
+                )
+        return self
+
     @model_validator(mode="after")
     def _nulls_fit(self) -> Study:
         if self.matching.by == "within_token" and self.inference.rematches:

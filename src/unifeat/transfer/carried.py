@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from unifeat.inference._permutation_test import WithNull
 from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
 from unifeat.transfer.documents import halves, ratio_interval
-from unifeat.transfer.sums import MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums
+from unifeat.transfer.sums import FROM_A, MATCHED, MEAN, MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums
 
 _ROWS = 4096  # tokens whose codes are dense at once
 
@@ -179,7 +180,7 @@ def summarise(
     null = np.array([(zero - judged.exchanged(order)) / span for order in orders])
     null.flags.writeable = False
     value = (zero - judged.error(MIXED)) / span
-    low, high = interval(judged, MIXED, level, seed)
+    _, low, high = carried_by(judged, MIXED, level, seed)
     total = judged.about_mean
     lowered, lowered_own = judged.lowered()
     table = pd.DataFrame(
@@ -212,11 +213,31 @@ def summarise(
     )
 
 
-def interval(judged: JudgeSums, name: str, level: float, seed: int) -> tuple[float, float]:
-    """The interval of the share that a variant carries, over documents: percentiles of resampled ones."""
+def carried_by(judged: JudgeSums, name: str, level: float, seed: int) -> tuple[float, float, float]:
+    """`share_carried` of squared errors."""
     ids = sorted(judged.counts)
-    zero, own, mixed = (np.array([judged.errors[v].get(d, 0.0) for d in ids]) for v in (ZERO, OWN, name))
-    return ratio_interval(zero - mixed, zero - own, level, seed)
+    errors = {variant: np.array([own.get(d, 0.0) for d in ids]) for variant, own in judged.errors.items()}
+    return share_carried(errors, name, level, seed)
+
+
+def share_carried(
+    losses: Mapping[str, NDArray[np.float64]], name: str, level: float, seed: int
+) -> tuple[float, float, float]:
+    """The share that a variant carries, and its interval over documents; NaN for variants that are no share of another.
+
+    Of variants in which unmatched features keep their own codes, it is the share of the way from the zero line to the
+    SAE's own reconstruction. Where unmatched features are at their mean, it is that from the mean of all codes to B's
+    own codes of the matched features.
+
+    Args:
+        losses: by variant, what is lost in each document, (documents,).
+    """
+    if name not in VARIANTS:
+        return float("nan"), float("nan"), float("nan")
+    worst, best = (MEAN, MATCHED) if name in (MEAN, MATCHED, FROM_A) else (ZERO, OWN)
+    gained, span = losses[worst] - losses[name], losses[worst] - losses[best]
+    value = float(gained.sum() / span.sum()) if span.sum() > 0 else float("nan")
+    return (value, *ratio_interval(gained, span, level, seed))
 
 
 def _csr(codes: Any, name: str) -> sparse.csr_array:

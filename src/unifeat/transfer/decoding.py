@@ -66,7 +66,7 @@ class Decoding:
         self._read(self._reference)
         base = self._decode(torch.zeros(1, self.features))
         for start in range(0, len(features), _ROWS):
-            ids = torch.from_numpy(np.asarray(features[start : start + _ROWS], np.int64))
+            ids = torch.from_numpy(np.array(features[start : start + _ROWS], np.int64))
             codes = torch.zeros(len(ids), self.features)
             codes[torch.arange(len(ids)), ids] = 1.0
             rows.append((self._decode(codes) - base).double().numpy())

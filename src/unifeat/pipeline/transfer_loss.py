@@ -1,0 +1,193 @@
+"""What a model loses when it runs on another's features: rebuilt activations are spliced in, and it reads on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.codes.beside import Beside
+from unifeat.engine import Held, Unit
+from unifeat.inference.exchange import Exchange
+from unifeat.inference.permuting import permutations_within
+from unifeat.inference.strata import strata_of
+from unifeat.models.language import LanguageModel, load_language_model
+from unifeat.models.placement import ONE_GPU
+from unifeat.pipeline.transfer import Direction, Fits, Rebuilder
+from unifeat.store import TABLE, Piece
+from unifeat.study.spec import TransferSpec
+from unifeat.text.corpus import Corpus
+from unifeat.text.windows import Window, cut_windows, tokenize_part
+from unifeat.transfer.carried import share_carried
+from unifeat.transfer.splicing_loss import CLEAN, Losses, rows_in, spliced_losses
+from unifeat.transfer.sums import MIXED, OWN, ZERO, variants
+from unifeat.vocabulary.openings import opening_tokens
+
+VERSION = 1  # raised whenever the results change
+_WHOLE = Held(1)
+_DRAW = "draw "
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Some windows of one document and the tokens in them that are replaced.
+
+    Attributes:
+        windows: each with the row of every position, −1 where the activation stays.
+        rows: the tokens.
+    """
+
+    windows: list[tuple[Window, NDArray[np.int64]]]
+    rows: Beside
+
+
+def loss_unit(direction: Direction, fits: Unit[Any], corpus: Corpus, spec: TransferSpec) -> Unit[pd.DataFrame]:
+    """A unit of work: one row for each variant and document: `variant`, `document`, `tokens`, `nats` (Σ cross-entropy)
+    and `divergence` (Σ KL from the clean model). Exchanges of partners are called `draw 0` …
+    """
+    loader = direction.target.loader
+    assert loader is not None
+    made_from = direction.made_from | {
+        "loss": VERSION,
+        "draws": spec.loss_draws,
+        "tokens": spec.loss_tokens,
+        "model": loader.identity,
+        "text": corpus.digest,
+    }
+    piece = Piece("transfer-loss", made_from, TABLE, "what a model loses on another's features")
+    work = partial(_losses, direction, fits, corpus, spec)
+    on_gpu = loader.spec.device in ONE_GPU
+    return Unit(piece, work, fills_machine=True, model=f"whole {loader.identity}", gpu=on_gpu)
+
+
+def _losses(direction: Direction, fits: Unit[Any], corpus: Corpus, spec: TransferSpec) -> pd.DataFrame:
+    found: Fits = fits.result().fits
+    rebuilder = Rebuilder(direction, found)
+    pairs = direction.pairs
+    exchange = Exchange.of(len(pairs), strata_of(pairs["count"].to_numpy()))
+    orders = list(permutations_within(exchange, spec.loss_draws, direction.seed))
+    model = _whole(direction)
+    (planned,) = direction.target.loader.spaces  # type: ignore[union-attr]
+    losses = Losses()
+    for reading in _readings(direction, corpus, model, spec.loss_tokens):
+        made = partial(_variants, rebuilder, found, reading.rows, orders)
+        spliced_losses(model, reading.windows, planned.writes_at, made, losses)
+    rows = [
+        {"variant": name, "document": document, "tokens": losses.tokens[document], "nats": nats}
+        | {"divergence": losses.divergence[name][document]}
+        for name, by_document in losses.nats.items()
+        for document, nats in sorted(by_document.items())
+    ]
+    return pd.DataFrame(rows, columns=["variant", "document", "tokens", "nats", "divergence"])
+
+
+def _whole(direction: Direction) -> LanguageModel:
+    loader = direction.target.loader
+    assert loader is not None
+    spec, point = loader.spec, loader.spaces[0].point
+
+    def load() -> LanguageModel:
+        return load_language_model(
+            spec.name,
+            [point],
+            dtype=spec.dtype,
+            device=spec.device,
+            randomise=spec.randomise,
+            whole=True,
+            revision=spec.revision,
+            max_memory=spec.max_memory,
+            trust_remote_code=spec.trust_remote_code,
+        )
+
+    return _WHOLE.get(loader.identity, load)
+
+
+def _readings(direction: Direction, corpus: Corpus, model: LanguageModel, tokens: int) -> Iterator[Reading]:
+    """Windows of the judged documents that have sampled tokens: as many of each document as give so many tokens."""
+    windowing = direction.target.windowing
+    assert windowing is not None
+    opening = opening_tokens(windowing.opening)
+    judged = ~direction.fitting
+    stretches = [rows.document[judged[rows.document]] for rows in direction.stretches()]
+    documents = np.unique(np.concatenate(stretches)) if stretches else np.zeros(0, np.int32)
+    left = dict.fromkeys(documents.tolist(), -(-tokens // max(len(documents), 1)))
+    for rows in direction.stretches():
+        for part in corpus.parts(rows.group):
+            if left.get(part.document, 0) <= 0:
+                continue
+            cut = cut_windows(
+                tokenize_part(model.tokenizer, part),
+                opening,
+                windowing.context,
+                at_start=part.start == 0,
+                limit=windowing.limit,
+            )
+            chosen = []
+            for window in cut:
+                at = rows_in(window, rows.places_b)
+                wanted = np.flatnonzero(at[:-1] >= 0)[: max(left[part.document], 0)]
+                if len(wanted):
+                    left[part.document] -= len(wanted)
+                    end = int(wanted[-1]) + 2  # the token after the last one is predicted
+                    chosen.append((_cut(window, end), at[:end]))
+            if chosen:
+                yield Reading(chosen, rows)
+
+
+def _cut(window: Window, end: int) -> Window:
+    """The first positions of a window."""
+    rows = max(end - window.lead, 0)
+    arrays = {name: getattr(window, name)[:rows] for name in ("char_end", "order", "is_opening", "is_pad")}
+    return replace(window, ids=window.ids[:end], **arrays)
+
+
+def _variants(
+    rebuilder: Rebuilder, fits: Fits, rows: Beside, orders: list[NDArray[np.intp]], chosen: NDArray[np.int64]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    own = rows.at(chosen)
+    parts = rebuilder.decoding.parts(own.x_b, own.codes_b)
+    a, b = rebuilder.codes(own)
+    args = (parts.constant, parts.own, parts.scale)
+    made = variants(fits.fitted, rebuilder.decoder, *args, a, b, rebuilder.at_mean)
+    yield from made.items()
+    yield from rebuilder.mapped(own).items()
+    for number, order in enumerate(orders):
+        slope = fits.fitted.slope[order, np.arange(len(order))]
+        moved = (slope * (a - fits.fitted.mean_a)[:, order]) @ rebuilder.decoder
+        yield f"{_DRAW}{number}", made[ZERO] + parts.scale[:, None] * moved
+
+
+def summarise_losses(table: pd.DataFrame, level: float, seed: int) -> pd.DataFrame:
+    """One row for each variant, the clean model's first.
+
+    `variant`, `loss_tokens`, `loss` and `kl` (nats a token), `recovered` (see `share_carried`, of the loss) with its
+    interval over documents, and of `own_and_from_a` the null of exchanged partners, `null_recovered_mean`,
+    `null_recovered_sd`, and `p_recovered`.
+    """
+    if not len(table):
+        return pd.DataFrame({"variant": []})
+    wide = table.pivot_table(index="document", columns="variant", values="nats", fill_value=0.0, sort=False)
+    nats = {str(name): own.to_numpy(np.float64) for name, own in wide.items()}
+    divergence = table.groupby("variant")["divergence"].sum()
+    tokens = int(table.loc[table["variant"] == CLEAN, "tokens"].sum())
+    drawn = [values for name, values in nats.items() if name.startswith(_DRAW)]
+    rows = []
+    for name, values in nats.items():
+        if name.startswith(_DRAW):
+            continue
+        share, low, high = share_carried(nats, name, level, seed)
+        row: dict[str, Any] = {"variant": name, "loss_tokens": tokens, "loss": values.sum() / tokens}
+        row |= {"kl": divergence[name] / tokens, "recovered": share, "recovered_low": low, "recovered_high": high}
+        if name == MIXED and drawn:
+            span = float((nats[ZERO] - nats[OWN]).sum())
+            null = np.array([float((nats[ZERO] - own).sum()) / span if span > 0 else np.nan for own in drawn])
+            row |= {"null_recovered_mean": null.mean()}
+            row |= {"null_recovered_sd": null.std(ddof=1) if len(null) > 1 else np.nan}
+            row |= {"p_recovered": (np.sum(null >= share) + 1) / (len(null) + 1) if span > 0 else np.nan}
+        rows.append(row)
+    return pd.DataFrame(rows)

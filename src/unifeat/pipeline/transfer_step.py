@@ -1,0 +1,98 @@
+"""The step of a run that lets models run on each other's features: which cells, and the tables that come of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from unifeat.engine import Engine, forget
+from unifeat.errors import UserError
+from unifeat.pipeline.match import Cell
+from unifeat.pipeline.transfer import Direction, rebuild_unit
+from unifeat.pipeline.transfer_loss import loss_unit, summarise_losses
+from unifeat.progress import track
+from unifeat.study.spec import Study
+from unifeat.text.corpus import Corpus
+
+COLUMNS = [
+    *("space_a", "space_b", "direction", "variant", "tokens", "fvu", "fvu_low", "fvu_high"),
+    *("carried", "carried_low", "carried_high", "null_mean", "null_sd", "p"),
+    *("loss_tokens", "loss", "kl", "recovered", "recovered_low", "recovered_high"),
+    *("null_recovered_mean", "null_recovered_sd", "p_recovered"),
+]
+PAIR_COLUMNS = [
+    *("space_a", "space_b", "direction", "feature_a", "feature_b"),
+    *("gain", "offset", "predicted", "lowered", "lowered_own"),
+]
+
+
+def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of `transfer.parquet` and of `transfer_pairs.parquet`.
+
+    Raises:
+        UserError: the study names a cell that it does not compare.
+    """
+    spec = study.transfer
+    assert spec is not None
+    level, seed = study.inference.level, study.seed
+    directions = [
+        direction
+        for cell in chosen_cells(study, cells)
+        if len(cell.kept)
+        for direction in Direction.both(cell, corpus.documents, seed)
+    ]
+    rebuilding = [rebuild_unit(direction, spec, level) for direction in directions]
+    with track("running on another's features", 2 * len(directions), unit="directions") as advance:
+        rebuilt = []
+        for found in engine.map(rebuilding):
+            rebuilt.append(found)
+            advance(1)
+        losses = [pd.DataFrame({"variant": []})] * len(directions)
+        if spec.loss_tokens:
+            units = [loss_unit(d, fits, corpus, spec) for d, fits in zip(directions, rebuilding, strict=True)]
+            by_model = sorted(range(len(units)), key=lambda i: str(units[i].model))  # each model is loaded once
+            for number, table in zip(by_model, engine.map(units[i] for i in by_model), strict=True):
+                losses[number] = summarise_losses(table, level, seed)
+                advance(1)
+            forget()
+    rows, pairs = [], []
+    for direction, found, lost in zip(directions, rebuilt, losses, strict=True):
+        names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name, "direction": direction.name}
+        rows.append(found.rows.merge(lost, on="variant", how="outer", sort=False).assign(**names))
+        one, other = ("source_feature", "target_feature")
+        features = (one, other) if direction.name == "a_to_b" else (other, one)
+        own = found.pairs.rename(columns=dict(zip(features, ("feature_a", "feature_b"), strict=True)))
+        pairs.append(own.assign(**names))
+    return _table(rows, COLUMNS), _table(pairs, PAIR_COLUMNS)
+
+
+def _table(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return whole.reindex(columns=columns)
+
+
+def chosen_cells(study: Study, cells: list[Cell]) -> list[Cell]:
+    """The cells that the study asks for: those it names, or of each comparison the one with the most pairs.
+
+    Raises:
+        UserError: a cell that the study does not compare.
+    """
+    spec = study.transfer
+    assert spec is not None
+    if spec.cells == "best":
+        best: dict[tuple[str, str], Cell] = {}
+        for cell in cells:
+            groups = cell.a.group, cell.b.group
+            if groups not in best or len(cell.kept) > len(best[groups].kept):
+                best[groups] = cell
+        return list(best.values())
+    by_name: dict[Any, Cell] = {frozenset((cell.a.name, cell.b.name)): cell for cell in cells}
+    found = []
+    for names in spec.cells:
+        asked = by_name.get(frozenset(names))
+        if asked is None:
+            compared = ", ".join(f"{cell.a.name} × {cell.b.name}" for cell in cells)
+            raise UserError(f"transfer.cells: {' × '.join(names)} is not compared; the study compares {compared}")
+        found.append(asked)
+    return found
