@@ -38,6 +38,7 @@ _RNG_STREAMS = {
     "fitted": 2,
     "heldout": 3,
     "beyond_token": 5,
+    "elsewhere": 7,
 }  # separate these draws from others made with the study's seed
 _BATCH_CELLS = 4_000_000  # correlations in memory at once
 # Below this share of Σx², a variance is a rounding error: the feature does not vary in the drawn blocks.
@@ -164,7 +165,7 @@ def draw_weights(blocks: int, draws: int, seed: int, stream: str = "fitted") -> 
     return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float64)
 
 
-def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> Array:
+def resampled_r(sums: BlockSums, weights: Array, pairs: slice | Array = slice(None)) -> Array:
     """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1, as `correlate_pairs`.
 
     Args:
@@ -242,6 +243,21 @@ def pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, 
     few = np.minimum(blocks_a[sums.pair_a], blocks_b[sums.pair_b])[:pairs] < min(_FEWEST_BLOCKS, sums.blocks)
     low[few] = high[few] = np.nan
     return low, high
+
+
+def mean_interval(
+    sums: BlockSums, weights: Array, pairs: slice | Array, level: float
+) -> tuple[float | None, float | None]:
+    """Both ends of the percentile interval of the mean r of some pairs; None where there is none.
+
+    Args:
+        weights: (draws, blocks), see `draw_weights`.
+        pairs: the pairs, as an index of those of `sums`.
+    """
+    rows = (resampled_r(sums, weights[k : k + 1], pairs)[0] for k in range(len(weights)))
+    drawn = np.array([np.nanmean(r) if np.isfinite(r).any() else np.nan for r in rows], np.float64)
+    low, high = percentiles(drawn.reshape(-1, 1), level, sums.blocks)
+    return _none(low[0]), _none(high[0])
 
 
 def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str, float]:

@@ -19,7 +19,14 @@ from unifeat.models.sizes import sizes_of
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace
-from unifeat.pipeline.spaces import Space, Tokenizer, study_corpus, with_types
+from unifeat.pipeline.spaces import (
+    Space,
+    Tokenizer,
+    compared_spaces,
+    elsewhere_corpus,
+    study_corpus,
+    with_types,
+)
 from unifeat.progress import say
 from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.controls import random_directions
@@ -50,11 +57,13 @@ class Prepared:
         corpus: the text.
         spaces: in the study's order, with finished codes.
         models: facts of each model, for `run.json`.
+        elsewhere: the other text; None if the study has none.
     """
 
     corpus: Corpus
     spaces: list[Space]
     models: dict[str, Any]
+    elsewhere: Corpus | None = None
 
 
 def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None = None) -> Prepared:
@@ -79,28 +88,29 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
         )
         for name, spec in study.models.items()
     }
-    corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
+    counter = tokenizers[next(iter(study.models))]
+    corpus = study_corpus(study.text, counter)
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
+    other = elsewhere_corpus(study.text, corpus, counter)
+    if other is not None and study.text.elsewhere is not None:
+        source = study.text.elsewhere.source
+        say(f"other text: {other.documents:,} documents, {other.characters:,} characters from {source}")
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
-    plans = [_plan(study, name, corpus, tokenizers[name], windowings[name]) for name in used]
+    plans = [_plan(study, name, corpus, other, tokenizers[name], windowings[name]) for name in used]
     _check_memory(plans, engine.memory)
     try:
         # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop it.
         last = _check_all(plans, corpus, engine, force or study.preset is not None)
         # The model that was checked last is already loaded, so it comes first.
         for plan in sorted(plans, key=lambda p: p is not last):
-            for batch in _batches([space for space in plan.spaces if not space.store.finished()]):
-                loader = plan.loader(batch)
-                stores = {space.name: space.store for space in batch}
-                name = plan.spec.name.rsplit("/", 1)[-1]
-                gpu = plan.spec.device in ONE_GPU
-                encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name, gpu=gpu)
+            for batch in _batches([space for space in plan.spaces if not space.finished]):
+                _encode(plan, batch, corpus, other, engine)
     finally:
         forget()
     spaces = {space.name: space for plan in plans for space in _finished(study, plan, engine)}
     ordered = [spaces[f"{s.name or s.model}@{layer}"] for s in study.spaces for layer in s.layers]
-    return Prepared(corpus, ordered, {plan.name: plan.facts for plan in plans})
+    return Prepared(corpus, ordered, {plan.name: plan.facts for plan in plans}, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +142,22 @@ class _Plan:
         return Loader(self.spec, tuple(dict.fromkeys(points)), tuple(spaces), self.identity)
 
 
-def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Windowing) -> _Plan:
+def _encode(plan: _Plan, batch: list[PlannedSpace], corpus: Corpus, other: Corpus | None, engine: Engine) -> None:
+    """Encode spaces of one model on both texts, one after the other: the model and the SAEs are loaded once."""
+    loader, name = plan.loader(batch), plan.spec.name.rsplit("/", 1)[-1]
+    gpu = plan.spec.device in ONE_GPU
+    own = {space.name: space.store for space in batch}
+    there = {space.name: space.elsewhere for space in batch if space.elsewhere is not None}
+    texts = (corpus, own, name, "the text"), (other, there, f"{name} on other text", "text.elsewhere")
+    for documents, stores, shown, text in texts:
+        missing = {space: store for space, store in stores.items() if not store.finished()}
+        if documents is not None and missing:
+            encode_spaces(
+                *(loader, loader.key, documents, missing, plan.windowing, engine), name=shown, text=text, gpu=gpu
+            )
+
+
+def _plan(study: Study, name: str, corpus: Corpus, other: Corpus | None, tokenizer: Any, windowing: Windowing) -> _Plan:
     """Read a model's SAEs, one at a time, and open their stores; damaged shards are removed."""
     spec = study.models[name]
     trust = spec.trust_remote_code
@@ -148,6 +173,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
         "dtype": identity["dtype"],
     } | describe_opening(tokenizer, windowing.opening, spec.chat)
     digest = tokenizer_digest(tokenizer)
+    compared = compared_spaces(study) if other is not None else set()
     spaces: list[PlannedSpace] = []
     controls: list[str | None] = []
     for group in study.spaces:
@@ -172,8 +198,10 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
                 values=group.values,
                 specials=extra_specials(tokenizer),
             )
-            store = CodeStore.create(cache_root() / "codes", settings)
-            store.verify(corpus.groups)
+            space = f"{group.name or name}@{layer}"
+            store, elsewhere = _store(settings, corpus), None
+            if other is not None and space in compared:
+                elsewhere = _store(settings | {"text": other.digest, "cut": list(other.cut)}, other)
             decoder = Decoder(recipe, settings["sae"])
             decoder.store(sae)
             control = _control(spec, group)
@@ -181,7 +209,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
             info |= {"d_in": int(sae.cfg.d_in), "architecture": sae.cfg.architecture(), "control": control}
             spaces.append(
                 PlannedSpace(
-                    name=f"{group.name or name}@{layer}",
+                    name=space,
                     group=group.name or name,
                     layer=layer,
                     point=point,
@@ -194,6 +222,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
                     claims=claims_of(sae, recipe.name),
                     decoder=decoder,
                     info=info,
+                    elsewhere=elsewhere,
                 )
             )
             controls.append(control)
@@ -201,6 +230,13 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
         *(name, spec, Tokenizer(spec), digest, windowing, key_of([identity, list(map(str, facts.values()))])),
         *(facts, _model_bytes(spec, config, spaces), spaces, controls),
     )
+
+
+def _store(settings: dict[str, Any], corpus: Corpus) -> CodeStore:
+    """The store of codes, new or existing; damaged shards are removed."""
+    store = CodeStore.create(cache_root() / "codes", settings)
+    store.verify(corpus.groups)
+    return store
 
 
 def _model_bytes(spec: ModelSpec, config: Any, spaces: list[PlannedSpace]) -> float:
@@ -217,7 +253,7 @@ def _check_memory(plans: list[_Plan], memory: float) -> None:
         memory: bytes. (What is on a GPU is in the CPU's memory first.)
     """
     for plan in plans:
-        waiting = [space.size for space in plan.spaces if not space.store.finished()]
+        waiting = [space.size for space in plan.spaces if not space.finished]
         need = plan.model_bytes + max(waiting, default=0)
         if waiting and need > memory:
             raise UserError(
@@ -260,7 +296,12 @@ def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
         tops = top_unit(space.store, _TOP_ACTIVATIONS)
         tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
         info = space.info | _facts(space, counted) | {"warnings": warnings_of(space)}
-        yield Space(*(space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info))
+        if study.text.elsewhere is not None:
+            info["elsewhere"] = _read_elsewhere(space.elsewhere)
+        yield Space(
+            *(space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info),
+            elsewhere=space.elsewhere,
+        )
 
 
 def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
@@ -278,6 +319,20 @@ def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
         "alive": counted["alive"],
         "dead_share": float(1 - counted["alive"] / store.features),
         "encoded_as": space.codes,
+        "codes": str(store.folder),
+    }
+
+
+def _read_elsewhere(store: CodeStore | None) -> dict[str, Any] | None:
+    """How a space reads the other text: counts, and whether its SAE still explains the activations there."""
+    if store is None:
+        return None
+    totals, entries = store.totals(), store.manifest["shards"]
+    return {
+        "tokens_read": int(totals["read"]),
+        "tokens_kept": store.rows,
+        "l0": sum(entry["nonzeros"] for entry in entries) / store.rows if store.rows else None,
+        "fvu": fvu(totals["fvu_error"], totals["fvu_total"]) if totals.get("fvu_total", 0.0) > 0 else None,
         "codes": str(store.folder),
     }
 

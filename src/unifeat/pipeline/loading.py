@@ -32,6 +32,7 @@ class PlannedSpace:
         size: bytes of its weights.
         claims: what the SAE states about itself.
         info: facts for the report that are known before encoding.
+        elsewhere: the store for its codes on the study's other text; None if they are not needed.
     """
 
     name: str
@@ -47,6 +48,12 @@ class PlannedSpace:
     claims: Claims
     decoder: Decoder
     info: dict[str, Any]
+    elsewhere: CodeStore | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is encoded on all texts."""
+        return all(store.finished() for store in (self.store, self.elsewhere) if store is not None)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.inference.nulls import AGAIN
+from unifeat.pipeline.elsewhere import read_cells
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.match import Cell, compare, match_cells
@@ -42,7 +43,8 @@ from unifeat.store.digests import read_sha256
 from unifeat.store.paths import user_path
 from unifeat.store.usage import RunNote
 from unifeat.study.read import dump_study, load_study
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.spec import DocumentsSpec, MetricSpec, Study
+from unifeat.text.corpus import Corpus
 
 _PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
 
@@ -107,9 +109,14 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
     # Cells are light: each step reads what it needs of one cell from the cache, so that memory does not grow with them.
-    cells = [compare(study, a, b, corpus.documents) for a, b in compared]
+    elsewhere = prepared.elsewhere
+    documents = corpus.documents, elsewhere.documents if elsewhere is not None else 0
+    cells = [compare(study, a, b, *documents) for a, b in compared]
     with clock.step("match"):
         facts = list(match_cells(cells, engine))
+    if elsewhere is not None:
+        with clock.step("elsewhere"):
+            facts = [own | {"elsewhere": there} for own, there in zip(facts, read_cells(cells, engine), strict=True)]
     with clock.step("subspaces"):
         subspaces = find_subspaces(study, cells, corpus)
     with clock.step("score"):
@@ -132,18 +139,13 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "seed": study.seed,
-        "text": {
-            "source": study.text.source,
-            "documents": corpus.documents,
-            "characters": corpus.characters,
-            "duplicates": corpus.duplicates,
-            "digest": corpus.digest,
-            "context": study.text.context,
-        },
+        "text": _text_facts(study.text, corpus) | {"context": study.text.context},
         "models": prepared.models,
         "spaces": {space.name: space.info for space in spaces},
         "pairs": of_cells,
     }
+    if elsewhere is not None and study.text.elsewhere is not None:
+        info["elsewhere"] = _text_facts(study.text.elsewhere, elsewhere)
     # An earlier run in this folder stays as it is until the new one is complete.
     with run_written(folder) as new:
         with clock.step("report"):
@@ -162,6 +164,16 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         written.info["timings"] = clock.seconds
     # Its tables are in memory: another process may be putting another run into this folder.
     return written.moved_to(folder)
+
+
+def _text_facts(spec: DocumentsSpec, corpus: Corpus) -> dict[str, Any]:
+    return {
+        "source": spec.source,
+        "documents": corpus.documents,
+        "characters": corpus.characters,
+        "duplicates": corpus.duplicates,
+        "digest": corpus.digest,
+    }
 
 
 def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], seed: int) -> pd.DataFrame:
