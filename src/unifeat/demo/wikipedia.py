@@ -9,14 +9,16 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-LONGEST = 2500  # characters; an article ends with the paragraph that reaches this many
+LONGEST = 2000  # characters; an article ends with the paragraph that reaches this many
 SHORTEST = 1000  # shorter articles are stubs, or lists
 _SHORTEST_PARAGRAPH = 80
 
 _DISAMBIGUATION = re.compile(r"\{\{\s*(disambig|hndis|geodis)|\bmay (also )?refer to:|__DISAMBIG__", re.I)
 _HIDDEN = re.compile(r"(?s)<!--.*?-->")
 _NOTES = re.compile(r"(?is)<ref\b[^>]*/>|<ref\b[^>]*>.*?</ref>")
-_NO_PROSE = re.compile(r"(?is)<(math|gallery|timeline|code|source|syntaxhighlight|score|table|sup|sub|imagemap)\b.*?</\1>")
+_NO_PROSE = re.compile(
+    r"(?is)<(math|gallery|timeline|code|source|syntaxhighlight|score|table|sup|sub|imagemap)\b.*?</\1>"
+)
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 _TABLE = re.compile(r"(?s)\{\|(?:(?!\{\|).)*?\|\}")
 _LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
@@ -29,7 +31,7 @@ _EMPTY = re.compile(r" ?\([\s,;:]*\)")
 
 
 def articles(dump: Path) -> Iterator[str]:
-    """The articles of a dump (.xml.bz2), in its order: their prose, without headings, lists, tables, notes and formulas.
+    """The prose of a dump's articles (.xml.bz2), in its order, without headings, lists, tables, notes and formulas.
 
     Redirects, pages that only point to others, and articles with less than 1,000 characters of prose are left out.
     """
@@ -46,7 +48,7 @@ def articles(dump: Path) -> Iterator[str]:
 
 
 def prose(markup: str) -> str:
-    """The first paragraphs of an article, of at least 2,500 characters if it has so many."""
+    """The first paragraphs of an article, of at least 2,000 characters if it has so many."""
     kept: list[str] = []
     for line in plain(markup).split("\n"):
         paragraph = " ".join(line.split())

@@ -15,7 +15,7 @@ import pandas as pd
 
 from unifeat.correlation.block_sums import block_edges
 from unifeat.correlation.within import Within, within_groups
-from unifeat.matching.bootstrap import draw_weights, mean_interval, pair_intervals
+from unifeat.matching.bootstrap import draw_weights, pair_intervals, percentiles, resampled_r
 from unifeat.matching.exchange import chance_line, exchange_partners
 from unifeat.store import Form
 from unifeat.threads import cores
@@ -91,11 +91,16 @@ def beyond_token(
         },
         index=pairs.index,
     )
+    drawn = np.array([_mean_of(resampled_r(found.sums, weights[k : k + 1], slice(0, n))[0]) for k in range(draws)])
+    ends = percentiles(drawn.reshape(-1, 1), level, found.sums.blocks) if n else (np.array([np.nan]),) * 2
     facts = _facts(table, codes, found, len(exchanged))
-    ends = mean_interval(found.sums, weights, slice(0, n), level)
-    for name, end in zip(("low", "high"), ends, strict=True):
-        facts[f"mean_correlation_within_token_{name}"] = end
+    names = ("mean_correlation_within_token_low", "mean_correlation_within_token_high")
+    facts |= {name: None if np.isnan(end[0]) else float(end[0]) for name, end in zip(names, ends, strict=True)}
     return BeyondToken(table, facts)
+
+
+def _mean_of(r: Array) -> float:
+    return float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")
 
 
 def _facts(table: pd.DataFrame, codes: GroupedCodes, found: Within, at_random: int) -> dict[str, Any]:

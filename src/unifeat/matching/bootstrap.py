@@ -246,18 +246,24 @@ def pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, 
 
 
 def mean_interval(
-    sums: BlockSums, weights: Array, pairs: slice | Array, level: float
+    sums: BlockSums, weights: Array, pairs: Array, level: float, estimate: float
 ) -> tuple[float | None, float | None]:
-    """Both ends of the percentile interval of the mean r of some pairs; None where there is none.
+    """Both ends of the interval of the mean r of some pairs; None with fewer than two blocks or draws.
 
     Args:
         weights: (draws, blocks), see `draw_weights`.
-        pairs: the pairs, as an index of those of `sums`.
+        pairs: the numbers of the pairs.
+        estimate: their mean r, on which the percentiles are centred: drawn documents are noisier (see `bootstrap`).
     """
-    rows = (resampled_r(sums, weights[k : k + 1], pairs)[0] for k in range(len(weights)))
-    drawn = np.array([np.nanmean(r) if np.isfinite(r).any() else np.nan for r in rows], np.float64)
-    low, high = percentiles(drawn.reshape(-1, 1), level, sums.blocks)
-    return _none(low[0]), _none(high[0])
+    means: list[Array] = []
+    for rows in _batches(len(weights), len(pairs)):
+        r = resampled_r(sums, weights[rows], pairs)
+        known = ~np.isnan(r)
+        means.append(np.where(known, r, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+    drawn = np.concatenate(means) if means else np.zeros(0)
+    low, high = percentiles(drawn[:, None], level, sums.blocks)
+    bias = drawn.mean() - estimate if len(drawn) else np.nan
+    return _none(low[0] - bias), _none(high[0] - bias)
 
 
 def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from unifeat.store import Form
 from unifeat.vocabulary.paired_codes import Array, PairedCodes
 
 VERSION = 1  # raised whenever the results change
-# A feature that fires less on the other text says nothing there: its pair may hold, but nobody can see it.
+# A feature that fires less on the text elsewhere says nothing there: its pair may hold, but nobody can see it.
 FEWEST_ROWS = 5
 FEWEST_DOCUMENTS = 5
 
@@ -30,13 +30,13 @@ _RNG_STREAM = 6  # separates these draws from others made with the study's seed
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Pairs of one pair of spaces on another text.
+    """Pairs of one pair of spaces elsewhere.
 
     Attributes:
         pairs: one row per pair given, with its index, all float64: `correlation_elsewhere` and its interval over
             documents (`_low`, `_high`); `count_elsewhere_a`, `count_elsewhere_b`, the rows on which each feature fires;
-            `elsewhere_chance`, what 95 % of pairs at random of like frequency do not exceed there, NaN where the pair
-            cannot be judged. A pair holds where `correlation_elsewhere` is above it.
+            `elsewhere_chance`, what 95 % of pairs at random of like frequency do not exceed there, at least 0; NaN where
+            the pair cannot be judged. A pair holds where `correlation_elsewhere` is above it.
         facts: `rows` and `documents` of the text that both spaces have; `pairs`; `judged`, those whose features fire on
             at least 5 rows and in 5 documents there, with enough pairs at random to compare them with; `hold` and
             `hold_share` of the judged ones; `above_min`, the share of them whose r is at least the study's minimum;
@@ -69,13 +69,13 @@ def read_elsewhere(
     level: float,
     seed: int,
 ) -> Elsewhere:
-    """Read the r of pairs on another text, with intervals over documents, and beside pairs at random (see `exchange`).
+    """Read the r of pairs elsewhere, with intervals over documents, and beside pairs at random (see `exchange`).
 
     The pairs at random are of features of the judged pairs that fire about as often on that text, so about 5 % of the
     pairs of unrelated features hold.
 
     Args:
-        codes: codes of the other text. If their rows are grouped, every r is that within the groups.
+        codes: codes of the text elsewhere. If their rows are grouped, every r is that within the groups.
         starts: (documents,) the first row of each of its documents.
         pairs: `feature_a`, `feature_b`, `correlation`, `correlation_heldout`; each pair once.
         min_correlation: the r at or below which pairs were dropped where they were found.
@@ -90,21 +90,30 @@ def read_elsewhere(
         counts.append(found.rows[ids])
         often &= (found.rows[ids] >= FEWEST_ROWS) & (found.documents[ids] >= FEWEST_DOCUMENTS)
     r, chance = _beside_chance(codes, pairs.assign(count_a=counts[0], count_b=counts[1]), often, seed)
-    table = pd.DataFrame({"correlation_elsewhere": r}, index=pairs.index)
-    table["correlation_elsewhere_low"] = table["correlation_elsewhere_high"] = np.nan
     judged = ~np.isnan(r) & ~np.isnan(chance)
-    ends: tuple[float | None, float | None] = None, None
+    low, high = np.full((2, len(pairs)), np.nan)
+    facts: dict[str, Any] = {"rows": codes.n_rows, "documents": len(starts), "pairs": len(pairs)}
+    facts |= _facts(r[judged], chance[judged], pairs[judged], min_correlation)
+    facts["mean_low"] = facts["mean_high"] = None
     if draws and len(pairs):
         sums = sums_of_pairs(codes, starts, pairs)
         weights = draw_weights(sums.blocks, draws, seed, "elsewhere")
         low, high = pair_intervals(sums, weights, level, len(pairs))
-        table["correlation_elsewhere_low"], table["correlation_elsewhere_high"] = low, high
-        ends = mean_interval(sums, weights, np.flatnonzero(judged), level)
-    for side, count in zip("ab", counts, strict=True):
-        table[f"count_elsewhere_{side}"] = count.astype(np.float64)
-    table["elsewhere_chance"] = np.where(judged, chance, np.nan)
-    facts = {"rows": codes.n_rows, "documents": len(starts), **_facts(table[judged], pairs[judged], min_correlation)}
-    return Elsewhere(table, facts | {"pairs": len(pairs), "mean_low": ends[0], "mean_high": ends[1]})
+        if judged.any():
+            ends = mean_interval(sums, weights, np.flatnonzero(judged), level, facts["mean"])
+            facts["mean_low"], facts["mean_high"] = ends
+    table = pd.DataFrame(
+        {
+            "correlation_elsewhere": r,
+            "correlation_elsewhere_low": low,
+            "correlation_elsewhere_high": high,
+            "count_elsewhere_a": counts[0].astype(np.float64),
+            "count_elsewhere_b": counts[1].astype(np.float64),
+            "elsewhere_chance": np.where(judged, chance, np.nan),
+        },
+        index=pairs.index,
+    )
+    return Elsewhere(table, facts)
 
 
 def _beside_chance(codes: PairedCodes, pairs: pd.DataFrame, often: Array, seed: int) -> tuple[Array, Array]:
@@ -116,25 +125,21 @@ def _beside_chance(codes: PairedCodes, pairs: pd.DataFrame, often: Array, seed: 
     both = {f"feature_{side}": np.r_[own, other] for side, own, other in zip("ab", ids, random, strict=True)}
     r = r_of_pairs(codes, pd.DataFrame(both))
     chance = np.full(len(pairs), np.nan)
-    chance[often] = chance_line(r[len(pairs) :], stratum[exchanged[:, 0]], stratum)
+    # Rare features seldom meet: nearly all pairs at random are slightly negative, and so is a pair that never meets.
+    chance[often] = np.maximum(chance_line(r[len(pairs) :], stratum[exchanged[:, 0]], stratum), 0.0)
     return r[: len(pairs)], chance
 
 
-def _facts(judged: pd.DataFrame, pairs: pd.DataFrame, min_correlation: float) -> dict[str, Any]:
-    """Facts of the pairs that can be judged.
-
-    Args:
-        pairs: the same pairs where they were found.
-    """
-    r, chance = judged["correlation_elsewhere"], judged["elsewhere_chance"]
+def _facts(r: Array, chance: Array, pairs: pd.DataFrame, min_correlation: float) -> dict[str, Any]:
+    """Facts of the pairs that can be judged: their r there, the chance line, and the pairs themselves."""
+    if not len(r):
+        return {"judged": 0} | dict.fromkeys(("hold", "hold_share", "above_min", "mean", "mean_here", "chance"))
     here = pairs["correlation_heldout"].where(pairs["correlation_heldout"].notna(), pairs["correlation"])
     hold = int((r > chance).sum())
-    if not len(judged):
-        return {"judged": 0} | dict.fromkeys(("hold", "hold_share", "above_min", "mean", "mean_here", "chance"))
     return {
-        "judged": len(judged),
+        "judged": len(r),
         "hold": hold,
-        "hold_share": hold / len(judged),
+        "hold_share": hold / len(r),
         "above_min": float((r >= min_correlation).mean()),
         "mean": float(r.mean()),
         "mean_here": float(here.mean()),

@@ -1,4 +1,4 @@
-"""Pairs → r on the study's other text: which pairs hold there."""
+"""Pairs → r on the study's text elsewhere: which pairs hold there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def elsewhere_unit(cell: Cell, there: Comparison) -> Unit[Elsewhere]:
-    """A unit of work: read the r of a cell's pairs on the other text.
+    """A unit of work: read the r of a cell's pairs on the text elsewhere.
 
     Args:
         there: the two spaces on that text.
@@ -30,15 +30,15 @@ def elsewhere_unit(cell: Cell, there: Comparison) -> Unit[Elsewhere]:
         "draws": inference.bootstraps,
         "level": inference.level,
     }
-    piece = Piece("elsewhere", made_from, FORM, "the pairs on other text")
+    piece = Piece("elsewhere", made_from, FORM, "the pairs elsewhere")
     return Unit(piece, partial(_read, cell, there), fills_machine=True)
 
 
 def read_cells(cells: list[Cell], engine: Engine) -> list[dict[str, Any]]:
-    """Read the pairs of every pair of spaces on the other text; returns each one's facts for `run.json`."""
+    """Read the pairs of every pair of spaces on the text elsewhere; returns each one's facts for `run.json`."""
     units = [elsewhere_unit(cell, cell.elsewhere) for cell in cells if cell.elsewhere is not None]
     facts = []
-    with track("reading pairs on other text", len(units), unit="pairs of spaces") as advance:
+    with track("reading pairs elsewhere", len(units), unit="pairs of spaces") as advance:
         for found in engine.map(units):
             facts.append(found.facts)
             advance(1)

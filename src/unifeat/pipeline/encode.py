@@ -19,6 +19,7 @@ from unifeat.models.sizes import sizes_of
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace
+from unifeat.pipeline.space_facts import control_of, facts_elsewhere, facts_of
 from unifeat.pipeline.spaces import (
     Space,
     Tokenizer,
@@ -34,12 +35,11 @@ from unifeat.saes.decoding import writes_at
 from unifeat.saes.encoding import check_pre_activation, codes_for
 from unifeat.saes.fit import check_fits
 from unifeat.saes.load import is_local
-from unifeat.saes.quality import fvu
 from unifeat.saes.recipe import Recipe
 from unifeat.saes.weights import Decoder, size_of
 from unifeat.store import cache_root, key_of
 from unifeat.store.paths import exists, user_path
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.spec import ModelSpec, Study
 from unifeat.text.corpus import Corpus
 from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.hook_points import HookPoint
@@ -57,7 +57,7 @@ class Prepared:
         corpus: the text.
         spaces: in the study's order, with finished codes.
         models: facts of each model, for `run.json`.
-        elsewhere: the other text; None if the study has none.
+        elsewhere: the text elsewhere; None if the study has none.
     """
 
     corpus: Corpus
@@ -94,7 +94,7 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
     other = elsewhere_corpus(study.text, corpus, counter)
     if other is not None and study.text.elsewhere is not None:
         source = study.text.elsewhere.source
-        say(f"other text: {other.documents:,} documents, {other.characters:,} characters from {source}")
+        say(f"elsewhere: {other.documents:,} documents, {other.characters:,} characters from {source}")
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
     plans = [_plan(study, name, corpus, other, tokenizers[name], windowings[name]) for name in used]
@@ -148,7 +148,7 @@ def _encode(plan: _Plan, batch: list[PlannedSpace], corpus: Corpus, other: Corpu
     gpu = plan.spec.device in ONE_GPU
     own = {space.name: space.store for space in batch}
     there = {space.name: space.elsewhere for space in batch if space.elsewhere is not None}
-    texts = (corpus, own, name, "the text"), (other, there, f"{name} on other text", "text.elsewhere")
+    texts = (corpus, own, name, "the text"), (other, there, f"{name} elsewhere", "text.elsewhere")
     for documents, stores, shown, text in texts:
         missing = {space: store for space, store in stores.items() if not store.finished()}
         if documents is not None and missing:
@@ -204,7 +204,7 @@ def _plan(study: Study, name: str, corpus: Corpus, other: Corpus | None, tokeniz
                 elsewhere = _store(settings | {"text": other.digest, "cut": list(other.cut)}, other)
             decoder = Decoder(recipe, settings["sae"])
             decoder.store(sae)
-            control = _control(spec, group)
+            control = control_of(spec, group)
             info = {"model": name, "layer": layer, "hook": group.hook, "sae": recipe.name}
             info |= {"d_in": int(sae.cfg.d_in), "architecture": sae.cfg.architecture(), "control": control}
             spaces.append(
@@ -295,46 +295,13 @@ def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
     for space, counted in zip(plan.spaces, counts, strict=True):
         tops = top_unit(space.store, _TOP_ACTIVATIONS)
         tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
-        info = space.info | _facts(space, counted) | {"warnings": warnings_of(space)}
+        info = space.info | facts_of(space, counted) | {"warnings": warnings_of(space)}
         if study.text.elsewhere is not None:
-            info["elsewhere"] = _read_elsewhere(space.elsewhere)
+            info["elsewhere"] = facts_elsewhere(space.elsewhere)
         yield Space(
             *(space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info),
             elsewhere=space.elsewhere,
         )
-
-
-def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
-    """Counts and quality of a space, from its shards."""
-    store = space.store
-    totals = store.totals()
-    return {
-        "d_sae": store.features,
-        "tokens_read": int(totals["read"]),
-        "masked": {reason: int(totals[reason]) for reason in ("special", "first", "sink")},
-        "padding": int(totals.get("pad", 0)),
-        "tokens_kept": store.rows,
-        "l0": counted["nonzeros"] / store.rows if store.rows else None,
-        "fvu": fvu(totals["fvu_error"], totals["fvu_total"]) if totals.get("fvu_total", 0.0) > 0 else None,
-        "alive": counted["alive"],
-        "dead_share": float(1 - counted["alive"] / store.features),
-        "encoded_as": space.codes,
-        "codes": str(store.folder),
-    }
-
-
-def _read_elsewhere(store: CodeStore | None) -> dict[str, Any] | None:
-    """How a space reads the other text: counts, and whether its SAE still explains the activations there."""
-    if store is None:
-        return None
-    totals, entries = store.totals(), store.manifest["shards"]
-    return {
-        "tokens_read": int(totals["read"]),
-        "tokens_kept": store.rows,
-        "l0": sum(entry["nonzeros"] for entry in entries) / store.rows if store.rows else None,
-        "fvu": fvu(totals["fvu_error"], totals["fvu_total"]) if totals.get("fvu_total", 0.0) > 0 else None,
-        "codes": str(store.folder),
-    }
 
 
 def _check_names(study: Study, engine: Engine) -> None:
@@ -359,9 +326,3 @@ def _check_names(study: Study, engine: Engine) -> None:
             if is_local(name) and not exists(path):
                 way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
                 raise UserError(f"SAE {name}: no such folder{way_out}")
-
-
-def _control(model: ModelSpec, spaces: SpacesSpec) -> str | None:
-    """What makes these spaces a control; None for ordinary spaces."""
-    kinds = {"random weights": model.randomise, "random directions": spaces.random_directions}
-    return " and ".join(kind for kind, seed in kinds.items() if seed is not None) or None

@@ -32,7 +32,7 @@ class PlannedSpace:
         size: bytes of its weights.
         claims: what the SAE states about itself.
         info: facts for the report that are known before encoding.
-        elsewhere: the store for its codes on the study's other text; None if they are not needed.
+        elsewhere: the store for its codes on the study's text elsewhere; None if they are not needed.
     """
 
     name: str

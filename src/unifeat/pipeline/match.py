@@ -70,7 +70,7 @@ class Cell:
         comparison: the two stores and how they are compared.
         rule: how candidates become pairs.
         inference: the number of draws for the intervals of r, and their level.
-        elsewhere: the two spaces on the study's other text; None if it has none.
+        elsewhere: the two spaces on the study's text elsewhere; None if it has none.
     """
 
     a: Space
@@ -194,7 +194,7 @@ def compare(study: Study, a: Space, b: Space, documents: int, documents_elsewher
     """How a study compares two spaces.
 
     Args:
-        documents, documents_elsewhere: how many the study's text has, and its other text.
+        documents, documents_elsewhere: how many the study's text has, and its text elsewhere.
     """
     spec = study.matching
     filters = Filters(spec.min_correlation, spec.min_count, tuple(spec.exclude_tokens), spec.shared_top_token)

@@ -46,7 +46,7 @@ class Space:
         decoder: rows of unit norm.
         tokens: the texts of each feature's strongest tokens, for the token filters.
         info: its facts in the report.
-        elsewhere: its codes on the other text; None if the study has none, or compares this space with no other.
+        elsewhere: its codes on the text elsewhere; None if the study has none, or compares this space with no other.
     """
 
     name: str
