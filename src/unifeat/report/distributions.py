@@ -82,7 +82,7 @@ def elsewhere_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any
     traces = []
     for which, colour, name in (
         (there > line, "held", "hold"),
-        (there <= line, "a", "do not hold"),
+        (there <= line, "b", "do not hold"),
         (line.isna(), "muted", "fire too seldom there"),
     ):
         own = known[which]
@@ -95,7 +95,7 @@ def elsewhere_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any
                     "y": there[which].round(3).tolist(),
                     "customdata": own[["feature_a", "feature_b"]].to_numpy(int).tolist(),
                     "marker": {"color": COLOURS[colour], "size": 5, "opacity": 0.6, "line": {"width": 0}},
-                    "name": f"{name} ({len(own):,})",
+                    "name": name,
                     "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>here %{x}, elsewhere %{y}"
                     f"<extra>{name}</extra>",
                 }
@@ -149,6 +149,7 @@ def _diagonal(low: float) -> dict[str, Any]:
         "y": [low, 1],
         "line": {"color": COLOURS["muted"], "width": 1, "dash": "dot"},
         "hoverinfo": "skip",
+        "showlegend": False,
     }
 
 
