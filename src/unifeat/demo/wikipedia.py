@@ -22,7 +22,7 @@ _NO_PROSE = re.compile(
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 _TABLE = re.compile(r"(?s)\{\|(?:(?!\{\|).)*?\|\}")
 _LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
-_OUTSIDE_LINK = re.compile(r"\[(?:\w+:)?//\S+\s*([^\]]*)\]")
+_OUTSIDE_LINK = re.compile(r"\[(?:\w+:)?//[^\s\]]+\s*([^\]]*)\]")
 _TAG = re.compile(r"<[^<>]+>")
 _LEFT_OVER = re.compile(r"\[\[|\]\]|\{\{|\}\}|\||\]\(|^[=*#:;!{]")
 # What a template leaves where it gave a pronunciation or a year: "(, from Latin)", "( years ago)", "()".

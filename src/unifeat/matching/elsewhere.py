@@ -35,8 +35,8 @@ class Elsewhere:
     Attributes:
         pairs: one row per pair given, with its index, all float64: `correlation_elsewhere` and its interval over
             documents (`_low`, `_high`); `count_elsewhere_a`, `count_elsewhere_b`, the rows on which each feature fires;
-            `elsewhere_chance`, what 95 % of pairs at random of like frequency do not exceed there, at least 0; NaN where
-            the pair cannot be judged. A pair holds where `correlation_elsewhere` is above it.
+            `elsewhere_chance`, what 95 % of pairs at random of like frequency do not exceed there, at least 0; NaN
+            where the pair cannot be judged. A pair holds where `correlation_elsewhere` is above it.
         facts: `rows` and `documents` of the text that both spaces have; `pairs`; `judged`, those whose features fire on
             at least 5 rows and in 5 documents there, with enough pairs at random to compare them with; `hold` and
             `hold_share` of the judged ones; `above_min`, the share of them whose r is at least the study's minimum;

@@ -21,7 +21,6 @@ from unifeat.matching.candidates import Candidates, Comparison
 from unifeat.matching.filters import Filters
 from unifeat.matching.rule import Rule
 from unifeat.matching.stability import agreement
-from unifeat.pipeline.elsewhere import elsewhere_unit
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import say, track
 from unifeat.store import Form, Piece
@@ -155,18 +154,23 @@ class Cell:
         """Every candidate, with `kept` and `dropped_because`."""
         return pd.concat([self.candidates().table, self.matched().decided], axis=1)
 
-    def pairs(self, decoys: Callable[[pd.Series], NDArray[np.float64]] | None = None) -> pd.DataFrame:
+    def pairs(
+        self,
+        decoys: Callable[[pd.Series], NDArray[np.float64]] | None = None,
+        elsewhere: pd.DataFrame | None = None,
+    ) -> pd.DataFrame:
         """The rows of `pairs.parquet`: kept ones first, highest r first.
 
         Args:
             decoys: from the kept pairs' r to their `decoy_fdr`, where text was rearranged.
+            elsewhere: columns of the kept pairs, by their place in `table`, if there is a text elsewhere.
         """
         table, (words_a, words_b) = self.table(), self.rule.texts
         intervals = self.intervals(self.candidates()).result().pairs if self.inference.bootstraps else pd.DataFrame()
         kept = table[table["kept"]]
         more = self.beyond_token(kept).result().pairs
-        if self.elsewhere is not None:
-            more = more.join(elsewhere_unit(self, self.elsewhere).result().pairs)
+        if elsewhere is not None:
+            more = more.join(elsewhere)
         if decoys is not None:
             more = more.assign(decoy_fdr=decoys(kept["correlation"]))
         more = more.reindex(table.index)

@@ -24,7 +24,7 @@ from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.inference.nulls import AGAIN
-from unifeat.pipeline.elsewhere import read_cells
+from unifeat.pipeline.elsewhere import pairs_elsewhere, read_cells
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.match import Cell, compare, match_cells
@@ -184,7 +184,7 @@ def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], see
     def tables() -> Iterator[pd.DataFrame]:
         for number, cell in enumerate(cells):
             found = facts[number].get("rematch")
-            table = cell.pairs(partial(decoys, found=found) if found else None)
+            table = cell.pairs(partial(decoys, found=found) if found else None, pairs_elsewhere(cell))
             if number in chosen:
                 shown[number] = pick_shown(table, seed)
             yield table

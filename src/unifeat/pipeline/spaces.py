@@ -15,7 +15,7 @@ from unifeat.errors import UserError
 from unifeat.matching.elsewhere import FEWEST_DOCUMENTS
 from unifeat.models.language import load_tokenizer, tokenizer_digest
 from unifeat.saes.weights import Decoder
-from unifeat.study.spec import DocumentsSpec, ModelSpec, Study, StudyTextSpec, TextSpec
+from unifeat.study.spec import DocumentsSpec, ModelSpec, Study, TextSpec, TrainTextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
 from unifeat.text.sources import find_source
 
@@ -80,12 +80,12 @@ def compared_spaces(study: Study) -> set[str]:
     return {f"{group}@{layer}" for pair in pairs for group, layer in pair}
 
 
-def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
-    """The documents of a study; this tokenizer counts a token budget."""
+def study_corpus(text: TrainTextSpec, tokenizer: Any) -> Corpus:
+    """The documents of a study, or those that it trains on; this tokenizer counts a token budget."""
     return _corpus(text, text.group, tokenizer)
 
 
-def elsewhere_corpus(text: StudyTextSpec, own: Corpus, tokenizer: Any) -> Corpus | None:
+def elsewhere_corpus(text: TextSpec, own: Corpus, tokenizer: Any) -> Corpus | None:
     """The other documents of a study, on which r is read again; None if it has none.
 
     Args:

@@ -45,7 +45,7 @@ class DocumentsSpec(Part):
     )
 
 
-class TextSpec(DocumentsSpec):
+class TrainTextSpec(DocumentsSpec):
     """Text, and how models read it."""
 
     context: int = Field(128, ge=2, le=2**20, description="window length in tokens, including BOS")
@@ -60,7 +60,7 @@ class TextSpec(DocumentsSpec):
     )
 
 
-class StudyTextSpec(TextSpec):
+class TextSpec(TrainTextSpec):
     """The text that every model reads, and on which pairs are found."""
 
     elsewhere: DocumentsSpec | None = Field(
@@ -261,7 +261,7 @@ class InferenceSpec(Part):
 class TrainSpec(Part):
     """How to train the SAEs that the study names and that do not exist yet."""
 
-    text: TextSpec = Field(description="training text: not the study's own documents")
+    text: TrainTextSpec = Field(description="training text: not the study's own documents")
     architecture: Architecture = Field("topk", description="topk, batchtopk, matryoshka, jumprelu or relu")
     features: int = Field(4096, gt=0, le=LARGEST_WIDTH, description="width of the dictionaries")
     k: int = Field(
@@ -342,7 +342,7 @@ class Study(Part):
     preset: Literal["arxiv-2410.06981"] | None = Field(
         None, description="use the choices of a published study, except where this study sets its own"
     )
-    text: StudyTextSpec
+    text: TextSpec
     models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
     compare: list[Pair] | None = Field(
