@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import unifeat
-from homes import Place, shared_place, shared_warm, write_study
+from homes import GROUP, Place, shared_place, shared_warm, write_study
 from pages import read
+from tiny import sentences, write_text
 
 TABLES = ("pairs", "scores", "members", "rates", "shown", "examples")
 _KINDS = {"double": "float64", "float": "float32", "string": "text", "large_string": "text"}
@@ -22,8 +23,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[..., 
     """A copy of the shared place where a study with all kinds of tables has been run."""
     place = shared_place(tmp_path_factory, model_folder).copy(tmp_path_factory.mktemp("docs") / "place")
     (place.home / "words.yaml").write_text("Sea: [tide, ship, sailor, storm]\nCity: [mayor, bus, crowded, baker]\n")
+    write_text(place.home, sentences(12, seed=7), "other.jsonl")
     study = write_study(
         place.home,
+        text={"source": "text.jsonl", "context": 32, "group": GROUP, "elsewhere": {"source": "other.jsonl"}},
         subspaces={"categories": "words.yaml", "at_least": 1, "subsets": 5},
         inference={
             "permutations": 9,

@@ -17,7 +17,7 @@ from unifeat.study.read import load_study
 @pytest.fixture(autouse=True)
 def ingredients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for what the demo's packages carry."""
-    for name in ("news", "smollm2", "gemma3"):
+    for name in ("news", "encyclopaedia", "smollm2", "gemma3"):
         monkeypatch.setattr(demo, f"_{name}", lambda name=name: tmp_path / f"{name}.file")
 
 

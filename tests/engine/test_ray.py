@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from homes import hashes, make_home, write_study
+from tiny import sentences, write_text
 from unifeat.engine.choose import engine_called
 from unifeat.engine.unit import Unit
 from unifeat.errors import UserError
@@ -75,7 +76,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(home: Path) -> Path:
     inference = {"permutations": 20, "rematches": 3, "bootstraps": 10, "subsamples": 5}
-    return write_study(home, inference=inference, text={"source": "text.jsonl", "context": 32, "group": 700})
+    text = {"source": "text.jsonl", "context": 32, "group": 700, "elsewhere": {"source": "other.jsonl"}}
+    write_text(home, sentences(12, seed=7), "other.jsonl")
+    return write_study(home, inference=inference, text=text)
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ from unifeat.codes import near_copies
 from unifeat.engine import Local
 from unifeat.geometry import MEASURES, heldout_counterpart
 from unifeat.inference.nulls import NULLS
-from unifeat.matching import beyond_token, bootstrap, candidates
+from unifeat.matching import beyond_token, bootstrap, candidates, elsewhere
 from unifeat.matching.candidates import Comparison
 from unifeat.matching.filters import Filters
 from unifeat.matching.methods import METHODS
 from unifeat.matching.rule import Rule
+from unifeat.pipeline import elsewhere as read_there
 from unifeat.pipeline import match, pair_set, rematch, score, subspaces
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.score import PairSet, score_sets
@@ -54,7 +55,7 @@ def study() -> Study:
 
 @pytest.fixture
 def cell(tmp_path: Path, study: Study) -> Cell:
-    """Two spaces over one text; half their features are shared."""
+    """Two spaces over one text; half their features are shared. The same codes are read elsewhere again."""
     rng = np.random.default_rng(0)
     where = places(np.repeat(np.arange(DOCUMENTS), TOKENS), np.tile(np.arange(1, TOKENS + 1), DOCUMENTS))
     a, b = (np.maximum(rng.normal(size=(DOCUMENTS * TOKENS, FEATURES)) - 0.8, 0) for _ in range(2))
@@ -71,7 +72,8 @@ def cell(tmp_path: Path, study: Study) -> Cell:
         for name, codes in (("one", a), ("two", b))
     ]
     comparison = Comparison(spaces[0].store, spaces[1].store, 2, True, DOCUMENTS, study.seed)
-    return Cell(spaces[0], spaces[1], Rule(Filters(0.2, 3), "mutual"), comparison, study.inference)
+    there = replace(comparison, heldout=False)
+    return Cell(spaces[0], spaces[1], Rule(Filters(0.2, 3), "mutual"), comparison, study.inference, there)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Kept:
                 (subspaces, "_subsets"),
             ),
             *((match, "_draw"), (match, "_match"), (match, "_beyond_token"), (candidates, "_candidates")),
+            (read_there, "_read"),
         ):
             monkeypatch.setattr(module, name, fail)
         assert self.computed() == set()  # all of it is found
@@ -125,6 +128,7 @@ class Kept:
         "subsets",
         "bootstrap",
         "beyond_token",
+        "there",
         "matched",
         "candidates",
     )
@@ -160,6 +164,9 @@ class Kept:
 
     def beyond_token(self) -> None:
         self.cell.beyond_token(self.pool).result()
+
+    def there(self) -> None:
+        assert read_there.pairs_elsewhere(self.cell) is not None
 
     def matched(self) -> None:
         self.cell.matched()
@@ -203,7 +210,7 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     "another measure": (lambda patch: raised(MEASURES, "procrustes", patch), set()),
     "method mutual": (
         lambda patch: raised(METHODS, "mutual", patch),
-        {"rematches", "bootstrap", "beyond_token", "matched"},
+        {"rematches", "bootstrap", "beyond_token", "there", "matched"},
     ),
     "another method": (lambda patch: raised(METHODS, "max", patch), set()),
     "null shuffle": (lambda patch: raised(NULLS, "shuffle", patch), {"shuffles"}),
@@ -230,10 +237,14 @@ CHANGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
         lambda patch: patch.setattr(beyond_token, "VERSION", beyond_token.VERSION + 1),
         {"beyond_token", "matched"},
     ),
+    "r elsewhere": (
+        lambda patch: patch.setattr(read_there, "VERSION", elsewhere.VERSION + 1),
+        {"there"},
+    ),
     "pairs": (lambda patch: patch.setattr(match, "_VERSION", match._VERSION + 1), {"matched"}),
     "candidates": (
         lambda patch: patch.setattr(candidates, "VERSION", candidates.VERSION + 1),
-        {"candidates", "rematches", "bootstrap", "beyond_token", "matched"},
+        {"candidates", "rematches", "bootstrap", "beyond_token", "there", "matched"},
     ),
 }
 

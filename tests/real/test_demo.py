@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -196,9 +197,25 @@ def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
     assert np.mean(cell["same_token"]["same"]) > 0.4 * len(kept)
     assert cell["beyond_token"]["more_than_a_token"] > 0.7
     assert 0.3 < cell["beyond_token"]["mean_token_share"] < 0.9
+    # Most pairs hold in an encyclopaedia, too, a little weaker; a control's less often.
+    there = cell["elsewhere"]
+    assert there["judged"] > 0.7 * there["pairs"]
+    assert there["hold_share"] > 0.85
+    assert there["mean_here"] - 0.2 < there["mean"] < there["mean_here"] + 0.05
+    assert there["chance"] < 0.1
     assert _words_agree(kept.nlargest(100, "correlation")) > 0.5
     again = uf.run(small, tmp_path / "again")
     assert np.array_equal(again.pairs["correlation"], run.pairs["correlation"])
+
+
+def test_articles_of_the_encyclopaedia(study: Study) -> None:
+    """Prose without markup, in articles of like length."""
+    assert study.text.elsewhere is not None
+    texts = pd.read_parquet(study.text.elsewhere.source)["text"]
+    assert len(texts) == 95
+    assert texts.str.len().between(1000, 4000).all()
+    assert not texts.str.contains(r"\[\[|\]\]|\{\{|\}\}|''|<ref|\|").any()
+    assert texts.str.match(r"[A-Z\"']").mean() > 0.9
 
 
 def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

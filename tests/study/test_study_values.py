@@ -20,7 +20,7 @@ from unifeat.study.spec import Study
 
 SPACES: list[dict[str, Any]] = [{"model": "a", "layers": 1, "sae": "x"}, {"model": "b", "layers": 1, "sae": "y"}]
 FULL: dict[str, Any] = {
-    "text": {"source": "some/dataset"},
+    "text": {"source": "some/dataset", "elsewhere": {"source": "other/dataset"}},
     "models": {"a": {"name": "gpt2"}, "b": {"name": "org/model"}},
     "spaces": SPACES,
     "subspaces": {},
@@ -73,7 +73,14 @@ NUMBERS = numbers(Study)
 
 def test_all_numbers_are_found() -> None:
     places = {place for place, _ in NUMBERS}
-    assert {"seed", "text.context", "models.a.randomise", "spaces.0.train.lr", "train.text.skip"} <= places
+    assert {
+        "seed",
+        "text.context",
+        "models.a.randomise",
+        "spaces.0.train.lr",
+        "train.text.skip",
+        "text.elsewhere.skip",
+    } <= places
     assert {"matching.top", "inference.level", "subspaces.window", "train.buffer"} <= places
     assert len(places) == len(NUMBERS) > 40
 
@@ -249,7 +256,11 @@ class TestNamesOfSAEs:
 
 
 @pytest.mark.parametrize(
-    "place", ["text.source", "models.a.name", "spaces.0.sae", "subspaces.categories", "train.text.source"]
+    "place",
+    [
+        *("text.source", "text.elsewhere.source", "models.a.name", "spaces.0.sae", "subspaces.categories"),
+        "train.text.source",
+    ],
 )
 @pytest.mark.parametrize(
     ("value", "message"),

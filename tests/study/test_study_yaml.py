@@ -72,7 +72,7 @@ def test_geometry_has_a_short_and_a_long_form(tmp_path: Path):
 
 @pytest.mark.parametrize("changes", [{}, {"train": TRAIN, "seed": 7}, {"compare": [["a", "a"], ["a", "b"]]}])
 def test_dumped_and_loaded_is_the_same(tmp_path: Path, changes: dict[str, Any]):
-    text = {"source": "t.jsonl", "skip": 3, "tokens": 500}
+    text = {"source": "t.jsonl", "skip": 3, "tokens": 500, "elsewhere": {"source": "u.jsonl", "documents": 9}}
     models = {"a": {"name": "gpt2", "dtype": "bfloat16", "bos": True}, "b": {"name": "./m"}}
     study = load(tmp_path, text=text, models=models, **changes)
     elsewhere = tmp_path / "elsewhere"
@@ -133,8 +133,11 @@ class TestPaths:
     )
     def test_of_text(self, home: Path, source: str, expected: str):
         expected = expected.format(home=home, up=home.parent)
-        study = load(home, text={"source": source}, train={"text": {"source": source}})
+        text = {"source": source, "elsewhere": {"source": source, "skip": 9}}
+        study = load(home, text=text, train={"text": {"source": source}})
         assert study.text.source == expected
+        assert study.text.elsewhere is not None
+        assert (study.text.elsewhere.source, study.text.elsewhere.skip) == (expected, 9)
         assert study.train is not None
         assert study.train.text.source == expected
 
@@ -190,6 +193,8 @@ class TestUnknownKeys:
             ({"inference": {"permutation": 3}}, "inference.permutation", "permutations"),
             ({"geometry": [{"metric": "cka", "setings": {}}]}, "geometry.0.setings", "settings"),
             ({"train": {"text": {"source": "x", "documnets": 3}}}, "train.text.documnets", "documents"),
+            ({"text": {"source": "x", "elsewere": {"source": "y"}}}, "text.elsewere", "elsewhere"),
+            ({"text": {"source": "x", "elsewhere": {"sorce": "y"}}}, "text.elsewhere.sorce", "source"),
             ({"train": {"text": {"source": "x"}, "feature": 3}}, "train.feature", "features"),
             (
                 {"spaces": [{"model": "a", "layers": 1, "sae": "x", "train": {"sede": 1}}]},
@@ -200,6 +205,17 @@ class TestUnknownKeys:
     )
     def test_suggest_the_nearest(self, tmp_path: Path, changes: dict[str, Any], key: str, nearest: str):
         assert f"unknown key '{key}' (did you mean '{nearest}'?)" in error_of(tmp_path, STUDY | changes)
+
+    @pytest.mark.parametrize(
+        ("changes", "key"),
+        [
+            ({"text": {"source": "x", "elsewhere": {"source": "y", "context": 64}}}, "text.elsewhere.context"),
+            ({"train": {"text": {"source": "x", "elsewhere": {"source": "y"}}}}, "train.text.elsewhere"),
+        ],
+    )
+    def test_the_other_text_is_the_study_s_and_is_read_as_it_is(self, tmp_path: Path, changes: dict, key: str):
+        """It has documents of its own, but no window of its own."""
+        assert f"unknown key '{key}'" in error_of(tmp_path, STUDY | changes)
 
     def test_like_nothing_suggest_nothing(self, tmp_path: Path):
         assert error_of(tmp_path, STUDY | {"qqqqq": 1}).endswith("unknown key 'qqqqq'")
@@ -212,6 +228,8 @@ class TestWrongValues:
             ({"text": ...}, ["the key 'text' is missing"]),
             ({"text": {"source": "x", "context": 1}}, ["text.context", "greater than or equal to 2"]),
             ({"text": {"source": "x", "tokens": 0}}, ["text.tokens"]),
+            ({"text": {"source": "x", "elsewhere": {}}}, ["the key 'text.elsewhere.source' is missing"]),
+            ({"text": {"source": "x", "elsewhere": "y"}}, ["text.elsewhere"]),
             ({"models": {}}, ["models"]),
             ({"spaces": []}, ["spaces"]),
             ({"spaces": [{"model": "a", "layers": [], "sae": "x"}]}, ["spaces.0.layers"]),

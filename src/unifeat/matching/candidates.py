@@ -125,15 +125,8 @@ class Comparison:
 
         They are computed each time: stored, they were the largest part of a grid's cache.
         """
-        sums = [self._sums(half, table) for half in self.halves()]
+        sums = [sums_of_pairs(self.grouped(half), half.document_starts()[1], table) for half in self.halves()]
         return sums[0], sums[1] if self.heldout else None
-
-    def _sums(self, half: AlignedCodes, table: pd.DataFrame) -> BlockSums:
-        edges = block_edges(half.document_starts()[1], half.n_rows)
-        a, b = (table[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
-        if self.by == "correlation":
-            return block_sums(half, edges, a, b)
-        return within_groups(ByTokenType(half), edges, a, b, threads=cores()).sums
 
     def correlate(self, codes: PairedCodes, top: int, *, threads: int | None = None) -> Correlation:
         """The best partners in rows of codes, by r or by r within the codes' groups."""
@@ -164,8 +157,8 @@ def _find(codes: AlignedCodes, fit: NDArray[np.bool_] | None, how: Comparison) -
     if fit is not None:
         heldout = codes.only(~fit)
         other = table_of(how.correlate(how.grouped(heldout), how.top))
-        other.insert(3, "correlation_heldout", _heldout_r(how.grouped(fitted), other))
-    table.insert(3, "correlation_heldout", _heldout_r(how.grouped(heldout), table) if fit is not None else np.nan)
+        other.insert(3, "correlation_heldout", r_of_pairs(how.grouped(fitted), other))
+    table.insert(3, "correlation_heldout", r_of_pairs(how.grouped(heldout), table) if fit is not None else np.nan)
     # Tokens of other text are hardly ever of one type, so there is nothing to correlate within.
     by_rows = shift_rows(fitted, how.seed) if how.by == "correlation" else np.zeros(0, np.int64)
     facts: dict[str, Any] = {
@@ -203,14 +196,32 @@ def shift_rows(fitted: AlignedCodes, seed: int) -> NDArray[np.int64]:
     return start[shifts(document, start, fitted.n_rows, None, seed)]
 
 
-def _heldout_r(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
-    """r of the given pairs on other documents."""
+def r_of_pairs(codes: PairedCodes, table: pd.DataFrame) -> NDArray[np.float64]:
+    """(pairs,) r of the given pairs, for instance on other documents; within the codes' groups, if they have any.
+
+    Args:
+        table: `feature_a` and `feature_b`.
+    """
     if codes.n_rows < 2:
         return np.full(len(table), np.nan)
     ids = table["feature_a"].to_numpy(), table["feature_b"].to_numpy()
     if isinstance(codes, GroupedCodes):
         return within_groups(codes, np.array([0, codes.n_rows]), *ids, threads=cores()).correlation()
     return correlate_pairs(codes, *ids)[0]
+
+
+def sums_of_pairs(codes: PairedCodes, starts: NDArray[np.int64], table: pd.DataFrame) -> BlockSums:
+    """Sums of the given pairs in blocks of documents; within the codes' groups, if they have any.
+
+    Args:
+        starts: (documents,) the first row of each.
+        table: `feature_a` and `feature_b`.
+    """
+    edges = block_edges(starts, codes.n_rows)
+    a, b = (table[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+    if isinstance(codes, GroupedCodes):
+        return within_groups(codes, edges, a, b, threads=cores()).sums
+    return block_sums(codes, edges, a, b)
 
 
 def _best(corr: Correlation) -> dict[str, list[float]]:

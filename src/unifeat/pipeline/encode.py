@@ -20,7 +20,15 @@ from unifeat.models.sizes import sizes_of
 from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace
-from unifeat.pipeline.spaces import Space, Tokenizer, study_corpus, with_types
+from unifeat.pipeline.space_facts import control_of, facts_elsewhere, facts_of
+from unifeat.pipeline.spaces import (
+    Space,
+    Tokenizer,
+    compared_spaces,
+    elsewhere_corpus,
+    study_corpus,
+    with_types,
+)
 from unifeat.progress import say
 from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.controls import random_directions
@@ -28,12 +36,11 @@ from unifeat.saes.decoding import writes_at
 from unifeat.saes.encoding import check_pre_activation, codes_for
 from unifeat.saes.fit import check_fits
 from unifeat.saes.load import is_local
-from unifeat.saes.quality import fvu
 from unifeat.saes.recipe import Recipe
 from unifeat.saes.weights import Decoder, size_of
 from unifeat.store import cache_root, key_of
 from unifeat.store.paths import exists, user_path
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.spec import ModelSpec, Study
 from unifeat.text.corpus import Corpus
 from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.hook_points import HookPoint, width_at
@@ -51,11 +58,13 @@ class Prepared:
         corpus: the text.
         spaces: in the study's order, with finished codes.
         models: facts of each model, for `run.json`.
+        elsewhere: the text elsewhere; None if the study has none.
     """
 
     corpus: Corpus
     spaces: list[Space]
     models: dict[str, Any]
+    elsewhere: Corpus | None = None
 
 
 def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None = None) -> Prepared:
@@ -80,11 +89,16 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
         )
         for name, spec in study.models.items()
     }
-    corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
+    counter = tokenizers[next(iter(study.models))]
+    corpus = study_corpus(study.text, counter)
     say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
+    other = elsewhere_corpus(study.text, corpus, counter)
+    if other is not None and study.text.elsewhere is not None:
+        source = study.text.elsewhere.source
+        say(f"elsewhere: {other.documents:,} documents, {other.characters:,} characters from {source}")
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
-    plans = [_plan(study, name, corpus, tokenizers[name], windowings[name]) for name in used]
+    plans = [_plan(study, name, corpus, other, tokenizers[name], windowings[name]) for name in used]
     _check_memory(plans, engine.memory)
     try:
         # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop it.
@@ -92,20 +106,15 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
         # The model that was checked last is already loaded, so it comes first.
         for plan in sorted(plans, key=lambda p: p is not last):
             samplers = plan.unfinished_samples()
-            batches = list(_batches([space for space in plan.spaces if not space.store.finished()]))
+            batches = list(_batches([space for space in plan.spaces if not space.finished]))
             for batch in batches or ([[]] if samplers else []):
-                loader = replace(plan.loader(batch), samplers=tuple(samplers))
-                stores = {space.name: space.store for space in batch}
-                stores |= {sampler.name: sampler.store for sampler in samplers}
+                _encode(plan, batch, samplers, corpus, other, engine)
                 samplers = []  # in the first pass
-                name = plan.spec.name.rsplit("/", 1)[-1]
-                gpu = plan.spec.device in ONE_GPU
-                encode_spaces(loader, loader.key, corpus, stores, plan.windowing, engine, name=name, gpu=gpu)
     finally:
         forget()
     spaces = {space.name: space for plan in plans for space in _finished(study, plan, engine)}
     ordered = [spaces[f"{s.name or s.model}@{layer}"] for s in study.spaces for layer in s.layers]
-    return Prepared(corpus, ordered, {plan.name: plan.facts for plan in plans})
+    return Prepared(corpus, ordered, {plan.name: plan.facts for plan in plans}, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +151,33 @@ class _Plan:
         return Loader(self.spec, tuple(dict.fromkeys(points)), tuple(spaces), self.identity)
 
 
-def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Windowing) -> _Plan:
+def _encode(
+    plan: _Plan,
+    batch: list[PlannedSpace],
+    samplers: list[Sampler],
+    corpus: Corpus,
+    other: Corpus | None,
+    engine: Engine,
+) -> None:
+    """Encode spaces of one model on both texts, one after the other: the model and the SAEs are loaded once.
+
+    Args:
+        samplers: activations to be sampled in the same pass over the study's own text.
+    """
+    loader, name = replace(plan.loader(batch), samplers=tuple(samplers)), plan.spec.name.rsplit("/", 1)[-1]
+    gpu = plan.spec.device in ONE_GPU
+    own = {space.name: space.store for space in batch} | {sampler.name: sampler.store for sampler in samplers}
+    there = {space.name: space.elsewhere for space in batch if space.elsewhere is not None}
+    texts = (corpus, own, name, "the text"), (other, there, f"{name} elsewhere", "text.elsewhere")
+    for documents, stores, shown, text in texts:
+        missing = {space: store for space, store in stores.items() if not store.finished()}
+        if documents is not None and missing:
+            encode_spaces(
+                *(loader, loader.key, documents, missing, plan.windowing, engine), name=shown, text=text, gpu=gpu
+            )
+
+
+def _plan(study: Study, name: str, corpus: Corpus, other: Corpus | None, tokenizer: Any, windowing: Windowing) -> _Plan:
     """Read a model's SAEs, one at a time, and open their stores; damaged shards are removed."""
     spec = study.models[name]
     trust = spec.trust_remote_code
@@ -158,6 +193,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
         "dtype": identity["dtype"],
     } | describe_opening(tokenizer, windowing.opening, spec.chat)
     digest = tokenizer_digest(tokenizer)
+    compared = compared_spaces(study) if other is not None else set()
     spaces: list[PlannedSpace] = []
     controls: list[str | None] = []
     for group in study.spaces:
@@ -182,17 +218,19 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
                 values=group.values,
                 specials=extra_specials(tokenizer),
             )
-            store = CodeStore.create(cache_root() / "codes", settings)
-            store.verify(corpus.groups)
+            space = f"{group.name or name}@{layer}"
+            store, elsewhere = _store(settings, corpus), None
+            if other is not None and space in compared:
+                elsewhere = _store(settings | {"text": other.digest, "cut": list(other.cut)}, other)
             sample = _sample(study, corpus, settings, point, writes_at(sae, point), config)
             decoder = Decoder(recipe, settings["sae"])
             decoder.store(sae)
-            control = _control(spec, group)
+            control = control_of(spec, group)
             info = {"model": name, "layer": layer, "hook": group.hook, "sae": recipe.name}
             info |= {"d_in": int(sae.cfg.d_in), "architecture": sae.cfg.architecture(), "control": control}
             spaces.append(
                 PlannedSpace(
-                    name=f"{group.name or name}@{layer}",
+                    name=space,
                     group=group.name or name,
                     layer=layer,
                     point=point,
@@ -206,6 +244,7 @@ def _plan(study: Study, name: str, corpus: Corpus, tokenizer: Any, windowing: Wi
                     decoder=decoder,
                     info=info,
                     sample=sample,
+                    elsewhere=elsewhere,
                 )
             )
             controls.append(control)
@@ -223,9 +262,15 @@ def _sample(
         return None
     share = sample_share(corpus, study.sampled.rows)
     settings = activation_settings(codes, point, target, width_at(config, target.kind), share)
+    store = _store(settings, corpus)
+    return Sampler(f"activations {store.folder.name}", point, target, share, store)
+
+
+def _store(settings: dict[str, Any], corpus: Corpus) -> CodeStore:
+    """The store of codes, new or existing; damaged shards are removed."""
     store = CodeStore.create(cache_root() / "codes", settings)
     store.verify(corpus.groups)
-    return Sampler(f"activations {store.folder.name}", point, target, share, store)
+    return store
 
 
 def _model_bytes(spec: ModelSpec, config: Any, spaces: list[PlannedSpace]) -> float:
@@ -242,7 +287,7 @@ def _check_memory(plans: list[_Plan], memory: float) -> None:
         memory: bytes. (What is on a GPU is in the CPU's memory first.)
     """
     for plan in plans:
-        waiting = [space.size for space in plan.spaces if not space.store.finished()]
+        waiting = [space.size for space in plan.spaces if not space.finished]
         need = plan.model_bytes + max(waiting, default=0)
         if waiting and need > memory:
             raise UserError(
@@ -284,29 +329,16 @@ def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
     for space, counted in zip(plan.spaces, counts, strict=True):
         tops = top_unit(space.store, _TOP_ACTIVATIONS)
         tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
-        info = space.info | _facts(space, counted) | {"warnings": warnings_of(space)}
-        of_space = (space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info)
-        sample = space.sample.store if space.sample else None
-        yield Space(*of_space, plan.loader([space]), sample, plan.windowing)
-
-
-def _facts(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
-    """Counts and quality of a space, from its shards."""
-    store = space.store
-    totals = store.totals()
-    return {
-        "d_sae": store.features,
-        "tokens_read": int(totals["read"]),
-        "masked": {reason: int(totals[reason]) for reason in ("special", "first", "sink")},
-        "padding": int(totals.get("pad", 0)),
-        "tokens_kept": store.rows,
-        "l0": counted["nonzeros"] / store.rows if store.rows else None,
-        "fvu": fvu(totals["fvu_error"], totals["fvu_total"]) if totals.get("fvu_total", 0.0) > 0 else None,
-        "alive": counted["alive"],
-        "dead_share": float(1 - counted["alive"] / store.features),
-        "encoded_as": space.codes,
-        "codes": str(store.folder),
-    }
+        info = space.info | facts_of(space, counted) | {"warnings": warnings_of(space)}
+        if study.text.elsewhere is not None:
+            info["elsewhere"] = facts_elsewhere(space.elsewhere)
+        yield Space(
+            *(space.name, space.group, space.layer, space.store, plan.tokenizer, space.decoder, tokens, info),
+            elsewhere=space.elsewhere,
+            loader=plan.loader([space]),
+            activations=space.sample.store if space.sample else None,
+            windowing=plan.windowing,
+        )
 
 
 def _check_names(study: Study, engine: Engine) -> None:
@@ -331,9 +363,3 @@ def _check_names(study: Study, engine: Engine) -> None:
             if is_local(name) and not exists(path):
                 way_out = ": `unifeat train STUDY.yaml` trains it" if study.train else ""
                 raise UserError(f"SAE {name}: no such folder{way_out}")
-
-
-def _control(model: ModelSpec, spaces: SpacesSpec) -> str | None:
-    """What makes these spaces a control; None for ordinary spaces."""
-    kinds = {"random weights": model.randomise, "random directions": spaces.random_directions}
-    return " and ".join(kind for kind, seed in kinds.items() if seed is not None) or None

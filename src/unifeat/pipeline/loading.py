@@ -33,6 +33,7 @@ class PlannedSpace:
         claims: what the SAE states about itself.
         info: facts for the report that are known before encoding.
         sample: how the activations that its SAE reconstructs are sampled, if the study asks for them.
+        elsewhere: the store for its codes on the study's text elsewhere; None if they are not needed.
     """
 
     name: str
@@ -49,6 +50,12 @@ class PlannedSpace:
     decoder: Decoder
     info: dict[str, Any]
     sample: Sampler | None = None
+    elsewhere: CodeStore | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is encoded on all texts."""
+        return all(store.finished() for store in (self.store, self.elsewhere) if store is not None)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class Cell:
         comparison: the two stores and how they are compared.
         rule: how candidates become pairs.
         inference: the number of draws for the intervals of r, and their level.
+        elsewhere: the two spaces on the study's text elsewhere; None if it has none.
     """
 
     a: Space
@@ -77,6 +78,7 @@ class Cell:
     rule: Rule = field(repr=False)
     comparison: Comparison = field(repr=False)
     inference: InferenceSpec = field(repr=False)
+    elsewhere: Comparison | None = field(default=None, repr=False)
 
     def unit(self) -> Unit[Matched]:
         """A unit of work: correlate the two spaces, decide which candidates are kept, and draw intervals."""
@@ -161,19 +163,26 @@ class Cell:
         """Every candidate, with `kept` and `dropped_because`."""
         return pd.concat([self.candidates().table, self.matched().decided], axis=1)
 
-    def pairs(self, decoys: Callable[[pd.Series], NDArray[np.float64]] | None = None) -> pd.DataFrame:
+    def pairs(
+        self,
+        decoys: Callable[[pd.Series], NDArray[np.float64]] | None = None,
+        elsewhere: pd.DataFrame | None = None,
+    ) -> pd.DataFrame:
         """The rows of `pairs.parquet`: kept ones first, highest r first.
 
         Args:
             decoys: from the kept pairs' r to their `decoy_fdr`, where text was rearranged.
+            elsewhere: columns of the kept pairs, by their place in `table`, if there is a text elsewhere.
         """
         table, (words_a, words_b) = self.table(), self.rule.texts
         intervals = self.intervals(self.candidates()).result().pairs if self.inference.bootstraps else pd.DataFrame()
         kept = table[table["kept"]]
-        within = self.beyond_token(kept).result().pairs
+        more = self.beyond_token(kept).result().pairs
+        if elsewhere is not None:
+            more = more.join(elsewhere)
         if decoys is not None:
-            within = within.assign(decoy_fdr=decoys(kept["correlation"]))
-        within = within.reindex(table.index)
+            more = more.assign(decoy_fdr=decoys(kept["correlation"]))
+        more = more.reindex(table.index)
         both = {
             "space_a": self.a.name,
             "layer_a": self.a.layer,
@@ -183,7 +192,7 @@ class Cell:
             "feature_b": table["feature_b"],
             **{name: table[name] for name in ("correlation", "correlation_heldout", "cofiring", "count_a", "count_b")},
             **{str(name): column for name, column in intervals.items()},
-            **{str(name): column for name, column in within.items()},
+            **{str(name): column for name, column in more.items()},
             "top_tokens_a": [words_a.get(f, []) for f in table["feature_a"]],
             "top_tokens_b": [words_b.get(f, []) for f in table["feature_b"]],
             "kept": table["kept"],
@@ -194,13 +203,20 @@ class Cell:
         )
 
 
-def compare(study: Study, a: Space, b: Space, documents: int) -> Cell:
-    """How a study compares two spaces."""
+def compare(study: Study, a: Space, b: Space, documents: int, documents_elsewhere: int = 0) -> Cell:
+    """How a study compares two spaces.
+
+    Args:
+        documents, documents_elsewhere: how many the study's text has, and its text elsewhere.
+    """
     spec = study.matching
     filters = Filters(spec.min_correlation, spec.min_count, tuple(spec.exclude_tokens), spec.shared_top_token)
     rule = Rule(filters, spec.method, spec.direction, a.tokens, b.tokens)
     comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed, spec.device, spec.by)
-    return Cell(a, b, rule, comparison, study.inference)
+    if a.elsewhere is None or b.elsewhere is None:
+        return Cell(a, b, rule, comparison, study.inference)
+    there = replace(comparison, a=a.elsewhere, b=b.elsewhere, heldout=False, documents=documents_elsewhere)
+    return Cell(a, b, rule, comparison, study.inference, there)
 
 
 def match_cells(cells: list[Cell], engine: Engine) -> Iterator[dict[str, Any]]:

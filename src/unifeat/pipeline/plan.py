@@ -24,12 +24,13 @@ from unifeat.memory import free_memory, working_memory
 from unifeat.models.language import check_layers, read_config, resolve_dtype
 from unifeat.models.opening import opening_of
 from unifeat.models.sizes import Sizes, sizes_of
-from unifeat.pipeline.spaces import Tokenizer, study_corpus
+from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
 from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.recipe import Recipe
 from unifeat.store.paths import exists, user_path
 from unifeat.study.plan import PlannedModel, Step, StudyPlan
 from unifeat.study.spec import MetricSpec, SpacesSpec, Study
+from unifeat.text.corpus import Corpus
 from unifeat.threads import cores, one_blas_thread
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.openings import opening_tokens
@@ -45,6 +46,7 @@ _FORWARD_SHARE = 0.5  # of the speed of one large product that a model on a CPU 
 # Reading, aligning, tables and files, in units of the time of correlating. (A rematch has its codes in memory.)
 _WITH_READING, _IN_MEMORY = 3.0, 1.2
 _WITHIN = 2.5  # correlation within token, in units of plain correlation
+_ELSEWHERE = 1.5  # r of the kept pairs and of pairs at random on the text elsewhere, with reading, in the same units
 # Of matching a draw again: a feature's share of the tables, in seconds on one core; and SVCCA at a number of
 # components, in units of its own time.
 _AGAIN_S, _AGAIN_SVCCA = 1e-5, 0.2
@@ -78,8 +80,10 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     notes: list[str] = []
     used = [name for name in study.models if any(group.model == name for group in study.spaces)]
     tokenizers = {name: Tokenizer(study.models[name])() for name in study.models}
-    corpus = study_corpus(study.text, tokenizers[next(iter(study.models))])
-    sample = [part.text for part in corpus.parts(0)]
+    counter = tokenizers[next(iter(study.models))]
+    corpus = study_corpus(study.text, counter)
+    other = elsewhere_corpus(study.text, corpus, counter)
+    compared = compared_spaces(study) if other is not None else set()
     models, spaces = [], []
     for name in used:
         spec = study.models[name]
@@ -89,17 +93,18 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         check_layers(spec.name, points, config.num_hidden_layers)
         opening = opening_of(tokenizers[name], spec.bos, spec.chat)
         windowing = Windowing(study.text.context, opening, study.mask, study.text.windows)
-        tokens = corpus.characters * _tokens_per_character(tokenizers[name], sample, windowing)
-        read = tokens * windowing.context / max(windowing.context - len(opening_tokens(opening)), 1)
+        read = _tokens_read(corpus, tokenizers[name], windowing)
         sizes = sizes_of(config, max(point.layer for point in points), resolve_dtype(spec.dtype).itemsize)
         own = [
             _space_of(study, group, layer, int(config.hidden_size), notes) for group in groups for layer in group.layers
         ]
         spaces += own
-        models.append(_model_of(name, read, sizes, own, windowing.context, groups))
+        there = [space for space in own if space.name in compared]
+        read_there = _tokens_read(other, tokenizers[name], windowing) if other is not None and there else 0.0
+        models.append(_model_of(name, [(read, own), (read_there, there)], sizes, windowing.context, groups))
     cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.prefix, b.prefix)]
     rows = {model.name: model.tokens for model in models}
-    products = sum(min(rows[a.model], rows[b.model]) * a.l0 * b.l0 for a, b in cells)
+    products = _products(cells, rows)
     laid_out = max((8 * rows[b.model] / 2 * b.l0 for _, b in cells), default=0.0)
     if laid_out > working_memory():
         notes.append(
@@ -107,7 +112,8 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         )
     notes.append(f"{_ASSUMED_KEPT:.0%} of the smaller dictionary's features are kept as pairs")
     flop_rate, product_rate = _flop_rate(), _product_rate()
-    steps = _steps(study, models, cells, products, corpus.groups, flop_rate, product_rate, gpu)
+    units = sum(corpus.groups + (other.groups if other and model.tokens_elsewhere else 0) for model in models)
+    steps = _steps(study, models, cells, products, units, flop_rate, product_rate, gpu)
     return StudyPlan(
         models,
         len(cells),
@@ -125,6 +131,17 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         ],
         list(dict.fromkeys(notes)),
     )
+
+
+def _products(cells: list[tuple[_Space, _Space]], rows: dict[str, float]) -> float:
+    """Products of two activations when all pairs of spaces are correlated on so many rows of each model."""
+    return sum(min(rows[a.model], rows[b.model]) * a.l0 * b.l0 for a, b in cells)
+
+
+def _tokens_read(corpus: Corpus, tokenizer: Any, windowing: Windowing) -> float:
+    """Tokens of a text that a model reads, with what begins its windows."""
+    tokens = corpus.characters * _tokens_per_character(tokenizer, [p.text for p in corpus.parts(0)], windowing)
+    return tokens * windowing.context / max(windowing.context - len(opening_tokens(windowing.opening)), 1)
 
 
 def _tokens_per_character(tokenizer: Any, sample: list[str], windowing: Windowing) -> float:
@@ -165,21 +182,36 @@ def _from_files(path: Path) -> tuple[int | None, float | None]:
 
 
 def _model_of(
-    name: str, tokens: float, sizes: Sizes, own: list[_Space], context: int, groups: list[SpacesSpec]
+    name: str,
+    texts: list[tuple[float, list[_Space]]],
+    sizes: Sizes,
+    context: int,
+    groups: list[SpacesSpec],
 ) -> PlannedModel:
-    # An encoder is one product; every fourth group of text is also decoded, to measure FVU.
-    saes = sum(2 * space.width * space.features * 1.25 for space in own)
+    """The work of one model.
+
+    Args:
+        texts: tokens, and the spaces that are encoded on them: of the study's text, and of its text elsewhere.
+    """
+    flops = codes = 0.0
     value = 2 if all(group.values == "float16" for group in groups) else 4
-    codes = sum(space.l0 * ((2 if space.features <= 1 << 16 else 4) + value) + _ROW_BYTES for space in own)
+    for tokens, spaces in texts:
+        # An encoder is one product; every fourth group of text is also decoded, to measure FVU.
+        saes = sum(2 * space.width * space.features * 1.25 for space in spaces)
+        flops += tokens * (2 * sizes.parameters + 2 * sizes.blocks * context * sizes.width + saes)
+        row = sum(s.l0 * ((2 if s.features <= 1 << 16 else 4) + value) + _ROW_BYTES for s in spaces)
+        codes += tokens * row
+    own = texts[0][1]
     return PlannedModel(
         name=name,
-        tokens=tokens,
-        flops=tokens * (2 * sizes.parameters + 2 * sizes.blocks * context * sizes.width + saes),
+        tokens=texts[0][0],
+        flops=flops,
         model_bytes=sizes.bytes,
         sae_bytes=sum(8.0 * space.width * space.features for space in own),
         largest_sae=max(8.0 * space.width * space.features for space in own),
-        code_bytes=tokens * codes,
+        code_bytes=codes,
         spaces=len(own),
+        tokens_elsewhere=texts[1][0],
     )
 
 
@@ -206,7 +238,7 @@ def _steps(
     models: list[PlannedModel],
     cells: list[tuple[_Space, _Space]],
     products: float,
-    groups: int,
+    units: int,
     flop_rate: float,
     product_rate: float,
     gpu: str,
@@ -215,7 +247,7 @@ def _steps(
     load = sum(model.model_bytes for model in models) / 1e9 + 5.0 * len(models)
     encode = Step(
         "encode",
-        groups * len(models),
+        units,
         flops / (flop_rate * _FORWARD_SHARE) + load,
         flops / (GPUS[gpu][0] * 1e12 * _GPU_SHARE) + load,
     )
@@ -255,8 +287,13 @@ def _steps(
         again / product_rate + rescoring,
         again / max(_GPU_PRODUCTS, product_rate) + rescoring,
     )
+    there = []
+    if study.text.elsewhere is not None:
+        reading = _ELSEWHERE * _products(cells, {model.name: model.tokens_elsewhere for model in models})
+        seconds_there = reading / product_rate + tables / 8  # kept pairs are fewer than candidates
+        there = [Step("elsewhere", len(cells), seconds_there, seconds_there)]
     write = 5.0 + 2e-5 * 8 * sum(a.features + b.features for a, b in cells)
-    return [encode, match, score_step, rematch, Step("report", len(cells), write, write)]
+    return [encode, match, *there, score_step, rematch, Step("report", len(cells), write, write)]
 
 
 def _subspace_seconds(study: Study, cells: list[tuple[_Space, _Space]]) -> float:

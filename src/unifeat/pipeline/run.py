@@ -24,6 +24,7 @@ from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.inference.nulls import AGAIN
+from unifeat.pipeline.elsewhere import pairs_elsewhere, read_cells
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.latents import compare_latents
@@ -44,7 +45,8 @@ from unifeat.store.digests import read_sha256
 from unifeat.store.paths import user_path
 from unifeat.store.usage import RunNote
 from unifeat.study.read import dump_study, load_study
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.spec import DocumentsSpec, MetricSpec, Study
+from unifeat.text.corpus import Corpus
 
 _PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
 
@@ -109,11 +111,16 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
     # Cells are light: each step reads what it needs of one cell from the cache, so that memory does not grow with them.
-    cells = [compare(study, a, b, corpus.documents) for a, b in compared]
+    elsewhere = prepared.elsewhere
+    documents = corpus.documents, elsewhere.documents if elsewhere is not None else 0
+    cells = [compare(study, a, b, *documents) for a, b in compared]
     if study.transfer is not None and study.transfer.cells != "best":
         chosen_cells(study, cells)  # a mistake is told now
     with clock.step("match"):
         facts = list(match_cells(cells, engine))
+    if elsewhere is not None:
+        with clock.step("elsewhere"):
+            facts = [own | {"elsewhere": there} for own, there in zip(facts, read_cells(cells, engine), strict=True)]
     with clock.step("near-copies"):
         if any("given" in spec.settings for spec in [*study.geometry, *_subspace_geometry(study)]):
             of_spaces = {space.name: space.token_embeddings.unit for pair in compared for space in pair}
@@ -153,18 +160,13 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "seed": study.seed,
-        "text": {
-            "source": study.text.source,
-            "documents": corpus.documents,
-            "characters": corpus.characters,
-            "duplicates": corpus.duplicates,
-            "digest": corpus.digest,
-            "context": study.text.context,
-        },
+        "text": _text_facts(study.text, corpus) | {"context": study.text.context},
         "models": prepared.models,
         "spaces": {space.name: space.info for space in spaces},
         "pairs": of_cells,
     }
+    if elsewhere is not None and study.text.elsewhere is not None:
+        info["elsewhere"] = _text_facts(study.text.elsewhere, elsewhere)
     # An earlier run in this folder stays as it is until the new one is complete.
     with run_written(folder) as new:
         with clock.step("report"):
@@ -188,6 +190,16 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
     return written.moved_to(folder)
 
 
+def _text_facts(spec: DocumentsSpec, corpus: Corpus) -> dict[str, Any]:
+    return {
+        "source": spec.source,
+        "documents": corpus.documents,
+        "characters": corpus.characters,
+        "duplicates": corpus.duplicates,
+        "digest": corpus.digest,
+    }
+
+
 def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], seed: int) -> pd.DataFrame:
     """Write `pairs.parquet`; returns the pairs that the report lists."""
     chosen = shown_cells([own["kept"] for own in facts]) or [0]
@@ -196,7 +208,7 @@ def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], see
     def tables() -> Iterator[pd.DataFrame]:
         for number, cell in enumerate(cells):
             found = facts[number].get("rematch")
-            table = cell.pairs(partial(decoys, found=found) if found else None)
+            table = cell.pairs(partial(decoys, found=found) if found else None, pairs_elsewhere(cell))
             if number in chosen:
                 shown[number] = pick_shown(table, seed)
             yield table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,15 @@ import pandas as pd
 from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens
 from unifeat.engine import Engine, Held
+from unifeat.errors import UserError
+from unifeat.matching.elsewhere import FEWEST_DOCUMENTS
 from unifeat.models.language import load_tokenizer, tokenizer_digest
 from unifeat.pipeline.loading import Loader
 from unifeat.pipeline.token_embeddings import TokenEmbeddings
 from unifeat.saes.weights import Decoder
-from unifeat.study.spec import ModelSpec, Study, TextSpec
+from unifeat.study.spec import DocumentsSpec, ModelSpec, Study, TextSpec, TrainTextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
+from unifeat.text.sources import find_source
 from unifeat.vocabulary.windowing import Windowing
 
 _TOKENIZERS = Held(8)
@@ -48,6 +52,7 @@ class Space:
         loader: loads its model and its SAE.
         activations: a sample of the activations that its SAE reconstructs, if the study asks for it.
         windowing: how its model reads the text.
+        elsewhere: its codes on the text elsewhere; None if the study has none, or compares this space with no other.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Space:
     loader: Loader | None = field(default=None, repr=False)
     activations: CodeStore | None = field(default=None, repr=False)
     windowing: Windowing | None = field(default=None, repr=False)
+    elsewhere: CodeStore | None = field(default=None, repr=False)
 
     @property
     def tops(self) -> pd.DataFrame:
@@ -82,8 +88,52 @@ def role(a: Space, b: Space) -> str:
     return "ceiling" if same else "ordinary"
 
 
-def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
-    """The documents of a study; this tokenizer counts a token budget."""
+def compared_spaces(study: Study) -> set[str]:
+    """The names of the spaces that the study compares with any other."""
+    spaces = [(group.name or group.model, layer) for group in study.spaces for layer in group.layers]
+    pairs = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a[0], b[0])]
+    return {f"{group}@{layer}" for pair in pairs for group, layer in pair}
+
+
+def study_corpus(text: TrainTextSpec, tokenizer: Any) -> Corpus:
+    """The documents of a study, or those that it trains on; this tokenizer counts a token budget."""
+    return _corpus(text, text.group, tokenizer)
+
+
+def elsewhere_corpus(text: TextSpec, own: Corpus, tokenizer: Any) -> Corpus | None:
+    """The other documents of a study, on which r is read again; None if it has none.
+
+    Args:
+        own: the documents on which pairs are found.
+        tokenizer: counts a token budget.
+
+    Raises:
+        UserError: documents of the study's own text; too few to judge any pair; as `build_corpus`.
+    """
+    other = text.elsewhere
+    if other is None:
+        return None
+    corpus = _corpus(other, text.group, tokenizer)
+    first, end = max(text.skip, other.skip), min(text.skip + own.documents, other.skip + corpus.documents)
+    again = first < end and _same_source(text, other)
+    if again or corpus.digest == own.digest:
+        more = f", or skip: {text.skip + own.documents} to read on after them" if again else ""
+        raise UserError(f"text.elsewhere: {other.source} gives documents of the study's own text: name another{more}")
+    if corpus.documents < FEWEST_DOCUMENTS:
+        raise UserError(
+            f"text.elsewhere: {other.source} gives {corpus.documents} documents, and a pair is judged where its "
+            f"features fire in at least {FEWEST_DOCUMENTS}: give more"
+        )
+    return corpus
+
+
+def _same_source(one: DocumentsSpec, other: DocumentsSpec) -> bool:
+    """Whether both count documents in the same list."""
+    same = all(getattr(one, name) == getattr(other, name) for name in ("field", "split", "config", "drop_duplicates"))
+    return same and find_source(one.source) == find_source(other.source)
+
+
+def _corpus(text: DocumentsSpec, group: int, tokenizer: Any) -> Corpus:
     return build_corpus(
         text.source,
         documents=text.documents,
@@ -94,7 +144,7 @@ def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
         field=text.field,
         split=text.split,
         config=text.config,
-        cut=Cut(text.group, text.group),
+        cut=Cut(group, group),
         drop_duplicates=text.drop_duplicates,
     )
 

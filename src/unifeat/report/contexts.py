@@ -51,10 +51,13 @@ def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]])
             line["both"] = line["place"] in places[0] & places[1]
     within = getattr(row, "correlation_within_token", None)  # (older runs have none)
     share = (getattr(row, "token_share_a", math.nan) + getattr(row, "token_share_b", math.nan)) / 2
+    elsewhere, line = (getattr(row, name, math.nan) for name in ("correlation_elsewhere", "elsewhere_chance"))
     return {
         "r": row.correlation,
         "heldout": row.correlation_heldout,
         "within": None if is_missing(within) else within,
+        "elsewhere": None if is_missing(elsewhere) else elsewhere,
+        "holds": None if is_missing(elsewhere) or is_missing(line) else elsewhere > line,
         "token_share": None if is_missing(share) else max(share, 0.0),
         "cofiring": row.cofiring,
         "sides": sides,

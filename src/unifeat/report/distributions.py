@@ -72,6 +72,37 @@ def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
     return figure
 
 
+def elsewhere_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
+    """Each kept pair's r elsewhere against its r on the study's text (held out, if there is such): which hold there."""
+    known = kept.dropna(subset=["correlation_elsewhere"])
+    known = known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
+    here = known["correlation_heldout"].where(known["correlation_heldout"].notna(), known["correlation"])
+    there, line = known["correlation_elsewhere"], known["elsewhere_chance"]
+    low = min([0.0, *here.tolist(), *there.tolist()])
+    traces = []
+    for which, colour, name in (
+        (there > line, "held", "hold"),
+        (there <= line, "b", "do not hold"),
+        (line.isna(), "muted", "fire too seldom there"),
+    ):
+        own = known[which]
+        if len(own):
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": here[which].round(3).tolist(),
+                    "y": there[which].round(3).tolist(),
+                    "customdata": own[["feature_a", "feature_b"]].to_numpy(int).tolist(),
+                    "marker": {"color": COLOURS[colour], "size": 5, "opacity": 0.6, "line": {"width": 0}},
+                    "name": name,
+                    "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>here %{x}, elsewhere %{y}"
+                    f"<extra>{name}</extra>",
+                }
+            )
+    return _figure([_diagonal(low), *traces], "r here", "r elsewhere", [low - 0.02, 1.02])
+
+
 def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
     """Each kept pair's r within token against its r on the same text, coloured by the token's share of the variance."""
     known = kept.dropna(subset=["correlation_within_token"])
@@ -118,6 +149,7 @@ def _diagonal(low: float) -> dict[str, Any]:
         "y": [low, 1],
         "line": {"color": COLOURS["muted"], "width": 1, "dash": "dot"},
         "hoverinfo": "skip",
+        "showlegend": False,
     }
 
 

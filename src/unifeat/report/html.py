@@ -136,6 +136,7 @@ def _page(run: Run) -> dict[str, Any]:
         "nulls": _nulls(inference),
         "level": inference.get("level", 0.95),
         "permutations": inference.get("permutations"),
+        "minimum": study.get("matching", {}).get("min_correlation"),
         "heldout": bool(study.get("matching", {}).get("heldout", True)),
         "significant": SIGNIFICANCE_LEVEL,
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",

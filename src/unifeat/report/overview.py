@@ -37,6 +37,8 @@ class Line(NamedTuple):
     within: str
     """Mean r within token."""
     found_again: str
+    hold_elsewhere: str | None
+    """The share of the pairs that hold elsewhere; None if the run has no text elsewhere."""
     scores: list[str]
     """For each measure, the chance-corrected score and how many cells have q < 0.05."""
 
@@ -61,6 +63,7 @@ def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
                     decimal,
                 ),
                 span([(facts or {}).get("share") for facts in own.get("stability", [])], percent),
+                span([facts["hold_share"] for facts in own["elsewhere"]], percent) if "elsewhere" in own else None,
                 [_scores(_own(scores[measure], groups)) for measure in ways],
             )
         )

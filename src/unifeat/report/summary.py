@@ -34,6 +34,7 @@ def summary(run: Run) -> list[str]:
         where = "the one pair" if len(table) == 1 else f"any of the {len(table)} pairs"
         return [f"No pair of features was kept in {where} of spaces{most}."]
     sentences = [_pairs_sentence(run, best, matching), _control_sentence(run, best), _token_sentence(best)]
+    sentences.append(_elsewhere_sentence(run, best))
     return [*sentences, *_grid_sentences(run, table)]
 
 
@@ -87,6 +88,18 @@ def _token_sentence(best: pd.Series) -> str:
             "same ones: so many the tokens alone give."
         )
     return sentence
+
+
+def _elsewhere_sentence(run: Run, best: pd.Series) -> str:
+    """How many of the pairs hold on another kind of text."""
+    facts = best.get("elsewhere")
+    if not isinstance(facts, dict) or not facts["judged"]:
+        return ""
+    return (
+        f"Elsewhere, on {_count(run.info['elsewhere']['documents'], 'document')} of another kind, "
+        f"{percent(facts['hold_share'])} of the {_count(facts['judged'], 'pair')} that can be judged there hold; their "
+        f"mean r is {decimal(facts['mean'])}, against {decimal(facts['mean_here'])}."
+    )
 
 
 def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:

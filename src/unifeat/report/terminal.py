@@ -31,6 +31,7 @@ from unifeat.report.tables import (
     rows_of,
     scores_of,
     span,
+    study_of,
 )
 from unifeat.report.uncertainty import pair_table
 from unifeat.runs.folder import Run
@@ -76,6 +77,11 @@ def _show_run(console: Console, run: Run) -> None:
         heldout = f", {span(own['tokens_heldout'])} held out" if own["tokens_heldout"].any() else ""
         console.print(f"{' × '.join(groups)}: {span(own['tokens_aligned'])} tokens in both ({shares})")
         console.print(f"  pairs found on {span(own['tokens_fitted'])}{heldout}")
+    if "elsewhere" in info:
+        there = info["elsewhere"]
+        console.print(
+            f"pairs read again elsewhere: {there['documents']:,} documents of {there['source']}", soft_wrap=True
+        )
     _overview(console, run)
     ordinary = [groups for groups in group_pairs(run) if not role(run, groups)]
     for groups in ordinary or group_pairs(run):
@@ -91,16 +97,18 @@ def _show_run(console: Console, run: Run) -> None:
 def _overview(console: Console, run: Run) -> None:
     """One line for each pair of groups of spaces, including controls and ceilings."""
     ways, lines = group_overview(run)
-    if len(lines) == 1 and not lines[0].kept_again:
+    if len(lines) == 1 and not lines[0].kept_again and lines[0].hold_elsewhere is None:
         return
     console.print(Text("\nat a glance: ranges over the layers; scores corrected for chance", style="dim"))
     nulls = lines[0].kept_again
-    headings = ["", "pairs", *nulls, "held-out r", "within token", "again", *(way.short for way in ways)]
+    elsewhere = ["hold elsewhere"] if lines[0].hold_elsewhere is not None else []
+    headings = ["", "pairs", *nulls, "held-out r", "within token", "again", *elsewhere, *(way.short for way in ways)]
     rows: list[list[Any]] = []
     for line in lines:
         name = " × ".join(line.groups) + (f" ({line.role})" if line.role else "")
         again = (line.kept_again.get(null, "–") for null in nulls)
-        rows.append([name, line.kept, *again, line.heldout, line.within, line.found_again, *line.scores])
+        hold = [line.hold_elsewhere] if elsewhere else []
+        rows.append([name, line.kept, *again, line.heldout, line.within, line.found_again, *hold, *line.scores])
     _fitting(console, headings, rows)
 
 
@@ -224,7 +232,7 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         f"{cell.kept:,} pairs kept of {cell.candidates:,} candidates; mean r {decimal(cell.mean_correlation)}, "
         f"held out {decimal(cell.mean_correlation_heldout)}"
     )
-    for line in _beyond_token_lines(cell):
+    for line in [*_elsewhere_lines(run, cell), *_beyond_token_lines(cell)]:
         console.print(f"  {line}", soft_wrap=True)
     for reason, count in sorted(cell.dropped.items(), key=lambda item: -item[1]):
         console.print(f"  {count:>8,}  dropped: {reason}")
@@ -240,8 +248,9 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         Text(f"\nstrongest {min(_LISTED_PAIRS, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim")
     )
     pairs = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    within = "correlation_within_token" in kept
-    for heading in ("r", "held out", *(["in token"] if within else []), space_a, "top tokens", space_b, "top tokens"):
+    within, elsewhere = "correlation_within_token" in kept, "correlation_elsewhere" in kept
+    more = [*(["in token"] if within else []), *(["elsewhere"] if elsewhere else [])]
+    for heading in ("r", "held out", *more, space_a, "top tokens", space_b, "top tokens"):
         words = heading == "top tokens"
         pairs.add_column(
             Text(heading),
@@ -255,9 +264,25 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
     for row in rows_of(kept.nlargest(_LISTED_PAIRS, "correlation")):
         first, second = (_words(tokens) for tokens in (row.top_tokens_a, row.top_tokens_b))
         r, heldout = decimal(row.correlation), decimal(row.correlation_heldout)
-        in_token = [decimal(row.correlation_within_token)] if within else []
-        pairs.add_row(r, heldout, *in_token, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
+        others = [decimal(row.correlation_within_token)] if within else []
+        others += [decimal(row.correlation_elsewhere)] if elsewhere else []
+        pairs.add_row(r, heldout, *others, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
     console.print(pairs)
+
+
+def _elsewhere_lines(run: Run, cell: Any) -> list[str]:
+    """How many of the pairs hold elsewhere."""
+    facts = getattr(cell, "elsewhere", None)
+    if not isinstance(facts, dict):
+        return []
+    if not facts["judged"]:
+        return ["elsewhere: the pairs' features fire too seldom there to judge them"]
+    least = study_of(run).get("matching", {}).get("min_correlation", 0.0)
+    return [
+        f"elsewhere: {percent(facts['hold_share'])} of the {facts['judged']:,} pairs that can be judged hold (r above "
+        f"pairs at random), {percent(facts['above_min'])} have r ≥ {least:g}; mean r {decimal(facts['mean'])}, here "
+        f"{decimal(facts['mean_here'])}"
+    ]
 
 
 def _beyond_token_lines(cell: Any) -> list[str]:

@@ -32,10 +32,12 @@ def show_plan(plan: StudyPlan, *, as_json: bool = False) -> None:
         console.print(f"a worker needs about {size(plan.memory)}, and {size(plan.free)} are free here: too little")
     else:
         console.print(f"a worker needs about {size(plan.memory)}; {size(plan.free)} are free here")
+    two_texts = any(model.tokens_elsewhere for model in plan.models)
     rows = [
         [
             model.name,
             short(model.tokens),
+            *([short(model.tokens_elsewhere)] if two_texts else []),
             str(model.spaces),
             f"{short(model.flops)}FLOP",
             size(model.model_bytes),
@@ -44,7 +46,8 @@ def show_plan(plan: StudyPlan, *, as_json: bool = False) -> None:
         ]
         for model in plan.models
     ]
-    headings = ["model", "tokens", "spaces", "forward and encode", "weights", "SAEs", "codes on disk"]
+    there = ["elsewhere"] if two_texts else []
+    headings = ["model", "tokens", *there, "spaces", "forward and encode", "weights", "SAEs", "codes on disk"]
     console.print(framed(headings, rows, left=1))
     steps = [[step.name, f"{step.units:,}", duration(step.seconds), duration(step.gpu_seconds)] for step in plan.steps]
     console.print(framed(["step", "units of work", "here", f"with a {plan.gpu.upper()}"], steps, left=1))

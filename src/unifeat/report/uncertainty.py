@@ -60,6 +60,16 @@ def pair_table(cell: Any) -> PairTable:
     ):
         if beyond and value != "–":
             lines.append({"what": words, "value": value, "interval": shown, "nulls": nothing})
+    there = _part(facts, "elsewhere")
+    if there.get("judged"):
+        ends = [there["mean_low"], there["mean_high"]]
+        interval = "–" if any(map(is_missing, ends)) else " to ".join(decimal(end, 3) for end in ends)
+        of = f"of the {number(there['judged'])} pairs that can be judged elsewhere"
+        for value, words, shown in (
+            (percent(there["hold_share"]), f"share {of} that hold there", "–"),
+            (decimal(there["mean"], 3), f"mean r {of} (here {decimal(there['mean_here'], 3)})", interval),
+        ):
+            lines.append({"what": words, "value": value, "interval": shown, "nulls": nothing})
     again = _part(facts, "stability")
     if not is_missing(again.get("share")):
         words = f"share found again on the other half (by chance {percent(again.get('chance'))})"

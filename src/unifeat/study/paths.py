@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
-from unifeat.study.spec import Study, TextSpec
+from unifeat.study.spec import DocumentsSpec, Study
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
+
+_Documents = TypeVar("_Documents", bound=DocumentsSpec)
 
 
 def resolved(path: Path, what: str) -> Path:
@@ -44,7 +46,7 @@ def absolute(study: Study, base: Path) -> Study:
         is_path = exists(base / name) if stem == name else _any_begins(base, stem)
         return str(resolved(base / name, what)) if is_path else name
 
-    def text(spec: TextSpec, what: str) -> TextSpec:
+    def text(spec: _Documents, what: str) -> _Documents:
         local = spec.source.endswith(LOCAL_SUFFIXES) and not user_path(spec.source, what).is_absolute()
         source = str(resolved(base / spec.source, what)) if local else path(spec.source, what)
         return spec.model_copy(update={"source": source})
@@ -56,8 +58,11 @@ def absolute(study: Study, base: Path) -> Study:
             return kind + colon + (str(resolved(base / user_path(folder, what), what)) if folder else "")
         return source if source == "paper" else str(resolved(base / user_path(source, what), what))
 
+    own_text = text(study.text, "text.source")
+    if own_text.elsewhere:
+        own_text = own_text.model_copy(update={"elsewhere": text(own_text.elsewhere, "text.elsewhere.source")})
     update: dict[str, Any] = {
-        "text": text(study.text, "text.source"),
+        "text": own_text,
         "models": {n: m.model_copy(update={"name": path(m.name, f"models.{n}.name")}) for n, m in study.models.items()},
         "spaces": [s.model_copy(update={"sae": path(s.sae, f"spaces.{i}.sae")}) for i, s in enumerate(study.spaces)],
     }

@@ -17,6 +17,8 @@ class PlannedModel:
         largest_sae: bytes of the largest one.
         code_bytes: on disk.
         spaces: how many.
+        tokens_elsewhere: read by it of the study's text elsewhere; 0 if it has none, or no space of this model is
+            compared.
     """
 
     name: str
@@ -27,6 +29,7 @@ class PlannedModel:
     largest_sae: float
     code_bytes: float
     spaces: int
+    tokens_elsewhere: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ NON_CONCEPT_TOKENS = ("", " ", "\n", "\\n", ".", ",", "!", "?", "-", "<bos>", "<
 LAYER = "{layer}"  # stands for the layer in an SAE's name
 
 
-class TextSpec(Part):
-    """The text that every model reads."""
+class DocumentsSpec(Part):
+    """Documents, and how many of them are read."""
 
     source: Text = Field(description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name")
     field: Text = Field("text", description="field of .jsonl and .parquet rows that holds the text")
@@ -40,18 +40,31 @@ class TextSpec(Part):
         le=LARGEST_COUNT,
         description="stop after the document that reaches this many tokens of the first model",
     )
+    drop_duplicates: bool = Field(
+        False, description="leave out documents that repeat an earlier one, before skip, documents and tokens count"
+    )
+
+
+class TrainTextSpec(DocumentsSpec):
+    """Text, and how models read it."""
+
     context: int = Field(128, ge=2, le=2**20, description="window length in tokens, including BOS")
     windows: int | None = Field(
         None, gt=0, le=LARGEST_COUNT, description="at most this many windows of each document, from its start"
-    )
-    drop_duplicates: bool = Field(
-        False, description="leave out documents that repeat an earlier one, before skip, documents and tokens count"
     )
     group: int = Field(
         65_536,
         gt=0,
         le=2**24,
         description="characters worked on at once: several documents, or a part of a long one",
+    )
+
+
+class TextSpec(TrainTextSpec):
+    """The text that every model reads, and on which pairs are found."""
+
+    elsewhere: DocumentsSpec | None = Field(
+        None, description="another kind of text, read in the same way, on which the r of the pairs is read again"
     )
 
 
@@ -275,7 +288,7 @@ class TransferSpec(Part):
 class TrainSpec(Part):
     """How to train the SAEs that the study names and that do not exist yet."""
 
-    text: TextSpec = Field(description="training text: not the study's own documents")
+    text: TrainTextSpec = Field(description="training text: not the study's own documents")
     architecture: Architecture = Field("topk", description="topk, batchtopk, matryoshka, jumprelu or relu")
     features: int = Field(4096, gt=0, le=LARGEST_WIDTH, description="width of the dictionaries")
     k: int = Field(

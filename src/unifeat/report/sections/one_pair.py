@@ -42,6 +42,9 @@ def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
         beyond = "correlation_within_token" in kept and bool(kept["correlation_within_token"].notna().any())
         if beyond:
             drawn[f"within-{cell.cell}"] = distributions.beyond_token_figure(kept, limit, run.info["seed"])
+        there = "correlation_elsewhere" in kept and bool(kept["correlation_elsewhere"].notna().any())
+        if there:
+            drawn[f"elsewhere-{cell.cell}"] = distributions.elsewhere_figure(kept, limit, run.info["seed"])
         drawn[f"partner-{cell.cell}"] = distributions.partner_figure(cell)
         own = shown_pairs[(shown_pairs["space_a"] == cell.space_a) & (shown_pairs["space_b"] == cell.space_b)]
         known = int(kept["correlation_heldout"].notna().sum())
@@ -52,6 +55,7 @@ def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
                 "known": known,
                 "uncertainty": pair_table(cell),
                 "beyond": cell.beyond_token if beyond else None,
+                "there": cell.elsewhere if there else None,
                 "hubs": hubs(cell),
                 "categories": of_cell(run, cell),
                 "drawn": min(limit, known),

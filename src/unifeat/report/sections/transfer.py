@@ -63,7 +63,7 @@ def transfer(run: Run, drawn: Drawn) -> dict[str, Any] | None:
                 "carried": mixed.to_dict(),
                 "rows": [{"label": LABELS[name], **by_variant.loc[name].to_dict()} for name in order],
                 "with_loss": bool(by_variant["loss"].notna().any()),
-                "quantiles": _by_quantile(run, a, b, direction),
+                "quantiles": _by_quantile(run, str(a), str(b), str(direction)),
             }
         )
     return {"transfers": shown}
