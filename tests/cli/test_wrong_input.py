@@ -187,6 +187,8 @@ CASES = {
     "unknown setting of a measure": Case("svcca has no setting 'dim'.*dims", {"geometry": [{"svcca": {"dim": 3}}]}),
     "space of an unknown model": Case("'three'", spaces(model="three")),
     "comparing what is not there": Case("'onne'.*'one'", {"compare": [["onne", "two"]]}),
+    "comparing a space that is not there": Case("'two@3'.*'two@1'", {"compare": [["one@0", "two@3"]]}),
+    "comparing a space with itself": Case("compare names two@1 with itself", {"compare": [["two@1", "two@1"]]}),
     "comparing nothing": Case("compare", {"compare": []}),
     "other braces in an SAE's name": Case(r"\{lyer\}", spaces(sae="saes/one_{lyer}")),
     "an attribute in an SAE's name": Case(r"only \{layer\} can be in braces", spaces(sae="saes/one_{layer.real}")),

@@ -97,7 +97,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         ]
         spaces += own
         models.append(_model_of(name, read, sizes, own, windowing.context, groups))
-    cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.prefix, b.prefix)]
+    cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.name, b.name)]
     rows = {model.name: model.tokens for model in models}
     products = sum(min(rows[a.model], rows[b.model]) * a.l0 * b.l0 for a, b in cells)
     laid_out = max((8 * rows[b.model] / 2 * b.l0 for _, b in cells), default=0.0)

@@ -87,8 +87,8 @@ def run(
 
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = Clock()
-    groups = [spaces.name or spaces.model for spaces in study.spaces for _ in spaces.layers]
-    if not any(study.compares(a, b) for a, b in combinations(groups, 2)):
+    names = [f"{spaces.name or spaces.model}@{layer}" for spaces in study.spaces for layer in spaces.layers]
+    if not any(study.compares(a, b) for a, b in combinations(names, 2)):
         raise UserError("the study compares no two spaces: check its compare key")
     with clock.step("encode"):
         prepared = prepare_spaces(study, force=force, engine=engine)
@@ -102,7 +102,7 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         UserError: the folder cannot be written.
     """
     corpus, spaces = prepared.corpus, prepared.spaces
-    compared = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.group, b.group)]
+    compared = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.name, b.name)]
     with clock.step("top tokens"):
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass

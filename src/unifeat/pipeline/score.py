@@ -119,8 +119,8 @@ def with_q(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[dict[str, Any]]]]:
     """Add q-values to all three: Benjamini–Hochberg within one question.
 
-    One question is one null, of ordinary pairs of spaces, of ceilings or of controls, and of all pairs or of
-    categories. (Tests whose outcome is certain, such as those of ceilings, would make room for false discoveries among
+    One question is one null, of ordinary pairs of spaces, of ceilings, of layers of one model or of controls, and of
+    all pairs or of categories. (Tests whose outcome is certain, such as those of ceilings, would make room for false discoveries among
     the others.)
 
     Args:

@@ -60,11 +60,17 @@ class Space:
 
 
 def role(a: Space, b: Space) -> str:
-    """What two spaces are compared for: `ordinary`, `ceiling` (two SAEs of one hook point) or `control`."""
+    """What two spaces are compared for.
+
+    `ceiling` (two SAEs of one hook point: one model, layer and kind of value), `one model` (two layers of one model),
+    `control` or `ordinary`. Ceilings and layers of one model are alike for certain, so their tests are families of
+    their own.
+    """
     if a.info.get("control") or b.info.get("control"):
         return "control"
-    same = all(a.info[key] == b.info[key] for key in ("model", "hook"))
-    return "ceiling" if same else "ordinary"
+    if any(a.info[key] != b.info[key] for key in ("model", "hook")):
+        return "ordinary"
+    return "ceiling" if a.layer == b.layer else "one model"
 
 
 def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:
