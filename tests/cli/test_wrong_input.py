@@ -199,6 +199,8 @@ CASES = {
     "a count of terabytes": Case(
         "inference.bootstraps: .*less than or equal to 10000", {"inference": {"bootstraps": 10**12}}
     ),
+    "a margin below 0": Case("inference.equivalence: .*greater than 0", {"inference": {"equivalence": -0.1}}),
+    "a margin in words": Case("inference.equivalence: give a number, or off", {"inference": {"equivalence": "small"}}),
     "a setting of terabytes": Case("dims: at most 1000000", {"geometry": [{"svcca": {"dims": 10**12}}]}),
     "more tokens than are kept": Case("matching.top_tokens: .*or equal to 10", {"matching": {"top_tokens": 50}}),
     "true as a layer": Case("spaces.0.layers: give the number of a block", spaces(layers=True)),

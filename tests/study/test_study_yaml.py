@@ -117,6 +117,15 @@ def test_groups_and_single_spaces_that_are_compared(tmp_path: Path):
     assert compared(load(tmp_path, spaces=spaces, compare=[["a", "a"]])) == [("a@1", "a@2")]
 
 
+@pytest.mark.parametrize(
+    ("written", "found"), [("off", None), (None, None), (False, None), (0.1, 0.1), (1, 1.0), (..., 0.05)]
+)
+def test_the_margin_of_equivalence(tmp_path: Path, written: Any, found: float | None):
+    study = load(tmp_path, inference={} if written is ... else {"equivalence": written})
+    assert study.inference.equivalence == found
+    assert load_study(write(tmp_path, dump_study(study))) == study
+
+
 def test_is_frozen(tmp_path: Path):
     with pytest.raises(ValueError, match="frozen"):
         load(tmp_path).seed = 3  # type: ignore[misc]

@@ -24,7 +24,9 @@ from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.inference.nulls import AGAIN
+from unifeat.pipeline.ceilings import add_ceilings, ceiling_facts
 from unifeat.pipeline.encode import Prepared, prepare_spaces
+from unifeat.pipeline.equivalence import add_equivalence
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.match import Cell, compare, match_cells
 from unifeat.pipeline.pair_set import PairSet
@@ -119,6 +121,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
             score_subspaces(study, subspaces, cells, engine),
         ]
         scores = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+        scores = add_equivalence(study.inference, scores)
+    with clock.step("ceilings"):
+        scores = add_ceilings(study, scores, cells, subspaces.of_cell, engine)
+        of_ceilings = ceiling_facts(cells, facts)
     roles = {(cell.a.name, cell.b.name): role(cell.a, cell.b) for cell in cells}
     with clock.step("rematch"):
         rematched: dict[str, list[dict[str, Any]]] = {}
@@ -126,7 +132,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
             rematched[null.name] = rematch_cells(study, null, cells, facts, engine)
             scores = add_rematch(scores, AGAIN[null.name].prefix, null.draws, list(roles), rematched[null.name])
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
-    of_cells = [own | {name: of[i] for name, of in rematched.items()} for i, own in enumerate(facts)]
+    of_cells = [
+        own | {"ceiling": of_ceilings[i]} | {name: of[i] for name, of in rematched.items()}
+        for i, own in enumerate(facts)
+    ]
     info = {
         "name": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

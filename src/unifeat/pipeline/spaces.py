@@ -11,6 +11,7 @@ from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens
 from unifeat.engine import Engine, Held
 from unifeat.models.language import load_tokenizer, tokenizer_digest
+from unifeat.runs.roles import role_of
 from unifeat.saes.weights import Decoder
 from unifeat.study.spec import ModelSpec, Study, TextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
@@ -60,17 +61,8 @@ class Space:
 
 
 def role(a: Space, b: Space) -> str:
-    """What two spaces are compared for.
-
-    `ceiling` (two SAEs of one hook point: one model, layer and kind of value), `one model` (two layers of one model),
-    `control` or `ordinary`. Ceilings and layers of one model are alike for certain, so their tests are families of
-    their own.
-    """
-    if a.info.get("control") or b.info.get("control"):
-        return "control"
-    if any(a.info[key] != b.info[key] for key in ("model", "hook")):
-        return "ordinary"
-    return "ceiling" if a.layer == b.layer else "one model"
+    """What two spaces are compared for: `ordinary`, `ceiling`, `one model` or `control` (see `role_of`)."""
+    return role_of(a.info, b.info)
 
 
 def study_corpus(text: TextSpec, tokenizer: Any) -> Corpus:

@@ -67,6 +67,10 @@ class Subspaces:
         own = (self.members["space"] == space.name) & (self.members["subspace"] == category)
         return self.members.loc[own, "feature"].to_numpy(np.int64)
 
+    def of_cell(self, cell: Cell) -> Iterator[PairSet]:
+        """The pairs of each category in a cell, as `sets` gives them."""
+        return (pairs for pairs, _ in self.sets([cell]))
+
     def sets(self, cells: Iterable[Cell]) -> Iterator[tuple[PairSet, pd.DataFrame | None]]:
         """For each cell and category: its pairs, matched within the category, and its pool.
 

@@ -242,7 +242,22 @@ class InferenceSpec(Part):
     )
     subsamples: int = Field(60, ge=0, le=100_000, description="halves of the pairs, for intervals of the geometry")
     level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
+    equivalence: float | None = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="a score this near to the mean of its shuffles is no more than chance, or off",
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the shuffles of rsa and cka run")
+
+    @field_validator("equivalence", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        if value is False or value == "off":
+            return None
+        if isinstance(value, bool | str):
+            raise ValueError("give a number, or off")
+        return value
 
 
 class TrainSpec(Part):
@@ -334,8 +349,8 @@ class Study(Part):
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
     compare: list[Pair] | None = Field(
         None,
-        description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; all pairs of "
-        "different groups if left out",
+        description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; all pairs "
+        "of different groups if left out",
     )
     matching: MatchingSpec = MatchingSpec()
     geometry: Measures = _DEFAULT_METRICS
