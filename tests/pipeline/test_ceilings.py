@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 import unifeat as uf
 from homes import Place, mean_activation, write_study
 from tiny import tiny_sae
-from unifeat.pipeline import ceilings
-from unifeat.pipeline.ceilings import COLUMNS, DRAWS, _at_number
+from unifeat.inference import ceiling
+from unifeat.inference.ceiling import DRAWS
+from unifeat.pipeline.ceilings import COLUMNS, _at_number
 from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.spaces import role
 from unifeat.study.measures import MetricSpec
@@ -55,7 +56,7 @@ def test_a_ceiling_is_two_saes_of_one_hook_point() -> None:
 class TestAtANumber:
     def test_of_all_pairs_it_is_the_score_and_its_interval(self) -> None:
         pairs = pair_set(80)
-        found = _at_number(pairs, RSA, 80, True, 25, 3)
+        found = _at_number(pairs, RSA, 80, 25, 3, chance=True)
         interval = uf.subsample_interval("rsa", *pairs.rows, subsamples=25, seed=3)
         assert found["score"] == float(uf.rsa(*pairs.rows))
         assert found["sd"] == pytest.approx(interval.sd, rel=1e-12)
@@ -65,10 +66,10 @@ class TestAtANumber:
     @pytest.mark.parametrize("spec", [RSA, SVCCA, MetricSpec(metric="cka"), MetricSpec(metric="ridge_map")])
     def test_of_fewer_it_is_the_mean_over_draws(self, spec: MetricSpec) -> None:
         pairs = pair_set(60)
-        found = _at_number(pairs, spec, 40, False, 0, 1)
+        found = _at_number(pairs, spec, 40, 0, 1, chance=False)
         measure = uf.inference.find_measure(spec.metric)
         x, y = pairs.rows
-        orders = uf.inference.permutations(60, DRAWS, 1, start=ceilings._FIRST_DRAW)
+        orders = uf.inference.permutations(60, DRAWS, 1, start=ceiling._FIRST_DRAW)
         drawn = [np.sort(order[:40]) for order in orders]
         assert len({tuple(rows) for rows in drawn}) == DRAWS
         anew = [measure.function(x[rows], y[rows], **spec.settings).value for rows in drawn]
@@ -79,21 +80,23 @@ class TestAtANumber:
     def test_it_does_not_depend_on_how_many_pairs_there_were(self) -> None:
         """SVCCA of 30 pairs is higher than of 300, whatever is shared: at 30, both cells say the same."""
         many = [float(uf.svcca(*pair_set(300, shared=0, seed=seed).rows, dims=4)) for seed in range(8)]
-        fewer = [_at_number(pair_set(300, shared=0, seed=seed), SVCCA, 30, False, 0, 0)["score"] for seed in range(8)]
+        fewer = [
+            _at_number(pair_set(300, shared=0, seed=seed), SVCCA, 30, 0, 0, chance=False)["score"] for seed in range(8)
+        ]
         few = [float(uf.svcca(*pair_set(30, shared=0, seed=50 + seed).rows, dims=4)) for seed in range(8)]
         assert np.mean(many) < 0.6 * np.mean(few)
         assert np.mean(fewer) == pytest.approx(np.mean(few), rel=0.1)
 
     def test_its_standard_error_is_the_spread_over_other_pairs(self) -> None:
         """Of 60 out of 180 pairs, RSA: less than that of 60 pairs, since all 180 take part."""
-        found = [_at_number(pair_set(180, seed=seed), RSA, 60, False, 40, 0) for seed in range(24)]
+        found = [_at_number(pair_set(180, seed=seed), RSA, 60, 40, 0, chance=False) for seed in range(24)]
         spread = np.std([one["score"] for one in found], ddof=1)
         assert np.sqrt(np.mean([one["sd"] ** 2 for one in found])) == pytest.approx(spread, rel=0.35)
-        alone = [_at_number(pair_set(60, seed=seed), RSA, 60, False, 40, 0)["sd"] for seed in range(5)]
+        alone = [_at_number(pair_set(60, seed=seed), RSA, 60, 40, 0, chance=False)["sd"] for seed in range(5)]
         assert spread < 0.8 * np.mean(alone)
 
     def test_too_few_pairs_have_no_score(self) -> None:
-        found = _at_number(pair_set(2), RSA, 2, True, 10, 0)
+        found = _at_number(pair_set(2), RSA, 2, 10, 0, chance=True)
         assert all(math.isnan(found[name]) for name in ("score", "sd", "chance"))
 
 

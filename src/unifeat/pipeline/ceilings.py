@@ -18,9 +18,8 @@ import pandas as pd
 
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
-from unifeat.geometry.measure import Divisible
-from unifeat.inference import Exchange, find_measure, null_scores, permutations, subsample_interval, with_settings
-from unifeat.inference.ceiling import Estimate, share_of_ceiling
+from unifeat.inference import with_settings
+from unifeat.inference.ceiling import VERSION, Estimate, score_at, share_of_ceiling
 from unifeat.inference.nulls import NAN
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.pair_set import PairSet
@@ -28,15 +27,12 @@ from unifeat.pipeline.spaces import role
 from unifeat.progress import track
 from unifeat.study.spec import MetricSpec, Study
 
-VERSION = 1  # raised whenever the scores at a number of pairs change
 COLUMNS: dict[str, Any] = {  # with their values where there is no ceiling
     **dict.fromkeys(("ceiling", "ceiling_share", "ceiling_share_low", "ceiling_share_high"), NAN),
     "ceiling_share_chance": NAN,
     "ceiling_pairs": 0,
     "ceiling_of": "",
 }
-DRAWS = 20  # of a cell's pairs, where it kept more than are compared; and shuffles
-_FIRST_DRAW = 2**41  # number of the first draw: no permutation test and no half has its random words
 _FEWEST_PAIRS = 8  # of which halves can be scored
 _ALPHA = 0.05  # a score that chance reaches more often is no ceiling
 Row = tuple[str, str, str, str, str]  # both spaces, subspace, metric, settings
@@ -247,55 +243,20 @@ def _values(study: Study, one: _Compared, found: list[dict[str, Any]]) -> tuple[
 
 def _unit(study: Study, pairs: PairSet, spec: MetricSpec, n: int, *, chance: bool) -> Unit[dict[str, Any]]:
     subsamples, seed = study.inference.subsamples, study.seed
-    work = partial(_at_number, pairs, spec, n, chance, subsamples, seed)
-    settings = {"pairs": n, "draws": DRAWS, "chance": chance, "subsamples": subsamples, "seed": seed}
+    work = partial(_at_number, pairs, spec, n, subsamples, seed, chance=chance)
+    settings = {"pairs": n, "chance": chance, "subsamples": subsamples, "seed": seed}
     return pairs.unit("at a number of pairs", VERSION, spec, work, **settings)
 
 
-def _at_number(pairs: PairSet, spec: MetricSpec, n: int, chance: bool, subsamples: int, seed: int) -> dict[str, Any]:
-    """The score of n of the pairs: the mean over draws of n, or the score of all if there are no more.
-
-    Returns:
-        `score`; `sd`, its standard error; `chance`, the mean score of n pairs shuffled; `flags` of the interval.
-    """
-    nothing = {"score": NAN, "sd": NAN, "chance": NAN, "flags": []}
-    x, y = pairs.rows
-    measure, settings, total = find_measure(spec.metric), pairs.settings(spec), len(x)
-    drawn = [np.arange(total)]
-    if n < total:
-        drawn = [np.sort(order[:n]) for order in permutations(total, DRAWS, seed, start=_FIRST_DRAW)]
-    first = drawn[0]
-    of_first = measure.at_rows(settings, first)
-    units = None if pairs.units is None else pairs.units[first]
+def _at_number(pairs: PairSet, spec: MetricSpec, n: int, subsamples: int, seed: int, *, chance: bool) -> dict[str, Any]:
+    """The fields of `score_at`; NaN where there are too few pairs for the measure."""
+    settings = pairs.settings(spec)
+    by_row = {name: labels for name, labels in settings.items() if name == "groups"}
+    fixed = with_settings(spec.metric, spec.settings)
     try:
-        prepared = measure.prepare(x, y, **settings)
-        values = []
-        for rows in drawn:
-            score = prepared.subset(rows) if n < total and isinstance(prepared, Divisible) else None
-            if score is None:
-                score = measure.prepare(x[rows], y[rows], **measure.at_rows(settings, rows)).score()
-            values.append(score.value)
-        found = nothing | {"score": float(np.mean(values))}
-        if chance and measure.sees_pairing:
-            exchange = None if units is None else Exchange.of(n, None, units)
-            ready = measure.prepare(x[first], y[first], **of_first)
-            shuffled = null_scores(ready, DRAWS, seed, start=_FIRST_DRAW, exchange=exchange)
-            found["chance"] = float(shuffled.mean())
-    except UserError:
-        return nothing
-    if not subsamples:
-        return found
-    try:
-        groups = {name: labels for name, labels in of_first.items() if name == "groups"}
-        fixed = with_settings(spec.metric, spec.settings)
-        interval = subsample_interval(
-            fixed, x[first], y[first], subsamples=subsamples, seed=seed, clusters=units, **groups
+        found = score_at(
+            fixed, *pairs.rows, n, subsamples=subsamples, seed=seed, units=pairs.units, chance=chance, **by_row
         )
     except UserError as error:
-        return found | {"flags": [f"no interval: {error}"]}
-    # To first order, a mean over all draws of n of N pairs varies n / N as much as one draw of n from a large
-    # population (Hoeffding 1948); a mean over few draws varies by the draws, too.
-    share = n / total
-    found["sd"] = interval.sd * math.sqrt(share + (1 - share) / len(drawn))
-    found["flags"] = [flag for flag in interval.flags if flag.startswith(("saturated halves", "undefined"))]
-    return found
+        return {"score": NAN, "sd": NAN, "chance": NAN, "flags": [f"no score: {error}"]}
+    return found._asdict() | {"flags": list(found.flags)}
