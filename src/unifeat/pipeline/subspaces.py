@@ -38,7 +38,7 @@ from unifeat.text.corpus import Corpus
 
 RATES = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "side", "features", "matched", "rate", "rate_expected"),
-    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "flags"),
+    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "least_p", "flags"),
 ]
 _NO_SUBSETS = {name: value for name, value in NULLS["subset"].columns.items() if name != NULLS["subset"].q}
 _NO_SUBSETS |= {"subset_flags": []}
@@ -202,6 +202,7 @@ def _rate(
         "odds_ratio_low": found.ci_low,
         "odds_ratio_high": found.ci_high,
         "p": found.p,
+        "least_p": found.least_p,
         "flags": list(found.flags),
     }
 

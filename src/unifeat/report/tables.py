@@ -138,7 +138,10 @@ def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, s
 
 
 def scores_of(run: Run, measure: Measure) -> pd.DataFrame:
-    """Scores by one measure, one row per cell, with columns of `cells` and of `run.scores`."""
+    """Scores by one measure, one row per cell.
+
+    Columns: some of `cells`, those of `run.scores`, and `row`, the index there.
+    """
     scores = run.scores
     own = (
         (scores["metric"] == measure.metric)
@@ -146,7 +149,8 @@ def scores_of(run: Run, measure: Measure) -> pd.DataFrame:
         & (scores["subspace"] == measure.subspace)
     )
     known = cells(run)[["cell", "space_a", "group_a", "space_b", "group_b", "kept"]]
-    return known.merge(scores[own], on=["space_a", "space_b"], how="inner", validate="one_to_one")
+    found = scores[own].assign(row=scores.index[own])
+    return known.merge(found, on=["space_a", "space_b"], how="inner", validate="one_to_one")
 
 
 def layer_grid(table: pd.DataFrame, value: str, groups: tuple[str, str]) -> pd.DataFrame:
