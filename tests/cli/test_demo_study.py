@@ -87,8 +87,13 @@ def test_both_sizes_tell_the_same_story() -> None:
     for small, large in zip(quick.spaces, full.spaces, strict=True):
         assert set(small.layers) <= set(large.layers)
     for study in (quick, full):
-        assert {"smollm2@15", "smollm2-seed1@15", "smollm2-random@15", "smollm2-aimless@15"} <= {
+        assert {"smollm2@15", "smollm2-seed1@15", "gemma3-seed1@9", "smollm2-random@15", "smollm2-aimless@15"} <= {
             f"{group.name or group.model}@{layer}" for group in study.spaces for layer in group.layers
         }
+        names = [f"{group.name or group.model}@{layer}" for group in study.spaces for layer in group.layers]
+        ceilings = {
+            (a, b) for a in names for b in names if b.partition("@")[0].endswith("-seed1") and study.compares(a, b)
+        }
+        assert ceilings == {("smollm2@15", "smollm2-seed1@15"), ("gemma3@9", "gemma3-seed1@9")}, "of one layer each"
         for draws in (study.inference.permutations, study.inference.rematches, study.inference.same_token):
             assert 1 / (draws + 1) < 0.05

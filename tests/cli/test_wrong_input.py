@@ -187,6 +187,8 @@ CASES = {
     "unknown setting of a measure": Case("svcca has no setting 'dim'.*dims", {"geometry": [{"svcca": {"dim": 3}}]}),
     "space of an unknown model": Case("'three'", spaces(model="three")),
     "comparing what is not there": Case("'onne'.*'one'", {"compare": [["onne", "two"]]}),
+    "comparing a space that is not there": Case("'two@3'.*'two@1'", {"compare": [["one@0", "two@3"]]}),
+    "comparing a space with itself": Case("compare names two@1 with itself", {"compare": [["two@1", "two@1"]]}),
     "comparing nothing": Case("compare", {"compare": []}),
     "other braces in an SAE's name": Case(r"\{lyer\}", spaces(sae="saes/one_{lyer}")),
     "an attribute in an SAE's name": Case(r"only \{layer\} can be in braces", spaces(sae="saes/one_{layer.real}")),
@@ -197,6 +199,8 @@ CASES = {
     "a count of terabytes": Case(
         "inference.bootstraps: .*less than or equal to 10000", {"inference": {"bootstraps": 10**12}}
     ),
+    "a margin below 0": Case("inference.equivalence: .*greater than 0", {"inference": {"equivalence": -0.1}}),
+    "a margin in words": Case("inference.equivalence: give a number, or off", {"inference": {"equivalence": "small"}}),
     "a setting of terabytes": Case("dims: at most 1000000", {"geometry": [{"svcca": {"dims": 10**12}}]}),
     "more tokens than are kept": Case("matching.top_tokens: .*or equal to 10", {"matching": {"top_tokens": 50}}),
     "true as a layer": Case("spaces.0.layers: give the number of a block", spaces(layers=True)),

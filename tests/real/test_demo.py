@@ -126,7 +126,7 @@ def test_sinks_carry_the_variance_and_are_masked(study: Study, name: str) -> Non
     assert float(norms.max()) <= 5.001 * float(activations.values[point].float().norm(dim=-1).median())
 
 
-@pytest.mark.parametrize("group", ["smollm2", "smollm2-seed1", "smollm2-random", "gemma3"])
+@pytest.mark.parametrize("group", ["smollm2", "smollm2-seed1", "smollm2-random", "gemma3", "gemma3-seed1"])
 def test_shipped_saes_are_what_their_cards_say(study: Study, group: str) -> None:
     """On news that they were not trained on, FVU, L0 and dead share are near what `training.json` states."""
     spaces = next(g for g in study.spaces if (g.name or g.model) == group)

@@ -108,7 +108,7 @@ def test_the_pairs_of_a_cell_with_intervals_and_the_null(run: Run) -> None:
     lines = {line["what"]: line for line in table.lines}
     kept = lines["pairs kept"]
     assert (kept["value"], kept["interval"]) == (str(cell.kept), f"{cell.kept - 2} to {cell.kept + 3}")
-    assert kept["nulls"][0] == {"mean": "4", "p": "0.333", "family": "0.667"}
+    assert kept["nulls"][0] == {"mean": "4", "p": "0.333°", "family": "0.667°"}, "two draws cannot decide"
     assert kept["nulls"][1]["mean"] == "31"
     assert [null["mean"] for null in lines["of them, pairs of this run"]["nulls"]] == ["0", "27"]
     assert lines["mean r where found"]["nulls"][0]["mean"] == "0.120", "rematches without a pair have no mean"
@@ -167,7 +167,7 @@ def test_two_spaces_beside_the_nulls_that_match_again(run: Run, capsys, monkeypa
     show(run, "one@3", "two@2")
     text = capsys.readouterr().out
     assert "within token: mean r 0.43; 88 % of the pairs are more than a token" in text
-    assert "matched again, same token: 31 pairs, 27 of them this run's; p 0.333 (2 draws, at least 0.333)" in text
+    assert "same token: 31 pairs, 27 of them this run's; undecidable (2 draws: p cannot be below 0.333)" in text
 
 
 def test_an_ordinary_run_has_nothing_of_it(make_run: MakeRun) -> None:

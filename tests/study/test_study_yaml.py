@@ -96,6 +96,36 @@ def test_a_group_of_spaces_overrides_what_train_says(tmp_path: Path):
     assert topk.train.overridden(topk.spaces[0].train).sparsity is None
 
 
+def test_groups_and_single_spaces_that_are_compared(tmp_path: Path):
+    spaces = [*STUDY["spaces"], {"model": "a", "layers": 2, "sae": "seed/{layer}", "name": "seed"}]
+    names = ("a@1", "a@2", "b@5", "seed@2")
+
+    def compared(study: Study) -> list[tuple[str, str]]:
+        found = [(one, other) for i, one in enumerate(names) for other in names[i + 1 :] if study.compares(one, other)]
+        assert found == [(one, other) for one, other in found if study.compares(other, one)]
+        return found
+
+    groups = [("a@1", "b@5"), ("a@2", "b@5")]
+    across = [("a@1", "seed@2"), ("a@2", "seed@2")]
+    assert compared(load(tmp_path, spaces=spaces)) == [
+        ("a@1", "b@5"), ("a@1", "seed@2"), ("a@2", "b@5"), ("a@2", "seed@2"), ("b@5", "seed@2")
+    ]  # fmt: skip
+    assert compared(load(tmp_path, spaces=spaces, compare=[["a", "b"]])) == groups
+    assert compared(load(tmp_path, spaces=spaces, compare=[["seed", "a"]])) == across
+    assert compared(load(tmp_path, spaces=spaces, compare=[["seed@2", "a@2"]])) == across[1:]
+    assert compared(load(tmp_path, spaces=spaces, compare=[["a", "b"], ["a@2", "seed"]])) == sorted(groups + across[1:])
+    assert compared(load(tmp_path, spaces=spaces, compare=[["a", "a"]])) == [("a@1", "a@2")]
+
+
+@pytest.mark.parametrize(
+    ("written", "found"), [("off", None), (None, None), (False, None), (0.1, 0.1), (1, 1.0), (..., 0.05)]
+)
+def test_the_margin_of_equivalence(tmp_path: Path, written: Any, found: float | None):
+    study = load(tmp_path, inference={} if written is ... else {"equivalence": written})
+    assert study.inference.equivalence == found
+    assert load_study(write(tmp_path, dump_study(study))) == study
+
+
 def test_is_frozen(tmp_path: Path):
     with pytest.raises(ValueError, match="frozen"):
         load(tmp_path).seed = 3  # type: ignore[misc]
@@ -273,6 +303,24 @@ class TestWrongValues:
         spaces = [{"model": "a", "layers": 1, "sae": "x", "name": "early"}, STUDY["spaces"][1]]
         message = error_of(tmp_path, STUDY | {"spaces": spaces, "compare": [["eraly", "b"]]})
         assert "compare names 'eraly', but no spaces have that name (did you mean 'early'?)" in message
+
+    @pytest.mark.parametrize(
+        ("pair", "words"),
+        [
+            (["a@3", "b"], "compare names 'a@3', but no spaces have that name (did you mean 'a@"),
+            (["a@2", "b@4"], "compare names 'b@4', but no spaces have that name (did you mean 'b@5'?)"),
+            (["a@2", "a@2"], "compare names a@2 with itself: name another space, or a group of several"),
+        ],
+    )
+    def test_single_spaces_that_cannot_be_compared(self, tmp_path: Path, pair: list[str], words: str):
+        message = error_of(tmp_path, STUDY | {"compare": [pair]})
+        assert words in message
+
+    def test_a_name_of_a_group_and_of_a_space(self, tmp_path: Path):
+        spaces = [*STUDY["spaces"], {"model": "b", "layers": 3, "sae": "x", "name": "a@1"}]
+        message = error_of(tmp_path, STUDY | {"spaces": spaces, "compare": [["a@1", "b"]]})
+        assert "compare names 'a@1', which is a group of spaces and a single space: give the group another" in message
+        assert load(tmp_path, spaces=spaces).compares("a@1@3", "b@5")
 
     def test_two_spaces_of_one_name(self, tmp_path: Path):
         spaces = [*STUDY["spaces"], {"model": "a", "layers": 2, "sae": "other/{layer}"}]

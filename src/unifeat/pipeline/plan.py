@@ -102,7 +102,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         there = [space for space in own if space.name in compared]
         read_there = _tokens_read(other, tokenizers[name], windowing) if other is not None and there else 0.0
         models.append(_model_of(name, [(read, own), (read_there, there)], sizes, windowing.context, groups))
-    cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.prefix, b.prefix)]
+    cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.name, b.name)]
     rows = {model.name: model.tokens for model in models}
     products = _products(cells, rows)
     laid_out = max((8 * rows[b.model] / 2 * b.l0 for _, b in cells), default=0.0)

@@ -24,8 +24,10 @@ from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.inference.nulls import AGAIN
+from unifeat.pipeline.ceilings import add_ceilings, ceiling_facts
 from unifeat.pipeline.elsewhere import pairs_elsewhere, read_cells
 from unifeat.pipeline.encode import Prepared, prepare_spaces
+from unifeat.pipeline.equivalence import add_equivalence
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.latents import compare_latents
 from unifeat.pipeline.match import Cell, compare, match_cells
@@ -91,8 +93,8 @@ def run(
 
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = Clock()
-    groups = [spaces.name or spaces.model for spaces in study.spaces for _ in spaces.layers]
-    if not any(study.compares(a, b) for a, b in combinations(groups, 2)):
+    names = [f"{spaces.name or spaces.model}@{layer}" for spaces in study.spaces for layer in spaces.layers]
+    if not any(study.compares(a, b) for a, b in combinations(names, 2)):
         raise UserError("the study compares no two spaces: check its compare key")
     with clock.step("encode"):
         prepared = prepare_spaces(study, force=force, engine=engine)
@@ -106,7 +108,7 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         UserError: the folder cannot be written.
     """
     corpus, spaces = prepared.corpus, prepared.spaces
-    compared = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.group, b.group)]
+    compared = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.name, b.name)]
     with clock.step("top tokens"):
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
@@ -139,6 +141,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
             score_subspaces(study, subspaces, cells, engine),
         ]
         scores = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+        scores = add_equivalence(study.inference, scores)
+    with clock.step("ceilings"):
+        scores = add_ceilings(study, scores, cells, subspaces.of_cell, engine)
+        of_ceilings = ceiling_facts(cells, facts)
     if study.activations is not None:
         with clock.step("activations"):
             of_latents = compare_latents(cells, study.activations.dims, engine)
@@ -154,7 +160,10 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
         with clock.step("transfer"):
             transfer = run_transfer(study, cells, corpus, engine)
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
-    of_cells = [own | {name: of[i] for name, of in rematched.items()} for i, own in enumerate(facts)]
+    of_cells = [
+        own | {"ceiling": of_ceilings[i]} | {name: of[i] for name, of in rematched.items()}
+        for i, own in enumerate(facts)
+    ]
     info = {
         "name": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

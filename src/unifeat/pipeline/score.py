@@ -29,6 +29,8 @@ from unifeat.inference import (
 )
 from unifeat.inference.nulls import NAN, NULLS
 from unifeat.inference.subsampling import VERSION, subsample_interval
+from unifeat.pipeline.ceilings import COLUMNS as CEILINGS
+from unifeat.pipeline.equivalence import COLUMNS as EQUIVALENCE
 from unifeat.pipeline.pair_set import PairSet
 from unifeat.progress import track
 from unifeat.store.keys import digest_of
@@ -44,7 +46,8 @@ _OTHER_NULL_COLUMNS = {
 }
 COLUMNS = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
-    *("score_heldout", *NULLS["shuffle"].columns, "ci_low", "ci_high", *_OTHER_NULL_COLUMNS, "details", "flags"),
+    *("score_heldout", *NULLS["shuffle"].columns, "ci_low", "ci_high", *EQUIVALENCE, *CEILINGS, *_OTHER_NULL_COLUMNS),
+    *("details", "flags"),
 ]
 
 
@@ -130,9 +133,9 @@ def with_q(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[dict[str, Any]]]]:
     """Add q-values to all three: Benjamini–Hochberg within one question.
 
-    One question is one null, of ordinary pairs of spaces, of ceilings or of controls, and of all pairs or of
-    categories. (Tests whose outcome is certain, such as those of ceilings, would make room for false discoveries among
-    the others.)
+    One question is one null, of ordinary pairs of spaces, of ceilings, of layers of one model or of controls, and of
+    all pairs or of categories. (Tests whose outcome is certain, such as those of ceilings, would make room for false
+    discoveries among the others.)
 
     Args:
         rematched: for each null that matches again, the facts of each cell; `q_kept` and `q_mean_correlation` are

@@ -16,6 +16,7 @@ from unifeat.matching.elsewhere import FEWEST_DOCUMENTS
 from unifeat.models.language import load_tokenizer, tokenizer_digest
 from unifeat.pipeline.loading import Loader
 from unifeat.pipeline.token_embeddings import TokenEmbeddings
+from unifeat.runs.roles import role_of
 from unifeat.saes.weights import Decoder
 from unifeat.study.spec import DocumentsSpec, ModelSpec, Study, TextSpec, TrainTextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
@@ -81,18 +82,14 @@ class Space:
 
 
 def role(a: Space, b: Space) -> str:
-    """What two spaces are compared for: `ordinary`, `ceiling` (two SAEs of one hook point) or `control`."""
-    if a.info.get("control") or b.info.get("control"):
-        return "control"
-    same = all(a.info[key] == b.info[key] for key in ("model", "hook"))
-    return "ceiling" if same else "ordinary"
+    """What two spaces are compared for: `ordinary`, `ceiling`, `one model` or `control` (see `role_of`)."""
+    return role_of(a.info, b.info)
 
 
 def compared_spaces(study: Study) -> set[str]:
     """The names of the spaces that the study compares with any other."""
-    spaces = [(group.name or group.model, layer) for group in study.spaces for layer in group.layers]
-    pairs = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a[0], b[0])]
-    return {f"{group}@{layer}" for pair in pairs for group, layer in pair}
+    names = [f"{group.name or group.model}@{layer}" for group in study.spaces for layer in group.layers]
+    return {name for pair in combinations(names, 2) if study.compares(*pair) for name in pair}
 
 
 def study_corpus(text: TrainTextSpec, tokenizer: Any) -> Corpus:

@@ -37,7 +37,7 @@ from unifeat.text.corpus import Corpus
 
 RATES = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "side", "features", "matched", "rate", "rate_expected"),
-    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "flags"),
+    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p", "least_p", "flags"),
 ]
 _NO_SUBSETS = {name: value for name, value in NULLS["subset"].columns.items() if name != NULLS["subset"].q}
 _NO_SUBSETS |= {"subset_flags": []}
@@ -65,6 +65,10 @@ class Subspaces:
         """The features of a space that belong to a category."""
         own = (self.members["space"] == space.name) & (self.members["subspace"] == category)
         return self.members.loc[own, "feature"].to_numpy(np.int64)
+
+    def of_cell(self, cell: Cell) -> Iterator[PairSet]:
+        """The pairs of each category in a cell, as `sets` gives them."""
+        return (pairs for pairs, _ in self.sets([cell]))
 
     def sets(self, cells: Iterable[Cell]) -> Iterator[tuple[PairSet, pd.DataFrame | None]]:
         """For each cell and category: its pairs, matched within the category, and its pool.
@@ -197,6 +201,7 @@ def _rate(
         "odds_ratio_low": found.ci_low,
         "odds_ratio_high": found.ci_high,
         "p": found.p,
+        "least_p": found.least_p,
         "flags": list(found.flags),
     }
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from unifeat.report.ceilings import share_text
+from unifeat.report.decidable import mark, scores_with_reasons
 from unifeat.report.tables import (
-    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -62,8 +63,8 @@ def heatmap_figure(
 ) -> Any:
     """Layer × layer heatmaps of one score, the mean of its null, and the chance-corrected score.
 
-    There is one row for each pair of groups of spaces, and one colour scale for all. `*` marks q < 0.05, and `†` a
-    score with a flag.
+    There is one row for each pair of groups of spaces, and one colour scale for all. `*` marks q < 0.05, `°` a test
+    that could not have had that, and `†` a score with a flag.
 
     Args:
         metric: "svcca", "rsa", "cka" …
@@ -123,7 +124,7 @@ def panel_figure(panel: Panel, groups: tuple[str, str], bounds: tuple[float, flo
 
 def score_panel(run: Run, measure: Measure, groups: tuple[str, str], value: str) -> Panel:
     """A heatmap of one of `VALUES` of a measure, over the layers of two groups, with the null in the hover text."""
-    table = scores_of(run, measure)
+    table = scores_with_reasons(run, measure)
     shown = [decimal(getattr(r, value)) + (_marks(r) if value == "score" else "") for r in rows_of(table)]
     table = table.assign(shown=shown, hover=[_score_hover(measure, row) for row in rows_of(table)])
     return _panel(VALUES[value], table, value, groups)
@@ -158,7 +159,7 @@ def _panel(title: str, table: pd.DataFrame, value: str, groups: tuple[str, str])
 
 
 def _marks(row: Any) -> str:
-    return ("*" if row.q < SIGNIFICANCE_LEVEL else "") + ("†" if len(row.flags) else "")
+    return mark(row.q, row.undecidable) + ("†" if len(row.flags) else "")
 
 
 def _score_hover(measure: Measure, row: Any) -> str:
@@ -168,8 +169,11 @@ def _score_hover(measure: Measure, row: Any) -> str:
         f"shuffled pairs {decimal(row.null_mean, 3)} ± {decimal(row.null_sd, 3)}",
         f"chance-corrected {decimal(row.corrected, 3)}",
         f"p {probability(row.p)}, q {probability(row.q)}",
+        *([f"° undecidable: {escape(row.undecidable)}"] if row.undecidable else []),
         f"{row.n_pairs:,} pairs",
     ]
+    if not is_missing(getattr(row, "ceiling_share", None)):
+        lines.append(f"{share_text(row)} of the ceiling {decimal(row.ceiling, 3)}, at {row.ceiling_pairs:,} pairs")
     details = json.loads(row.details)
     if "dims_a" in details:
         lines.append(f"components used: {details['dims_a']} and {details['dims_b']}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unifeat.inference.nulls import AGAIN
 from unifeat.report import figures
+from unifeat.report.decidable import LEGEND, MARK, any_undecidable, tally, undecidable
 from unifeat.report.drawing import Drawn
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_table
@@ -139,8 +140,19 @@ def _page(run: Run) -> dict[str, Any]:
         "minimum": study.get("matching", {}).get("min_correlation"),
         "heldout": bool(study.get("matching", {}).get("heldout", True)),
         "significant": SIGNIFICANCE_LEVEL,
+        "undecidable_mark": MARK,
+        "ceilings": "ceiling_share" in run.scores and bool(run.scores["ceiling_share"].notna().any()),
+        "equivalence": _margin(run),
+        "undecidable": LEGEND if any_undecidable(run) else "",
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
     }
+
+
+def _margin(run: Run) -> str:
+    """The margin of equivalence, if controls were tested; else empty."""
+    margin = study_of(run).get("inference", {}).get("equivalence")
+    controls = any(info.get("control") for info in run.info["spaces"].values())
+    return f"{margin:g}" if margin and controls else ""
 
 
 def _nulls(inference: dict[str, Any]) -> list[tuple[str, str, int]]:
@@ -167,7 +179,8 @@ def _headline(run: Run) -> list[tuple[str, str]]:
         ("feature pairs kept", number(table["kept"].sum())),
     ]
     if len(q):
-        shown.append((f"scores with q < {SIGNIFICANCE_LEVEL:g}", f"{(q < SIGNIFICANCE_LEVEL).sum()} of {len(whole)}"))
+        why = undecidable(run)["q"].loc[whole.index]
+        shown.append((f"scores with q < {SIGNIFICANCE_LEVEL:g}", str(tally(whole.assign(undecidable=why)))))
     return shown
 
 

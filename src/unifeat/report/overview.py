@@ -8,17 +8,16 @@ import numpy as np
 import pandas as pd
 
 from unifeat.inference.nulls import AGAIN
+from unifeat.report.ceilings import shares_of_ceiling
+from unifeat.report.decidable import scores_with_reasons, tally
 from unifeat.report.tables import (
-    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
     group_pairs,
     measures,
-    number,
     percent,
     role,
-    scores_of,
     span,
 )
 from unifeat.runs.folder import Run
@@ -40,13 +39,15 @@ class Line(NamedTuple):
     hold_elsewhere: str | None
     """The share of the pairs that hold elsewhere; None if the run has no text elsewhere."""
     scores: list[str]
-    """For each measure, the chance-corrected score and how many cells have q < 0.05."""
+    """For each measure, the chance-corrected score and how many of the cells that could have q < 0.05."""
+    of_ceiling: list[str]
+    """For each measure, the score as a share of the ceiling, where there is one."""
 
 
 def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
     """The measures, and one line for each pair of groups, in the run's order."""
     table, ways = cells(run), measures(run)
-    scores = {measure: scores_of(run, measure) for measure in ways}
+    scores = {measure: scores_with_reasons(run, measure) for measure in ways}
     lines = []
     for groups in group_pairs(run):
         own = _own(table, groups)
@@ -65,6 +66,7 @@ def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
                 span([(facts or {}).get("share") for facts in own.get("stability", [])], percent),
                 span([facts["hold_share"] for facts in own["elsewhere"]], percent) if "elsewhere" in own else None,
                 [_scores(_own(scores[measure], groups)) for measure in ways],
+                [shares_of_ceiling(_own(scores[measure], groups)) for measure in ways],
             )
         )
     return ways, lines
@@ -89,5 +91,4 @@ def _scores(table: pd.DataFrame) -> str:
         return "–"
     if table["corrected"].isna().all():
         return f"{span(table['score'], decimal)} raw"
-    found = int((table["q"] < SIGNIFICANCE_LEVEL).sum())
-    return f"{span(table['corrected'], decimal)} ({number(found)} of {len(table)})"
+    return f"{span(table['corrected'], decimal)} ({tally(table)})"

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 
 from unifeat.matching.methods import mutual_over
+from unifeat.report.ceilings import ceiling_sentence, control_sentence
+from unifeat.report.decidable import tally, undecidable
 from unifeat.report.tables import SIGNIFICANCE_LEVEL, cells, decimal, is_missing, percent, richest, role, study_of
 from unifeat.runs.folder import Run
 
@@ -35,7 +37,8 @@ def summary(run: Run) -> list[str]:
         return [f"No pair of features was kept in {where} of spaces{most}."]
     sentences = [_pairs_sentence(run, best, matching), _control_sentence(run, best), _token_sentence(best)]
     sentences.append(_elsewhere_sentence(run, best))
-    return [*sentences, *_grid_sentences(run, table)]
+    beside = [ceiling_sentence(run, int(best["cell"])), control_sentence(run)]
+    return [*sentences, *_grid_sentences(run, table), *filter(None, beside)]
 
 
 def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
@@ -107,14 +110,28 @@ def _grid_sentences(run: Run, table: pd.DataFrame) -> list[str]:
     if len(table) > 1:
         low, high = int(table["kept"].min()), int(table["kept"].max())
         sentences.append(f"That is the richest of {len(table)} pairs of spaces; they share {low:,} to {high:,} pairs.")
-    shown = run.scores.merge(table[["space_a", "space_b"]], on=["space_a", "space_b"])
-    q = shown.loc[shown["subspace"] == "all", "q"].dropna()
-    if len(q):
-        over = int((q < SIGNIFICANCE_LEVEL).sum())
-        which = f"{over} of {_count(len(q), 'score')}" if over < len(q) else f"All {_count(len(q), 'score')}"
-        which = "The one score" if len(q) == over == 1 else which
-        verb = "exceeds" if len(q) == 1 else "exceed"
+    why = undecidable(run)
+    scores = run.scores.assign(undecidable=why.get("q", ""))
+    shown = scores.merge(table[["space_a", "space_b"]], on=["space_a", "space_b"])
+    if "q" in shown:
+        sentences += _score_sentences(shown[shown["subspace"] == "all"])
+    return sentences
+
+
+def _score_sentences(shown: pd.DataFrame) -> list[str]:
+    """How many scores exceed shuffled pairs, of those that could; and how many could not."""
+    over, tested, could_not = tally(shown)
+    sentences = []
+    if tested:
+        which = f"{over} of {_count(tested, 'score')}" if over < tested else f"All {_count(tested, 'score')}"
+        which = "The one score" if tested == over == 1 else which
+        verb = "exceeds" if tested == 1 else "exceed"
         sentences.append(f"{which} of decoder geometry {verb} what shuffled pairs reach (q < {SIGNIFICANCE_LEVEL:g}).")
+    if could_not:
+        why = shown.loc[shown["q"].notna() & (shown["undecidable"] != ""), "undecidable"].iloc[0]
+        others = "other " if tested else ""
+        verb = "is" if could_not == 1 else "are"
+        sentences.append(f"{_count(could_not, others + 'score').capitalize()} {verb} undecidable ({why}).")
     return sentences
 
 

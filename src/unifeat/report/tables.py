@@ -108,13 +108,20 @@ def subspaces_of(run: Run) -> list[str]:
 
 
 def role(run: Run, groups: tuple[str, str]) -> str:
-    """The role of a comparison of two groups of spaces: "" for an ordinary one, else `control: …` or `ceiling: …`."""
+    """The role of a comparison of two groups of spaces: "" for an ordinary one.
+
+    Else `control: …`, `ceiling: …` or `layers of one model`.
+    """
     own = [next(info for name, info in run.info["spaces"].items() if group_of(name) == group) for group in groups]
     controls = [info["control"] for info in own if info.get("control")]
     if controls:
         return f"control: {' and '.join(dict.fromkeys(controls))}"
-    same = all(own[0][key] == own[1][key] for key in ("model", "hook"))
-    return "ceiling: two SAEs of one model" if same else ""
+    if any(own[0][key] != own[1][key] for key in ("model", "hook")):
+        return ""
+    spaces = run.info["spaces"]
+    compared = [(pair["space_a"], pair["space_b"]) for pair in run.info["pairs"]]
+    layers = [[spaces[name]["layer"] for name in pair] for pair in compared if tuple(map(group_of, pair)) == groups]
+    return "ceiling: two SAEs of one model" if any(a == b for a, b in layers) else "layers of one model"
 
 
 def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, subspace: str = "all") -> Measure:
@@ -133,7 +140,10 @@ def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, s
 
 
 def scores_of(run: Run, measure: Measure) -> pd.DataFrame:
-    """Scores by one measure, one row per cell, with columns of `cells` and of `run.scores`."""
+    """Scores by one measure, one row per cell.
+
+    Columns: some of `cells`, those of `run.scores`, and `row`, the index there.
+    """
     scores = run.scores
     own = (
         (scores["metric"] == measure.metric)
@@ -141,7 +151,8 @@ def scores_of(run: Run, measure: Measure) -> pd.DataFrame:
         & (scores["subspace"] == measure.subspace)
     )
     known = cells(run)[["cell", "space_a", "group_a", "space_b", "group_b", "kept"]]
-    return known.merge(scores[own], on=["space_a", "space_b"], how="inner", validate="one_to_one")
+    found = scores[own].assign(row=scores.index[own])
+    return known.merge(found, on=["space_a", "space_b"], how="inner", validate="one_to_one")
 
 
 def layer_grid(table: pd.DataFrame, value: str, groups: tuple[str, str]) -> pd.DataFrame:

@@ -10,7 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unifeat.report.ceilings import (
+    Beside,
+    cell_role,
+    controls_at_chance,
+    equivalence_text,
+    kept_beside_ceiling,
+    near_ceilings,
+)
 from unifeat.report.contexts import visible
+from unifeat.report.decidable import LEGEND, MARK, any_undecidable, mark, scores_with_reasons
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_columns
 from unifeat.report.sections.categories import of_cell
@@ -29,7 +38,6 @@ from unifeat.report.tables import (
     richest,
     role,
     rows_of,
-    scores_of,
     span,
     study_of,
 )
@@ -83,14 +91,20 @@ def _show_run(console: Console, run: Run) -> None:
             f"pairs read again elsewhere: {there['documents']:,} documents of {there['source']}", soft_wrap=True
         )
     _overview(console, run)
+    _ceilings_and_controls(console, run)
     ordinary = [groups for groups in group_pairs(run) if not role(run, groups)]
     for groups in ordinary or group_pairs(run):
         console.print(Text(f"\n{groups[0]} (down) × {groups[1]} (across)", style="bold"))
         _grid(console, "pairs kept", table, groups, [(_counts, ", mean r → held out"), (_kept, "")])
         for measure in measures(run):
-            _grid(console, measure.label, scores_of(run, measure), groups, _SCORE_WAYS)
+            _grid(console, measure.label, scores_with_reasons(run, measure), groups, _SCORE_WAYS)
     _categories(console, run)
     marked = f"* q < {SIGNIFICANCE_LEVEL:g}. The null shuffles which decoder row goes with which, among the pairs kept."
+    permutations = study_of(run).get("inference", {}).get("permutations")
+    if permutations:
+        marked += f" {permutations:,} shuffles: no p is below {probability(1 / (permutations + 1))}."
+    if any_undecidable(run):
+        marked += f" {LEGEND}."
     console.print(Text(f"\n{marked}", style="dim"))
 
 
@@ -110,6 +124,24 @@ def _overview(console: Console, run: Run) -> None:
         hold = [line.hold_elsewhere] if elsewhere else []
         rows.append([name, line.kept, *again, line.heldout, line.within, line.found_again, *hold, *line.scores])
     _fitting(console, headings, rows)
+
+
+def _ceilings_and_controls(console: Console, run: Run) -> None:
+    """How near each pair of spaces comes to its ceiling, and whether controls are shown to be at chance."""
+    near, controls = near_ceilings(run), controls_at_chance(run)
+    if near.rows:
+        title = "share of the ceiling that second SAEs of the same activations set (interval), on as many pairs"
+        _beside(console, title, near)
+    if controls.rows:
+        margin = study_of(run)["inference"]["equivalence"]
+        _beside(console, f"controls: no more alike than chance, within {margin:g}?", controls)
+
+
+def _beside(console: Console, title: str, found: Beside) -> None:
+    more = f" (the first {_LONGEST_LIST} of {len(found.rows)})" if len(found.rows) > _LONGEST_LIST else ""
+    console.print(Text(f"\n{title}{more}", style="dim"))
+    rows = [[name, *texts] for name, texts in found.rows[:_LONGEST_LIST]]
+    _fitting(console, ["", *(way.short for way in found.ways)], rows)
 
 
 def _fitting(console: Console, headings: list[str], rows: list[list[Any]]) -> None:
@@ -205,7 +237,7 @@ def _kept(row: Any) -> str:
 
 
 def _score(row: Any) -> str:
-    return decimal(row.score) + ("*" if row.q < SIGNIFICANCE_LEVEL else " ")
+    return decimal(row.score) + (mark(row.q, row.undecidable) or " ")
 
 
 def _with_null(row: Any) -> str:
@@ -240,6 +272,8 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
     headings = ["", *(heading for heading, _, _ in score_columns(run))]
     rows = [line for measure in measures(run) for line in _score_lines(run, measure, cell)]
     _print_scores(console, headings, rows)
+    for line in _notes_on_scores(run, cell):
+        console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     for flag in sorted({flag for row in rows_of(_own(run.scores, cell)) for flag in row.flags}):
         console.print(Text(f"  {flag}", style="dim"))
     if not len(kept):
@@ -285,6 +319,19 @@ def _elsewhere_lines(run: Run, cell: Any) -> list[str]:
     ]
 
 
+def _notes_on_scores(run: Run, cell: Any) -> list[str]:
+    """What the ceiling's number of pairs is, whether a control is at chance, and what was undecidable."""
+    lines = [kept_beside_ceiling(cell)]
+    undecided = []
+    for measure in measures(run):
+        for row in rows_of(_own(scores_with_reasons(run, measure), cell)):
+            if cell_role(run, row) == "control" and not is_missing(getattr(row, "p_equivalent", None)):
+                lines.append(f"{measure.short}: {equivalence_text(row)}")
+            undecided.append(row.undecidable)
+    lines += [f"{LEGEND}: {why}" for why in dict.fromkeys(undecided) if why]
+    return [line for line in lines if line]
+
+
 def _beyond_token_lines(cell: Any) -> list[str]:
     """What of the pairs the token explains, and how many the nulls that match again keep."""
     lines = []
@@ -300,8 +347,12 @@ def _beyond_token_lines(cell: Any) -> list[str]:
     if own is not None and same is not None:
         for (label, _, draws, least), kept, again in zip(table.nulls, own["nulls"], same["nulls"], strict=True):
             lines.append(
-                f"matched again, {label}: {kept['mean']} pairs, {again['mean']} of them this run's; p {kept['p']} "
-                f"({draws} draws, at least {least})"
+                f"matched again, {label}: {kept['mean']} pairs, {again['mean']} of them this run's; "
+                + (
+                    f"undecidable ({draws} draws: p cannot be below {least})"
+                    if kept["p"].endswith(MARK)
+                    else f"p {kept['p']} ({draws} draws, at least {least})"
+                )
             )
     return lines
 
@@ -327,7 +378,7 @@ def _own(scores: pd.DataFrame, cell: Any) -> pd.DataFrame:
 
 def _score_lines(run: Run, measure: Measure, cell: Any) -> list[list[str]]:
     columns = score_columns(run)
-    own = rows_of(_own(scores_of(run, measure), cell))
+    own = rows_of(_own(scores_with_reasons(run, measure), cell))
     return [[measure.short, *(write(row._asdict()) for _, _, write in columns)] for row in own]
 
 

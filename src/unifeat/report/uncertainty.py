@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifeat.inference.nulls import AGAIN
-from unifeat.report.tables import decimal, is_missing, number, percent, probability
+from unifeat.report.decidable import MARK
+from unifeat.report.tables import SIGNIFICANCE_LEVEL, decimal, is_missing, number, percent, probability
 
 # Facts about the pairs of two spaces: (name in the facts, label, how to write it).
 _PAIR_FACTS: list[tuple[str, str, Callable[[Any], str]]] = [
@@ -85,9 +86,15 @@ def _beside(null: dict[str, Any], name: str, show: Callable[[Any], str]) -> dict
     known = [value for value in null.get(name) or [] if not is_missing(value)]
     return {
         "mean": show(float(np.mean(known))) if known else "–",
-        "p": probability(null.get(f"p_{name}")),
-        "family": probability(null.get(f"p_{name}_family")),
+        "p": _marked(null, null.get(f"p_{name}")),
+        "family": _marked(null, null.get(f"p_{name}_family")),
     }
+
+
+def _marked(null: dict[str, Any], p: Any) -> str:
+    """A p; marked if with so few draws it could not have been below 0.05."""
+    least = 1 / (len(null.get("kept") or []) + 1)
+    return probability(p) + (MARK if least >= SIGNIFICANCE_LEVEL and not is_missing(p) else "")
 
 
 def hubs(cell: Any) -> str:

@@ -28,10 +28,12 @@ class Run:
     Attributes:
         folder: where its files are.
         goes_to: while it is being written, the folder that its files will be moved to.
+        notes: what was worked out from its tables, so that it is worked out once.
     """
 
     folder: Path
     goes_to: Path | None = None
+    notes: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _checked: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property

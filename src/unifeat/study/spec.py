@@ -262,7 +262,22 @@ class InferenceSpec(Part):
         description="pairs whose decoder rows or codes are at least this alike on one side are near-copies: intervals "
         "draw them together, and a test shuffles whole clusters of them; null counts every pair as independent",
     )
+    equivalence: float | None = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="a score this near to the mean of its shuffles is no more than chance, or off",
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the shuffles of rsa and cka run")
+
+    @field_validator("equivalence", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        if value is False or value == "off":
+            return None
+        if isinstance(value, bool | str):
+            raise ValueError("give a number, or off")
+        return value
 
 
 class ActivationsSpec(Part):
@@ -373,7 +388,9 @@ class Study(Part):
     models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
     compare: list[Pair] | None = Field(
-        None, description="pairs of space name prefixes to compare; all pairs of different prefixes if left out"
+        None,
+        description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; all pairs "
+        "of different groups if left out",
     )
     matching: MatchingSpec = MatchingSpec()
     geometry: Measures = _DEFAULT_METRICS
@@ -410,25 +427,39 @@ class Study(Part):
             if spaces.model not in self.models:
                 near = did_you_mean(spaces.model, self.models)
                 raise ValueError(f"spaces name the model {spaces.model!r}, which is not under models{near}")
-        prefixes = {s.name or s.model for s in self.spaces}
-        for pair in self.compare or ():
-            for prefix in pair:
-                if prefix not in prefixes:
-                    near = did_you_mean(prefix, prefixes)
-                    raise ValueError(f"compare names {prefix!r}, but no spaces have that name{near}")
-        if self.compare is None and len(prefixes) < 2:
-            raise ValueError("there is only one group of spaces: add another, or set compare to compare it with itself")
+        groups = {s.name or s.model for s in self.spaces}
         names = Counter(f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers)
         twice = sorted(name for name, times in names.items() if times > 1)
         if twice:
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
+        for pair in self.compare or ():
+            for name in pair:
+                if name not in groups and name not in names:
+                    near = did_you_mean(name, [*groups, *names])
+                    raise ValueError(f"compare names {name!r}, but no spaces have that name{near}")
+                if name in groups and name in names:
+                    raise ValueError(
+                        f"compare names {name!r}, which is a group of spaces and a single space: give the group "
+                        "another name"
+                    )
+            if pair[0] == pair[1] and pair[0] in names:
+                raise ValueError(f"compare names {pair[0]} with itself: name another space, or a group of several")
+        if self.compare is None and len(groups) < 2:
+            raise ValueError("there is only one group of spaces: add another, or set compare to compare it with itself")
         return self
 
     def compares(self, a: str, b: str) -> bool:
-        """Whether the spaces of two groups are compared with each other."""
+        """Whether two spaces, such as `smollm2@15` and `gemma3@9`, are compared with each other.
+
+        `compare` names groups, which stand for all their spaces, and single spaces.
+        """
+        called = [(name, name.rpartition("@")[0]) for name in (a, b)]
         if self.compare is None:
-            return a != b
-        return (a, b) in self.compare or (b, a) in self.compare
+            return called[0][1] != called[1][1]
+        return any(
+            (one in called[0] and other in called[1]) or (other in called[0] and one in called[1])
+            for one, other in self.compare
+        )
 
     @property
     def sampled(self) -> ActivationsSpec | None:

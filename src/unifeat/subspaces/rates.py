@@ -42,6 +42,8 @@ class RateTest:
     """Its p, an approximation that is good if strata are not sparse."""
     p: float
     """Exact, two-sided: the probability, given all margins, of a total at most as likely as the observed one."""
+    least_p: float
+    """The least p that any total could have given, with these margins (Tarone 1990, Biometrics 46)."""
     strata: int
     """Strata with features inside and outside, matched and not. The others do not affect the test."""
     flags: tuple[str, ...]
@@ -91,7 +93,7 @@ def rate_test(matched: Any, inside: Any, frequency: Any, *, bins: int = BINS, le
     )
 
 
-_UNDEFINED_FIGURES = dict.fromkeys(("odds_ratio", "ci_low", "ci_high", "chi2", "p_chi2", "p"), math.nan)
+_UNDEFINED_FIGURES = dict.fromkeys(("odds_ratio", "ci_low", "ci_high", "chi2", "p_chi2", "p", "least_p"), math.nan)
 
 
 def _tables(is_matched: NDArray[np.bool_], side: NDArray[np.bool_], stratum: NDArray[np.intp]) -> Array:
@@ -126,12 +128,12 @@ def _pooled(tables: Array, level: float) -> dict[str, float]:
         "ci_high": high,
         "chi2": chi2,
         "p_chi2": float(stats.chi2.sf(chi2, 1)),
-        "p": _exact(tables),
+        **dict(zip(("p", "least_p"), _exact(tables), strict=True)),
     }
 
 
-def _exact(tables: Array) -> float:
-    """Two-sided conditional p of the total of the first cells, as in Fisher's test for a single table."""
+def _exact(tables: Array) -> tuple[float, float]:
+    """Two-sided conditional p of the total of the first cells, as in Fisher's test for a single table; the least p."""
     chances = np.ones(1)
     lowest = 0
     for table in tables.astype(np.int64):
@@ -141,9 +143,13 @@ def _exact(tables: Array) -> float:
         chances = np.convolve(chances, stats.hypergeom.pmf(np.arange(low, high + 1), n, matched, inside))
         lowest += low
     observed = chances[int(tables[:, 0, 0].sum()) - lowest]
-    as_unlikely = chances[chances <= observed * (1 + 1e-7)].sum()  # equal probabilities may differ by rounding
+    return _as_unlikely(chances, float(observed)), _as_unlikely(chances, float(chances.min()))
+
+
+def _as_unlikely(chances: Array, chance: float) -> float:
+    total = chances[chances <= chance * (1 + 1e-7)].sum()  # equal probabilities may differ by rounding
     # If the probability underflows, p is set to the smallest positive float64 rather than 0.
-    return float(min(max(as_unlikely, np.finfo(np.float64).tiny), 1.0))
+    return float(min(max(total, np.finfo(np.float64).tiny), 1.0))
 
 
 def _flags(n_inside: int, n: int, informative: bool) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from unifeat.report.decidable import mark, undecidable, undecidable_rates
 from unifeat.report.drawing import Drawn
 from unifeat.report.figures import Panel, panel_figure
 from unifeat.report.tables import (
-    SIGNIFICANCE_LEVEL,
     Measure,
     cells,
     decimal,
@@ -83,9 +83,9 @@ def of_cell(run: Run, cell: Any) -> dict[str, Any] | None:
         lines.append(
             {
                 "name": name,
-                "rates": [_rate(rates[(rates["subspace"] == name) & (rates["side"] == side)]) for side in "ab"],
+                "rates": [_rate(run, rates[(rates["subspace"] == name) & (rates["side"] == side)]) for side in "ab"],
                 "n": number(int(own["n_pairs"].iloc[0])) if len(own) else "–",
-                "scores": [_score(_by(own, way), _by(control, way)) for way in ways],
+                "scores": [_score(run, _by(own, way), _by(control, way)) for way in ways],
             }
         )
     return {"measures": [way._replace(subspace="all").short for way in ways], "lines": lines}
@@ -98,20 +98,22 @@ def _panel(run: Run, measure: Measure, shown: pd.DataFrame) -> Panel:
             (run.scores["subspace"] == name)
             & (run.scores["metric"] == measure.metric)
             & (run.scores["settings"] == measure.settings)
-        ].set_index(["space_a", "space_b"])
+        ]
+        at = {(a, b): i for i, a, b in zip(own.index, own["space_a"], own["space_b"], strict=True)}
         for cell in rows_of(shown):
-            row = own.loc[(cell.space_a, cell.space_b)]
-            mark = "*" if row["q"] < SIGNIFICANCE_LEVEL else ""
+            row = own.loc[at[cell.space_a, cell.space_b]]
+            why = _why_not(run, "q", row)
             hover = [
                 f"<b>{escape(name)}</b>, {escape(cell.space_a)} × {escape(cell.space_b)}",
                 f"score {decimal(row['score'], 3)}, {row['n_pairs']:,} pairs",
                 f"shuffled {decimal(row['null_mean'], 3)}, q {probability(row['q'])}",
                 f"its {row['subset_n']:,} of all pairs {decimal(row['subset_score'], 3)}, random subsets "
                 f"{decimal(row['subset_mean'], 3)}, q {probability(row['subset_q'])}",
+                *([f"° undecidable: {escape(why)}"] if why else []),
             ]
             # Scores of very few pairs are meaningless, so the number of pairs is shown instead.
             few = row["n_pairs"] < _FEWEST_PAIRS
-            text = f"n={row['n_pairs']}" if few else decimal(row["score"]) + mark
+            text = f"n={row['n_pairs']}" if few else decimal(row["score"]) + mark(row["q"], why)
             place = {"category": name, "cell": f"{cell.layer_a}×{cell.layer_b}", "number": cell.cell}
             rows.append(place | {"z": float("nan") if few else row["score"], "text": text, "hover": "<br>".join(hover)})
     table = pd.DataFrame(rows)
@@ -133,11 +135,25 @@ def _by(table: pd.DataFrame, measure: Measure) -> Any:
     return own.iloc[0] if len(own) else None
 
 
-def _rate(table: pd.DataFrame) -> dict[str, str]:
+def _why_not(run: Run, q: str, row: Any) -> str:
+    """Why a score's q could not have been below 0.05; empty where it could.
+
+    Args:
+        row: a row of `run.scores`, with its index there.
+    """
+    found = undecidable(run)
+    return _at(found[q], row) if q in found else ""
+
+
+def _at(reasons: pd.Series, row: Any) -> str:
+    return str(reasons.loc[row.name])
+
+
+def _rate(run: Run, table: pd.DataFrame) -> dict[str, str]:
     if table.empty or not table["features"].iloc[0]:
         return {"features": "0", "rate": "–", "odds": "–"}
     row = table.iloc[0]
-    mark = "*" if row["q"] < SIGNIFICANCE_LEVEL else ""
+    sign = mark(row["q"], _at(undecidable_rates(run), row))
     spread = (
         ""
         if is_missing(row["odds_ratio_low"])
@@ -146,18 +162,18 @@ def _rate(table: pd.DataFrame) -> dict[str, str]:
     return {
         "features": number(row["features"]),
         "rate": f"{percent(row['rate'])} / {percent(row['rate_expected'])}",
-        "odds": "–" if is_missing(row["odds_ratio"]) else f"{decimal(row['odds_ratio'], 1)}{spread}{mark}",
+        "odds": "–" if is_missing(row["odds_ratio"]) else f"{decimal(row['odds_ratio'], 1)}{spread}{sign}",
     }
 
 
-def _score(row: Any, control: Any) -> dict[str, str]:
+def _score(run: Run, row: Any, control: Any) -> dict[str, str]:
     if row is None or is_missing(row["score"]):
         return dict.fromkeys(("score", "shuffled", "subsets", "control"), "–")
     return {
-        "score": decimal(row["score"]) + ("*" if row["q"] < SIGNIFICANCE_LEVEL else ""),
+        "score": decimal(row["score"]) + mark(row["q"], _why_not(run, "q", row)),
         "shuffled": decimal(row["null_mean"]),
         "subsets": f"{decimal(row['subset_score'])} / {decimal(row['subset_mean'])}"
-        + ("*" if row["subset_q"] < SIGNIFICANCE_LEVEL else ""),
+        + mark(row["subset_q"], _why_not(run, "subset_q", row)),
         "control": "–"
         if control is None or is_missing(control["score"])
         else f"{decimal(control['score'])} ({control['n_pairs']})",

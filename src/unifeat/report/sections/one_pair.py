@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from unifeat.report import distributions
+from unifeat.report.ceilings import cell_geometry
 from unifeat.report.contexts import contexts, listed_pair
 from unifeat.report.drawing import Drawn
 from unifeat.report.sections.categories import of_cell
@@ -57,6 +58,7 @@ def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
                 "beyond": cell.beyond_token if beyond else None,
                 "there": cell.elsewhere if there else None,
                 "hubs": hubs(cell),
+                "geometry": cell_geometry(run, cell),
                 "categories": of_cell(run, cell),
                 "drawn": min(limit, known),
                 "lists": {
