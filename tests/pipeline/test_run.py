@@ -302,3 +302,30 @@ def test_the_cache_can_be_deleted_between_runs(warm: Warm, place: Place) -> None
     shutil.rmtree(place.cache)
     assert place.unifeat(warm, "run", place.study, "--quiet").code == 0
     assert hashes(place.cache / "codes") == before
+
+
+def test_shared_features_are_shown_before_controls_are_encoded(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from unifeat.pipeline import encode, match, run
+
+    monkeypatch.setenv("UNIFEAT_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    models = {"redrawn": {"name": "model-one", "dtype": "float32", "randomise": 0}, **STUDY["models"]}
+    spaces = [{"model": "redrawn", "layers": [0], "sae": "saes/one_{layer}"}, *STUDY["spaces"]]
+    study = write_study(place.home, models=models, spaces=spaces)
+    happened: list[str] = []
+    encode_spaces, say_first = encode.encode_spaces, match._say_first
+
+    def encoding(loader: object, key: str, corpus: object, stores: dict, *more: object, **settings: object) -> None:
+        happened.append(min(stores).partition("@")[0])
+        encode_spaces(loader, key, corpus, stores, *more, **settings)  # type: ignore[arg-type]
+
+    def saying(cell: match.Cell, kept: object) -> None:
+        happened.append(f"{cell.a.name} × {cell.b.name}")
+        say_first(cell, kept)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encode, "encode_spaces", encoding)
+    monkeypatch.setattr(match, "_say_first", saying)
+    assert run.run(study, tmp_path / "run", force=True).info["pairs"]
+    assert happened in (["one", "two", "one@0 × two@1", "redrawn"], ["two", "one", "one@0 × two@1", "redrawn"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,12 +67,19 @@ class Prepared:
     elsewhere: Corpus | None = None
 
 
-def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None = None) -> Prepared:
+def prepare_spaces(
+    study: Study,
+    *,
+    force: bool = False,
+    engine: Engine | None = None,
+    ready: Callable[[Prepared], None] | None = None,
+) -> Prepared:
     """Encode the spaces of a study that are not encoded yet.
 
     Args:
         force: continue with SAEs that the check finds faulty.
         engine: what runs the units of work; by default, this machine's cores.
+        ready: called after each model but the last, with the spaces that are encoded by then.
 
     Raises:
         UserError: a text, model or SAE of the study does not exist or does not fit.
@@ -103,18 +110,26 @@ def prepare_spaces(study: Study, *, force: bool = False, engine: Engine | None =
     try:
         # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop it.
         last = _check_all(plans, corpus, engine, force or study.preset is not None)
-        # The model that was checked last is already loaded, so it comes first.
-        for plan in sorted(plans, key=lambda p: p is not last):
+        spaces: dict[str, Space] = {}
+        # The model that was checked last is already loaded, so it comes first; what is only a control comes last.
+        for number, plan in enumerate(sorted(plans, key=lambda p: (None not in p.controls, p is not last)), start=1):
             samplers = plan.unfinished_samples()
             batches = list(_batches([space for space in plan.spaces if not space.finished]))
             for batch in batches or ([[]] if samplers else []):
                 _encode(plan, batch, samplers, corpus, other, engine)
                 samplers = []  # in the first pass
+            spaces |= {space.name: space for space in _finished(study, plan, engine)}
+            if ready is not None and number < len(plans):
+                ready(Prepared(corpus, _ordered(study, spaces), {}, other))
     finally:
         forget()
-    spaces = {space.name: space for plan in plans for space in _finished(study, plan, engine)}
-    ordered = [spaces[f"{s.name or s.model}@{layer}"] for s in study.spaces for layer in s.layers]
-    return Prepared(corpus, ordered, {plan.name: plan.facts for plan in plans}, other)
+    return Prepared(corpus, _ordered(study, spaces), {plan.name: plan.facts for plan in plans}, other)
+
+
+def _ordered(study: Study, spaces: dict[str, Space]) -> list[Space]:
+    """Those of the study's spaces that there are, in its order."""
+    names = [f"{group.name or group.model}@{layer}" for group in study.spaces for layer in group.layers]
+    return [spaces[name] for name in names if name in spaces]
 
 
 @dataclass(frozen=True, eq=False)

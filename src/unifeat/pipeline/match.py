@@ -219,9 +219,12 @@ def compare(study: Study, a: Space, b: Space, documents: int, documents_elsewher
     return Cell(a, b, rule, comparison, study.inference, there)
 
 
-def match_cells(cells: list[Cell], engine: Engine) -> Iterator[dict[str, Any]]:
-    """Correlate and match every pair of spaces; yields each one's facts for `run.json`."""
-    shown = False
+def match_cells(cells: list[Cell], engine: Engine, *, shown: bool = False) -> Iterator[dict[str, Any]]:
+    """Correlate and match every pair of spaces; yields each one's facts for `run.json`.
+
+    Args:
+        shown: whether `show_first` has shown some shared features already.
+    """
     with track("correlating and matching", len(cells), unit="pairs of spaces") as advance:
         for cell, matched in zip(cells, engine.map(cell.unit() for cell in cells), strict=True):
             if not shown and len(matched.kept):
@@ -229,6 +232,15 @@ def match_cells(cells: list[Cell], engine: Engine) -> Iterator[dict[str, Any]]:
                 _say_first(cell, matched.kept)
             yield {"space_a": cell.a.name, "space_b": cell.b.name} | matched.facts
             advance(1)
+
+
+def show_first(cell: Cell, engine: Engine) -> bool:
+    """Match one cell before all others and show a few of its shared features, if it has any."""
+    for matched in engine.map([cell.unit()]):
+        if len(matched.kept):
+            _say_first(cell, matched.kept)
+            return True
+    return False
 
 
 def _say_first(cell: Cell, kept: pd.DataFrame) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -30,12 +30,12 @@ from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.equivalence import add_equivalence
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.latents import compare_latents
-from unifeat.pipeline.match import Cell, compare, match_cells
+from unifeat.pipeline.match import Cell, compare, match_cells, show_first
 from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.rematch import again, rematch_cells
 from unifeat.pipeline.rematch_tests import add_rematch, decoys
 from unifeat.pipeline.score import score_sets, with_q
-from unifeat.pipeline.spaces import role
+from unifeat.pipeline.spaces import Space, role
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.pipeline.transfer_step import chosen_cells, run_transfer
 from unifeat.report.html import write_report
@@ -96,36 +96,56 @@ def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     names = [f"{spaces.name or spaces.model}@{layer}" for spaces in study.spaces for layer in spaces.layers]
     if not any(study.compares(a, b) for a, b in combinations(names, 2)):
         raise UserError("the study compares no two spaces: check its compare key")
+    shown = False
+
+    def show(prepared: Prepared) -> None:
+        """Shared features of two ordinary spaces as soon as both are encoded: long before the controls are."""
+        nonlocal shown
+        pairs = combinations(prepared.spaces, 2)
+        ordinary = (cell for cell in _cells(study, prepared, pairs) if role(cell.a, cell.b) == "ordinary")
+        if not shown and (cell := next(ordinary, None)) is not None:
+            shown = show_first(cell, engine)
+
     with clock.step("encode"):
-        prepared = prepare_spaces(study, force=force, engine=engine)
-    return compare_spaces(study, prepared, folder, engine, clock)
+        prepared = prepare_spaces(study, force=force, engine=engine, ready=show)
+    return compare_spaces(study, prepared, folder, engine, clock, shown=shown)
 
 
-def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engine, clock: Clock) -> Run:
+def _cells(study: Study, prepared: Prepared, pairs: Iterable[tuple[Space, Space]]) -> Iterator[Cell]:
+    """Those of the pairs of spaces that the study compares."""
+    elsewhere = prepared.elsewhere
+    documents = prepared.corpus.documents, elsewhere.documents if elsewhere is not None else 0
+    return (compare(study, a, b, *documents) for a, b in pairs if study.compares(a.name, b.name))
+
+
+def compare_spaces(
+    study: Study, prepared: Prepared, folder: Path, engine: Engine, clock: Clock, *, shown: bool = False
+) -> Run:
     """Match and score encoded spaces, and write the run's folder.
+
+    Args:
+        shown: whether shared features have been shown in the terminal.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    corpus, spaces = prepared.corpus, prepared.spaces
-    compared = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.name, b.name)]
+    corpus, spaces, elsewhere = prepared.corpus, prepared.spaces, prepared.elsewhere
     with clock.step("top tokens"):
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
     # Cells are light: each step reads what it needs of one cell from the cache, so that memory does not grow with them.
-    elsewhere = prepared.elsewhere
-    documents = corpus.documents, elsewhere.documents if elsewhere is not None else 0
-    cells = [compare(study, a, b, *documents) for a, b in compared]
+    cells = list(_cells(study, prepared, combinations(spaces, 2)))
     if study.transfer is not None and study.transfer.cells != "best":
         chosen_cells(study, cells)  # a mistake is told now
     with clock.step("match"):
-        facts = list(match_cells(cells, engine))
+        facts = list(match_cells(cells, engine, shown=shown))
     if elsewhere is not None:
         with clock.step("elsewhere"):
             facts = [own | {"elsewhere": there} for own, there in zip(facts, read_cells(cells, engine), strict=True)]
     with clock.step("near-copies"):
         if any("given" in spec.settings for spec in [*study.geometry, *_subspace_geometry(study)]):
-            of_spaces = {space.name: space.token_embeddings.unit for pair in compared for space in pair}
+            compared = {space.name: space for cell in cells for space in (cell.a, cell.b)}
+            of_spaces = {name: space.token_embeddings.unit for name, space in compared.items()}
             for _ in engine.map(sorted(of_spaces.values(), key=lambda unit: str(unit.model))):
                 pass
             forget()  # the models
@@ -179,7 +199,7 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
     # An earlier run in this folder stays as it is until the new one is complete.
     with run_written(folder) as new:
         with clock.step("report"):
-            shown = _write_pairs(new / "pairs.parquet", cells, of_cells, study.seed)
+            listed = _write_pairs(new / "pairs.parquet", cells, of_cells, study.seed)
             scores.to_parquet(new / "scores.parquet", index=False)
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
@@ -187,7 +207,7 @@ def compare_spaces(study: Study, prepared: Prepared, folder: Path, engine: Engin
             if transfer is not None:
                 for name, table in zip(("transfer", "transfer_pairs"), transfer, strict=True):
                     table.to_parquet(new / f"{name}.parquet", index=False)
-            write_examples(new / "examples.parquet", shown, corpus, spaces)
+            write_examples(new / "examples.parquet", listed, corpus, spaces)
             write_text(new / STUDY, dump_study(study))
             files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}
             write_json(new / INFO, info | {"files": files, "timings": clock.seconds})
