@@ -14,7 +14,7 @@ from homes import GROUP, Place, shared_place, shared_warm, write_study
 from pages import read
 from tiny import sentences, write_text
 
-TABLES = ("pairs", "scores", "members", "rates", "shown", "examples")
+TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "shown", "examples")
 _KINDS = {"double": "float64", "float": "float32", "string": "text", "large_string": "text"}
 
 
@@ -28,6 +28,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[..., 
         place.home,
         text={"source": "text.jsonl", "context": 32, "group": GROUP, "elsewhere": {"source": "other.jsonl"}},
         subspaces={"categories": "words.yaml", "at_least": 1, "subsets": 5},
+        activations={"rows": 2000, "dims": 3},
+        transfer={"draws": 3, "loss_draws": 2, "loss_tokens": 60},
         inference={
             "permutations": 9,
             "bootstraps": 9,

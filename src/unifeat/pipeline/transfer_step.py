@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unifeat.engine import Engine, forget
@@ -64,7 +65,9 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
         features = (one, other) if direction.name == "a_to_b" else (other, one)
         own = found.pairs.rename(columns=dict(zip(features, ("feature_a", "feature_b"), strict=True)))
         pairs.append(own.assign(**names))
-    return _table(rows, COLUMNS), _table(pairs, PAIR_COLUMNS)
+    table = _table(rows, COLUMNS)
+    counts = {name: table[name].fillna(0).astype(np.int64) for name in ("tokens", "loss_tokens")}
+    return table.assign(**counts), _table(pairs, PAIR_COLUMNS)
 
 
 def _table(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
