@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tiny import ARCHITECTURES, points_of, tiny_tokenizer
 from unifeat.errors import UserError
-from unifeat.models import LanguageModel, copies, edits, load_language_model
+from unifeat.models import LanguageModel, copies, edit_passes, edits, load_language_model
 from unifeat.models.edits import Edits, copies_agree, edited_logits
 from unifeat.vocabulary.hook_points import HookPoint
 
@@ -44,7 +44,7 @@ OTHERS: dict[str, Callable[[], Any]] = {
         hidden_size=32, num_hidden_layers=LAYERS, num_attention_heads=4, vocab_size=300, alibi=True, **NO_IDS
     ),
 }
-# Recurrent; ALiBi beside the mask; windows that attention cuts by itself.
+# Recurrent; slopes that attention adds to the mask; windows that it cuts by itself.
 PLAIN: dict[str, Callable[[], Any]] = {
     "mamba": lambda: tf.MambaConfig(hidden_size=32, num_hidden_layers=LAYERS, state_size=8, vocab_size=300, **NO_IDS),
     "bloom": lambda: tf.BloomConfig(hidden_size=32, n_layer=LAYERS, n_head=4, vocab_size=300, **NO_IDS),
@@ -179,12 +179,13 @@ def test_models_that_cannot_have_copies_go_the_plain_way(folder_of: Callable[[st
         assert_as_by_hand(model, layer, "auto")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_copies_that_see_what_they_should_not_are_found_out(
-    model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     """The check sees a mask that slides no window, and one that lets copies see each other."""
     point = HookPoint(1)
-    model = loaded(model_folder("gemma2"), point)
+    model = loaded(model_folder("gemma2"), point, dtype)
     some = some_edits(model, point)
     right = copies._Behind._mask
 
@@ -201,7 +202,8 @@ def test_copies_that_see_what_they_should_not_are_found_out(
         monkeypatch.setattr(copies._Behind, "_mask", wrong)
         assert not copies_agree(model, windows(), point, some)
         edited, _ = all_of(model, point, some, "auto")
-        torch.testing.assert_close(edited[2], by_hand(model, 1, some, 2)[0], rtol=1e-4, atol=2e-5)
+        expected, _ = all_of(model, point, some, "plain")
+        assert torch.equal(edited, expected)
 
 
 def test_the_clean_logits_are_the_models_own(model_folder: Callable[..., Path]) -> None:
@@ -231,7 +233,7 @@ def test_what_comes_later_in_the_window_changes_nothing(model_folder: Callable[.
 
 @pytest.mark.parametrize("way", ["copies", "plain"])
 @pytest.mark.parametrize(
-    ("name", "size"), [("_BATCH_LOGITS", 2200), ("_BATCH_LOGITS", 1), ("_BATCH_TOKENS", 50), ("_MOST_COPIES", 2)]
+    ("name", "size"), [("_BATCH_LOGITS", 2200), ("_BATCH_LOGITS", 1), ("BATCH_TOKENS", 50), ("_MOST_COPIES", 2)]
 )
 def test_batches_change_no_logits_and_hold_few(
     model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, name: str, size: int, way: Any
@@ -241,7 +243,8 @@ def test_batches_change_no_logits_and_hold_few(
     some = some_edits(model, point)
     expected = all_of(model, point, some, way)
     whole = len(list(edited_logits(model, windows(), point, some, way=way)))
-    monkeypatch.setattr(edits, name, size)
+    for module in (edits, edit_passes):
+        monkeypatch.setattr(module, name, size, raising=False)
     rows: list[int] = []
     handle = model.causal.get_output_embeddings().register_forward_hook(lambda _, __, out: rows.append(out.shape[1]))
     found = all_of(model, point, some, way)
