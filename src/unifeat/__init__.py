@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unifeat.runs.folder import Run as Run
     from unifeat.runs.folder import open_run as open  # noqa: F401
     from unifeat.saes import load_sae as load_sae
+    from unifeat.transfer.agreement import effect_agreement as effect_agreement
 
 # Public name -> (module, attribute), or (module, None) for a module. Each is imported on first use, so that
 # `import unifeat` is fast.
@@ -47,6 +48,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "mean_max_cosine": ("unifeat.geometry", "mean_max_cosine"),
     "permutation_test": ("unifeat.inference", "permutation_test"),
     "subsample_interval": ("unifeat.inference", "subsample_interval"),
+    "effect_agreement": ("unifeat.transfer.agreement", "effect_agreement"),
     "synthetic": ("unifeat.synthetic", None),
     "load_sae": ("unifeat.saes", "load_sae"),
     "Run": ("unifeat.runs.folder", "Run"),
