@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unifeat.runs.folder import Run as Run
     from unifeat.runs.folder import open_run as open  # noqa: F401
     from unifeat.saes import load_sae as load_sae
+    from unifeat.transfer.agreement import effect_agreement as effect_agreement
     from unifeat.transfer.carried import carried as carried
     from unifeat.transfer.maps import stitch as stitch
 
@@ -49,6 +50,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "mean_max_cosine": ("unifeat.geometry", "mean_max_cosine"),
     "permutation_test": ("unifeat.inference", "permutation_test"),
     "subsample_interval": ("unifeat.inference", "subsample_interval"),
+    "effect_agreement": ("unifeat.transfer.agreement", "effect_agreement"),
     "synthetic": ("unifeat.synthetic", None),
     "load_sae": ("unifeat.saes", "load_sae"),
     "carried": ("unifeat.transfer.carried", "carried"),

@@ -14,6 +14,7 @@ import checkpoints
 import unifeat as uf
 from unifeat.demo import prepare as demo
 from unifeat.models.activations import run_group
+from unifeat.models.edits import Edits, copies_agree, edited_logits
 from unifeat.models.language import load_language_model, read_config
 from unifeat.models.opening import bos_of
 from unifeat.saes import load_sae
@@ -22,6 +23,9 @@ from unifeat.saes.checking.sample import measure_quality
 from unifeat.study.read import load_study
 from unifeat.study.spec import Study
 from unifeat.text.corpus import build_corpus
+from unifeat.transfer.direct import direct_effects, readout
+from unifeat.transfer.profiles import extremes, pearson
+from unifeat.transfer.strings import shared_strings
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
 from unifeat.vocabulary.windowing import Windowing
 
@@ -216,6 +220,54 @@ def test_articles_of_the_encyclopaedia(study: Study) -> None:
     assert texts.str.len().between(1000, 4000).all()
     assert not texts.str.contains(r"\[\[|\]\]|\{\{|\}\}|''|<ref|\|").any()
     assert texts.str.match(r"[A-Z\"']").mean() > 0.9
+
+
+@pytest.mark.parametrize(("name", "layer"), [("smollm2", 15), ("gemma3", 9)])
+def test_edits_of_real_models_by_copies(study: Study, name: str, layer: int) -> None:
+    """As in the demo, in bfloat16: the same predictions as a window for each edit, far closer than the edits move."""
+    spec, point = study.models[name], HookPoint(layer)
+    model = load_language_model(spec.name, [point], dtype=spec.dtype, whole=True)
+    ids = torch.tensor([model.tokenizer(_corpus(study, documents=1).parts(0)[0].text)["input_ids"][:64]])
+    x = model.activations(ids, [point])[point].float()
+    position = np.array([1, 20, 20, 40, 63])
+    # Half of the way to the activation at another of the positions.
+    delta = 0.5 * (x[0, position[[3, 3, 4, 0, 1]]] - x[0, position])
+    edits = Edits(np.zeros(5, np.int64), position, delta)
+    assert copies_agree(model, ids, point, edits)
+    (copies,), (plain,) = (list(edited_logits(model, ids, point, edits, way=way)) for way in ("copies", "plain"))
+    assert np.array_equal(copies.edit, plain.edit)
+    p, q, clean = (
+        batch.float().log_softmax(-1) for batch in (plain.logits, copies.logits, plain.clean[plain.place.tolist()])
+    )
+    moved, apart = ((p.exp() * (p - other)).sum(-1) for other in (clean, q))
+    assert float(moved.median()) > 0.1
+    assert float(apart.max()) < 0.1 * float(moved.median())
+
+
+def test_strings_and_direct_effects_of_real_models(study: Study) -> None:
+    """Read out directly, the last block's output is the logits up to its scale: linear is exact there."""
+    smollm2, gemma3 = (
+        load_language_model(study.models[name].name, [HookPoint(0)], dtype=study.models[name].dtype, whole=True)
+        for name in ("smollm2", "gemma3")
+    )
+    sizes = [int(model.causal.config.vocab_size) for model in (smollm2, gemma3)]
+    shared = shared_strings(smollm2.tokenizer, gemma3.tokenizer, vocabulary_a=sizes[0], vocabulary_b=sizes[1])
+    assert 40_000 < len(shared) < sizes[0]
+    assert {" government", " Monday", "ing", ".", "\n", " oil"} <= set(shared.strings)
+    assert (shared.first_a >= 0).mean() > 0.98
+    said = []
+    for model, exact in ((smollm2, shared.exact_a), (gemma3, shared.exact_b)):
+        tokens = np.flatnonzero(exact >= 0)[np.argsort(exact[exact >= 0])]
+        last = HookPoint(model.n_layers - 1)
+        ids = torch.tensor([model.tokenizer("The price of oil fell to 40 dollars a")["input_ids"]])
+        x = model.activations(ids, [last])[last][0, 1:]
+        with torch.inference_mode():
+            logits = model.causal(input_ids=ids, use_cache=False).logits[0, 1:, torch.from_numpy(tokens)]
+        ((_, effects),) = direct_effects(readout(model, exact, len(shared)), x)
+        assert pearson(effects, logits.float().numpy()).min() > 0.9995
+        said.append([shared.strings[i] for i in extremes(effects)[0][-1]])
+    assert " barrel" in said[0]
+    assert " barrel" in said[1]
 
 
 def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
