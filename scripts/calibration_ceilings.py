@@ -1,6 +1,6 @@
 """What does a share of the ceiling recover, and do its intervals keep their promise? A section of calibration.md.
 
-    python scripts/calibration_ceilings.py [--studies 150] [--page docs/calibration.md] [--cache build/calibration]
+    python scripts/calibration_ceilings.py [--studies 100] [--page docs/calibration.md] [--cache build/calibration]
 
 Two models with directions of their own, some of them common; two noisy SAEs of each. The share is compared with the
 score of the directions without noise. Each kind of study is stored in the cache: a second call goes on where the first
@@ -73,7 +73,7 @@ def world(shared: float, error: float, seed: int) -> dict[str, Rows]:
 
 
 def study(shared: float, error: float, seed: int) -> dict[str, list[float]]:
-    """case -> score, share, its ends; and of another world, the score at n of the cell, both ceilings, and the truth."""
+    """case -> score, share, its ends; and of another world, the scores at n of the cell, both ceilings, the truth."""
     rows, other = world(shared, error, seed), world(shared, error, 1_000_000 + seed)
     n = min(PAIRS.values())
     out = {}
@@ -105,22 +105,21 @@ def section(results: dict[str, dict[str, np.ndarray]]) -> str:
             if covered < low:
                 short.append(f"{case} ({kind}: {covered:.3f})")
         rows.append(row)
-    less, more = (
-        results[kind]["RSA"].mean(axis=0) for kind in ("half shared, SAE noise 0.25", "half shared, SAE noise 0.5")
-    )
+    kinds = ("half shared, SAE noise 0.25", "half shared, SAE noise 0.5")
+    less, more = (results[kind]["RSA"].mean(axis=0) for kind in kinds)
     undone = (
-        f"where half is shared and the noise doubles, RSA is {less[0]:.2f} and {more[0]:.2f}, its share {less[1]:.2f} and "
-        f"{more[1]:.2f}, and the directions themselves give {less[-1]:.2f}"
+        f"where half is shared and the noise doubles, RSA is {less[0]:.2f} and {more[0]:.2f}, its share {less[1]:.2f} "
+        f"and {more[1]:.2f}, and the directions themselves give {less[-1]:.2f}"
     )
     return f"""## Shares of the ceiling
-Written by `python scripts/calibration_ceilings.py`; every number is from its run. Two models with directions in {D_A} and
-{D_B} dimensions, some of them common (noise 0.2); two SAEs of each, whose rows are those directions with an error of
-the given length. The cell has {PAIRS["ab"]} pairs, the ceilings {PAIRS["aa"]} and {PAIRS["bb"]}, the cell's features
-among them; all are scored at {min(PAIRS.values())}. Means over {count} studies: the score / **its share of the ceiling**
-/ the score of the directions without the SAEs' noise; then the coverage of {LEVEL:.0%} intervals of the share, whose
-truth is that of expected scores in {count} other studies. At a true coverage of {LEVEL}, 95 % of cells lie from
-{low:.3f} to {high:.3f}. Below it: {"; ".join(short) or "none"}. (Cells that share a space err in the same direction, so
-intervals are rather too wide.)
+Written by `python scripts/calibration_ceilings.py`; every number is from its run. Two models with directions in {D_A}
+and {D_B} dimensions, some of them common (noise 0.2); two SAEs of each, whose rows are those directions with an error
+of the given length. The cell has {PAIRS["ab"]} pairs, the ceilings {PAIRS["aa"]} and {PAIRS["bb"]}, the cell's features
+among them; all are scored at {min(PAIRS.values())}. Means over {count} studies: the score / **its share of the
+ceiling** / the score of the directions without the SAEs' noise; then the coverage of {LEVEL:.0%} intervals of the
+share, whose truth is that of expected scores in {count} other studies. At a true coverage of {LEVEL}, 95 % of cells lie
+from {low:.3f} to {high:.3f}. Below it: {"; ".join(short) or "none"}. (Cells that share a space err in the same
+direction, so intervals are rather too wide.)
 
 The share undoes the SAEs' noise: {undone}. Of a measure that is not 0 when nothing is shared (SVCCA, neighbours), the
 share is not 0 either: compare it with `ceiling_share_chance`.
@@ -130,7 +129,7 @@ share is not 0 either: compare it with `ceiling_share_chance`.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=150)
+    parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
     parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
     options = parser.parse_args()

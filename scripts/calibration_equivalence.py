@@ -1,6 +1,6 @@
 """Does `p_equivalent` keep its promise? A section of calibration.md.
 
-    python scripts/calibration_equivalence.py [--studies 250] [--page docs/calibration.md] [--cache build/calibration]
+    python scripts/calibration_equivalence.py [--studies 200] [--page docs/calibration.md] [--cache build/calibration]
 
 At a true difference of exactly the margin, equivalence may be claimed in 5 % of studies at most; where nothing is
 shared and there are enough pairs, it must be found. Each kind of study is stored in the cache: a second call goes on
@@ -81,7 +81,7 @@ def p_of(case: str, x: np.ndarray, y: np.ndarray, seed: int) -> list[float]:
 
 
 def study(n: int, shares: dict[str, float], seed: int) -> dict[str, list[float]]:
-    """case -> p_equivalent and difference, where the true difference is the margin; and the same with nothing shared."""
+    """case -> p_equivalent and difference where the true difference is the margin, and where nothing is shared."""
     nothing = drawn(n, 0.0, 2_000_000 + seed)
     return {
         case: [*p_of(case, *drawn(n, share, 1_000_000 + seed), seed), *p_of(case, *nothing, seed)]
@@ -120,7 +120,7 @@ should be found, which takes enough pairs: with fewer, a score varies too much, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=250)
+    parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
     parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
     options = parser.parse_args()
