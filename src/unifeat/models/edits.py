@@ -64,8 +64,8 @@ def copies_agree(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edi
 
     Compared are the clean logits, those of copies without an edit, and those of edits, centred over the vocabulary.
     They agree if they differ by at most 2√eps of the model's dtype, as a share of their norm: 0.0007 in float32, 0.18
-    in bfloat16. (There, the two ways differ by 0.01 for the demo's models, and by 0.06 for weights drawn at random, since
-    rounding grows through 30 blocks. With a wrong mask or place they differ as much as edits do.)
+    in bfloat16. (There, the two ways differ by 0.01 for the demo's models, and by 0.06 for weights drawn at random,
+    since rounding grows through 30 blocks. With a wrong mask or place they differ as much as edits do.)
     """
     lengths = _checked(model, ids, point, edits)
     window = edits.window[np.argmax(lengths[edits.window])]
