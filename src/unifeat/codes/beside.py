@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from unifeat.codes.align import align, rows_of, shared_places
 from unifeat.codes.shard import Shard
@@ -49,6 +49,16 @@ class Beside:
         ]
         codes = self.codes_a[rows], self.codes_b[rows]
         return Beside(self.group, places[0], places[1], self.x_a[rows], self.x_b[rows], *codes)
+
+    def followed_by(self, other: Beside) -> Beside:
+        """The tokens of both, those of `other` last; the group is this one's."""
+        places = [
+            Places(*(np.concatenate([getattr(p, f.name) for p in both]) for f in fields(Places)))
+            for both in ((self.places_a, other.places_a), (self.places_b, other.places_b))
+        ]
+        x = [np.concatenate(both) for both in ((self.x_a, other.x_a), (self.x_b, other.x_b))]
+        codes = [csr_array(vstack(both)) for both in ((self.codes_a, other.codes_a), (self.codes_b, other.codes_b))]
+        return Beside(self.group, places[0], places[1], x[0], x[1], codes[0], codes[1])
 
     def turned(self) -> Beside:
         """The same with the two spaces exchanged."""

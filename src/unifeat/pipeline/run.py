@@ -179,6 +179,8 @@ def compare_spaces(
     if study.transfer is not None:
         with clock.step("transfer"):
             transfer = run_transfer(study, cells, corpus, engine)
+            of_effects = [transfer.facts.get((cell.a.name, cell.b.name)) for cell in cells]
+            facts = [own | ({"effects": found} if found else {}) for own, found in zip(facts, of_effects, strict=True)]
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
     of_cells = [
         own | {"ceiling": of_ceilings[i]} | {name: of[i] for name, of in rematched.items()}
@@ -205,7 +207,7 @@ def compare_spaces(
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
                 rates.to_parquet(new / "rates.parquet", index=False)
             if transfer is not None:
-                for name, table in zip(("transfer", "transfer_pairs"), transfer, strict=True):
+                for name, table in transfer.tables.items():
                     table.to_parquet(new / f"{name}.parquet", index=False)
             write_examples(new / "examples.parquet", listed, corpus, spaces)
             write_text(new / STUDY, dump_study(study))

@@ -196,12 +196,12 @@ class Rebuilder:
     def __init__(self, direction: Direction, fits: Fits) -> None:
         source, target = direction.source, direction.target
         self._fits = fits
-        self.decoding = Decoding(_sae(target), target.info["sae"])
+        self.decoding = Decoding(sae_of(target), target.info["sae"])
         self.decoder = self.decoding.weights(fits.features[1])
         self.at_mean = self.decoding.combined(fits.fitted.mean_all_b)
         self._source = None
         if "back" in fits.maps and not _writes_elsewhere(source):
-            self._source = Decoding(_sae(source), source.info["sae"])
+            self._source = Decoding(sae_of(source), source.info["sae"])
 
     def codes(self, rows: Beside) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The pairs' codes, (n, m) of the source and of the target."""
@@ -302,7 +302,8 @@ def _maps(stretches: list[Beside], seed: int) -> dict[str, LinearMap]:
     return found | ({ROTATION: rotation} if rotation is not None else {})
 
 
-def _sae(space: Space) -> Any:
+def sae_of(space: Space) -> Any:
+    """A space's SAE, loaded."""
     assert space.loader is not None
     (planned,) = space.loader.spaces
     return planned.sae.load()

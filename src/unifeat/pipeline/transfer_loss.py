@@ -18,6 +18,7 @@ from unifeat.inference.permuting import permutations_within
 from unifeat.inference.strata import strata_of
 from unifeat.models.language import LanguageModel, load_language_model
 from unifeat.models.placement import ONE_GPU
+from unifeat.pipeline.spaces import Space
 from unifeat.pipeline.transfer import Direction, Fits, Rebuilder
 from unifeat.store import TABLE, Piece
 from unifeat.study.spec import TransferSpec
@@ -71,7 +72,7 @@ def _losses(direction: Direction, fits: Unit[Any], corpus: Corpus, spec: Transfe
     pairs = direction.pairs
     exchange = Exchange.of(len(pairs), strata_of(pairs["count"].to_numpy()))
     orders = list(permutations_within(exchange, spec.loss_draws, direction.seed))
-    model = _whole(direction)
+    model = whole_model(direction.target)
     (planned,) = direction.target.loader.spaces  # type: ignore[union-attr]
     losses = Losses()
     for reading in _readings(direction, corpus, model, spec.loss_tokens):
@@ -86,8 +87,9 @@ def _losses(direction: Direction, fits: Unit[Any], corpus: Corpus, spec: Transfe
     return pd.DataFrame(rows, columns=["variant", "document", "tokens", "nats", "divergence"])
 
 
-def _whole(direction: Direction) -> LanguageModel:
-    loader = direction.target.loader
+def whole_model(space: Space) -> LanguageModel:
+    """A space's model with its head, loaded."""
+    loader = space.loader
     assert loader is not None
     spec, point = loader.spec, loader.spaces[0].point
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from unifeat.engine import Engine, forget
 from unifeat.errors import UserError
+from unifeat.pipeline.effects import Effects, effects_unit, strings_of
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.transfer import Direction, rebuild_unit
 from unifeat.pipeline.transfer_loss import loss_unit, summarise_losses
@@ -22,17 +24,37 @@ COLUMNS = [
     *("loss_tokens", "loss", "kl", "recovered", "recovered_low", "recovered_high"),
     *("null_recovered_mean", "null_recovered_sd", "p_recovered"),
 ]
+EFFECT_COLUMNS = [
+    *("space_a", "space_b", "feature_a", "feature_b", "correlation", "gain"),
+    *("direct", "direct_spearman", "direct_overlap", "direct_rank"),
+    *("added", "added_spearman", "added_overlap", "added_rank", "stability_a", "stability_b"),
+    *("removed", "removed_control", "contexts", "kl_a", "kl_b", "kl_agreement"),
+    *("promotes_a", "suppresses_a", "promotes_b", "suppresses_b"),
+]
 PAIR_COLUMNS = [
     *("space_a", "space_b", "direction", "feature_a", "feature_b"),
     *("gain", "offset", "predicted", "lowered", "lowered_own"),
 ]
 
 
-def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of `transfer.parquet` and of `transfer_pairs.parquet`.
+@dataclass(frozen=True)
+class Transferred:
+    """What came of all cells.
+
+    Attributes:
+        tables: the rows of `transfer.parquet`, `transfer_pairs.parquet` and `effects.parquet`, by name.
+        facts: for each pair of spaces, the facts of its effects, for `run.json`.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    facts: dict[tuple[str, str], dict[str, Any]]
+
+
+def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine) -> Transferred:
+    """Run models on each other's features, and compare what pairs do to the next token.
 
     Raises:
-        UserError: the study names a cell that it does not compare.
+        UserError: the study names a cell that it does not compare; two models' tokenizers share no string.
     """
     spec = study.transfer
     assert spec is not None
@@ -43,6 +65,9 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
         if len(cell.kept)
         for direction in Direction.both(cell, corpus.documents, seed)
     ]
+    of_cells = [direction for direction in directions if direction.name == "a_to_b" and spec.pairs]
+    for direction in of_cells:  # before hours of work
+        strings_of(direction)
     rebuilding = [rebuild_unit(direction, spec, level) for direction in directions]
     with track("running on another's features", 2 * len(directions), unit="directions") as advance:
         rebuilt = []
@@ -56,7 +81,12 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
             for number, table in zip(by_model, engine.map(units[i] for i in by_model), strict=True):
                 losses[number] = summarise_losses(table, level, seed)
                 advance(1)
-            forget()
+    found_effects: list[Effects] = []
+    with track("effects on the next token", len(of_cells), unit="pairs of spaces") as advance:
+        for effects in engine.map(effects_unit(direction, corpus, spec) for direction in of_cells):
+            found_effects.append(effects)
+            advance(1)
+    forget()
     rows, pairs = [], []
     for direction, found, lost in zip(directions, rebuilt, losses, strict=True):
         names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name, "direction": direction.name}
@@ -67,7 +97,30 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
         pairs.append(own.assign(**names))
     table = _table(rows, COLUMNS)
     counts = {name: table[name].fillna(0).astype(np.int64) for name in ("tokens", "loss_tokens")}
-    return table.assign(**counts), _table(pairs, PAIR_COLUMNS)
+    own_pairs = _table(pairs, PAIR_COLUMNS)
+    tables = {"transfer": table.assign(**counts), "transfer_pairs": own_pairs}
+    facts = {}
+    if spec.pairs:
+        parts = []
+        for direction, effects in zip(of_cells, found_effects, strict=True):
+            names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name}
+            facts[names["space_a"], names["space_b"]] = effects.facts
+            parts.append(effects.pairs.rename(columns=_of_sides).assign(**names))
+        tables["effects"] = _with_gain(_table(parts, EFFECT_COLUMNS), own_pairs)
+    return Transferred(tables, facts)
+
+
+def _of_sides(column: str) -> str:
+    """`promotes_source` is `promotes_a`, and `target_feature` is `feature_b`."""
+    for name, side in (("source", "a"), ("target", "b")):
+        column = f"feature_{side}" if column == f"{name}_feature" else column.replace(f"_{name}", f"_{side}")
+    return column
+
+
+def _with_gain(effects: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    keys = ["space_a", "space_b", "feature_a", "feature_b"]
+    gains = pairs.loc[pairs["direction"] == "a_to_b", [*keys, "gain"]]
+    return effects.drop(columns="gain").merge(gains, on=keys, how="left")[EFFECT_COLUMNS]
 
 
 def _table(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

@@ -75,6 +75,11 @@ class Run:
         """What each pair carries: gain, share predicted, by how much it lowers the error; None without `transfer`."""
         return self._optional("transfer_pairs")
 
+    @cached_property
+    def effects(self) -> pd.DataFrame | None:
+        """What the features of pairs do to the next token, and how alike that is; None without `transfer.pairs`."""
+        return self._optional("effects")
+
     def _optional(self, name: str) -> pd.DataFrame | None:
         file = f"{name}.parquet"
         # (An earlier run in the same folder may have left such a file.)

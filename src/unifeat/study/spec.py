@@ -298,6 +298,8 @@ class TransferSpec(Part):
     loss_tokens: int = Field(
         2048, ge=0, le=LARGEST_WIDTH, description="tokens at which activations are replaced to measure the loss"
     )
+    pairs: int = Field(200, ge=0, le=100_000, description="pairs whose effects on the next token are compared")
+    contexts: int = Field(16, ge=1, le=1000, description="contexts of each pair, and probe contexts of all of them")
 
 
 class TrainSpec(Part):
