@@ -178,6 +178,30 @@ def partner_figure(cell: Any) -> dict[str, Any]:
     return _figure(traces, "% of features, best first", "r of best partner")
 
 
+def effects_figure(pairs: pd.DataFrame) -> dict[str, Any]:
+    """Each pair's agreement of effects, when its features are removed, against its r; the controls beside."""
+    traces: list[dict[str, Any]] = []
+    columns = (("removed_control", "another feature of the token", "fit"), ("removed", "the partner", "held"))
+    for column, name, colour in columns:
+        known = pairs.dropna(subset=[column])
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": known["correlation"].round(3).tolist(),
+                "y": known[column].round(3).tolist(),
+                "customdata": known[["feature_a", "feature_b"]].to_numpy(int).tolist(),
+                "name": name,
+                "marker": {"color": COLOURS[colour], "size": 5, "opacity": 0.6, "line": {"width": 0}},
+                "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>r %{x}, agreement %{y}"
+                "<extra></extra>",
+            }
+        )
+    figure = _figure(traces, "r", "agreement of effects", None)
+    figure["layout"]["yaxis"] |= {"range": [-0.6, 1.02], "zeroline": True}
+    return figure
+
+
 def bars_figure(panels: list[tuple[str, list[str], list[float]]]) -> dict[str, Any]:
     """Horizontal bars in panels side by side: (title, labels, values) each, the first label on top."""
     traces, axes = [], {}

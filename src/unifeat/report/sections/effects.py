@@ -1,0 +1,57 @@
+"""The section on what pairs do to the next token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from unifeat.report.distributions import effects_figure
+from unifeat.report.drawing import Drawn
+from unifeat.report.tables import cells, role, rows_of
+from unifeat.runs.folder import Run
+
+_LISTED = 5
+_WAYS = {"direct": "direct", "added": "a dose added", "removed": "removed where the pair fires"}
+
+
+def effects(run: Run, drawn: Drawn) -> dict[str, Any] | None:
+    """Every cell whose effects were compared; None if there is none."""
+    table = run.effects
+    facts = [own for own in run.info["pairs"] if own.get("effects")]
+    if table is None or not len(table) or not facts:
+        return None
+    roles = {(row.space_a, row.space_b): role(run, (row.group_a, row.group_b)) for row in rows_of(cells(run))}
+    shown = []
+    for number, own in enumerate(facts):
+        a, b = own["space_a"], own["space_b"]
+        pairs = table[(table["space_a"] == a) & (table["space_b"] == b)]
+        known = pairs.dropna(subset=["removed"])
+        if len(known):
+            drawn[f"effects-{number}"] = effects_figure(known)
+        found = own["effects"]
+        shown.append(
+            {
+                "space_a": a,
+                "space_b": b,
+                "role": roles.get((a, b), ""),
+                "facts": found,
+                "pairs": len(pairs),
+                "key": f"effects-{number}" if len(known) else None,
+                "ways": [(label, found[name]) for name, label in _WAYS.items() if found.get(name)],
+                "lists": _lists(known),
+            }
+        )
+    return {"effects_of": shown}
+
+
+def _lists(known: pd.DataFrame) -> dict[str, list[Any]]:
+    """Pairs whose effects agree most, least, and against expectation: high r and unlike effects."""
+    if len(known) < 2 * _LISTED:
+        return {}
+    r, removed = known["correlation"].rank(pct=True), known["removed"].rank(pct=True)
+    return {
+        "agree most": rows_of(known.nlargest(_LISTED, "removed")),
+        "agree least": rows_of(known.nsmallest(_LISTED, "removed")),
+        "fire alike and work unlike": rows_of(known.loc[(r - removed).nlargest(_LISTED).index]),
+    }
