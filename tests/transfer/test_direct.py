@@ -16,7 +16,7 @@ from tiny import ARCHITECTURES, tiny_tokenizer
 from unifeat.errors import UserError
 from unifeat.models import LanguageModel, load_language_model
 from unifeat.transfer.direct import direct_effects, readout
-from unifeat.transfer.profiles import extremes, pearson, spearman, top_overlap
+from unifeat.transfer.profiles import extremes, pearson, ranked, spearman, top_overlap
 from unifeat.vocabulary.hook_points import HookPoint
 
 NO_IDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -174,6 +174,15 @@ class TestAgreementOfProfiles:
         b = a + rng.standard_normal((6, 50))
         np.testing.assert_allclose(pearson(a, b), [stats.pearsonr(x, y)[0] for x, y in zip(a, b, strict=True)])
         np.testing.assert_allclose(spearman(a, b), [stats.spearmanr(x, y)[0] for x, y in zip(a, b, strict=True)])
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_ranks_are_scipys(self, dtype: Any) -> None:
+        from scipy import stats
+
+        rows = np.random.default_rng(0).standard_normal((7, 90)).round(1).astype(dtype)
+        rows[2], rows[3, 5], rows[4, [1, 2]] = 1, np.nan, (0.0, -0.0)
+        np.testing.assert_array_equal(ranked(rows), stats.rankdata(rows, axis=1, nan_policy="propagate"))
+        assert ranked(rows[:0]).shape == (0, 90)
 
     def test_overlap_by_sets(self) -> None:
         rng = np.random.default_rng(0)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from unifeat.errors import UserError
 
@@ -63,7 +62,11 @@ def standardised(rows: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
 
 def ranked(rows: NDArray[Any]) -> Array:
     """Ranks within each row, ties averaged; rows with NaN are NaN. (rows, n) float64."""
-    return np.asarray(rankdata(rows, axis=1, nan_policy="propagate"), np.float64)
+    from unifeat.transfer._kernels import ranks_of  # imported here, since numba is slow to import
+
+    ranks: Array = ranks_of(rows, np.argsort(rows, axis=1))
+    ranks[np.isnan(rows).any(axis=1)] = np.nan
+    return ranks
 
 
 def pearson(a: NDArray[Any], b: NDArray[Any]) -> Array:
@@ -84,14 +87,15 @@ def extremes(rows: NDArray[Any], top: int = TOP) -> tuple[NDArray[np.int64], NDA
     Returns:
         Two (rows, top) int64 arrays; fewer columns if there are fewer.
     """
-    top = min(top, rows.shape[1])
-    return _largest(rows, top), _largest(-rows, top)
-
-
-def _largest(rows: NDArray[Any], top: int) -> NDArray[np.int64]:
-    chosen = np.argpartition(-rows, top - 1, axis=1)[:, :top]
-    order = np.argsort(-np.take_along_axis(rows, chosen, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(chosen, order, axis=1).astype(np.int64)
+    n = rows.shape[1]
+    top = min(top, n)
+    parted = np.argpartition(rows, [top - 1, n - top], axis=1)
+    low, high = parted[:, :top], parted[:, n - top :]
+    up, down = (
+        np.take_along_axis(chosen, np.argsort(sign * np.take_along_axis(rows, chosen, axis=1), axis=1), axis=1)
+        for chosen, sign in ((high, -1), (low, 1))
+    )
+    return up.astype(np.int64), down.astype(np.int64)
 
 
 def top_overlap(a: NDArray[Any], b: NDArray[Any], top: int = TOP) -> Array:
