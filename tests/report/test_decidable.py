@@ -50,7 +50,8 @@ def test_with_enough_draws_all_are_decided(make_run: MakeRun, capsys: pytest.Cap
         assert "undecidable" not in text
     over = int((run.scores["q"] < 0.05).sum())
     assert f"{over} of {len(run.scores)} scores of decoder geometry exceed" in texts(run, capsys)[0]
-    assert "500 shuffles: no p is below 0.002" in " ".join(texts(run, capsys)[1].split())
+    assert "Draws of the nulls: shuffles: 500, no p below 0.002." in texts(run, capsys)[2]
+    assert "shuffles: 500, no p below 0.002" in " ".join(texts(run, capsys)[1].split())
 
 
 def test_with_too_few_draws_none_is(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:

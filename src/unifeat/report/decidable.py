@@ -18,6 +18,9 @@ from unifeat.runs.roles import role_of
 Floats = NDArray[np.float64]
 MARK = "°"
 LEGEND = f"{MARK} undecidable: it could not have been significant"
+_LABELS = {"shuffle": "shuffles", "strata": "shuffles within strata", "subset": "random subsets, two-sided"} | {
+    name: again.label for name, again in AGAIN.items()
+}
 _MOST_FACTORIAL = 12  # more pairs have more pairings than there are draws
 _NOTE, _OF_RATES = "undecidable", "undecidable rates"
 
@@ -59,6 +62,18 @@ def _undecidable_rates(run: Run) -> pd.Series:
 def any_undecidable(run: Run) -> bool:
     """Whether any test of the run could not have been significant, so that the marks need their legend."""
     return bool((undecidable(run) != "").any(axis=None) or (undecidable_rates(run) != "").any())
+
+
+def draws_of(run: Run) -> str:
+    """`shuffles: 500, no p below 0.002; other text: 99, no p below 0.010`: each null's draws and least p."""
+    said = []
+    for name, null, (draws, _) in _draws_of_nulls(run):
+        known = draws[~np.isnan(draws) & run.scores[null.p].notna().to_numpy()]
+        if len(known):
+            most = float(np.median(known))
+            least = 2 / (most + 1) if name == "subset" else 1 / (most + 1)
+            said.append(f"{_LABELS.get(name, name)}: {most:,.0f}, no p below {probability(min(least, 1.0))}")
+    return "; ".join(said)
 
 
 def least_p(run: Run) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from unifeat.report.ceilings import (
     near_ceilings,
 )
 from unifeat.report.contexts import visible
-from unifeat.report.decidable import LEGEND, MARK, any_undecidable, mark, scores_with_reasons
+from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, mark, scores_with_reasons
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_columns
 from unifeat.report.sections.categories import of_cell
@@ -100,9 +100,8 @@ def _show_run(console: Console, run: Run) -> None:
             _grid(console, measure.label, scores_with_reasons(run, measure), groups, _SCORE_WAYS)
     _categories(console, run)
     marked = f"* q < {SIGNIFICANCE_LEVEL:g}. The null shuffles which decoder row goes with which, among the pairs kept."
-    permutations = study_of(run).get("inference", {}).get("permutations")
-    if permutations:
-        marked += f" {permutations:,} shuffles: no p is below {probability(1 / (permutations + 1))}."
+    if draws := draws_of(run):
+        marked += f" Draws of the nulls: {draws}."
     if any_undecidable(run):
         marked += f" {LEGEND}."
     console.print(Text(f"\n{marked}", style="dim"))
@@ -328,6 +327,8 @@ def _notes_on_scores(run: Run, cell: Any) -> list[str]:
             if cell_role(run, row) == "control" and not is_missing(getattr(row, "p_equivalent", None)):
                 lines.append(f"{measure.short}: {equivalence_text(row)}")
             undecided.append(row.undecidable)
+    if draws := draws_of(run):
+        lines.append(f"draws of the nulls: {draws}")
     lines += [f"{LEGEND}: {why}" for why in dict.fromkeys(undecided) if why]
     return [line for line in lines if line]
 
