@@ -3,16 +3,18 @@
     python benchmarks/permutations.py [--n 10000] [--d-a 512] [--d-b 768] [--decay 0.5] [--measures svcca rsa cka]
     python benchmarks/permutations.py --cell [--decay 0] [--measures ridge_map]
 
-Prints medians of wall-clock seconds, their ratios and the process's peak memory so far; then runs shuffles of all
-the measures together (each with its default settings, every shuffle shared), from preparing to the last one. The data
-are two noisy views of a common 64-dimensional space; their singular values fall as rank^-decay (0 is the worst case
-for SVCCA: nearly every component is kept). A peer that is not installed is left out.
+Prints medians of wall-clock seconds, their ratios, the processor time of a null's shuffles and the process's peak
+memory so far; then runs shuffles of all the measures together (each with its default settings, every shuffle shared),
+from preparing to the last one. The data are two noisy views of a common 64-dimensional space; their singular values
+fall as rank^-decay (0 is the worst case for SVCCA: nearly every component is kept). A peer that is not installed is
+left out.
 
 `--cell` is a cell of a study: every measure on 1,200 pairs of 576 and 896 dimensions, 500 shuffles and 60 halves (with
 the second width cut to the first for a measure that needs equal ones). BLAS uses as many threads as the environment
-says: a study runs two measures at a time on two cores, each with one (OMP_NUM_THREADS=1).
+says: a study runs two measures at a time on two cores, each with one (OMP_NUM_THREADS=1). `--whole` runs every null to
+its end, as `permutation_test` does, with shuffles that take long in threads.
 
-`--core-seconds` counts processor time instead, for a machine that does other work meanwhile.
+`--core-seconds` counts processor time everywhere, for a machine that does other work meanwhile.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from unifeat.geometry import MEASURES
-from unifeat.inference import permutations, subsample_interval
+from unifeat.inference import permutation_test, permutations, subsample_interval, with_settings
+from unifeat.progress import set_mode
 
 CLOCK = time.perf_counter
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -46,6 +49,7 @@ OF_A_CELL: list[tuple[str, dict[str, Any]]] = [
     ("pwcca", {}),
     ("heldout_cca", {}),
     ("heldout_cca", {"dims": 64}),
+    ("heldout_cca", {"variance": 1.0}),
     ("rsa", {}),
     ("rsa", {"inner": "euclidean"}),
     ("cka", {}),
@@ -83,7 +87,10 @@ def ours(
     left: np.ndarray, right: np.ndarray, cases: list[tuple[str, dict[str, Any]]], anew: int, shuffles: int, count: int
 ) -> None:
     counted = f"{count} in"
-    print(f"{'measure':42} {'anew s':>9} {'prepare s':>9} {'shuffle s':>10} {'ratio':>7} {counted:>8} {'peak':>7}")
+    print(
+        f"{'measure':42} {'anew s':>9} {'prepare s':>9} {'shuffle s':>10} {'ratio':>7} {counted:>8} "
+        f"{'core s':>7} {'peak':>7}"
+    )
     orders = list(permutations(len(left), shuffles + 1, seed=0))
     for name, settings in cases:
         measure = MEASURES[name]
@@ -96,14 +103,16 @@ def ours(
         prepared = measure.prepare(x, y, **settings)
         prepared.shuffled(orders[0])  # the first shuffle also builds what all of them share
         preparing = CLOCK() - start
+        cpu = time.process_time()
         each = [seconds(partial(prepared.shuffled, order)) for order in orders[1:]]
+        cpu = (time.process_time() - cpu) / len(each)
         label = f"{name} {', '.join(f'{k}={v}' for k, v in settings.items())}"
         if name in ("svcca", "heldout_cca"):
             label += " (k {dims_a}, {dims_b})".format(**prepared.score().details)
         ratio = median(whole) / median(each)
         print(
             f"{label:42} {median(whole):9.2f} {preparing:9.2f} {median(each):10.4f} {ratio:6.0f}x "
-            f"{preparing + count * median(each):6.0f} s {peak_gb():4.1f} GB",
+            f"{preparing + count * median(each):6.0f} s {count * cpu:7.0f} {peak_gb():4.1f} GB",
             flush=True,
         )
         del prepared
@@ -121,6 +130,20 @@ def halves(left: np.ndarray, right: np.ndarray, cases: list[tuple[str, dict[str,
         half = (took - seconds(partial(measure.function, x, y, **settings))) / subsamples
         label = f"{name} {', '.join(f'{k}={v}' for k, v in settings.items())}"
         print(f"{label:42} {median(anew):9.3f} {half:10.4f} {median(anew) / half:6.1f}x {took:6.0f} s", flush=True)
+
+
+def whole(left: np.ndarray, right: np.ndarray, cases: list[tuple[str, dict[str, Any]]], count: int) -> None:
+    """Every null to its end."""
+    print(f"\n{'measure':42} {f'{count} shuffles':>16} {'core s':>8}")
+    for name, settings in cases:
+        measure = with_settings(name, settings)
+        y = right[:, : left.shape[1]] if measure.equal_widths else right
+        if measure.sees_pairing:
+            cpu = time.process_time()
+            took = seconds(partial(permutation_test, measure, left, y, permutations=count))
+            cpu = time.process_time() - cpu
+            label = f"{name} {', '.join(f'{k}={v}' for k, v in settings.items())}"
+            print(f"{label:42} {took:14.1f} s {cpu:8.1f}", flush=True)
 
 
 def together(x: np.ndarray, y: np.ndarray, measures: list[str], shuffles: int) -> None:
@@ -167,8 +190,10 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.5, help="of the singular values (default 0.5)")
     parser.add_argument("--measures", nargs="+", choices=MEASURES, help="(default svcca rsa cka; with --cell, all)")
     parser.add_argument("--cell", action="store_true", help="every measure on 1,200 pairs of 576 and 896 dimensions")
+    parser.add_argument("--whole", action="store_true", help="with --cell: every null to its end")
     parser.add_argument("--core-seconds", action="store_true", help="processor time instead of wall-clock time")
     options = parser.parse_args()
+    set_mode("quiet")
     if options.core_seconds:
         global CLOCK
         CLOCK = time.process_time
@@ -180,7 +205,10 @@ def main() -> None:
     cases = [case for case in (OF_A_CELL if options.cell else CASES) if case[0] in measures]
     ours(x, y, cases, options.anew, options.shuffles, 500 if options.cell else 1000)
     if options.cell:
-        halves(x, y, cases)
+        if options.whole:
+            whole(x, y, cases, 500)
+        else:
+            halves(x, y, cases)
         return
     if options.together:
         together(x, y, measures, options.together)

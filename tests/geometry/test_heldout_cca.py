@@ -9,8 +9,10 @@ from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 
 from unifeat.errors import UserError
-from unifeat.geometry import MEASURES, heldout_cca, svcca
+from unifeat.geometry import MEASURES, _fold_correlations, heldout_cca, svcca
 from unifeat.geometry._folds import held_out
+from unifeat.inference import permutation_test
+from unifeat.synthetic import plant_rows
 
 
 def by_generalised_eigenvectors(x, y, folds, seed, ridge=0.0):
@@ -154,3 +156,84 @@ def test_bad_settings_are_named(settings, words, views):
 def test_three_pairs_are_too_few(views):
     with pytest.raises(UserError, match="3 pairs are too few: held-out CCA needs at least 4"):
         heldout_cca(*views(n=3))
+
+
+def without(monkeypatch, *ways):
+    for way in ways:
+        monkeypatch.setattr(_fold_correlations._Pairing, way, lambda *_: None)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.02])
+@pytest.mark.parametrize(
+    ("k_a", "k_b"), [(20, 30), (40, 45), (30, 90), (60, 80), (70, 90), (50, 95), (94, 95), (60, 60)]
+)
+def test_three_ways_to_a_fold_agree(k_a, k_b, ridge, views, monkeypatch):
+    """With 96 training pairs: far more than components, some correlations forced to 1, all of them."""
+    x, y = views(n=120, d_a=k_a, d_b=k_b, noise=3)
+    order = np.random.default_rng(0).permutation(120)
+    values = []
+    for ways in ((), ("_by_complement",), ("_by_complement", "_with_few_held_out")):
+        with monkeypatch.context() as patched:
+            without(patched, *ways)
+            for sides in ((x, y[order]), (y[order], x)):
+                values.append(float(heldout_cca(*sides, variance=1.0, ridge=ridge)))
+    assert max(values) - min(values) < 1e-9
+
+
+def test_each_way_is_taken(views, monkeypatch):
+    taken = []
+    for way in ("_by_complement", "_with_few_held_out", "_with_both_whitened"):
+        real = getattr(_fold_correlations._Pairing, way)
+
+        def spy(self, *given, way=way, real=real):
+            found = real(self, *given)
+            taken.append(way if found else f"not {way}")
+            return found
+
+        monkeypatch.setattr(_fold_correlations._Pairing, way, spy)
+    for (k_a, k_b), expected in (
+        ((50, 80), {"_by_complement"}),
+        ((40, 45), {"_with_few_held_out"}),
+        ((20, 23), {"_with_both_whitened"}),
+        ((50, 110), {"not _with_few_held_out", "_with_both_whitened"}),
+    ):
+        taken.clear()
+        heldout_cca(*views(n=120, d_a=k_a, d_b=k_b, noise=3), variance=1.0)
+        assert set(taken) == expected
+
+
+def tied_by_hand(x, y, both):
+    """Held-out reading where every fitted correlation is 1, side by side, from least squares of least norm."""
+    values = []
+    for test in held_out(len(x), 5, 0)[0]:
+        train = np.setdiff1d(np.arange(len(x)), test)
+        read = []
+        for target, source in ((x, y), (y, x))[: 1 + both]:
+            mean_t, mean_s = target[train].mean(0), source[train].mean(0)
+            predicted = (source[test] - mean_s) @ np.linalg.pinv(source[train] - mean_s) @ (target[train] - mean_t)
+            known = (target[train] - mean_t).T
+            actual = (target[test] - mean_t) @ known @ np.linalg.pinv(known)  # what the training rows span
+            read.append(np.corrcoef((actual - actual.mean(0)).ravel(), (predicted - predicted.mean(0)).ravel())[0, 1])
+        values.append(np.mean(read))
+    return np.mean(values)
+
+
+@pytest.mark.parametrize(("n", "d_a", "d_b", "both"), [(60, 30, 55, False), (60, 55, 30, False), (40, 60, 70, True)])
+def test_tied_directions_are_read_together(n, d_a, d_b, both, views):
+    """By hand: what one side predicts of the other, of the narrower one, or of each if both span the training pairs."""
+    x, y = (side - side.mean(0) for side in views(n=n, d_a=d_a, d_b=d_b, noise=2))
+    narrow, wide = (x, y) if d_a <= d_b else (y, x)
+    score = heldout_cca(x, y, variance=1.0)
+    assert score.details["fitted"] == pytest.approx(1.0, abs=1e-12)
+    assert float(score) == pytest.approx(tied_by_hand(narrow, wide, both), abs=1e-9)
+
+
+def test_what_is_shared_is_found_though_all_correlations_are_forced():
+    values = []
+    for shared in (0.0, 0.9):
+        x, y = plant_rows(60, 40, 70, shared=shared, noise=0.5, decay=0.3, seed=1)
+        test = permutation_test("heldout_cca", x, y, permutations=39)
+        assert any(flag.startswith("saturated") for flag in test.flags)
+        values.append(test.p)
+    assert values[0] > 0.1
+    assert values[1] == 1 / 40

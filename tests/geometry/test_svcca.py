@@ -7,7 +7,7 @@ from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 
 from unifeat.errors import UserError
-from unifeat.geometry import svcca
+from unifeat.geometry import _components, svcca
 
 
 def qr_cca(a, b):
@@ -117,3 +117,34 @@ def test_partial_saturation_counts_the_forced_correlations(views):
 def test_bad_settings_are_named(settings, words, views):
     with pytest.raises(UserError, match=words):
         svcca(*views(), **settings)
+
+
+def without_gram(monkeypatch, call):
+    with monkeypatch.context() as patched:
+        patched.setattr(_components, "_few_of_full_rank", lambda *_: None)
+        return call()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("n", "d_a", "d_b"), [(14, 40, 45), (41, 40, 45), (40, 40, 45), (60, 40, 45), (300, 40, 200)])
+@pytest.mark.parametrize("dims", [1, 5, 12])
+def test_few_components_come_from_the_gram_matrix(dims, n, d_a, d_b, dtype, views, monkeypatch):
+    x, y = (side.astype(dtype) for side in views(n=n, d_a=d_a, d_b=d_b))
+    expected = without_gram(monkeypatch, lambda: svcca(x, y, dims=dims))
+    if n > d_a + 1:  # with fewer, a component of x may be small
+        monkeypatch.setattr(_components, "svd", lambda *_: pytest.fail("the slow way"))
+    score = svcca(x, y, dims=dims)
+    assert float(score) == pytest.approx(float(expected), abs=1e-10)
+    assert score.flags == expected.flags
+    assert {k: v for k, v in score.details.items() if k != "correlations"} == {
+        k: v for k, v in expected.details.items() if k != "correlations"
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dims", [2, 12])
+def test_rows_of_low_rank_are_decomposed(dims, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    low = (rng.standard_normal((200, 4)) @ rng.standard_normal((4, 30))).astype(dtype)
+    steep = (rng.standard_normal((200, 30)) * 10.0 ** -np.arange(30)).astype(dtype)
+    assert svcca(low, steep, dims=dims) == without_gram(monkeypatch, lambda: svcca(low, steep, dims=dims))

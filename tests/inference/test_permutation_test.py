@@ -1,12 +1,15 @@
 """The permutation test: planted truth, chance, seeds, batches, and what it refuses."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from scipy.stats import kstest
 
 import unifeat as uf
+from unifeat import threads
 from unifeat.errors import UserError
 from unifeat.geometry import MEASURES
 from unifeat.inference import SharedRows, null_scores, permutation_test, permutations, with_settings
@@ -186,3 +189,34 @@ def test_the_published_null_of_one_component_follows_its_law():
     x, y = rng.standard_normal((400, 20)), rng.standard_normal((400, 30))
     test = permutation_test("svcca", x, y, dims=1, permutations=1000)
     assert test.null_mean == pytest.approx(math.sqrt(2 / (math.pi * 400)), rel=0.08)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("heldout_cca", {}), ("procrustes", {"heldout": True}), ("pwcca", {}), ("heldout_cca", {"dims": 200})],
+)
+def test_long_shuffles_run_in_threads_and_give_the_same_bits(name, settings, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((300, 210)), rng.standard_normal((300, 240))
+    measure = MEASURES[name]
+    prepared = measure.prepare(x, y, **settings)
+    assert prepared.heavy
+    seen = []
+    real = type(prepared).shuffled
+    monkeypatch.setattr(
+        type(prepared), "shuffled", lambda self, order: seen.append(threading.get_ident()) or real(self, order)
+    )
+    monkeypatch.setattr(threads, "_cores_of_process", lambda: 3)
+    nulls = []
+    for number in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", number)
+        seen.clear()
+        nulls.append(null_scores(prepared, 9, seed=1))
+        assert (threading.get_ident() in seen) == (number == "1")
+    np.testing.assert_array_equal(*nulls)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with ThreadPoolExecutor(1) as pool:  # as in an engine, which keeps all cores busy
+        seen.clear()
+        np.testing.assert_array_equal(pool.submit(null_scores, prepared, 9, 1).result(), nulls[0])
+        assert len(set(seen)) == 1
+    assert not MEASURES[name].prepare(x[:40], y[:40], **settings).heavy

@@ -32,6 +32,8 @@ _ANY_BASIS_OF_Y: frozenset[Invariance] = frozenset({"orthogonal", "invertible_li
 #   `Precision` in _input.py).
 # * PWCCA, held-out CCA, Procrustes, ridge_map: singular vectors from Gram matrices, one fit for all folds (rounding).
 # * All but neighbours and mean_max_cosine: flags count rows that repeat once. (Procrustes, ridge_map: rounding, too.)
+# * SVCCA, PWCCA, held-out CCA: few components from Gram matrices (rounding). Held-out CCA: directions with the same
+#   fitted correlation are read together. Procrustes: held out, without singular vectors (rounding).
 MEASURES: dict[str, Measure] = {
     "svcca": Measure(
         "svcca",
@@ -42,7 +44,7 @@ MEASURES: dict[str, Measure] = {
             Variant({"dims": None, "variance": 1.0}, _SIMILARITY | {"invertible_linear"}),
             Variant({}, _SIMILARITY),
         ),
-        version=3,
+        version=4,
     ),
     "pwcca": Measure(
         "pwcca",
@@ -54,7 +56,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_PWCCA, only_y=frozenset({"orthogonal"})),
         ),
         symmetric=False,
-        version=4,
+        version=5,
     ),
     "heldout_cca": Measure(
         "heldout_cca",
@@ -65,7 +67,7 @@ MEASURES: dict[str, Measure] = {
             Variant({}, _SIMILARITY_OF_FOLDS),
         ),
         row_settings=_GROUPS,
-        version=4,
+        version=5,
     ),
     "rsa": Measure(
         "rsa",
@@ -87,7 +89,7 @@ MEASURES: dict[str, Measure] = {
         prepare_procrustes,
         (Variant({"heldout": False}, _SIMILARITY), Variant({"heldout": True}, _SIMILARITY_OF_FOLDS)),
         row_settings=_GROUPS,
-        version=4,
+        version=5,
     ),
     "ridge_map": Measure(
         "ridge_map",

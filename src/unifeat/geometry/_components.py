@@ -60,6 +60,8 @@ def leading_components(
 
     given: the precision of the rows before they became float64.
     """
+    if dims is not None and (few := _few_of_full_rank(centred(matrix), dims, given.most_noise(matrix))):
+        return few
     left, scale, right = svd(centred(matrix))
     nonzero = max(1, int((scale > scale[0] * max(matrix.shape) * EPS).sum()))
     most = given.most_noise(matrix)
@@ -82,6 +84,40 @@ def leading_components(
     hidden = keep < min(wanted, nonzero) or above[keep - 1] > keep - 1
     lost = _lost(rank, nonzero, given) if hidden else ""
     return Components(np.ascontiguousarray(left[:, :keep]), scale[:keep], rank, noise[:keep], lost)
+
+
+def _few_of_full_rank(rows: Float64[np.ndarray, "n d"], dims: int, noise: float) -> Components | None:
+    """`dims` components of centred rows from the smaller Gram matrix, several times as fast as from a singular value
+    decomposition; None if one of them may be due to rounding, or the rank is not certainly full.
+
+    noise: `Precision.most_noise`.
+    """
+    n, d = rows.shape
+    most = min(n - 1, d)
+    if dims > most:
+        return None
+    gram = rows.T @ rows if d < n else rows @ rows.T
+    if not _full_rank(gram, rows, noise):
+        return None
+    kept = components_of_gram(gram, most, dims, noise=noise)
+    if kept is None:
+        return None
+    return kept._replace(basis=kept.basis if d >= n else rows @ kept.basis / kept.scale, rank=most)
+
+
+def _full_rank(gram: Float64[np.ndarray, "m m"], rows: Float64[np.ndarray, "n d"], noise: float) -> bool:
+    """Whether all singular values of centred rows are far above their `Precision.most_noise` and rounding.
+
+    gram: the smaller Gram matrix of the rows.
+    """
+    # (If there are fewer rows than columns, the vector of ones, which centring leaves out, is put back.)
+    whole = gram if rows.shape[1] < rows.shape[0] else gram + np.mean(rows**2)
+    least = max(2 * noise**2, 1e-12 * float(np.trace(whole)))
+    try:  # a Cholesky factorisation shows it sooner than singular values
+        np.linalg.cholesky(whole - least * np.eye(len(whole)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def components_of_gram(
@@ -119,12 +155,8 @@ def hiding_noise(matrix: Float64[np.ndarray, "n d"], given: Precision) -> tuple[
     if most == 0.0:
         return 0.0, ""
     rows = centred(matrix)
-    # (If there are fewer rows than columns, the vector of ones, which centring leaves out, is put back.)
-    gram = rows.T @ rows if rows.shape[1] < rows.shape[0] else rows @ rows.T + np.mean(rows**2)
-    try:  # most matrices have full rank, which a Cholesky factorisation shows sooner than singular values
-        least = max(2 * most**2, 1e-12 * float(np.trace(gram)))
-        linalg.cholesky(gram - least * np.eye(len(gram)), check_finite=False)
-    except linalg.LinAlgError:
+    gram = rows.T @ rows if rows.shape[1] < rows.shape[0] else rows @ rows.T
+    if not _full_rank(gram, rows, most):  # most matrices have it
         left, scale, right = svd(rows)
         nonzero = int((scale > scale[0] * max(matrix.shape) * EPS).sum())
         noise = given.noise(matrix, left, right)[:nonzero]

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
-from scipy import linalg
 
 from unifeat.errors import UserError
-from unifeat.geometry._components import (
-    TIE_TOLERANCE,
-    Components,
-    component_settings,
-    found,
-    leading_components,
-    rank_flags,
-    svd,
-)
+from unifeat.geometry._components import Components, component_settings, found, leading_components, rank_flags
+from unifeat.geometry._fold_correlations import Fold, fitted_folds
+from unifeat.geometry._fold_sides import Arranged, Side
 from unifeat.geometry._folds import (
     DEFAULT_FOLDS,
     FEWEST_PAIRS,
-    Part,
     Rows,
-    cut,
     fewest_left,
     fold_groups,
     fold_settings,
     group_setting,
     held_out,
-    training_products,
 )
 from unifeat.geometry._halves import Whole
-from unifeat.geometry._input import EPS, Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
-from unifeat.geometry._singular import singular_vectors, turn_tied
+from unifeat.geometry._input import Matrix, as_pair, as_permutation, constant_flags, precision_of
 from unifeat.geometry._svcca import DEFAULT_VARIANCE
-from unifeat.geometry.measure import Prepared, Undefined
+from unifeat.geometry.measure import Prepared, Undefined, heavy
 from unifeat.geometry.score import Score
 
 
@@ -59,6 +47,11 @@ def heldout_cca(
        added to the diagonals: Vinod 1976, "Canonical ridge", J. Econometrics 4.)
     3. On the pairs of the fold, r_i is the Pearson correlation of X a_i and Y b_i, with its sign.
     4. The value is the mean of r_i over i, then over folds.
+
+    Directions with the same fitted correlation are known as a set only. All r_i of such a set are one number: the
+    correlation, over all entries, of the set's part of the narrower side (of its kept components that the training
+    pairs determine) with its prediction from the other side; the mean over both sides if they are as wide. So few pairs
+    per dimension, which force many correlations to 1, do not leave the value to rounding.
 
     Under the shuffle null, all pairings of the held-out rows are equally likely given the training pairs. So the
     expected value is exactly 0, for every n, d and settings. Nothing is clipped: a value below 0 is due to chance.
@@ -129,81 +122,10 @@ def _saturated(n_train: int, a: Components, b: Components, ridge: float) -> tupl
             "so the directions are arbitrary; keep fewer dims or give a ridge",)  # fmt: skip
 
 
-class _Whitener(NamedTuple):
-    """Factors of the training scatter C plus the ridge: C ≈ load loadᵀ and inverseᵀ C inverse = 1; both (k, r)."""
-
-    load: Matrix
-    inverse: Matrix | None
-    """None if `load` is a lower triangle, whose inverse is applied by substitution."""
-    longest: float
-    """About the length of the longest column that an inverse can have."""
-
-    def __call__(self, columns: Float64[np.ndarray, "k m"]) -> Float64[np.ndarray, "r m"]:
-        """inverseᵀ columns."""
-        if self.inverse is not None:
-            return self.inverse.T @ columns
-        white: Matrix = linalg.solve_triangular(self.load, columns, lower=True, check_finite=False)
-        return white
-
-
-class _Fitted(NamedTuple):
-    """One side of one fold."""
-
-    part: Part
-    whitener: _Whitener
-    held_out: Matrix
-    """The whitened held-out rows about their mean, (n_test, r)."""
-
-
-class _Fold(NamedTuple):
-    fitted: Matrix
-    held_out: Matrix
-
-
-class _Side:
-    """Principal component scores, centred, with their scatter: rows @ diag(1/scale) is orthonormal."""
-
-    def __init__(self, kept: Components, tests: tuple[Rows, ...], ridge: float) -> None:
-        self.rows: Matrix = kept.basis * kept.scale
-        self._total = np.diag(kept.scale**2)
-        self._tests = tests
-        self._noise = kept.noise
-        self._ridge = ridge * float(np.mean(kept.scale**2)) / len(self.rows)
-
-    def fitted(self, order: Rows | None = None) -> list[_Fitted]:
-        rows = self.rows if order is None else self.rows.take(order, axis=0)
-        folds = []
-        for test, part in zip(self._tests, cut(rows, self._tests, self._total), strict=True):
-            whitener = self._whitener(rows, test, part)
-            folds.append(_Fitted(part, whitener, whitener((part.rows - part.mean).T).T))
-        return folds
-
-    def _whitener(self, rows: Matrix, test: Rows, part: Part) -> _Whitener:
-        scatter, extra = part.scatter, self._ridge * part.n_train
-        assert scatter is not None
-        if part.n_train > len(scatter):
-            try:
-                load = linalg.cholesky(scatter + extra * np.eye(len(scatter)), lower=True, check_finite=False)
-            except linalg.LinAlgError:
-                load = np.zeros_like(scatter)
-            # The squared diagonal is what remains of each column without the held-out rows and the columns before it.
-            # If enough remains, the factor is accurate.
-            if (load.diagonal() ** 2 > 1e-4 * (self._total.diagonal() + extra)).all():
-                return _Whitener(load, None, float(np.linalg.norm(1.0 / load.diagonal())))
-        training = centred(np.delete(rows, test, axis=0))
-        _, scale, axes = svd(training)
-        limit = max(training.shape) * EPS * float(np.sqrt(np.trace(self._total)))
-        seen = scale > np.maximum(limit, np.linalg.norm(axes * self._noise, axis=1))  # and above the input's rounding
-        scale, axes = scale[seen], axes[seen]
-        rank = min(scale.size, part.n_train - 1)
-        scale, axes = np.sqrt(scale[:rank] ** 2 + extra), axes[:rank].T
-        return _Whitener(axes * scale, axes / scale, float(1.0 / scale[-1]) if rank else 0.0)
-
-
 class PreparedHeldoutCCA:
     """Component scores of the two sides. A shuffle moves other rows of y into each fold. The training scatter is then
-    the total less that of the held-out rows, and each fold takes one Cholesky factorisation and one eigendecomposition
-    of the narrower side's size."""
+    the total less that of the held-out rows, and each fold takes one eigendecomposition: of the narrower side's size,
+    or of the number of directions whose correlations are not forced to 1."""
 
     tolerance = 1e-9
 
@@ -218,10 +140,11 @@ class PreparedHeldoutCCA:
     ) -> None:
         """whole: None for parts of it. groups: (n,) numbers of the pairs that are held out together."""
         self.n = blank.n
+        self.heavy = heavy(self.n, a.scale.size, b.scale.size)
         self._whole, self._groups = whole, groups
         ridge = blank.settings["ridge"]
-        self._b = _Side(b, tests, ridge)
-        self._fitted_a = _Side(a, tests, ridge).fitted()
+        self._b = Side(b, tests, ridge)
+        self._x = Arranged(Side(a, tests, ridge))
         self._blank = blank
 
     def score(self) -> Score:
@@ -253,33 +176,13 @@ class PreparedHeldoutCCA:
         blank = replace(self._blank, n=len(rows), settings=settings | group_setting(groups), details={}, flags=flags)
         return PreparedHeldoutCCA(*kept, tests, blank).score()
 
-    def _folds(self, order: Rows | None = None) -> list[_Fold]:
-        fitted_a, fitted_b = self._fitted_a, self._b.fitted(order)
-        products = training_products([a.part for a in fitted_a], [b.part for b in fitted_b])
-        folds = []
-        for a, b, train in zip(fitted_a, fitted_b, products, strict=True):
-            left, values, right = singular_vectors(b.whitener(a.whitener(train).T).T)
-            turn_tied(values, (left, a.whitener.load), (right, b.whitener.load))
-            read = _correlations((a, left), (b, right))
-            # Where the fitted correlation is zero, the direction is arbitrary and predicts nothing.
-            folds.append(_Fold(values, np.where(values > TIE_TOLERANCE, read, 0.0)))
-        return folds
-
-
-def _correlations(*sides: tuple[_Fitted, Matrix]) -> Matrix:
-    """Pearson correlation of each pair of directions over the held-out pairs; 0 where one does not vary."""
-    scores = []
-    for side, directions in sides:
-        values = side.held_out @ directions
-        length = np.linalg.norm(values, axis=0)
-        still = length <= 64 * EPS * np.linalg.norm(side.part.rows) * side.whitener.longest
-        scores.append(np.where(still, 0.0, values) / np.where(still, 1.0, length))
-    return np.clip(np.einsum("ij,ij->j", *scores), -1.0, 1.0)
+    def _folds(self, order: Rows | None = None) -> list[Fold]:
+        return fitted_folds(self._x, Arranged(self._b, order))
 
 
 def _mean(correlations: Matrix) -> float:
     return float(correlations.mean()) if correlations.size else 0.0  # identical training rows predict nothing
 
 
-def _value(folds: list[_Fold]) -> float:
+def _value(folds: list[Fold]) -> float:
     return float(np.mean([_mean(fold.held_out) for fold in folds]))

@@ -97,3 +97,67 @@ def shared_neighbours(start_a, index_a, share_a, start_b, index_b, share_b, orde
             if low < last and index_b[low] == wanted:
                 total += share_a[at] * share_b[low]
     return total
+
+
+@njit(nogil=True, cache=True)
+def resolvent_products(diagonal, beside, shifts, upper):  # type: ignore[no-untyped-def]
+    """Σ over i ≤ k of (T + s)⁻¹[i, k] · upper[i, k] for each shift s, T tridiagonal, T + s positive definite.
+
+    diagonal: (n,), beside: (n − 1,), the diagonals of T; shifts: (m,); upper: (n, n), of which the lower triangle is
+    not read. Returns (m,).
+
+    With T + s = L D Lᵀ, L unit lower bidiagonal with l_i below the diagonal, the inverse has
+    [k, k] = 1 / d_k + l_k² [k + 1, k + 1] and [i, k] = −l_i [i + 1, k] for i < k. So column k of the sum is a
+    polynomial in the l_i, which is evaluated from i = 0 on, for all columns at once.
+    """
+    n, m = diagonal.size, shifts.size
+    factors = np.empty((m, n))  # −l_i
+    own = np.empty((m, n))  # [k, k]
+    for j in range(m):
+        pivot = diagonal[0] + shifts[j]
+        for i in range(n - 1):
+            own[j, i] = 1.0 / pivot
+            factors[j, i] = -beside[i] / pivot
+            pivot = diagonal[i + 1] + shifts[j] + factors[j, i] * beside[i]
+        own[j, n - 1] = 1.0 / pivot
+        for i in range(n - 2, -1, -1):
+            own[j, i] += factors[j, i] ** 2 * own[j, i + 1]
+    columns = np.zeros((m, n))
+    for i in range(n):
+        row = upper[i]
+        for j in range(m):
+            factor = factors[j, i - 1] if i else 0.0
+            column = columns[j]
+            for k in range(i, n):
+                column[k] = row[k] + factor * column[k]
+    out = np.zeros(m)
+    for j in range(m):
+        for k in range(n):
+            out[j] += own[j, k] * columns[j, k]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def inverse_squares(diagonal, beside, rows, twice):  # type: ignore[no-untyped-def]
+    """Σ over rows r of rᵀ T⁻¹ r, or of rᵀ T⁻² r, T tridiagonal and positive definite with these diagonals."""
+    n = diagonal.size
+    pivots, factors = np.empty(n), np.empty(n)
+    pivots[0] = diagonal[0]
+    for i in range(n - 1):
+        factors[i] = beside[i] / pivots[i]
+        pivots[i + 1] = diagonal[i + 1] - factors[i] * beside[i]
+    half = np.empty(n)
+    total = 0.0
+    for row in rows:
+        half[0] = row[0]
+        for i in range(1, n):
+            half[i] = row[i] - factors[i - 1] * half[i - 1]
+        if twice:
+            after = 0.0
+            for i in range(n - 1, -1, -1):
+                after = half[i] / pivots[i] - (factors[i] * after if i < n - 1 else 0.0)
+                total += after * after
+        else:
+            for i in range(n):
+                total += half[i] * half[i] / pivots[i]
+    return total

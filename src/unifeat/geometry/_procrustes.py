@@ -32,7 +32,7 @@ from unifeat.geometry._input import (
 )
 from unifeat.geometry._labels import Distinct
 from unifeat.geometry._singular import rotated_product
-from unifeat.geometry.measure import Prepared, Undefined
+from unifeat.geometry.measure import Prepared, Undefined, heavy
 from unifeat.geometry.score import Score
 
 
@@ -132,13 +132,14 @@ class PreparedProcrustes:
 
 class PreparedHeldoutProcrustes:
     """Two centred sides, with x divided into folds. A shuffle computes the product of each fold; the product over a
-    fold's training pairs is the sum of all of them less its own. Each then takes an eigendecomposition."""
+    fold's training pairs is the sum of all of them less its own. Each then takes a tridiagonal form (see `_polar`)."""
 
     tolerance = 1e-9
 
     def __init__(self, a: Matrix, b: Matrix, tests: tuple[Rows, ...], blank: Score, noise: float = 0.0) -> None:
         self.n = blank.n
         self._noise = noise
+        self.heavy = heavy(self.n, a.shape[1], b.shape[1])
         self._parts_a, self._b, self._tests, self._blank = cut(a, tests), b, tests, blank
 
     def score(self) -> Score:

@@ -19,7 +19,7 @@ from unifeat.geometry._components import (
 from unifeat.geometry._halves import Whole
 from unifeat.geometry._input import Matrix, as_pair, as_permutation, centred, constant_flags, precision_of
 from unifeat.geometry._singular import left_vectors, turn_tied
-from unifeat.geometry.measure import Prepared, Undefined
+from unifeat.geometry.measure import Prepared, Undefined, heavy
 from unifeat.geometry.score import Score
 
 
@@ -78,6 +78,7 @@ class PreparedPWCCA:
     def __init__(self, a: Components, b: Components, columns: Matrix, blank: Score, whole: Whole | None = None) -> None:
         """columns: the columns of centred x in the components of x, (d_a, k_a). whole: None for parts of it."""
         self.n = blank.n
+        self.heavy = heavy(self.n, a.scale.size, b.scale.size)
         self._whole = whole
         self._basis_a, self._basis_b = a.basis, b.basis
         self._columns = columns
@@ -103,7 +104,7 @@ class PreparedPWCCA:
 
     def _weighted(self, basis_b: Matrix) -> tuple[float, Matrix, Matrix]:
         left, values = left_vectors(self._basis_a.T @ basis_b)
-        turn_tied(values, (left, self._columns))
+        turn_tied(values, left, self._columns)
         correlations = np.clip(values, 0.0, 1.0)
         weights = np.abs(self._columns @ left).sum(axis=0)
         weights /= weights.sum()

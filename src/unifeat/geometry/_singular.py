@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float64
-from scipy import linalg
 
 from unifeat.geometry._components import TIE_TOLERANCE, svd
-from unifeat.geometry._input import EPS, Matrix
+from unifeat.geometry._input import EPS
+from unifeat.geometry._polar import by_resolvents
 
 # The error of an eigenvalue is about ε times the largest. If the smallest is above this share of it, its square root
 # (the smallest singular value) is off by less than 1e-11 of the largest.
@@ -17,13 +17,18 @@ _ACCURATE_FROM = 1e-9
 # A rotated product is a sum over directions, each off by ε times the largest eigenvalue over its own. It is used if
 # these errors add to less than this. (The sum itself was then right to 1e-12: most errors cancel.)
 _ERROR_UP_TO = 1e-11
+# Resolvents are faster from this many directions on, if there are no more rows than directions (measured). Their bound
+# of the error is less tight: what it bounds was a hundredth of it, or less.
+_RESOLVENTS_FROM = 64
+_BOUND_UP_TO = 2e-10
 
 
 def left_vectors(
     product: Float64[np.ndarray, "k_a k_b"],
 ) -> tuple[Float64[np.ndarray, "k_a m"], Float64[np.ndarray, " m"]]:
     """Left singular vectors (k_a, m) and singular values (m,), descending, m = min(k_a, k_b)."""
-    found = _by_gram(product.T if product.shape[0] > product.shape[1] else product)
+    short = product.T if product.shape[0] > product.shape[1] else product
+    found = left_vectors_of_gram(short @ short.T)
     if found is None:
         left, values, _ = svd(product)
         return left, values
@@ -31,38 +36,32 @@ def left_vectors(
     return (vectors if len(vectors) == len(product) else product @ vectors / values), values
 
 
-def singular_vectors(
-    product: Float64[np.ndarray, "k_a k_b"],
-) -> tuple[Float64[np.ndarray, "k_a m"], Float64[np.ndarray, " m"], Float64[np.ndarray, "k_b m"]]:
-    """Left singular vectors (k_a, m), singular values (m,), descending, and right singular vectors (k_b, m)."""
-    if product.shape[0] > product.shape[1]:
-        right, values, left = singular_vectors(product.T)
-        return left, values, right
-    found = _by_gram(product)
-    if found is None:
-        left, values, right_t = svd(product)
-        return left, values, right_t.T
-    vectors, values = found
-    return vectors, values, product.T @ vectors / values
+def left_vectors_of_gram(
+    gram: Float64[np.ndarray, "k k"],
+) -> tuple[Float64[np.ndarray, "k k"], Float64[np.ndarray, " k"]] | None:
+    """Left singular vectors and values, descending, of a matrix C from C Cᵀ; None if not accurate."""
+    if not gram.size:
+        return None
+    squares, vectors = _eigen(gram)
+    if not squares[-1] > _ACCURATE_FROM * squares[0]:
+        return None
+    return np.ascontiguousarray(vectors), np.sqrt(squares)
 
 
-def turn_tied(values: Float64[np.ndarray, " m"], *sides: tuple[Matrix, Matrix]) -> None:
+def turn_tied(
+    values: Float64[np.ndarray, " m"], vectors: Float64[np.ndarray, "k m"], load: Float64[np.ndarray, "any k"]
+) -> None:
     """Rotate the singular vectors of tied values, in place: any rotation of them would do, and rounding would choose.
 
-    sides: vectors (k, m) and load (any, k), for each side. The vectors are rotated to the principal axes of what they
-    explain, the sum over the sides of ‖load v‖² / ‖load‖², largest first.
+    They are rotated to the principal axes of what they explain, ‖load v‖², largest first.
     """
     starts = np.flatnonzero(-np.diff(values) > TIE_TOLERANCE) + 1
     for first, stop in pairwise([0, *starts.tolist(), values.size]):
         if stop - first < 2:
             continue
-        energy = np.zeros((stop - first, stop - first))
-        for vectors, load in sides:
-            explained = load @ vectors[:, first:stop]
-            energy += explained.T @ explained / np.sum(load * load)
-        turn = linalg.eigh(energy, driver="evd", overwrite_a=True, check_finite=False)[1][:, ::-1]
-        for vectors, _ in sides:
-            vectors[:, first:stop] = vectors[:, first:stop] @ turn
+        explained = load @ vectors[:, first:stop]
+        turn = np.linalg.eigh(explained.T @ explained)[1][:, ::-1]
+        vectors[:, first:stop] = vectors[:, first:stop] @ turn
 
 
 def rotated_product(
@@ -79,8 +78,12 @@ def rotated_product(
     """
     if product.shape[0] > product.shape[1]:
         return rotated_product(product.T, y, x, rank, smallest)
+    if len(x) <= len(product) <= rank and len(product) >= _RESOLVENTS_FROM:
+        found = by_resolvents(product, x, y, smallest, _BOUND_UP_TO)
+        if found is not None:
+            return found
     rank = min(rank, len(product))
-    squares, vectors = _eigen(product)
+    squares, vectors = _eigen(product @ product.T)
     kept, squares = vectors[:, :rank], squares[:rank]
     if squares[-1] > max(_ERROR_UP_TO * squares[0], smallest**2):
         parts = np.einsum("ij,ij->j", x @ kept, (y @ product.T) @ kept) / np.sqrt(squares)
@@ -92,20 +95,7 @@ def rotated_product(
     return float(np.sum((x @ left[:, :rank]) * (y @ right[:rank].T)))
 
 
-def _by_gram(
-    wide: Float64[np.ndarray, "k any"],
-) -> tuple[Float64[np.ndarray, "k k"], Float64[np.ndarray, " k"]] | None:
-    """Left singular vectors and values of a matrix with at least as many columns as rows; None if not accurate."""
-    if not wide.size:
-        return None
-    squares, vectors = _eigen(wide)
-    if not squares[-1] > _ACCURATE_FROM * squares[0]:
-        return None
-    return np.ascontiguousarray(vectors), np.sqrt(squares)
-
-
-def _eigen(product: Float64[np.ndarray, "k any"]) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, "k k"]]:
-    """Eigenvalues, descending, and eigenvectors of product productᵀ."""
-    gram: Matrix = product @ product.T
-    squares, vectors = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+def _eigen(gram: Float64[np.ndarray, "k k"]) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, "k k"]]:
+    """Eigenvalues, descending, and eigenvectors of a symmetric matrix. (NumPy's routine lets other threads run.)"""
+    squares, vectors = np.linalg.eigh(gram)
     return squares[::-1], vectors[:, ::-1]

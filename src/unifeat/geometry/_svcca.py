@@ -56,7 +56,7 @@ def svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = N
 
 
 def prepare_svcca(x: Any, y: Any, *, dims: int | None = None, variance: float | None = None) -> Prepared:
-    """One SVD per side. The arguments are those of `svcca`."""
+    """One decomposition per side. The arguments are those of `svcca`."""
     settings = component_settings("svcca", dims, variance, default=DEFAULT_VARIANCE)
     a, b = as_pair(x, y, at_least=2, why="SVCCA")
     (n, d_a), d_b = a.shape, b.shape[1]

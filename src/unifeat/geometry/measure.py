@@ -72,6 +72,23 @@ class Divisible(Protocol):
         ...
 
 
+@runtime_checkable
+class Heavy(Protocol):
+    """Prepared sides that say whether a shuffle takes so long that several should run at a time.
+
+    Their numerical work releases the GIL, and is done by one BLAS thread each.
+    """
+
+    @property
+    def heavy(self) -> bool: ...
+
+
+def heavy(n: int, k_a: int, k_b: int) -> bool:
+    """Whether a shuffle that multiplies and factors sides of n rows and so many columns is `Heavy`: takes 5 ms or more
+    (measured)."""
+    return n * k_a * k_b > 10_000_000
+
+
 @dataclass(frozen=True)
 class Undefined:
     """The prepared form of input on which a measure is undefined: NaN for every pairing."""

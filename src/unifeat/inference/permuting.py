@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
-from unifeat.geometry.measure import Prepared
+from unifeat.geometry.measure import Heavy, Prepared
 from unifeat.inference.exchange import Exchange
+from unifeat.threads import in_threads, one_blas_thread
 
 LARGEST_SEED = 2**64 - 1  # a word of Philox's key
 MOST_ROWS = 2**31
 MOST_DRAWS = 1_000_000  # permutations, subsamples; enough for any p-value, and the arrays fit in memory
+_AT_A_TIME = 200  # permutations that wait for a thread
 
 
 def permutations(n: int, m: int, seed: int = 0, *, start: int = 0) -> Iterator[NDArray[np.intp]]:
@@ -117,7 +121,8 @@ def null_scores(
 
     rows: see `SharedRows`; by default the pairs themselves are the whole set.
     exchange: which rows may take each other's place; by default all.
-    A pure function of its arguments: batches can run in any order, on any machine, and be concatenated.
+    A pure function of its arguments: batches can run in any order, on any machine, and be concatenated. Shuffles that
+    take long run in threads; their values do not depend on how many.
     """
     if exchange is not None:
         orders = permutations_within(exchange, m, seed, start=start, rows=rows)
@@ -125,7 +130,18 @@ def null_scores(
         orders = permutations(prepared.n, m, seed, start=start)
     else:
         orders = (induced(order, rows) for order in permutations(rows.size, m, seed, start=start))
-    return np.fromiter((prepared.shuffled(order) for order in orders), dtype=np.float64, count=m)
+    if not (isinstance(prepared, Heavy) and prepared.heavy):
+        return np.fromiter((prepared.shuffled(order) for order in orders), dtype=np.float64, count=m)
+    # (A thread that is not the main one is one of many already: an engine keeps all cores busy.)
+    alone = threading.current_thread() is threading.main_thread()
+    with one_blas_thread():
+        batches = [in_threads(prepared.shuffled, batch, worth_while=alone) for batch in _batches(orders)]
+    return np.array([score for batch in batches for score in batch], dtype=np.float64)
+
+
+def _batches(orders: Iterator[NDArray[np.intp]]) -> Iterator[list[NDArray[np.intp]]]:
+    while batch := list(islice(orders, _AT_A_TIME)):
+        yield batch
 
 
 def whole(value: Any, name: str, *, least: int, most: int = LARGEST_SEED) -> int:

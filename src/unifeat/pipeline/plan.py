@@ -47,9 +47,7 @@ _FORWARD_SHARE = 0.5  # of the speed of one large product that a model on a CPU 
 _WITH_READING, _IN_MEMORY = 3.0, 1.2
 _WITHIN = 2.5  # correlation within token, in units of plain correlation
 _ELSEWHERE = 1.5  # r of the kept pairs and of pairs at random on the text elsewhere, with reading, in the same units
-# Of matching a draw again: a feature's share of the tables, in seconds on one core; and SVCCA at a number of
-# components, in units of its own time.
-_AGAIN_S, _AGAIN_SVCCA = 1e-5, 0.2
+_AGAIN_S = 1e-5  # of matching a draw again: a feature's share of the tables, in seconds on one core
 _UNIT_S = 0.02  # of storing a result and reading it back
 _ROW_BYTES = 24  # of a token's place and pointer in a shard
 
@@ -272,8 +270,7 @@ def _steps(
             half = measure_seconds(spec, pairs // 2, a.width, b.width)
             null = nulls * (prepare + score * (1 + inference.permutations))
             seconds[number] += same * (null + sum(half) * inference.subsamples)
-            fast = _AGAIN_SVCCA if spec.metric == "svcca" and [*spec.settings] == ["dims"] else 1.0
-            once[number] += same * (prepare + score) * fast
+            once[number] += same * (prepare + score)
     sets = len(cells) * len(study.geometry) * (1 + nulls)
     scoring = sum(seconds.values()) / cores() + _subspace_seconds(study, cells) + sets * _UNIT_S
     score_step = Step("score", sets, scoring, scoring)

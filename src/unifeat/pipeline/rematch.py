@@ -18,7 +18,6 @@ import pandas as pd
 
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
-from unifeat.geometry._svcca_values import svcca_values
 from unifeat.inference import find_measure
 from unifeat.inference.clusters import VERSION as CLUSTERS
 from unifeat.inference.nulls import AGAIN, NAN, NULLS
@@ -188,17 +187,8 @@ def _draw(cell: Cell, table: pd.DataFrame, kept: int, geometry: list[MetricSpec]
 def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
     """The values of the measures."""
     x, y = pairs.rows
-    # A study often asks for SVCCA at several numbers of components, and one decomposition gives them all.
-    dims = [spec.settings["dims"] for spec in geometry if spec.metric == "svcca" and [*spec.settings] == ["dims"]]
     values = []
-    try:
-        by_dims = dict(zip(dims, svcca_values(x, y, dims) if dims else [], strict=True))
-    except UserError:
-        by_dims = dict.fromkeys(dims, NAN)
     for spec in geometry:
-        if spec.metric == "svcca" and [*spec.settings] == ["dims"]:
-            values.append(by_dims[spec.settings["dims"]])
-            continue
         try:
             values.append(pairs.value(spec).value)
         except UserError:
