@@ -14,7 +14,7 @@ from homes import GROUP, Place, shared_place, shared_warm, write_study
 from pages import read
 from tiny import sentences, write_text
 
-TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "shown", "examples")
+TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "effects", "shown", "examples")
 _KINDS = {"double": "float64", "float": "float32", "string": "text", "large_string": "text"}
 
 
@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[..., 
         text={"source": "text.jsonl", "context": 32, "group": GROUP, "elsewhere": {"source": "other.jsonl"}},
         subspaces={"categories": "words.yaml", "at_least": 1, "subsets": 5},
         activations={"rows": 2000, "dims": 3},
-        transfer={"draws": 3, "loss_draws": 2, "loss_tokens": 60},
+        transfer={"draws": 3, "loss_draws": 2, "loss_tokens": 60, "pairs": 8, "contexts": 3},
         inference={
             "permutations": 9,
             "bootstraps": 9,

@@ -114,7 +114,7 @@ def test_removal_is_the_models_own(study: Study) -> None:
     model = load_language_model("model", [effects._point(side)], dtype="float32", whole=True)
     strings = effects.strings_of(direction)
     chosen = np.r_[0, asked.added - 1, asked.added + np.arange(0, len(asked.control), 7)]
-    padded, edits, of = effects._edits(side, model, asked, prepared.corpus, chosen, control=False)
+    padded, edits, of = effects._edits(side, model, asked, prepared.corpus, chosen)
     np.testing.assert_array_equal(of, chosen)
     for number, edit in enumerate(of):
         row, feature = asked.row[edit], ids[0][asked.pair[edit]]

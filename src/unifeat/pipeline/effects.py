@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ VERSION = 1  # raised whenever the results change
 _DOSE = 0.9  # quantile of the feature's activation that is added
 _STRINGS = 8192  # the most probable ones, on which full effects are compared
 _FEWEST_CONTEXTS = 5
+_DOCUMENTS_FOR_STRINGS = 8
 _FEWEST_BEFORE = 16  # tokens before a probe context
 _SHOWN = 8  # strings that a feature promotes or suppresses most
 _DRAWS = 1000
@@ -112,6 +113,13 @@ class _Asked:
     added: int
     control: NDArray[np.int64]
 
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def rows_of(self, edits: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tokens of edits; those from `len(self)` on are the controls."""
+        return self.row[np.where(edits < len(self), edits, edits - len(self) + self.added)]
+
 
 def _effects(direction: Direction, corpus: Corpus, spec: TransferSpec) -> Effects:
     seed = direction.seed
@@ -135,7 +143,7 @@ def _effects(direction: Direction, corpus: Corpus, spec: TransferSpec) -> Effect
         direct, found = [], []
         kept: NDArray[np.int64] | None = None
         for number, (side, own) in enumerate(zip(sides, maps, strict=True)):
-            model = whole_model(side.space)
+            model = _exact(whole_model(side.space, "float32"))
             size = int(model.causal.get_output_embeddings().weight.shape[0])
             exact, first = (_fitted(each, size) for each in own)
             direct.append(_direct(model, side, exact, len(strings)))
@@ -151,6 +159,14 @@ def _fitted(to_string: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     found = np.full(size, NONE, np.int64)
     found[: min(size, len(to_string))] = to_string[:size]
     return found
+
+
+def _exact(model: LanguageModel) -> LanguageModel:
+    """The same weights, computed with in float32 on a CPU: in bfloat16, changes of 0.001 nats are rounding."""
+    if model.device.type != "cpu" or model.dtype == torch.float32:
+        return model
+    model.causal.float()
+    return replace(model, dtype=torch.float32)
 
 
 def _joined(direction: Direction) -> Beside:
@@ -204,25 +220,34 @@ class _Side:
     def __init__(self, space: Space, rows: Beside, ids: NDArray[np.int64], codes: Any, x: Any, places: Any) -> None:
         self.space, self.ids, self.codes, self.places = space, ids, codes, places
         self._rows, self._x = rows, x
+        self.documents = rows.document
         self._decoding = Decoding(sae_of(space), space.info["sae"])
         self.weights = self._decoding.weights(ids)
         columns = codes[:, ids].tocsc()
         own = [columns.data[columns.indptr[k] : columns.indptr[k + 1]] for k in range(len(ids))]
         self.doses = np.array([np.quantile(values, _DOSE) if len(values) else 0.0 for values in own])
 
-    def deltas(self, asked: _Asked, chosen: NDArray[np.int64], *, control: bool) -> NDArray[np.float32]:
-        """What is added at each of some edits: a dose, or what the feature contributed, with a minus sign."""
-        pair, row = asked.pair[chosen], asked.row[chosen]
-        if control:
-            features = asked.control[chosen - asked.added]
-            ids, place = np.unique(np.maximum(features, 0), return_inverse=True)
-            weights, code = self._decoding.weights(ids)[place], self._codes(row, features)
-            return np.asarray(-(code * self._scale(row))[:, None] * weights, np.float32)
-        dose = np.where(chosen < asked.added, self.doses[pair], -self._codes(row, self.ids[pair]))
-        return np.asarray((dose * self._scale(row))[:, None] * self.weights[pair], np.float32)
+    def deltas(self, asked: _Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What is added at each of some edits: a dose, or what a feature contributed, with a minus sign.
+
+        Edits from `len(asked)` on are the controls.
+        """
+        row = asked.rows_of(chosen)
+        scale = self._scale(row)[:, None]
+        is_control = chosen >= len(asked)
+        made = np.zeros((len(chosen), self.weights.shape[1]), np.float32)
+        own, pair = ~is_control, asked.pair[chosen[~is_control]]
+        dose = np.where(chosen[own] < asked.added, self.doses[pair], -self._codes(row[own], self.ids[pair]))
+        made[own] = dose[:, None] * scale[own] * self.weights[pair]
+        if is_control.any():
+            features = asked.control[chosen[is_control] - len(asked)]
+            ids, place = np.unique(features, return_inverse=True)
+            code = self._codes(row[is_control], features)
+            made[is_control] = -code[:, None] * scale[is_control] * self._decoding.weights(ids)[place]
+        return made
 
     def _codes(self, row: NDArray[np.int64], feature: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(self.codes[row, np.maximum(feature, 0)], np.float64).ravel() * (feature >= 0)
+        return np.asarray(self.codes[row, feature], np.float64).ravel()
 
     def _scale(self, row: NDArray[np.int64]) -> NDArray[np.float64]:
         unique, place = np.unique(row, return_inverse=True)
@@ -254,32 +279,34 @@ class _Side:
 
 
 def _edits(
-    side: _Side, model: LanguageModel, asked: _Asked, corpus: Corpus, chosen: NDArray[np.int64], *, control: bool
+    side: _Side, model: LanguageModel, asked: _Asked, corpus: Corpus, chosen: NDArray[np.int64]
 ) -> tuple[torch.Tensor, Edits, NDArray[np.int64]]:
     """The windows, the edits in them, and which of `chosen` each edit is."""
     ids: list[NDArray[np.int32]] = []
     window_of: dict[int, int] = {}
     position_of: dict[int, int] = {}
-    for window, (rows, positions) in side.windows(model, corpus, np.unique(asked.row[chosen])):
+    for window, (rows, positions) in side.windows(model, corpus, np.unique(asked.rows_of(chosen))):
         for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
             window_of[row], position_of[row] = len(ids), position
         ids.append(window)
-    there = np.array([row in window_of for row in asked.row[chosen]], bool)
-    chosen = chosen[there]
+    chosen = chosen[np.array([row in window_of for row in asked.rows_of(chosen)], bool)]
+    rows_of = asked.rows_of(chosen)
     padded = torch.full((len(ids), max(map(len, ids), default=1)), -1, dtype=torch.int64)
     for number, own in enumerate(ids):
         padded[number, : len(own)] = torch.from_numpy(own.astype(np.int64))
-    window, position = (np.array([of[row] for row in asked.row[chosen]], np.int64) for of in (window_of, position_of))
-    delta = torch.from_numpy(side.deltas(asked, chosen, control=control))
+    window, position = (np.array([of[row] for row in rows_of], np.int64) for of in (window_of, position_of))
+    delta = torch.from_numpy(side.deltas(asked, chosen))
     return padded, Edits(window, position, delta), chosen
 
 
 def _probable(
     model: LanguageModel, side: _Side, asked: _Asked, corpus: Corpus, first: NDArray[np.int64], n: int
 ) -> NDArray[np.int64]:
-    """The strings that are most probable over the edited tokens, ascending."""
-    unique = np.unique(asked.row, return_index=True)[1]
-    padded, edits, _ = _edits(side, model, asked, corpus, np.sort(unique), control=False)
+    """The strings that are most probable over some of the edited tokens, those of a few documents, ascending."""
+    unique = np.sort(np.unique(asked.row, return_index=True)[1])
+    own = side.documents[asked.row[unique]]
+    unique = unique[np.isin(own, np.unique(own)[:_DOCUMENTS_FOR_STRINGS])]
+    padded, edits, _ = _edits(side, model, asked, corpus, unique)
     total = torch.zeros(n, dtype=torch.float64)
     still = Edits(edits.window, edits.position, torch.zeros_like(edits.delta))
     for batch in edited_logits(model, padded, _point(side), still):
@@ -307,6 +334,7 @@ class _Found:
     divergence: NDArray[np.float64]
 
 
+@torch.inference_mode()
 def _profiles(
     model: LanguageModel,
     side: _Side,
@@ -319,42 +347,15 @@ def _profiles(
     *,
     control: bool,
 ) -> _Found:
-    everything = np.arange(len(asked.pair))
-    profiles = _spool(path, len(everything), len(kept))
-    divergence = np.full(len(everything), np.nan)
-    _fill(profiles, divergence, 0, model, side, asked, corpus, everything, first, n, kept, control=False)
-    beside = None
-    if control and len(asked.control):
-        with_other = asked.added + np.flatnonzero(asked.control >= 0)
-        beside = _spool(path.with_suffix(".control.npy"), len(asked.control), len(kept))
-        unused = np.full(len(asked.control), np.nan)
-        _fill(beside, unused, asked.added, model, side, asked, corpus, with_other, first, n, kept, control=True)
-    return _Found(profiles, beside, divergence)
-
-
-def _spool(path: Path, rows: int, columns: int) -> Any:
-    spool = np.lib.format.open_memmap(path, "w+", np.float16, (max(rows, 1), columns))
-    spool[:] = np.nan
-    return spool
-
-
-@torch.inference_mode()
-def _fill(
-    profiles: Any,
-    divergence: NDArray[np.float64],
-    offset: int,
-    model: LanguageModel,
-    side: _Side,
-    asked: _Asked,
-    corpus: Corpus,
-    chosen: NDArray[np.int64],
-    first: NDArray[np.int64],
-    n: int,
-    kept: NDArray[np.int64],
-    *,
-    control: bool,
-) -> None:
-    padded, edits, of = _edits(side, model, asked, corpus, chosen, control=control)
+    chosen = np.arange(len(asked))
+    if control:
+        chosen = np.r_[chosen, len(asked) + np.flatnonzero(asked.control >= 0)]
+    profiles = np.lib.format.open_memmap(
+        path, "w+", np.float16, (len(asked) + (len(asked.control) if control else 0), len(kept))
+    )
+    profiles[:] = np.nan
+    divergence = np.full(len(profiles), np.nan)
+    padded, edits, of = _edits(side, model, asked, corpus, chosen)
     columns = torch.from_numpy(kept)
     for batch in edited_logits(model, padded, _point(side), edits):
         clean, edited = (log_softmax(values.float(), -1) for values in (batch.clean, batch.logits))
@@ -364,9 +365,11 @@ def _fill(
             for values in (clean, edited)
         ]
         change = logs[1] - logs[0][torch.from_numpy(batch.place).to(clean.device)]
-        at = of[batch.edit] - offset
+        at = of[batch.edit]
         profiles[at] = change.clamp(-6e4, 6e4).half().cpu().numpy()
         divergence[at] = (before.exp() * (before - edited)).sum(-1).double().cpu().numpy()
+    beside = profiles[len(asked) :] if control and len(asked.control) else None
+    return _Found(profiles[: len(asked)], beside, divergence[: len(asked)])
 
 
 def _direct(model: LanguageModel, side: _Side, exact: NDArray[np.int64], n: int) -> NDArray[np.float32] | None:

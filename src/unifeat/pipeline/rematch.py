@@ -186,7 +186,6 @@ def _draw(cell: Cell, table: pd.DataFrame, kept: int, geometry: list[MetricSpec]
 
 def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
     """The values of the measures."""
-    x, y = pairs.rows
     values = []
     for spec in geometry:
         try:

@@ -180,7 +180,8 @@ def compare_spaces(
         with clock.step("transfer"):
             transfer = run_transfer(study, cells, corpus, engine)
             of_effects = [transfer.facts.get((cell.a.name, cell.b.name)) for cell in cells]
-            facts = [own | ({"effects": found} if found else {}) for own, found in zip(facts, of_effects, strict=True)]
+            if study.transfer.pairs:
+                facts = [own | {"effects": found} for own, found in zip(facts, of_effects, strict=True)]
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
     of_cells = [
         own | {"ceiling": of_ceilings[i]} | {name: of[i] for name, of in rematched.items()}

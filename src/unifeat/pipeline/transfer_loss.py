@@ -87,8 +87,12 @@ def _losses(direction: Direction, fits: Unit[Any], corpus: Corpus, spec: Transfe
     return pd.DataFrame(rows, columns=["variant", "document", "tokens", "nats", "divergence"])
 
 
-def whole_model(space: Space) -> LanguageModel:
-    """A space's model with its head, loaded."""
+def whole_model(space: Space, what: str = "") -> LanguageModel:
+    """A space's model with its head, loaded.
+
+    Args:
+        what: tells apart models that are changed after loading.
+    """
     loader = space.loader
     assert loader is not None
     spec, point = loader.spec, loader.spaces[0].point
@@ -106,7 +110,7 @@ def whole_model(space: Space) -> LanguageModel:
             trust_remote_code=spec.trust_remote_code,
         )
 
-    return _WHOLE.get(loader.identity, load)
+    return _WHOLE.get((loader.identity, what), load)
 
 
 def _readings(direction: Direction, corpus: Corpus, model: LanguageModel, tokens: int) -> Iterator[Reading]:

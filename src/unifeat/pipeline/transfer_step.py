@@ -120,7 +120,8 @@ def _of_sides(column: str) -> str:
 def _with_gain(effects: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     keys = ["space_a", "space_b", "feature_a", "feature_b"]
     gains = pairs.loc[pairs["direction"] == "a_to_b", [*keys, "gain"]]
-    return effects.drop(columns="gain").merge(gains, on=keys, how="left")[EFFECT_COLUMNS]
+    merged = effects.drop(columns="gain").merge(gains, on=keys, how="left")[EFFECT_COLUMNS]
+    return merged.astype(dict.fromkeys(("feature_a", "feature_b"), np.int32))
 
 
 def _table(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
