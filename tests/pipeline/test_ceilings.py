@@ -192,7 +192,7 @@ def test_a_study_with_ceilings(asked: Place) -> None:
     few = parts[(parts["ceiling_of"] != "") & (parts["ceiling_pairs"] < 8)]
     assert len(few) > 3
     for flags in few["flags"]:
-        assert any("pairs are too few to compare it with" in flag for flag in flags)
+        assert any(flag == "ceiling: fewer than 8 pairs to compare it at" for flag in flags)
     assert few["ceiling_share"].isna().all()
 
     # Stored: again, and with a score more, the same bits.

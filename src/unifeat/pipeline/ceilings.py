@@ -196,7 +196,7 @@ def _unfit(one: _Compared, p: list[float]) -> list[str]:
         p: of each ceiling, against shuffles.
     """
     if one.pairs < _FEWEST_PAIRS:
-        return [f"ceiling: {one.pairs} pairs are too few to compare it with"]
+        return [f"ceiling: fewer than {_FEWEST_PAIRS} pairs to compare it at"]
     flags = []
     for pairs, own in zip(one.ceilings, p, strict=True):
         name = f"{pairs.a.name} × {pairs.b.name}"

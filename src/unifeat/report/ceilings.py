@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -176,15 +177,17 @@ def kept_beside_ceiling(cell: Any) -> str:
 def ceiling_sentence(run: Run, best: int) -> str:
     """How near one pair of spaces comes to its ceiling: the richest if it has one, else another ordinary one.
 
-    By the first measure for which chance alone has no notable share.
+    By the measure with the shortest interval, of those for which chance alone has no notable share.
     """
-    rows: list[tuple[tuple[bool, bool, bool, int], Any, Measure]] = []
+    rows: list[tuple[tuple[bool, bool, bool, int, float], Any, Measure]] = []
     for way in measures(run):
         for row in rows_of(scores_of(run, way)):
             if is_missing(getattr(row, "ceiling_share", None)) or cell_role(run, row) != "ordinary":
                 continue
             plain = not is_missing(row.ceiling_share_chance) and abs(row.ceiling_share_chance) < _NOTABLE_CHANCE
-            rows.append(((plain, row.ceiling_of == "both", row.cell == best, row.kept), row, way))
+            length = row.ceiling_share_high - row.ceiling_share_low
+            shortest = -math.inf if is_missing(length) else -length
+            rows.append(((plain, row.ceiling_of == "both", row.cell == best, row.kept, shortest), row, way))
     if not rows:
         return ""
     _, row, way = max(rows, key=lambda found: found[0])  # the first of equals
