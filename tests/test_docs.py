@@ -30,7 +30,7 @@ from unifeat.study.read import load_study_text
 NOT_RUN = re.compile(r"<!-- not run: .+ -->")
 COMMAND: Any = typer.main.get_command(app)
 WRONG = (AssertionError, typer.BadParameter.__bases__[0])  # the latter is click's UsageError
-_OF_SCRIPTS = {"--architecture"}  # an option of benchmarks/training.py
+_OF_SCRIPTS = {"--architecture", "--decay"}  # an option of benchmarks/training.py
 _TO_BE_WRITTEN = {"geometry/_name.py", "saes/formats/name.py"}  # by whoever adds a measure or a format
 
 
