@@ -48,6 +48,8 @@ _WITH_READING, _IN_MEMORY = 3.0, 1.2
 _WITHIN = 2.5  # correlation within token, in units of plain correlation
 _ELSEWHERE = 1.5  # r of the kept pairs and of pairs at random on the text elsewhere, with reading, in the same units
 _AGAIN_S = 1e-5  # of matching a draw again: a feature's share of the tables, in seconds on one core
+_ACTIVATION_BYTES = 6  # of a sampled value, with its number
+_LOSS_VARIANTS = 12  # ways to rebuild activations that are spliced in
 _UNIT_S = 0.02  # of storing a result and reading it back
 _ROW_BYTES = 24  # of a token's place and pointer in a shard
 
@@ -109,6 +111,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
             f"codes of {laid_out / 1e9:,.0f} GB do not fit in memory: correlation goes through the disk, slower"
         )
     notes.append(f"{_ASSUMED_KEPT:.0%} of the smaller dictionary's features are kept as pairs")
+    notes += _not_estimated(study, cells)
     flop_rate, product_rate = _flop_rate(), _product_rate()
     units = sum(corpus.groups + (other.groups if other and model.tokens_elsewhere else 0) for model in models)
     steps = _steps(study, models, cells, products, units, flop_rate, product_rate, gpu)
@@ -129,6 +132,24 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         ],
         list(dict.fromkeys(notes)),
     )
+
+
+def _not_estimated(study: Study, cells: list[tuple[_Space, _Space]]) -> list[str]:
+    """What a study asks for that the times leave out, and how much of it there is."""
+    notes = []
+    if study.sampled is not None:
+        rows, widths = study.sampled.rows, {(space.model, space.width) for pair in cells for space in pair}
+        size = rows * sum((_ACTIVATION_BYTES * width) for _, width in widths)
+        notes.append(f"activations of about {rows:,} tokens take {size / 1e9:,.2f} GB for each layer that is read")
+    if study.transfer is not None:
+        spec = study.transfer
+        chosen = len({(a.prefix, b.prefix) for a, b in cells}) if spec.cells == "best" else len(spec.cells)
+        passes = 2 * spec.loss_tokens * (_LOSS_VARIANTS + spec.loss_draws) + 5 * spec.pairs * spec.contexts
+        notes.append(
+            f"transfer is not in these times: for each of {chosen} pairs of spaces, about {passes:,} tokens run "
+            "through the upper half of a whole model and its head"
+        )
+    return notes
 
 
 def _products(cells: list[tuple[_Space, _Space]], rows: dict[str, float]) -> float:
