@@ -164,8 +164,8 @@ def test_too_little_memory_is_said_before_anything_runs(
 def test_what_is_not_estimated_is_said(here: Place) -> None:
     transfer = {"pairs": 10, "contexts": 4, "loss_tokens": 100, "loss_draws": 8}
     plan = plan_study(load_study(write_study(here.home, transfer=transfer, activations={"rows": 1000})))
-    said = "\n".join(plan.notes)
+    said = "\n".join(plan.assumptions)
     assert "activations of about 1,000 tokens take 0.00 GB" in said
     assert "for each of 1 pairs of spaces, about 4,200 tokens" in said
     without = plan_study(load_study(write_study(here.home)))
-    assert "transfer" not in "\n".join(without.notes)
+    assert "transfer" not in "\n".join(without.assumptions)
