@@ -71,7 +71,7 @@ class TestShares:
             assert share.mean() == pytest.approx(true.mean(), rel=0.15)
             expected = ab.mean() / np.sqrt(aa.mean() * bb.mean())
             assert ((low <= expected) & (expected <= high)).sum() >= binom.ppf(0.001, studies, 0.95), case
-            assert (high - low).mean() < 0.8 * expected, "and say something"
+            assert (low > 0).mean() > 0.8, "and say something"
 
     def test_what_shares_nothing_and_what_shares_all(self, module: ModuleType) -> None:
         nothing, everything = ([module.study(shared, 0.5, FIRST + i) for i in range(8)] for shared in (0.0, 1.0))

@@ -71,7 +71,16 @@ def test_what_the_run_says_of_itself(run: uf.Run) -> None:
     assert info["seed"] == 3
     assert info["versions"]["torch"] == torch.__version__
     assert info["versions"]["unifeat"] == uf.__version__
-    assert set(info["timings"]) == {"encode", "top tokens", "match", "subspaces", "score", "rematch", "report"}
+    assert set(info["timings"]) == {
+        "encode",
+        "top tokens",
+        "match",
+        "subspaces",
+        "score",
+        "ceilings",
+        "rematch",
+        "report",
+    }
     assert info["text"]["documents"] == 40
     assert set(info["spaces"]) == {"one@0", "one@2", "two@1"}
     for space in info["spaces"].values():
