@@ -240,7 +240,7 @@ p of the Kolmogorov–Smirnov test that p, ties broken at random, is uniform on 
 {shown(ks, ".3f")}
 ## Corrected scores
 Mean chance-corrected score, (s − τ) / (1 − τ) clipped at 0, a τ below 0 counting as 0: all of it comes
-from the few studies above τ.
+from the few studies above τ. (The ridge map has none: its R² is below 0 where nothing is shared.)
 
 {shown(corrected, ".4f")}
 Before clipping: the score minus the mean of its null, averaged over studies, in standard errors of that average.
