@@ -38,7 +38,7 @@ def pair_set(n: int, *, shared: float = 0.6, seed: int = 0) -> PairSet:
         for name, rows in (("a", x), ("b", y))
     )  # fmt: skip
     table = pd.DataFrame({"feature_a": np.arange(n), "feature_b": np.arange(n)})
-    return PairSet.of(SimpleNamespace(a=a, b=b), "all", table)  # type: ignore[arg-type]
+    return PairSet.of(SimpleNamespace(a=a, b=b, near_copies=None), "all", table)  # type: ignore[arg-type]
 
 
 def space(model: str, layer: int, hook: str = "resid_post", control: str | None = None) -> Any:

@@ -75,6 +75,7 @@ def test_what_the_run_says_of_itself(run: uf.Run) -> None:
         "encode",
         "top tokens",
         "match",
+        "near-copies",
         "subspaces",
         "score",
         "ceilings",
