@@ -1,6 +1,6 @@
 """Does `p_equivalent` keep its promise? A section of calibration.md.
 
-    python scripts/calibration_equivalence.py [--studies 150] [--page docs/calibration.md] [--cache build/calibration]
+    python scripts/calibration_equivalence.py [--studies 100] [--page docs/calibration.md] [--cache build/calibration]
 
 At a true difference of exactly the margin, equivalence may be claimed in 5 % of studies at most; where nothing is
 shared and there are enough pairs, it must be found. Each kind of study is stored in the cache: a second call goes on
@@ -120,7 +120,7 @@ should be found, which takes enough pairs: with fewer, a score varies too much, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=150)
+    parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
     parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
     options = parser.parse_args()
@@ -130,7 +130,7 @@ def main() -> None:
     cache.mkdir(parents=True, exist_ok=True)
     results, shares = {}, {}
     for n in NUMBERS:
-        draws = max(2, min(DRAWS, options.studies))
+        draws = max(2, DRAWS * min(NUMBERS) // n)  # scores of more pairs vary less
         found = carried_out(f"differences {n}", draws, lambda seed, n=n: differences(n, seed), cache)
         shares[n] = {case: share_at_margin(values) for case, values in found.items()}
         own = shares[n]
