@@ -7,7 +7,8 @@ from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 
 from unifeat.errors import UserError
-from unifeat.geometry import _components, svcca
+from unifeat.geometry import MEASURES, _components, svcca
+from unifeat.geometry.measure import Nested
 
 
 def qr_cca(a, b):
@@ -148,3 +149,18 @@ def test_rows_of_low_rank_are_decomposed(dims, dtype, monkeypatch):
     low = (rng.standard_normal((200, 4)) @ rng.standard_normal((4, 30))).astype(dtype)
     steep = (rng.standard_normal((200, 30)) * 10.0 ** -np.arange(30)).astype(dtype)
     assert svcca(low, steep, dims=dims) == without_gram(monkeypatch, lambda: svcca(low, steep, dims=dims))
+
+
+@pytest.mark.parametrize("shape", [(60, 20, 15), (30, 40, 50), (200, 12, 30)])
+def test_fewer_components_of_one_decomposition(shape):
+    n, d_a, d_b = shape
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(n, 4))
+    x, y = (shared @ rng.normal(size=(4, d)) + 0.5 * rng.normal(size=(n, d)) for d in (d_a, d_b))
+    prepared = MEASURES["svcca"].prepare(x, y, dims=10)
+    assert isinstance(prepared, Nested)
+    for dims in (1, 3, 10):
+        assert prepared.with_fewer(dims) == pytest.approx(float(svcca(x, y, dims=dims)), abs=1e-9)
+    assert prepared.with_fewer(11) is None
+    poor = np.outer(np.arange(n), np.ones(d_a))  # of rank 1
+    assert MEASURES["svcca"].prepare(poor, y, dims=5).with_fewer(2) is None

@@ -128,6 +128,21 @@ def test_is_converted_once(gguf_file: Path, own_cache: Path, monkeypatch: pytest
     assert model_identity(str(moved), "float32") == first
 
 
+def test_its_header_is_read_once(gguf_file: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """And transformers' reader is its own again afterwards, even if it fails."""
+    import gguf
+
+    reader, read = gguf.GGUFReader, []
+    build = reader._build_fields
+    monkeypatch.setattr(reader, "_build_fields", lambda self, *args: (read.append(self), build(self, *args))[1])
+    gguf_module.converted_folder(gguf_file, torch.float32)
+    assert len(read) == 1
+    assert gguf.GGUFReader is reader
+    with pytest.raises(RuntimeError), gguf_module._header_read_once():
+        raise RuntimeError
+    assert gguf.GGUFReader is reader
+
+
 def test_is_converted_anew_for_another_dtype(gguf_file: Path, own_cache: Path):
     model_identity(str(gguf_file), "float32")
     model = load_language_model(str(gguf_file), [HookPoint(0)], dtype="bfloat16")

@@ -208,3 +208,18 @@ def test_family_wise_p_takes_the_nulls_of_the_strata(monkeypatch: pytest.MonkeyP
         _family(table, "null_strata"), family_wise(np.array([3.0, 0.0, 1.0]), np.array(nulls))
     )
     assert np.isnan(_family(table, "null")).all()
+
+
+def test_several_values_are_those_of_each_measure() -> None:
+    specs = [
+        MetricSpec(metric=name, settings=settings)
+        for name, settings in (
+            ("svcca", {"dims": 1}), ("rsa", {}), ("svcca", {"dims": 6}), ("svcca", {"dims": 3}), ("cka", {}),
+            ("svcca", {"variance": 0.9}),
+        )
+    ]  # fmt: skip
+    pairs = pair_set()
+    found = pairs.values(specs)
+    np.testing.assert_allclose(found, [pairs.value(spec).value for spec in specs], atol=1e-12)
+    few = replace(pairs, features_a=pairs.features_a[:1], features_b=pairs.features_b[:1])
+    assert np.isnan(few.values(specs)).all()

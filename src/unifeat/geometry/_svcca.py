@@ -89,6 +89,14 @@ class PreparedSVCCA:
         value = float(correlations.mean())
         return Score("svcca", value, blank.settings, blank.n, blank.d_a, blank.d_b, details, blank.flags)
 
+    def with_fewer(self, dims: int) -> float | None:
+        """The value with `dims` components, the leading ones of the same decomposition; None if it has not as many."""
+        basis_a, basis_b = self._bases
+        if dims > min(basis_a.shape[1], basis_b.shape[1]):
+            return None
+        values = linalg.svdvals(basis_a[:, :dims].T @ basis_b[:, :dims], check_finite=False)
+        return float(np.clip(values, 0.0, 1.0).mean())
+
     def subset(self, rows: NDArray[np.intp]) -> Score | None:
         blank, kept = self._blank, self._whole.components(rows, **self._blank.settings)
         if kept is None:

@@ -89,6 +89,15 @@ def heavy(n: int, k_a: int, k_b: int) -> bool:
     return n * k_a * k_b > 10_000_000
 
 
+@runtime_checkable
+class Nested(Protocol):
+    """Prepared sides that also give values with fewer components than they were prepared with."""
+
+    def with_fewer(self, dims: int) -> float | None:
+        """The value of the measure with the setting `dims`, up to rounding; None if it must be prepared anew."""
+        ...
+
+
 @dataclass(frozen=True)
 class Undefined:
     """The prepared form of input on which a measure is undefined: NaN for every pairing."""

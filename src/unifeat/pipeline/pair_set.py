@@ -17,6 +17,7 @@ from unifeat.codes.near_copies import NearCopies
 from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.geometry import Measure, Score
+from unifeat.geometry.measure import Nested
 from unifeat.inference import SharedRows, find_clusters, find_measure, strata_of, with_settings
 from unifeat.inference.clusters import VERSION as CLUSTERS
 from unifeat.inference.strata import pair_frequency
@@ -143,6 +144,30 @@ class PairSet:
             share = np.mean([self.traits[name] for name in _TOKEN_SHARES], axis=0)
             variables.append(np.nan_to_num(share, nan=-1.0))
         return strata_of(*variables) if self.units is None else _strata_of_units(variables, self.units)
+
+    def values(self, specs: list[MetricSpec]) -> list[float]:
+        """The values of several measures on these pairs, NaN where there are too few of them.
+
+        A measure at several numbers of components is prepared once, with the most.
+        """
+        found, widest = [float("nan")] * len(specs), dict[str, Nested]()
+        dims = [spec.settings["dims"] if list(spec.settings) == ["dims"] else 0 for spec in specs]
+        for number in sorted(range(len(specs)), key=lambda i: -(dims[i] or 0)):
+            spec, fewer = specs[number], None
+            if dims[number] and spec.metric in widest:
+                fewer = widest[spec.metric].with_fewer(dims[number])
+            if fewer is not None:
+                found[number] = fewer
+                continue
+            try:
+                measure, of_rows = self.measure(spec)
+                prepared = measure.prepare(*self.rows, **of_rows)
+                found[number] = prepared.score().value
+            except UserError:
+                continue
+            if dims[number] and isinstance(prepared, Nested):
+                widest.setdefault(spec.metric, prepared)
+        return found
 
     @property
     def rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

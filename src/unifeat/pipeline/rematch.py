@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 
 from unifeat.engine import Engine, Unit
-from unifeat.errors import UserError
 from unifeat.inference import find_measure
 from unifeat.inference.clusters import VERSION as CLUSTERS
-from unifeat.inference.nulls import AGAIN, NAN, NULLS
+from unifeat.inference.nulls import AGAIN, NULLS
 from unifeat.matching.by_chance import Arrangement, ByChance
 from unifeat.pipeline.match import Cell, mean
 from unifeat.pipeline.rematch_tests import R_BINS, summary, with_family
@@ -158,7 +157,7 @@ def _made_from(cell: Cell, geometry: list[MetricSpec], null: str) -> dict[str, A
 
 def _own(cell: Cell, pairs: int, geometry: list[MetricSpec]) -> list[float]:
     strongest = cell.rule.strongest(cell.candidates().table, pairs)
-    return _scores(PairSet.of(cell, "all", strongest), geometry)
+    return PairSet.of(cell, "all", strongest).values(geometry)
 
 
 def _draws(
@@ -180,16 +179,5 @@ def _draw(cell: Cell, table: pd.DataFrame, kept: int, geometry: list[MetricSpec]
         "same": int(pd.MultiIndex.from_frame(chosen[["feature_a", "feature_b"]]).isin(own).sum()),
         "r": np.histogram(chosen["correlation"], R_BINS)[0].tolist(),
         "pairs_scored": n,
-        "scores": _scores(pairs, geometry),
+        "scores": pairs.values(geometry),
     }
-
-
-def _scores(pairs: PairSet, geometry: list[MetricSpec]) -> list[float]:
-    """The values of the measures."""
-    values = []
-    for spec in geometry:
-        try:
-            values.append(pairs.value(spec).value)
-        except UserError:
-            values.append(NAN)
-    return values
