@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 import unifeat as uf
 from homes import STUDY, mean_activation
 from tiny import sentences, tiny_sae, write_text
+from unifeat.codes.beside import Beside
 from unifeat.models import load_language_model
-from unifeat.pipeline import effects
+from unifeat.pipeline import effect_edits, effects
 from unifeat.pipeline.encode import prepare_spaces
 from unifeat.pipeline.match import compare
 from unifeat.pipeline.transfer import Direction
@@ -105,16 +106,16 @@ def test_removal_is_the_models_own(study: Study) -> None:
     prepared = prepare_spaces(study, force=True)
     spaces = {space.name: space for space in prepared.spaces}
     cell = compare(study, spaces["one@1"], spaces["same@1"], prepared.corpus.documents)
-    direction = Direction.both(cell, prepared.corpus.documents, study.seed)[0]
+    direction = Direction.both(cell)[0]
     assert study.transfer is not None
-    rows = effects._joined(direction)
+    rows = Beside.joined(list(direction.stretches()))
     ids = direction.pairs[["source_feature", "target_feature"]].to_numpy(np.int64).T
-    asked = effects._ask(rows, ids, ~direction.fitting, 3, np.random.default_rng(0))
-    side = effects._Side(direction.source, rows, ids[0], rows.codes_a, rows.x_a, rows.places_a)
-    model = load_language_model("model", [effects._point(side)], dtype="float32", whole=True)
+    asked = effect_edits.ask(rows, ids, ~direction.fitting, 3, np.random.default_rng(0))
+    side = effect_edits.Side(direction.source, rows, ids[0])
+    model = load_language_model("model", [side.point], dtype="float32", whole=True)
     strings = effects.strings_of(direction)
     chosen = np.r_[0, asked.added - 1, asked.added + np.arange(0, len(asked.control), 7)]
-    padded, edits, of = effects._edits(side, model, asked, prepared.corpus, chosen)
+    padded, edits, of = effect_edits.edits_of(side, model, asked, prepared.corpus, chosen)
     np.testing.assert_array_equal(of, chosen)
     for number, edit in enumerate(of):
         row, feature = asked.row[edit], ids[0][asked.pair[edit]]
@@ -122,7 +123,7 @@ def test_removal_is_the_models_own(study: Study) -> None:
         window = window[window >= 0]
         position = int(edits.position[number])
         assert window[position] == rows.places_a.token[row]
-        value = model.activations(window[None], [effects._point(side)])[effects._point(side)][0, position]
+        value = model.activations(window[None], [side.point])[side.point][0, position]
         np.testing.assert_allclose(value.numpy(), rows.x_a[row], atol=1e-4)
         weights = load_file(Path("sae") / "sae_weights.safetensors")["W_dec"][feature].numpy()
         code = rows.codes_a[[row], [feature]].item() if edit >= asked.added else -side.doses[asked.pair[edit]]

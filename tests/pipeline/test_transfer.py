@@ -27,7 +27,7 @@ TRANSFER = {"cells": "best", "draws": 9, "loss_draws": 3, "loss_tokens": 200}
 ACTIVATIONS = {"rows": 4000, "dims": 3}
 COLUMNS = [
     *("space_a", "space_b", "direction", "variant", "tokens", "fvu", "fvu_low", "fvu_high", "carried", "carried_low"),
-    *("carried_high", "null_mean", "null_sd", "p", "loss_tokens", "loss", "kl", "recovered", "recovered_low"),
+    *("carried_high", "null_mean", "null_sd", "p", "flags", "loss_tokens", "loss", "kl", "recovered", "recovered_low"),
     *("recovered_high", "null_recovered_mean", "null_recovered_sd", "p_recovered"),
 ]
 
@@ -47,7 +47,7 @@ class Ready:
         prepared = prepare_spaces(self.study, force=True)
         self.corpus, self.spaces = prepared.corpus, {space.name: space for space in prepared.spaces}
         self.cell = compare(self.study, self.spaces["one@2"], self.spaces["two@1"], prepared.corpus.documents)
-        self.direction = Direction.both(self.cell, prepared.corpus.documents, self.study.seed)[0]
+        self.direction = Direction.both(self.cell)[0]
         assert self.study.transfer is not None
         self.spec = self.study.transfer
         self.unit = rebuild_unit(self.direction, self.spec, 0.95)

@@ -43,22 +43,19 @@ class Beside:
 
     def at(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Beside:
         """Some of the tokens: by number, or a mask."""
-        places = [
-            Places(own.document[rows], own.char_end[rows], own.order[rows], own.token[rows])
-            for own in (self.places_a, self.places_b)
-        ]
-        codes = self.codes_a[rows], self.codes_b[rows]
-        return Beside(self.group, places[0], places[1], self.x_a[rows], self.x_b[rows], *codes)
+        places, x = (self.places_a[rows], self.places_b[rows]), (self.x_a[rows], self.x_b[rows])
+        return Beside(self.group, *places, *x, self.codes_a[rows], self.codes_b[rows])
 
-    def followed_by(self, other: Beside) -> Beside:
-        """The tokens of both, those of `other` last; the group is this one's."""
+    @classmethod
+    def joined(cls, parts: list[Beside]) -> Beside:
+        """The tokens of several stretches, one after the other, in memory; the group is the first one's."""
         places = [
-            Places(*(np.concatenate([getattr(p, f.name) for p in both]) for f in fields(Places)))
-            for both in ((self.places_a, other.places_a), (self.places_b, other.places_b))
+            Places(*(np.concatenate([getattr(getattr(part, side), f.name) for part in parts]) for f in fields(Places)))
+            for side in ("places_a", "places_b")
         ]
-        x = [np.concatenate(both) for both in ((self.x_a, other.x_a), (self.x_b, other.x_b))]
-        codes = [csr_array(vstack(both)) for both in ((self.codes_a, other.codes_a), (self.codes_b, other.codes_b))]
-        return Beside(self.group, places[0], places[1], x[0], x[1], codes[0], codes[1])
+        x = [np.concatenate([getattr(part, side) for part in parts]) for side in ("x_a", "x_b")]
+        codes = [csr_array(vstack([getattr(part, side) for part in parts])) for side in ("codes_a", "codes_b")]
+        return cls(parts[0].group, places[0], places[1], x[0], x[1], codes[0], codes[1])
 
     def turned(self) -> Beside:
         """The same with the two spaces exchanged."""
@@ -80,8 +77,8 @@ def beside(codes_a: CodeStore, codes_b: CodeStore, sample_a: CodeStore, sample_b
             at_a, at_b, to_a, to_b = at_a[known], at_b[known], to_a[known], to_b[known]
             yield Beside(
                 group,
-                _places(x_a, at_a),
-                _places(x_b, at_b),
+                x_a.places[at_a],
+                x_b.places[at_b],
                 _dense(x_a, at_a, sample_a.features),
                 _dense(x_b, at_b, sample_b.features),
                 _sparse(own_a, to_a, codes_a.features),
@@ -95,11 +92,6 @@ def _rows_in(codes: Shard, sample: Shard) -> NDArray[np.int64]:
     found = np.full(sample.rows, -1, np.int64)
     found[of_sample] = of_codes
     return found
-
-
-def _places(shard: Shard, rows: NDArray[np.int64]) -> Places:
-    own = shard.places
-    return Places(own.document[rows], own.char_end[rows], own.order[rows], own.token[rows])
 
 
 def _sparse(shard: Shard, rows: NDArray[np.int64], features: int) -> csr_array:

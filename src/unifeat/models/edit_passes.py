@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +12,9 @@ from torch import Tensor
 
 from unifeat.errors import UserError
 from unifeat.models.copies import copying
+from unifeat.models.heads import head_at
 from unifeat.models.language import LanguageModel
-from unifeat.models.splicing import splicing
+from unifeat.models.splicing import splicing, with_rows
 from unifeat.vocabulary.hook_points import HookPoint
 
 Indices = NDArray[np.int64]
@@ -96,7 +95,7 @@ def with_copies(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edit
         # The output of a block is the next one's input: copies of it need not run the block itself.
         start, at = point.layer + 1, HookPoint(point.layer + 1, "resid_pre")
     edit = _adding(model, at, _flat(edited, total), edits.delta[torch.from_numpy(order)])
-    with copying(model.blocks, start, length, copied, edit, wanted), _head_at(model, torch.arange(len(wanted))):
+    with copying(model.blocks, start, length, copied, edit, wanted), head_at(model, torch.arange(len(wanted))):
         logits = model.causal(
             input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False
         ).logits[0]
@@ -108,7 +107,7 @@ def plainly(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits, b
     length = max(row.length for row in batch)
     tokens, _ = _padded(ids, batch, length)
     clean = _flat([(i, int(position)) for i, row in enumerate(batch) for position in row.places], length)
-    with _head_at(model, clean):
+    with head_at(model, clean):
         without = model.causal(input_ids=tokens.to(model.device), use_cache=False).logits[0]
     order = np.concatenate([row.edits for row in batch])
     found = []
@@ -120,7 +119,7 @@ def plainly(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits, b
         # Padding is on the right, where it affects no earlier position, so any token will do.
         rows = ids[torch.from_numpy(edits.window[own])][:, :cut].clamp(min=0)
         at = _flat(list(enumerate(last.tolist())), cut)
-        with _adding(model, point, at, edits.delta[torch.from_numpy(own)]), _head_at(model, at):
+        with _adding(model, point, at, edits.delta[torch.from_numpy(own)]), head_at(model, at):
             found.append(model.causal(input_ids=rows.to(model.device), use_cache=False).logits[0])
     return _result(model, point, order, batch, torch.cat(found), without)
 
@@ -144,27 +143,9 @@ def _adding(model: LanguageModel, point: HookPoint, places: Tensor, delta: Tenso
     """A context in which deltas are added at `places` among all positions of all rows."""
 
     def added(value: Tensor, _: Tensor) -> Tensor:
-        rows = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer gets all positions as one list
-        at = places.to(rows.device)
-        rows[at] = (rows[at].to(torch.float32) + delta.to(rows.device, torch.float32)).to(rows.dtype)
-        return rows.reshape(value.shape)
+        return with_rows(value, places, lambda rows: rows.to(torch.float32) + delta.to(rows.device, torch.float32))
 
     return splicing(model.blocks, point, added)
-
-
-@contextmanager
-def _head_at(model: LanguageModel, places: Tensor) -> Iterator[None]:
-    """Inside this context, the head runs at `places` alone; its output is (1, places, vocabulary)."""
-
-    def chosen(_: Any, args: Any) -> Any:
-        x = args[0]
-        return (x.reshape(-1, x.shape[-1])[places.to(x.device)][None], *args[1:])
-
-    handle = model.causal.get_output_embeddings().register_forward_pre_hook(chosen)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _result(

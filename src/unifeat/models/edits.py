@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unifeat.errors import UserError
 from unifeat.models.edit_passes import BATCH_TOKENS, EditedLogits, Edits, Indices, Row, plainly, row_of, with_copies
+from unifeat.models.heads import head_of
 from unifeat.models.language import LanguageModel
 from unifeat.vocabulary.hook_points import HookPoint
 
@@ -104,10 +105,7 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
 
 def _checked(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits) -> Indices:
     """The lengths of the windows."""
-    if model.causal is None:
-        raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
-    if model.causal.get_output_embeddings() is None:
-        raise UserError(f"model {model.name} has no unembedding, so an edit does nothing to a next token")
+    head_of(model)
     lengths = (ids >= 0).sum(dim=1).cpu().numpy().astype(np.int64)
     n, width = len(edits), model.width(point)
     if edits.position.shape != (n,) or tuple(edits.delta.shape) != (n, width):

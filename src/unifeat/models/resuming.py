@@ -1,7 +1,7 @@
-"""A forward pass that begins in the middle of a model, and one that gives logits at some positions only.
+"""A forward pass that begins in the middle of a model.
 
 When the same text runs through a model many times, each time with another value at one hook point, the blocks before it
-compute the same again and again; and with a large vocabulary, the head costs more than the blocks.
+compute the same again and again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unifeat.models.heads import head_at, head_of
 from unifeat.models.hooks import capturing
 from unifeat.models.language import LanguageModel
 from unifeat.vocabulary.hook_points import HookPoint
@@ -55,26 +56,6 @@ def resumed(blocks: nn.ModuleList, layer: int, stream: Tensor, form: type) -> It
             blocks[index] = block
 
 
-@contextmanager
-def at_positions(model: LanguageModel, chosen: Tensor) -> Iterator[None]:
-    """Inside this context, the whole model's logits are those of the chosen positions: (1, chosen, vocabulary).
-
-    Args:
-        chosen: (batch, positions) bool.
-    """
-    head = model.causal.get_output_embeddings()
-
-    def gather(_: nn.Module, args: Any) -> Any:
-        hidden = args[0]
-        return (hidden[chosen.to(hidden.device)][None], *args[1:])
-
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 class Again:
     """One batch of text, run through a whole model again and again with other values at one hook point.
 
@@ -93,11 +74,11 @@ class Again:
             chosen: (batch, positions) bool, the positions whose logits are wanted.
 
         Raises:
-            ValueError: a model that was loaded without its head.
+            ValueError, UserError: as `head_of` does.
         """
-        if model.causal is None:
-            raise ValueError("the model was loaded without its head: load_language_model(..., whole=True)")
-        self._model, self._ids, self._chosen, self._layer = model, ids.to(model.device), chosen, point.layer
+        head_of(model)
+        self._model, self._ids, self._layer = model, ids.to(model.device), point.layer
+        self._places = torch.nonzero(chosen.flatten())[:, 0]
         self._stream: Tensor | None = None
         forms: list[type] = []
         entry = HookPoint(point.layer, "resid_pre")
@@ -116,7 +97,7 @@ class Again:
     def logits(self) -> Tensor:
         """Logits at the chosen positions, (chosen, vocabulary), under the hooks that are registered now."""
         with ExitStack() as stack:
-            stack.enter_context(at_positions(self._model, self._chosen))
+            stack.enter_context(head_at(self._model, self._places))
             if self._stream is not None:
                 stack.enter_context(resumed(self._model.blocks, self._layer, self._stream, self._form))
             found: Tensor = self._model.causal(input_ids=self._ids, use_cache=False).logits

@@ -38,6 +38,19 @@ def splicing(
             handle.remove()
 
 
+def with_rows(value: Tensor, at: Tensor, new: Callable[[Tensor], Tensor]) -> Tensor:
+    """A value (…, width) with some of its rows changed.
+
+    Args:
+        at: (rows,) int64 numbers, or a mask (…) of them.
+        new: from those rows, (rows, width), to what takes their place.
+    """
+    flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer gets all positions as one list
+    chosen = at.flatten().to(flat.device)  # blocks may be on several devices
+    flat[chosen] = new(flat[chosen]).to(flat)
+    return flat.reshape(value.shape)
+
+
 def _replacing(block: nn.Module, kind: HookKind, new: Callable[[Tensor], Tensor], stream: Callable[[], Tensor]) -> Any:
     """Register a hook that applies `new` at a kind of hook point.
 

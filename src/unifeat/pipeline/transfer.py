@@ -30,7 +30,7 @@ from unifeat.transfer.carried import Carried, carried_by, summarise
 from unifeat.transfer.decoding import Decoding
 from unifeat.transfer.documents import ratio_interval
 from unifeat.transfer.maps import LinearMap, fit_affine, fit_rotation
-from unifeat.transfer.sums import MIXED, VARIANTS, FitSums, Fitted, JudgeSums
+from unifeat.transfer.sums import MIXED, VARIANTS, FitSums, Fitted, JudgeSums, Tokens
 
 VERSION = 1  # raised whenever the results change
 MOST_PAIRS = 4096  # products of pairs are held in memory
@@ -49,24 +49,22 @@ class Direction:
         name: `a_to_b` or `b_to_a`.
         pairs: kept pairs, strongest first, each feature of the target once: `source_feature`, `target_feature`,
             `correlation`, `count` (how often the pair fires).
-        documents: of the corpus.
-        seed: the study's.
     """
 
     cell: Cell = field(repr=False)
     source: Space
     target: Space
     name: str
-    documents: int
-    seed: int
 
     @classmethod
-    def both(cls, cell: Cell, documents: int, seed: int) -> list[Direction]:
+    def both(cls, cell: Cell) -> list[Direction]:
         """The two directions of a cell."""
-        return [
-            cls(cell, cell.a, cell.b, "a_to_b", documents, seed),
-            cls(cell, cell.b, cell.a, "b_to_a", documents, seed),
-        ]
+        return [cls(cell, cell.a, cell.b, "a_to_b"), cls(cell, cell.b, cell.a, "b_to_a")]
+
+    @property
+    def seed(self) -> int:
+        """The study's."""
+        return self.cell.comparison.seed
 
     @property
     def pairs(self) -> pd.DataFrame:
@@ -88,7 +86,7 @@ class Direction:
     @property
     def fitting(self) -> NDArray[np.bool_]:
         """(documents,) which are fitted on."""
-        return fitting_documents(self.documents, self.seed)
+        return fitting_documents(self.cell.comparison.documents, self.seed)
 
     def stretches(self) -> Iterator[Beside]:
         """The sampled tokens of both, with the source as A."""
@@ -118,17 +116,15 @@ class Rebuilt:
 
     Attributes:
         rows: one row for each variant: `variant`, `tokens`, `fvu` and its interval (`_low`, `_high`), `carried` and its
-            interval, `null_mean`, `null_sd`, `p` (of `own_and_from_a`).
+            interval, `null_mean`, `null_sd`, `p` and `flags` (of `own_and_from_a`).
         pairs: one row for each pair: `source_feature`, `target_feature`, `gain`, `offset`, `predicted`, `lowered`,
             `lowered_own` (see `Carried.pairs`).
         fits: gains and maps, to rebuild any token.
-        facts: `fitted_rows`, `flags`.
     """
 
     rows: pd.DataFrame
     pairs: pd.DataFrame
     fits: Fits
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -168,16 +164,15 @@ class Fits:
         return cls(features, fitted, {n: LinearMap(**p | {"penalty": float(p["penalty"])}) for n, p in groups.items()})
 
 
-def _write(found: Rebuilt, folder: Path) -> dict[str, Any]:
+def _write(found: Rebuilt, folder: Path) -> None:
     found.rows.to_parquet(folder / "rows.parquet", index=False)
     found.pairs.to_parquet(folder / "pairs.parquet", index=False)
     found.fits.save(folder / "fits.npz")
-    return found.facts
 
 
-def _read(facts: dict[str, Any], folder: Path) -> Rebuilt:
+def _read(_: Any, folder: Path) -> Rebuilt:
     rows, pairs = (pd.read_parquet(folder / f"{name}.parquet") for name in ("rows", "pairs"))
-    return Rebuilt(rows, pairs, Fits.load(folder / "fits.npz"), facts)
+    return Rebuilt(rows, pairs, Fits.load(folder / "fits.npz"))
 
 
 FORM: Form[Rebuilt] = Form(_write, _read)
@@ -203,11 +198,10 @@ class Rebuilder:
         if "back" in fits.maps and not _writes_elsewhere(source):
             self._source = Decoding(sae_of(source), source.info["sae"])
 
-    def codes(self, rows: Beside) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The pairs' codes, (n, m) of the source and of the target."""
-        a = rows.codes_a[:, self._fits.features[0]].toarray().astype(np.float64)
-        b = rows.codes_b[:, self._fits.features[1]].toarray().astype(np.float64)
-        return a, b
+    def tokens(self, rows: Beside) -> Tokens:
+        """What the SAEs make of tokens."""
+        parts = self.decoding.parts(rows.x_b, rows.codes_b)
+        return Tokens(*parts, *_codes_of(self._fits.features, rows))
 
     def mapped(self, rows: Beside) -> dict[str, NDArray[np.float64]]:
         """What the linear maps make of tokens, and the source's SAE between two of them: (n, d) each."""
@@ -232,30 +226,27 @@ def _rebuild(direction: Direction, draws: int, level: float) -> Rebuilt:
     for rows in direction.stretches():
         own = rows.at(fitting[rows.document])
         if len(own.document):
-            a, b = (
-                codes[:, of].toarray().astype(np.float64)
-                for codes, of in zip((own.codes_a, own.codes_b), ids, strict=True)
-            )
-            sums.add(a, b, np.asarray(own.codes_b.sum(0), np.float64).ravel())
+            sums.add(*_codes_of(ids, own), np.asarray(own.codes_b.sum(0), np.float64).ravel())
             rows_of_fit.append(own)
     fits = Fits(ids, sums.fitted(), _maps(rows_of_fit, direction.seed))
     del rows_of_fit
     rebuilder = Rebuilder(direction, fits)
-    judged = JudgeSums(fits.fitted, rebuilder.decoder)
+    judged = JudgeSums(fits.fitted, rebuilder.decoder, rebuilder.at_mean)
     for rows in direction.stretches():
         own = rows.at(~fitting[rows.document])
         if len(own.document):
-            parts = rebuilder.decoding.parts(own.x_b, own.codes_b)
-            x = own.x_b.astype(np.float64)
-            judged.add(
-                own.document, x, parts.constant, parts.own, parts.scale, *rebuilder.codes(own), rebuilder.at_mean,
-                rebuilder.mapped(own),
-            )  # fmt: skip
+            judged.add(own.document, own.x_b.astype(np.float64), rebuilder.tokens(own), rebuilder.mapped(own))
     strata = strata_of(pairs["count"].to_numpy())
     found = summarise(judged, ids[0], ids[1], sums.n, strata, draws, level, direction.seed)
     table = found.pairs.rename(columns={"feature_a": "source_feature", "feature_b": "target_feature"})
-    facts = {"fitted_rows": sums.n, "documents": found.documents, "flags": list(found.flags), "carried": found.value}
-    return Rebuilt(_rows(judged, found, level, direction.seed), table, fits, facts)
+    return Rebuilt(_rows(judged, found, level, direction.seed), table, fits)
+
+
+def _codes_of(ids: NDArray[np.int64], rows: Beside) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The pairs' codes, (n, m) of the source and of the target."""
+    both = zip((rows.codes_a, rows.codes_b), ids, strict=True)
+    a, b = (codes[:, features].toarray().astype(np.float64) for codes, features in both)
+    return a, b
 
 
 def _rows(judged: JudgeSums, found: Carried, level: float, seed: int) -> pd.DataFrame:
@@ -281,6 +272,7 @@ def _rows(judged: JudgeSums, found: Carried, level: float, seed: int) -> pd.Data
                 "null_mean": found.null_mean if tested else np.nan,
                 "null_sd": found.null_sd if tested else np.nan,
                 "p": found.p if tested else np.nan,
+                "flags": list(found.flags) if tested else [],
             }
         )
     return pd.DataFrame(rows)

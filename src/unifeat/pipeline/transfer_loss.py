@@ -156,16 +156,14 @@ def _variants(
     rebuilder: Rebuilder, fits: Fits, rows: Beside, orders: list[NDArray[np.intp]], chosen: NDArray[np.int64]
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     own = rows.at(chosen)
-    parts = rebuilder.decoding.parts(own.x_b, own.codes_b)
-    a, b = rebuilder.codes(own)
-    args = (parts.constant, parts.own, parts.scale)
-    made = variants(fits.fitted, rebuilder.decoder, *args, a, b, rebuilder.at_mean)
+    tokens = rebuilder.tokens(own)
+    made = variants(fits.fitted, rebuilder.decoder, rebuilder.at_mean, tokens)
     yield from made.items()
     yield from rebuilder.mapped(own).items()
     for number, order in enumerate(orders):
         slope = fits.fitted.slope[order, np.arange(len(order))]
-        moved = (slope * (a - fits.fitted.mean_a)[:, order]) @ rebuilder.decoder
-        yield f"{_DRAW}{number}", made[ZERO] + parts.scale[:, None] * moved
+        moved = (slope * (tokens.a - fits.fitted.mean_a)[:, order]) @ rebuilder.decoder
+        yield f"{_DRAW}{number}", made[ZERO] + tokens.scale[:, None] * moved
 
 
 def summarise_losses(table: pd.DataFrame, level: float, seed: int) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from unifeat.text.corpus import Corpus
 
 COLUMNS = [
     *("space_a", "space_b", "direction", "variant", "tokens", "fvu", "fvu_low", "fvu_high"),
-    *("carried", "carried_low", "carried_high", "null_mean", "null_sd", "p"),
+    *("carried", "carried_low", "carried_high", "null_mean", "null_sd", "p", "flags"),
     *("loss_tokens", "loss", "kl", "recovered", "recovered_low", "recovered_high"),
     *("null_recovered_mean", "null_recovered_sd", "p_recovered"),
 ]
@@ -60,10 +60,7 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
     assert spec is not None
     level, seed = study.inference.level, study.seed
     directions = [
-        direction
-        for cell in chosen_cells(study, cells)
-        if len(cell.kept)
-        for direction in Direction.both(cell, corpus.documents, seed)
+        direction for cell in chosen_cells(study, cells) if len(cell.kept) for direction in Direction.both(cell)
     ]
     of_cells = [direction for direction in directions if direction.name == "a_to_b" and spec.pairs]
     for direction in of_cells:  # before hours of work
@@ -83,7 +80,7 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
                 advance(1)
     found_effects: list[Effects] = []
     with track("effects on the next token", len(of_cells), unit="pairs of spaces") as advance:
-        for effects in engine.map(effects_unit(direction, corpus, spec) for direction in of_cells):
+        for effects in engine.map(effects_unit(direction, corpus, spec, level) for direction in of_cells):
             found_effects.append(effects)
             advance(1)
     forget()
@@ -96,6 +93,7 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
         own = found.pairs.rename(columns=dict(zip(features, ("feature_a", "feature_b"), strict=True)))
         pairs.append(own.assign(**names))
     table = _table(rows, COLUMNS)
+    table["flags"] = [flags if isinstance(flags, list) else [] for flags in table["flags"]]
     counts = {name: table[name].fillna(0).astype(np.int64) for name in ("tokens", "loss_tokens")}
     own_pairs = _table(pairs, PAIR_COLUMNS)
     tables = {"transfer": table.assign(**counts), "transfer_pairs": own_pairs}

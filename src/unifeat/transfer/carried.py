@@ -17,7 +17,7 @@ from unifeat.inference._permutation_test import WithNull
 from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
 from unifeat.transfer.documents import halves, ratio_interval
-from unifeat.transfer.sums import FROM_A, MATCHED, MEAN, MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums
+from unifeat.transfer.sums import FROM_A, MATCHED, MEAN, MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums, Tokens
 
 _ROWS = 4096  # tokens whose codes are dense at once
 
@@ -135,20 +135,12 @@ def carried(
     constant = _bias(b, decoder, x, fitting) if bias is None else np.asarray(bias, np.float64)
     if constant.shape != (x.shape[1],):
         raise UserError(f"bias has shape {constant.shape}: give {x.shape[1]} numbers")
-    judged = JudgeSums(fitted, decoder[ids_b])
-    at_mean = fitted.mean_all_b @ decoder
+    judged = JudgeSums(fitted, decoder[ids_b], fitted.mean_all_b @ decoder)
     for rows in _chunks(~fitting):
         own = np.asarray(b[rows] @ decoder, np.float64) + constant
-        judged.add(
-            document[rows],
-            x[rows].astype(np.float64),
-            np.broadcast_to(constant, own.shape),
-            own,
-            np.ones(len(own)),
-            _dense(a[rows][:, ids_a]),
-            _dense(b[rows][:, ids_b]),
-            at_mean,
-        )
+        codes = _dense(a[rows][:, ids_a]), _dense(b[rows][:, ids_b])
+        tokens = Tokens(own, np.broadcast_to(constant, own.shape), np.ones(len(own)), *codes)
+        judged.add(document[rows], x[rows].astype(np.float64), tokens)
     labels = None if strata is None else np.asarray(strata)[chosen["place"].to_numpy()]
     return summarise(judged, ids_a, ids_b, sums.n, labels, draws, level, seed)
 

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from unifeat.models.language import LanguageModel
 from unifeat.models.resuming import Again
-from unifeat.models.splicing import splicing
+from unifeat.models.splicing import splicing, with_rows
 from unifeat.text.windows import Window
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.places import Places
@@ -116,14 +116,12 @@ def spliced_losses(
         clean = log_softmax(again.clean.to(torch.float32), -1)
         losses.add(CLEAN, of_document, cross_entropy(clean, targets, reduction="none").cpu(), torch.zeros(len(targets)))
         for name, made in variants(rows[rows >= 0]):
-            put = partial(_replaced, replaced=replaced, values=torch.from_numpy(made))
+            put = partial(_put, replaced, torch.from_numpy(made))
             with splicing(model.blocks, point, put):
                 spliced = log_softmax(again.logits().to(torch.float32), -1)
             nats = cross_entropy(spliced, targets, reduction="none").cpu()
             losses.add(name, of_document, nats, (clean.exp() * (clean - spliced)).sum(-1).cpu())
 
 
-def _replaced(value: Tensor, _: Tensor, *, replaced: Tensor, values: Tensor) -> Tensor:
-    flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer gets all positions as one list
-    flat[replaced.flatten().to(flat.device)] = values.to(flat)
-    return flat.reshape(value.shape)
+def _put(replaced: Tensor, values: Tensor, value: Tensor, _: Tensor) -> Tensor:
+    return with_rows(value, replaced, lambda rows: values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Integer
@@ -26,6 +26,23 @@ OWN, MATCHED, FROM_A, MIXED, ZERO, MEAN = (
     "all_at_mean",
 )
 VARIANTS = (OWN, MATCHED, FROM_A, MIXED, ZERO, MEAN)
+
+
+class Tokens(NamedTuple):
+    """What the SAEs make of some rows, float64.
+
+    Attributes:
+        own: (n, d) the reconstruction by B's SAE.
+        constant: (n, d) t.
+        scale: (n,) s.
+        a, b: (n, m) codes of the pairs' features.
+    """
+
+    own: Matrix
+    constant: Matrix
+    scale: Matrix
+    a: Matrix
+    b: Matrix
 
 
 @dataclass
@@ -106,12 +123,14 @@ class JudgeSums:
     Attributes:
         fitted: means and slopes.
         decoder: (m, d) W.
+        at_mean: (d,) the mean of all codes of B times their decoder rows.
 
     Memory: 3 m² + n documents × variants, float64.
     """
 
     fitted: Fitted
     decoder: Float64[np.ndarray, "m d"]
+    at_mean: Float64[np.ndarray, " d"]
     n: int = 0
     total: Any = 0.0  # (d,) Σ x
     squares: float = 0.0
@@ -129,12 +148,7 @@ class JudgeSums:
         self,
         document: Integer[np.ndarray, " n"],
         x: Float64[np.ndarray, "n d"],
-        constant: Float64[np.ndarray, "n d"],
-        own: Float64[np.ndarray, "n d"],
-        scale: Float64[np.ndarray, " n"],
-        a: Float64[np.ndarray, "n m"],
-        b: Float64[np.ndarray, "n m"],
-        at_mean: Float64[np.ndarray, " d"],
+        tokens: Tokens,
         others: Mapping[str, Float64[np.ndarray, "n d"]] | None = None,
     ) -> None:
         """Add rows.
@@ -142,13 +156,10 @@ class JudgeSums:
         Args:
             document: of each row.
             x: activations.
-            constant, scale: t and s.
-            own: the SAE's reconstruction.
-            a, b: codes of the pairs' features.
-            at_mean: the mean of all codes times their decoder rows.
+            tokens: what the SAEs make of them.
             others: other variants' reconstructions.
         """
-        made = variants(self.fitted, self.decoder, constant, own, scale, a, b, at_mean)
+        made = variants(self.fitted, self.decoder, self.at_mean, tokens)
         for name, rebuilt in {**made, **(others or {})}.items():
             self._add_error(name, document, x - rebuilt)
         for number, count in zip(*np.unique(document, return_counts=True), strict=True):
@@ -157,13 +168,13 @@ class JudgeSums:
         self.total = self.total + x.sum(0)
         self.squares += float(np.vdot(x, x))
         towards = (x - made[ZERO]) @ self.decoder.T  # R Wᵀ
-        moved = scale[:, None] * (a - self.fitted.mean_a)
-        moved_own = scale[:, None] * (b - self.fitted.mean_b)
+        a, b = tokens.a - self.fitted.mean_a, tokens.b - self.fitted.mean_b
+        moved, moved_own = tokens.scale[:, None] * a, tokens.scale[:, None] * b
         self.cross = self.cross + moved.T @ towards
         self.cross_own = self.cross_own + np.einsum("ij,ij->j", moved_own, towards)
         self.scatter = self.scatter + moved.T @ moved
         self.scatter_own = self.scatter_own + moved_own.T @ moved_own
-        missed = b - self.fitted.mean_b - self.fitted.gain * (a - self.fitted.mean_a)
+        missed = b - self.fitted.gain * a
         self.unpredicted = self.unpredicted + np.einsum("ij,ij->j", missed, missed)
         self.sum_b, self.square_b = self.sum_b + b.sum(0), self.square_b + np.einsum("ij,ij->j", b, b)
 
@@ -212,18 +223,24 @@ class JudgeSums:
 
 
 def variants(
-    fitted: Fitted,
-    decoder: Float64[np.ndarray, "m d"],
-    constant: Float64[np.ndarray, "n d"],
-    own: Float64[np.ndarray, "n d"],
-    scale: Float64[np.ndarray, " n"],
-    a: Float64[np.ndarray, "n m"],
-    b: Float64[np.ndarray, "n m"],
-    at_mean: Float64[np.ndarray, " d"],
+    fitted: Fitted, decoder: Float64[np.ndarray, "m d"], at_mean: Float64[np.ndarray, " d"], tokens: Tokens
 ) -> dict[str, Matrix]:
-    """What stands in for each row's activation, (n, d) by variant. The arguments are those of `JudgeSums.add`."""
-    matched = (scale[:, None] * (b - fitted.mean_b)) @ decoder
-    from_a = (scale[:, None] * (fitted.gain * (a - fitted.mean_a))) @ decoder
-    zero = own - matched
-    mean = constant + scale[:, None] * at_mean
-    return {OWN: own, MATCHED: mean + matched, FROM_A: mean + from_a, MIXED: zero + from_a, ZERO: zero, MEAN: mean}
+    """What stands in for each row's activation, (n, d) by variant.
+
+    Args:
+        decoder: (m, d) W of the matched features.
+        at_mean: (d,) the mean of all codes times their decoder rows.
+        tokens: the rows.
+    """
+    scale = tokens.scale[:, None]
+    matched = (scale * (tokens.b - fitted.mean_b)) @ decoder
+    from_a = (scale * (fitted.gain * (tokens.a - fitted.mean_a))) @ decoder
+    zero, mean = tokens.own - matched, tokens.constant + scale * at_mean
+    return {
+        OWN: tokens.own,
+        MATCHED: mean + matched,
+        FROM_A: mean + from_a,
+        MIXED: zero + from_a,
+        ZERO: zero,
+        MEAN: mean,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Integer
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Places:
     order: Int32[np.ndarray, " rows"]
     token: Int32[np.ndarray, " rows"]
 
-    def __getitem__(self, keep: Bool[np.ndarray, " rows"]) -> Places:
-        return Places(*(getattr(self, field.name)[keep] for field in fields(self)))
+    def __getitem__(self, rows: Bool[np.ndarray, " rows"] | Integer[np.ndarray, " some"]) -> Places:
+        return Places(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def __len__(self) -> int:
         return len(self.document)

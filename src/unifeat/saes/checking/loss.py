@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from unifeat.models.hooks import capturing
 from unifeat.models.language import LanguageModel
-from unifeat.models.splicing import splicing
+from unifeat.models.splicing import splicing, with_rows
 from unifeat.saes.decoding import reconstruct, writes_at
 from unifeat.saes.encoding import encode_rows
 from unifeat.saes.protocol import SAE
@@ -110,16 +110,13 @@ def measure_loss(
 
 
 def _replaced(value: Tensor, read: Tensor, *, reads: Tensor, sae: SAE | None) -> Tensor:
-    flat = value.reshape(-1, value.shape[-1]).clone()  # OPT's second MLP layer gets all positions as one list
-    chosen = reads.flatten().to(flat.device)  # blocks may be on several devices
-    if sae is None:
-        flat[chosen] = 0
-    else:
-        rows = read.reshape(-1, read.shape[-1])[chosen].to(reads.device, torch.float32)
-        made = [reconstruct(sae, x, codes).to(flat) for x, codes in encode_rows(sae, rows)]
-        if made:
-            flat[chosen] = torch.cat(made)
-    return flat.reshape(value.shape)
+    def new(rows: Tensor) -> Tensor:
+        if sae is None or not len(rows):
+            return torch.zeros_like(rows)
+        x = read.reshape(-1, read.shape[-1])[reads.flatten().to(read.device)].to(reads.device, torch.float32)
+        return torch.cat([reconstruct(sae, part, codes) for part, codes in encode_rows(sae, x)])
+
+    return with_rows(value, reads, new)
 
 
 def _logits(model: LanguageModel, ids: Tensor) -> Tensor:
