@@ -30,7 +30,7 @@ from unifeat.saes.training.checkpoints import Checkpoints
 from unifeat.saes.training.run import train_saes
 from unifeat.saes.training.trainers import Job, autocast_pays, make_trainer
 from unifeat.study.read import load_study
-from unifeat.study.spec import TrainOverride
+from unifeat.study.training import TrainOverride
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.windowing import Windowing
 

@@ -8,11 +8,7 @@ a second call goes on where the first one stopped. About ten minutes on one core
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +17,10 @@ from scipy.stats import binom, kstest
 import unifeat as uf
 from drawing import table
 from sections import put
+from studies import carried_out, folder_of, options_of
 from unifeat.correlation.shifted import ShiftedCodes, shifts
 from unifeat.geometry import MEASURES, Prepared
 from unifeat.inference import calibrate, null_scores
-from unifeat.progress import set_mode
-from unifeat.store import written_aside
 from unifeat.vocabulary.paired_codes import PairedCodes, as_paired
 
 D_A, D_B = 16, 24
@@ -142,21 +137,6 @@ def pieces(studies: int) -> dict[str, tuple[int, Callable[[int], dict[str, list[
     return out
 
 
-def carried_out(name: str, count: int, study: Callable[[int], dict[str, list[float]]], cache: Path) -> dict[str, Any]:
-    """Case -> (count, values) array; stored every 100 studies, so that a stopped run loses little."""
-    path = cache / f"{name.replace(', ', '-').replace(' ', '-')}.json"
-    known: dict[str, list[list[float]]] = json.loads(path.read_text()) if path.exists() else {}
-    done = len(next(iter(known.values()), []))
-    for seed in range(done, count):
-        for case, values in study(seed).items():
-            known.setdefault(case, []).append(values)
-        if (seed + 1) % 100 == 0 or seed + 1 == count:
-            with written_aside(path) as aside:
-                aside.write_text(json.dumps(known))
-            print(f"{name}: {seed + 1} of {count}", flush=True)
-    return {case: np.array(values[:count]) for case, values in known.items()}
-
-
 def page(results: dict[str, dict[str, np.ndarray]], studies: int) -> str:
     """The text of docs/calibration.md."""
     tests = {name: cells for name, cells in results.items() if not name.startswith("cover")}
@@ -257,21 +237,10 @@ they are too wide, as a jackknife's are if the variance falls as 1/n², which it
 {table(cover_header, cover_rows)}"""
 
 
-def settings_key() -> str:
-    """Of everything above that changes a study; a change of the code itself needs an empty cache."""
-    settings = [D_A, D_B, CASES, SHUFFLES, REMATCHES, ALPHA, COVER_D, COVER_N, COVER_LEVEL]
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=500)
-    parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
-    parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
-    options = parser.parse_args()
-    set_mode("quiet")
-    cache = options.cache / settings_key()
-    cache.mkdir(parents=True, exist_ok=True)
+    options = options_of(__doc__, 500)
+    settings = [D_A, D_B, CASES, SHUFFLES, REMATCHES, ALPHA, COVER_D, COVER_N, COVER_LEVEL]
+    cache = folder_of(options.cache, "calibration", settings)
     results = {name: carried_out(name, count, study, cache) for name, (count, study) in pieces(options.studies).items()}
     put(options.page, "scripts/calibration.py", page(results, options.studies))
 

@@ -9,22 +9,17 @@ one stopped.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
 import unifeat as uf
-from calibration import carried_out
 from drawing import table
 from sections import put
+from studies import carried_out, folder_of, options_of
 from unifeat.geometry import MEASURES
 from unifeat.inference.ceiling import Estimate, score_at, share_of_ceiling
-from unifeat.progress import set_mode
 
 D_A, D_B = 16, 24
 PAIRS = {"ab": 80, "aa": 200, "bb": 150}  # of the cell and of both ceilings; the cell's features are in both ceilings
@@ -128,15 +123,9 @@ share is not 0 either: compare it with `ceiling_share_chance`.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=100)
-    parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
-    parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
-    options = parser.parse_args()
-    set_mode("quiet")
+    options = options_of(__doc__, 100)
     settings = [D_A, D_B, PAIRS, CASES, KINDS, LEVEL, HALVES]
-    cache = options.cache / ("ceilings-" + hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12])
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = folder_of(options.cache, "ceilings", settings)
     results = {
         kind: carried_out(f"ceilings {kind}", options.studies, lambda seed, given=given: study(*given, seed), cache)
         for kind, given in KINDS.items()

@@ -8,23 +8,18 @@ in the cache: a second call goes on where the first one stopped.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
 import unifeat as uf
-from calibration import carried_out
 from drawing import table
 from sections import put
+from studies import carried_out, folder_of, options_of
 from unifeat.geometry import MEASURES
 from unifeat.inference import cluster_test, effective_pairs, find_clusters
-from unifeat.progress import set_mode
 
 D_A, D_B, N = 24, 32, 120
 SPREAD = 0.3  # distance of a copy from the middle of its cluster; cosine between copies 1 / (1 + SPREAD²) = 0.92
@@ -182,15 +177,9 @@ it, with clusters: {names(short) or "none"}.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=600)
-    parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
-    parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
-    options = parser.parse_args()
-    set_mode("quiet")
+    options = options_of(__doc__, 600)
     settings = [D_A, D_B, N, SPREAD, KINDS, CASES, SHUFFLES, CHOICES, ALPHA, LEVEL, POWER, HALF]
-    cache = options.cache / ("clusters-" + hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12])
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = folder_of(options.cache, "clusters", settings)
     results = {name: carried_out(name, count, study, cache) for name, (count, study) in pieces(options.studies).items()}
     put(options.page, "scripts/calibration_clusters.py", section(results))
 

@@ -7,8 +7,6 @@ Documents have topics, and features fire more where their topic is. A few minute
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +15,8 @@ from scipy import sparse
 
 from drawing import table
 from sections import put
+from studies import options_of
 from unifeat.matching.elsewhere import Elsewhere, read_elsewhere
-from unifeat.progress import set_mode
 from unifeat.vocabulary.paired_codes import as_paired
 
 PAIRS, ROWS, TOPICS, LEVEL = 200, 100, 8, 0.95
@@ -117,11 +115,7 @@ no other document in which the two could meet, and are much too short.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=100)
-    parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
-    options = parser.parse_args()
-    set_mode("quiet")
+    options = options_of(__doc__, 100)
     rows = []
     for name, world in WORLDS.items():
         for documents in (20, 60):

@@ -9,23 +9,18 @@ where the first one stopped.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
 import unifeat as uf
-from calibration import carried_out
 from drawing import table
 from sections import put
+from studies import carried_out, folder_of, options_of
 from unifeat.geometry import MEASURES
 from unifeat.inference.equivalence import equivalence_p
-from unifeat.progress import set_mode
 
 D_A, D_B, NOISE = 16, 24, 0.6
 NUMBERS = (80, 320)  # of pairs
@@ -119,15 +114,9 @@ should be found, which takes enough pairs: with fewer, a score varies too much, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=100)
-    parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
-    parser.add_argument("--cache", type=Path, default=Path("build/calibration"))
-    options = parser.parse_args()
-    set_mode("quiet")
+    options = options_of(__doc__, 100)
     settings = [D_A, D_B, NOISE, CASES, MARGIN, ALPHA, HALVES, SHUFFLES, GRID.tolist(), DRAWS]
-    cache = options.cache / ("equivalence-" + hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12])
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = folder_of(options.cache, "equivalence", settings)
     results, shares = {}, {}
     for n in NUMBERS:
         draws = max(2, DRAWS * min(NUMBERS) // n)  # scores of more pairs vary less

@@ -8,9 +8,7 @@ tokens explain part of the activations. A few minutes on one core.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +17,11 @@ from scipy.stats import binom
 
 from drawing import table
 from sections import put
+from studies import options_of
 from unifeat.correlation.correlate import correlate
 from unifeat.correlation.rearranged import Draw, Stretch, taken
 from unifeat.correlation.shifted import ShiftedCodes, shifts
 from unifeat.matching.methods import select
-from unifeat.progress import set_mode
 from unifeat.vocabulary.paired_codes import CsrArrays, InMemoryCodes, PairedCodes
 
 DOCUMENTS, FEATURES, KINDS, DRAWS, ALPHA = 32, 40, 25, 19, 0.05
@@ -154,11 +152,7 @@ time between {low:.3f} and {high:.3f}) where a null's question has the answer no
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=400)
-    parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
-    options = parser.parse_args()
-    set_mode("quiet")
+    options = options_of(__doc__, 400)
     results = {
         (name, null): rates(options.studies, world, null, lambda line, name=name: print(name, line, flush=True))
         for name, world in WORLDS.items()

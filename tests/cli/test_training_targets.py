@@ -10,7 +10,9 @@ import pytest
 
 from unifeat.errors import UserError
 from unifeat.pipeline.train import train
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainSpec
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import yaml
 
 from unifeat.errors import UserError
 from unifeat.study.read import dump_study, load_study
-from unifeat.study.spec import Study, TextSpec
+from unifeat.study.spec import Study
+from unifeat.study.text import TextSpec
 
 STUDY: dict[str, Any] = {
     "text": {"source": "some/dataset"},

@@ -18,7 +18,8 @@ from unifeat.pipeline.loading import Loader
 from unifeat.pipeline.token_embeddings import TokenEmbeddings
 from unifeat.runs.roles import role_of
 from unifeat.saes.weights import Decoder
-from unifeat.study.spec import DocumentsSpec, ModelSpec, Study, TextSpec, TrainTextSpec
+from unifeat.study.spec import ModelSpec, Study
+from unifeat.study.text import DocumentsSpec, TextSpec, TrainTextSpec
 from unifeat.text.corpus import Corpus, Cut, build_corpus
 from unifeat.text.sources import find_source
 from unifeat.vocabulary.windowing import Windowing

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
-from unifeat.study.spec import DocumentsSpec, Study
+from unifeat.study.spec import Study
+from unifeat.study.text import DocumentsSpec
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 _Documents = TypeVar("_Documents", bound=DocumentsSpec)

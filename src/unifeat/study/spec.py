@@ -14,6 +14,8 @@ from unifeat.errors import did_you_mean
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainOverride, TrainSpec
 from unifeat.study.values import Pair, Part, Seed, Text, memory
 from unifeat.vocabulary.bounds import LARGEST_COUNT, LARGEST_WIDTH
 from unifeat.vocabulary.hook_points import HookKind
@@ -23,49 +25,6 @@ from unifeat.vocabulary.openings import Chat
 # The published code calls these junk words: a pair with one of them among its top tokens is not about a concept.
 NON_CONCEPT_TOKENS = ("", " ", "\n", "\\n", ".", ",", "!", "?", "-", "<bos>", "<|endoftext|>", "|bos|")
 LAYER = "{layer}"  # stands for the layer in an SAE's name
-
-
-class DocumentsSpec(Part):
-    """Documents, and how many of them are read."""
-
-    source: Text = Field(description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name")
-    field: Text = Field("text", description="field of .jsonl and .parquet rows that holds the text")
-    split: Text = Field("train", description="split of a Hugging Face dataset")
-    config: Text | None = Field(None, description="configuration of a Hugging Face dataset")
-    skip: int = Field(0, ge=0, le=LARGEST_COUNT, description="documents left out at the start")
-    documents: int | None = Field(None, gt=0, le=LARGEST_COUNT, description="at most this many documents")
-    tokens: int | None = Field(
-        None,
-        gt=0,
-        le=LARGEST_COUNT,
-        description="stop after the document that reaches this many tokens of the first model",
-    )
-    drop_duplicates: bool = Field(
-        False, description="leave out documents that repeat an earlier one, before skip, documents and tokens count"
-    )
-
-
-class TrainTextSpec(DocumentsSpec):
-    """Text, and how models read it."""
-
-    context: int = Field(128, ge=2, le=2**20, description="window length in tokens, including BOS")
-    windows: int | None = Field(
-        None, gt=0, le=LARGEST_COUNT, description="at most this many windows of each document, from its start"
-    )
-    group: int = Field(
-        65_536,
-        gt=0,
-        le=2**24,
-        description="characters worked on at once: several documents, or a part of a long one",
-    )
-
-
-class TextSpec(TrainTextSpec):
-    """The text that every model reads, and on which pairs are found."""
-
-    elsewhere: DocumentsSpec | None = Field(
-        None, description="another kind of text, read in the same way, on which the r of the pairs is read again"
-    )
 
 
 class ModelSpec(Part):
@@ -110,24 +69,6 @@ class ModelSpec(Part):
         if self.max_memory and self.device != "map":
             raise ValueError("max_memory is for device: map")
         return self
-
-
-Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu"]
-
-
-class TrainOverride(Part):
-    """Settings of `train` that differ for one group of spaces. All SAEs of a model see the same activations."""
-
-    architecture: Architecture | None = None
-    features: int | None = Field(None, gt=0, le=LARGEST_WIDTH)
-    k: int | None = Field(None, gt=0, le=LARGEST_WIDTH)
-    tokens: int | None = Field(None, gt=0, le=LARGEST_COUNT)
-    lr: float | None = Field(None, gt=0)
-    auxiliary: float | None = Field(None, ge=0)
-    dead_after: int | None = Field(None, gt=0, le=LARGEST_COUNT)
-    sparsity: float | None = Field(None, gt=0)
-    levels: list[int] | None = None
-    seed: Seed | None = None
 
 
 class SpacesSpec(Part):
@@ -300,76 +241,6 @@ class TransferSpec(Part):
     )
     pairs: int = Field(200, ge=0, le=100_000, description="pairs whose effects on the next token are compared")
     contexts: int = Field(16, ge=1, le=1000, description="contexts of each pair, and probe contexts of all of them")
-
-
-class TrainSpec(Part):
-    """How to train the SAEs that the study names and that do not exist yet."""
-
-    text: TrainTextSpec = Field(description="training text: not the study's own documents")
-    architecture: Architecture = Field("topk", description="topk, batchtopk, matryoshka, jumprelu or relu")
-    features: int = Field(4096, gt=0, le=LARGEST_WIDTH, description="width of the dictionaries")
-    k: int = Field(
-        32,
-        gt=0,
-        le=LARGEST_WIDTH,
-        description="active features per token: exactly (topk), on average, or as a target (jumprelu); not for relu",
-    )
-    tokens: int = Field(
-        1_000_000, gt=0, le=LARGEST_COUNT, description="activations to train on; the text is reread if it is shorter"
-    )
-    batch: int = Field(1024, gt=0, le=2**20, description="activations per step")
-    lr: float = Field(3e-3, gt=0, description="peak learning rate: warmed up, held, then lowered to zero")
-    auxiliary: float = Field(1.0, ge=0, description="weight of the loss that makes dead features explain the residual")
-    dead_after: int = Field(
-        50_000, gt=0, le=LARGEST_COUNT, description="activations without firing that make a feature dead"
-    )
-    sparsity: float | None = Field(
-        None,
-        gt=0,
-        description="weight of the penalty: on L1 (relu), or, times d_in, on L0's distance from k (jumprelu)",
-    )
-    levels: list[int] | None = Field(
-        None, description="matryoshka: widths of the nested dictionaries, without the whole one"
-    )
-    seed: Seed | None = Field(None, description="seed of the initial weights; the study's seed if left out")
-    buffer: int = Field(131_072, gt=0, le=LARGEST_WIDTH, description="activations held for shuffling")
-    store: bool = Field(False, description="keep the activations in the cache for later trainings over the same text")
-    heldout_documents: int = Field(
-        64, gt=0, le=LARGEST_COUNT, description="documents of the text held out to measure the SAEs on"
-    )
-    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-
-    @model_validator(mode="after")
-    def _fits(self) -> TrainSpec:
-        if self.k > self.features:
-            raise ValueError(f"k = {self.k} features cannot be active of {self.features}")
-        if self.buffer < self.batch:
-            raise ValueError(f"buffer = {self.buffer} activations cannot fill a batch of {self.batch}")
-        if self.levels is not None:
-            if self.architecture != "matryoshka":
-                raise ValueError(f"levels are for architecture matryoshka, not {self.architecture}")
-            if not self.levels or sorted({*self.levels, self.features}) != [*self.levels, self.features]:
-                raise ValueError(
-                    f"levels {self.levels}: give widths that grow and stay below features = {self.features}"
-                )
-            if self.levels[0] < 1:
-                raise ValueError(f"levels {self.levels}: a width is at least 1")
-        if self.sparsity is not None and self.architecture not in ("jumprelu", "relu"):
-            raise ValueError(f"sparsity is for architecture jumprelu or relu; {self.architecture} is set by k")
-        return self
-
-    def overridden(self, by: TrainOverride | None) -> TrainSpec:
-        """These settings, with those of a group of spaces replacing them where given.
-
-        Raises:
-            pydantic.ValidationError: the combined settings do not fit together.
-        """
-        if by is None:
-            return self
-        own = self.model_dump()
-        if by.architecture not in (None, self.architecture):
-            own |= {"levels": None, "sparsity": None}  # these were set for another architecture
-        return TrainSpec.model_validate(own | by.model_dump(exclude_none=True))
 
 
 _DEFAULT_METRICS = [

@@ -21,7 +21,9 @@ from unifeat.saes.training.checkpoints import Checkpoints
 from unifeat.store import cache_root
 from unifeat.store.pieces import recording
 from unifeat.store.usage import contents, prunable, prune
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainSpec
 from unifeat.vocabulary.hook_points import HookPoint
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,8 @@ from torch import Tensor
 from tiny import saelens
 from unifeat.saes.training.architectures import SparseJumpReLU
 from unifeat.saes.training.trainers import Job, made_so_far, make_trainer
-from unifeat.study.spec import TextSpec, TrainSpec
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainSpec
 from unifeat.vocabulary.hook_points import HookPoint
 
 pytestmark = pytest.mark.slow

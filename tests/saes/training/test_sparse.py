@@ -12,7 +12,8 @@ from tiny import saelens
 from unifeat.saes.training.architectures import SparseBatchTopK, SparseMatryoshka, SparseTopK
 from unifeat.saes.training.sparse import Active
 from unifeat.saes.training.trainers import Job, made_so_far, make_trainer
-from unifeat.study.spec import TextSpec, TrainSpec
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainSpec
 from unifeat.vocabulary.hook_points import HookPoint
 
 D_IN, D_SAE, K, TOKENS = 24, 80, 5, 64

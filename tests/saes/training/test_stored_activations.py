@@ -13,7 +13,9 @@ from unifeat.pipeline.train import train
 from unifeat.report.terminal_training import print_trained, trained_table
 from unifeat.saes.training import checkpoints
 from unifeat.store import cache_root
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainSpec
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,9 @@ from unifeat.pipeline.train import train
 from unifeat.saes import load_sae
 from unifeat.saes.checking.loss import measure_loss
 from unifeat.saes.training.trainers import Job, made_so_far, make_trainer, restore, state_of
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainOverride, TrainSpec
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainOverride, TrainSpec
 from unifeat.text.corpus import Part
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.windowing import Windowing

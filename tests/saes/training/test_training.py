@@ -25,7 +25,9 @@ from unifeat.saes.training.card import cast
 from unifeat.saes.training.checkpoints import Checkpoints
 from unifeat.saes.training.run import train_saes
 from unifeat.saes.training.trainers import Job
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainSpec
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainSpec
 from unifeat.text.corpus import build_corpus
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Masked

@@ -21,7 +21,9 @@ from unifeat.pipeline.train import train
 from unifeat.progress import set_mode
 from unifeat.saes.training import checkpoints
 from unifeat.store import cache_root
-from unifeat.study.spec import ModelSpec, SpacesSpec, Study, TextSpec, TrainOverride, TrainSpec
+from unifeat.study.spec import ModelSpec, SpacesSpec, Study
+from unifeat.study.text import TextSpec
+from unifeat.study.training import TrainOverride, TrainSpec
 
 pytestmark = pytest.mark.slow
 

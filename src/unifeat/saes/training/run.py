@@ -28,7 +28,8 @@ from unifeat.saes.training.trainers import (
     state_of,
 )
 from unifeat.store import cache_root, key_of
-from unifeat.study.spec import ModelSpec, TrainSpec
+from unifeat.study.spec import ModelSpec
+from unifeat.study.training import TrainSpec
 
 _SCALE_BATCHES = 16
 

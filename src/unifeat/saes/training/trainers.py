@@ -15,7 +15,7 @@ from torch import Tensor
 from unifeat.errors import UserError
 from unifeat.saes.training.architectures import SparseBatchTopK, SparseJumpReLU, SparseMatryoshka, SparseTopK
 from unifeat.store import key_of
-from unifeat.study.spec import TrainSpec
+from unifeat.study.training import TrainSpec
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookPoint
 
 AUTOCAST_MIN_WIDTH = 256  # bfloat16 is faster only for wide matrices; and small tests stay exact
