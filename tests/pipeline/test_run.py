@@ -29,7 +29,7 @@ PAIRS = (
 )
 SCORES = (
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
-    *("null_mean", "null_sd", "corrected", "p", "q", "ci_low", "ci_high"),
+    *("null_mean", "null_sd", "corrected", "p", "q", "ci_low", "ci_high", "ci_sd"),
 )
 CHANGING = ("run.json", "report.html")  # hold times
 TABLES = {"pairs.parquet", "scores.parquet", "examples.parquet", "shown.parquet"}

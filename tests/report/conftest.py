@@ -177,7 +177,12 @@ def _score(rng, a, b, spaces, measure, n, nothing) -> dict:
     dims = measure[1].get("dims", 0)
     for name in [column for null in NULLS.values() for column in null.columns] + ["score_heldout"]:
         row.setdefault(name, nan)
-    row |= {"ci_low": nan, "ci_high": nan, "details": json.dumps({"dims_a": dims, "dims_b": dims} if dims else {})}
+    row |= {
+        "ci_low": nan,
+        "ci_high": nan,
+        "ci_sd": nan,
+        "details": json.dumps({"dims_a": dims, "dims_b": dims} if dims else {}),
+    }
     return row | {"flags": ["undefined: 0 pairs are too few"] if nothing else []}
 
 

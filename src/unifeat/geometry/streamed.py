@@ -36,7 +36,9 @@ class PairedMoments:
     _origin: tuple[NDArray[Any], NDArray[Any]] | None = field(default=None, init=False, repr=False)
     _n: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), init=False, repr=False)
     _sums: list[list[NDArray[np.float64]]] = field(default_factory=list, init=False, repr=False)
-    _lengths: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    # For sides i, j: Σ|i|²|j|², (2, 2), and Σ|i|² j, (d_j,), over the rows of all folds.
+    _fourth: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)), init=False, repr=False)
+    _weighted: list[list[NDArray[np.float64]]] = field(default_factory=list, init=False, repr=False)
 
     @property
     def n(self) -> int:
@@ -71,12 +73,11 @@ class PairedMoments:
             new = own_a.sum(0), own_b.sum(0), own_a.T @ own_a, own_b.T @ own_b, own_a.T @ own_b
             for total, value in zip(self._sums[number], new, strict=True):
                 total += value.toarray() if sparse.issparse(value) else value
-        squares = {"a": _squares(a), "b": _squares(b)}
-        for one in "ab":
-            self._lengths[one] += squares[one].sum()
-            for other, rows_of in (("a", a), ("b", b)):
-                self._lengths[one, other] += squares[one] @ squares[other]
-                self._lengths[one, f"rows of {other}"] += squares[one] @ rows_of
+        squares = np.stack([_squares(a), _squares(b)])
+        self._fourth += squares @ squares.T
+        for of_side, own in zip(self._weighted, squares, strict=True):
+            for total, side in zip(of_side, (a, b), strict=True):
+                total += own @ side
 
     def _begin(self, x: Any, y: Any) -> None:
         # Sparse rows are counted from zero: near it their means are.
@@ -86,9 +87,7 @@ class PairedMoments:
         shapes: list[tuple[int, ...]] = [(d_a,), (d_b,), (d_a, d_a), (d_b, d_b), (d_a, d_b)]
         self._n = np.zeros(self.folds, np.int64)
         self._sums = [[np.zeros(shape) for shape in shapes] for _ in range(self.folds)]
-        for one in "ab":
-            self._lengths |= {one: 0.0, (one, "a"): 0.0, (one, "b"): 0.0}
-            self._lengths |= {(one, "rows of a"): np.zeros(d_a), (one, "rows of b"): np.zeros(d_b)}
+        self._weighted = [[np.zeros(d_a), np.zeros(d_b)] for _ in range(2)]
 
     def _total(self, fold: int | None = None) -> tuple[int, list[NDArray[np.float64]]]:
         """The number of rows and their sums; without those of one fold, if it is given."""
@@ -100,28 +99,28 @@ class PairedMoments:
         """Debiased linear CKA of all rows, as `unifeat.cka(x, y, debiased=True)`; NaN for fewer than four rows."""
         if self.n < 4:
             return _NAN
-        hsic = {pair: self._hsic(*pair) for pair in ("ab", "aa", "bb")}
-        within = hsic["aa"] * hsic["bb"]
-        if not (hsic["aa"] > 0 and hsic["bb"] > 0):
+        of_a, of_b = self._hsic(0, 0), self._hsic(1, 1)
+        if not (of_a > 0 and of_b > 0):
             return _NAN
-        return float(np.clip(hsic["ab"] / np.sqrt(within), -1.0, 1.0))
+        return float(np.clip(self._hsic(0, 1) / np.sqrt(of_a * of_b), -1.0, 1.0))
 
-    def _hsic(self, one: str, other: str) -> float:
+    def _hsic(self, i: int, j: int) -> float:
         """HSIC₁ of K = XXᵀ, L = YYᵀ (Song et al. 2012, "Feature selection via dependence maximization", JMLR 13).
 
         Without their diagonals, K̃ and L̃ have tr K̃L̃ = ‖XᵀY‖² − Σ|x|²|y|², 1ᵀK̃1 = |Σx|² − Σ|x|², and row sums
         x·Σx − |x|².
+
+        Args:
+            i, j: the sides taken as X and Y, 0 or 1, i ≤ j.
         """
         n, (sum_a, sum_b, aa, bb, ab) = self._total()
-        sums, products = {"a": sum_a, "b": sum_b}, {"aa": aa, "bb": bb, "ab": ab}
-        s_x, s_y, product = sums[one], sums[other], products[one + other]
-        both = float(self._lengths[one, other])
-        trace = float(np.sum(product * product)) - both
-        ones = [float(s @ s) - float(self._lengths[side]) for s, side in ((s_x, one), (s_y, other))]
-        crossed = float(s_x @ product @ s_y) + both
-        crossed -= float(s_x @ self._lengths[other, f"rows of {one}"])
-        crossed -= float(s_y @ self._lengths[one, f"rows of {other}"])
-        return (trace + ones[0] * ones[1] / ((n - 1) * (n - 2)) - 2 * crossed / (n - 2)) / (n * (n - 3))
+        sums, squares = (sum_a, sum_b), (aa, bb)
+        product = ab if i != j else squares[i]
+        trace = float(np.sum(product * product)) - self._fourth[i, j]
+        ones = [float(sums[k] @ sums[k]) - float(np.trace(squares[k])) for k in (i, j)]
+        crossed = float(sums[i] @ product @ sums[j]) + self._fourth[i, j]
+        crossed -= float(sums[i] @ self._weighted[j][i]) + float(sums[j] @ self._weighted[i][j])
+        return float((trace + ones[0] * ones[1] / ((n - 1) * (n - 2)) - 2 * crossed / (n - 2)) / (n * (n - 3)))
 
     def svcca(self, dims: int) -> float:
         """SVCCA of all rows, as `unifeat.svcca(x, y, dims=dims)`."""

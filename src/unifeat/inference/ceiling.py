@@ -12,7 +12,6 @@ from scipy.stats import t as student
 
 from unifeat.errors import UserError
 from unifeat.geometry import Measure, Score
-from unifeat.geometry.measure import Divisible
 from unifeat.inference._permutation_test import find_measure, with_settings
 from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import null_scores, permutations
@@ -114,13 +113,7 @@ def _scores(
     prepared = measure.prepare(x, y, **settings)
     if len(drawn) == 1:
         return [prepared.score().value]
-    values = []
-    for rows in drawn:
-        score = prepared.subset(rows) if isinstance(prepared, Divisible) else None
-        if score is None:
-            score = measure.prepare(x[rows], y[rows], **measure.at_rows(settings, rows)).score()
-        values.append(score.value)
-    return values
+    return [measure.score_rows(prepared, x, y, rows, settings).value for rows in drawn]
 
 
 class Share(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from scipy.stats import t as student
 
 from unifeat.errors import UserError
@@ -37,17 +36,3 @@ def equivalence_p(difference: float, sd: float, margin: float, df: float) -> flo
     if not sd > 0 or math.isnan(difference):
         return math.nan
     return float(max(student.sf((difference + margin) / sd, df), student.cdf((difference - margin) / sd, df)))
-
-
-def sd_of_interval(low: float, high: float, score: float, level: float, subsamples: int) -> float:
-    """The standard error that a score's interval was made with, in `subsample_interval`.
-
-    The interval is score ± t × sd, cut to the measure's range; the end that is not cut gives sd back. (If some halves
-    had no score, t had fewer degrees of freedom than `subsamples` − 1, and the sd is a little too large.)
-
-    Returns:
-        float; NaN without an interval.
-    """
-    if np.isnan([low, high, score]).any() or subsamples < 2:
-        return math.nan
-    return float(max(high - score, score - low) / student.ppf(0.5 + level / 2, subsamples - 1))

@@ -13,14 +13,13 @@ from scipy.stats import t as student
 
 from unifeat.errors import UserError
 from unifeat.geometry import Measure, Score
-from unifeat.geometry.measure import Divisible
 from unifeat.geometry.score import describe
 from unifeat.inference._permutation_test import find_measure
 from unifeat.inference.clusters import as_labels
 from unifeat.inference.permuting import MOST_DRAWS, permutations, whole
 from unifeat.progress import track
 
-VERSION = 2  # raised whenever the intervals change (in 2, by rounding)
+VERSION = 3  # raised whenever what is kept of an interval changes (in 3, its standard error)
 _FEWEST_PAIRS = 8  # halves of four pairs, which every measure here can score
 _ROUGH_BELOW_PAIRS = 40  # below this many pairs, halves are so small that the interval is rough
 # Halves use random words that no permutation test uses: those permutations start at number 0.
@@ -131,9 +130,7 @@ def subsample_interval(
         with track(f"{chosen.name} interval", total=count, unit="halves") as advance:
             for i, order in enumerate(permutations(units, count, seed, start=_FIRST_PERMUTATION)):
                 half = np.flatnonzero(np.isin(labels, order[: units // 2]))
-                score = prepared.subset(half) if isinstance(prepared, Divisible) else None
-                if score is None:
-                    score = chosen.prepare(rows_x[half], rows_y[half], **chosen.at_rows(settings, half)).score()
+                score = chosen.score_rows(prepared, rows_x, rows_y, half, settings)
                 halves[i] = score.value
                 saturated += any(flag.startswith("saturated") for flag in score.flags)
                 advance(1)

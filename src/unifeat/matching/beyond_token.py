@@ -15,14 +15,14 @@ import pandas as pd
 
 from unifeat.correlation.block_sums import block_edges
 from unifeat.correlation.within import Within, within_groups
-from unifeat.matching.bootstrap import draw_weights, pair_intervals, percentiles, resampled_r
+from unifeat.matching.bootstrap import draw_weights, mean_interval, pair_intervals
 from unifeat.matching.exchange import chance_line, exchange_partners
 from unifeat.store import Form
 from unifeat.threads import cores
 from unifeat.vocabulary.grouped_codes import GroupedCodes
 from unifeat.vocabulary.paired_codes import Array
 
-VERSION = 1  # raised whenever the results change
+VERSION = 2  # raised whenever the results change (in 2, the interval of the mean)
 _RNG_STREAM = 4  # separates these draws from others made with the study's seed
 
 
@@ -91,16 +91,11 @@ def beyond_token(
         },
         index=pairs.index,
     )
-    drawn = np.array([_mean_of(resampled_r(found.sums, weights[k : k + 1], slice(0, n))[0]) for k in range(draws)])
-    ends = percentiles(drawn.reshape(-1, 1), level, found.sums.blocks) if n else (np.array([np.nan]),) * 2
     facts = _facts(table, codes, found, len(exchanged))
+    known, mean = np.flatnonzero(~np.isnan(r[:n])), facts["mean_correlation_within_token"]
+    ends = mean_interval(found.sums, weights, known, level, mean) if len(known) else (None, None)
     names = ("mean_correlation_within_token_low", "mean_correlation_within_token_high")
-    facts |= {name: None if np.isnan(end[0]) else float(end[0]) for name, end in zip(names, ends, strict=True)}
-    return BeyondToken(table, facts)
-
-
-def _mean_of(r: Array) -> float:
-    return float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")
+    return BeyondToken(table, facts | dict(zip(names, ends, strict=True)))
 
 
 def _facts(table: pd.DataFrame, codes: GroupedCodes, found: Within, at_random: int) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def prepare_spaces(
     force: bool = False,
     engine: Engine | None = None,
     ready: Callable[[Prepared], None] | None = None,
+    encode: bool = True,
 ) -> Prepared:
     """Encode the spaces of a study that are not encoded yet.
 
@@ -80,9 +81,11 @@ def prepare_spaces(
         force: continue with SAEs that the check finds faulty.
         engine: what runs the units of work; by default, this machine's cores.
         ready: called after each model but the last, with the spaces that are encoded by then.
+        encode: if False, nothing is checked or encoded: what a finished run has left in the cache is opened.
 
     Raises:
-        UserError: a text, model or SAE of the study does not exist or does not fit.
+        UserError: a text, model or SAE of the study does not exist or does not fit; codes that are not in the cache,
+            without `encode`.
     """
     engine = engine or Local()
     study = with_types(study, engine)
@@ -106,11 +109,15 @@ def prepare_spaces(
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
     plans = [_plan(study, name, corpus, other, tokenizers[name], windowings[name]) for name in used]
+    if not encode:
+        _check_encoded(plans)
+        spaces = {space.name: space for plan in plans for space in _finished(study, plan, engine)}
+        return Prepared(corpus, _ordered(study, spaces), {plan.name: plan.facts for plan in plans}, other)
     _check_memory(plans, engine.memory)
     try:
         # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop it.
         last = _check_all(plans, corpus, engine, force or study.preset is not None)
-        spaces: dict[str, Space] = {}
+        spaces = {}
         # The model that was checked last is already loaded, so it comes first; what is only a control comes last.
         for number, plan in enumerate(sorted(plans, key=lambda p: (None not in p.controls, p is not last)), start=1):
             samplers = plan.unfinished_samples()
@@ -308,6 +315,18 @@ def _check_memory(plans: list[_Plan], memory: float) -> None:
             raise UserError(
                 f"model {plan.name} takes {need / 1e9:.1f} GB with one of its SAEs, and only {memory / 1e9:.1f} GB are "
                 "free: use a machine with more memory, device: map, or a smaller dtype (`unifeat plan` shows all sizes)"
+            )
+
+
+def _check_encoded(plans: list[_Plan]) -> None:
+    """Raise a UserError if a space, or the activations of one, are not encoded."""
+    for plan in plans:
+        missing = [space.name for space in plan.spaces if not space.finished]
+        missing += [f"activations of {plan.name}" for _ in plan.unfinished_samples()]
+        if missing:
+            raise UserError(
+                f"the cache {cache_root()} does not hold the codes of {missing[0]} (any more): run the study again, "
+                "which makes what is missing"
             )
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from unifeat.inference.equivalence import equivalence_p, sd_of_interval
+from unifeat.inference.equivalence import equivalence_p
 from unifeat.inference.nulls import NAN
 from unifeat.study.spec import InferenceSpec
 
@@ -20,15 +20,14 @@ def add_equivalence(inference: InferenceSpec, scores: pd.DataFrame) -> pd.DataFr
     The standard error is that of the score's interval, and that of the mean of the shuffles, which are few.
 
     Args:
-        scores: all rows, with `score`, `null_mean`, `null_sd`, `ci_low` and `ci_high`.
+        scores: all rows, with `score`, `null_mean`, `null_sd` and `ci_sd`.
     """
     margin = inference.equivalence
     if margin is None:
         return scores.assign(**COLUMNS)
     found = []
-    names = ["score", "null_mean", "null_sd", "ci_low", "ci_high"]
-    for score, mean, spread, low, high in scores[names].to_numpy(np.float64):
-        sd = sd_of_interval(low, high, score, inference.level, inference.subsamples)
+    names = ["score", "null_mean", "null_sd", "ci_sd"]
+    for score, mean, spread, sd in scores[names].to_numpy(np.float64):
         of_mean = spread / math.sqrt(max(inference.permutations, 1))
         df = max(inference.subsamples - 1, 1)
         found.append(equivalence_p(score - mean, math.hypot(sd, of_mean), margin, df))

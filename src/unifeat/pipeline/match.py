@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from unifeat.matching.candidates import Candidates, Comparison
 from unifeat.matching.filters import Filters
 from unifeat.matching.rule import Rule
 from unifeat.matching.stability import agreement
+from unifeat.pipeline.encode import Prepared
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import say, track
 from unifeat.store import Form, Piece
@@ -217,6 +218,13 @@ def compare(study: Study, a: Space, b: Space, documents: int, documents_elsewher
         return Cell(a, b, rule, comparison, study.inference)
     there = replace(comparison, a=a.elsewhere, b=b.elsewhere, heldout=False, documents=documents_elsewhere)
     return Cell(a, b, rule, comparison, study.inference, there)
+
+
+def cells_of(study: Study, prepared: Prepared, pairs: Iterable[tuple[Space, Space]]) -> Iterator[Cell]:
+    """Those of the pairs of spaces that the study compares."""
+    elsewhere = prepared.elsewhere
+    documents = prepared.corpus.documents, elsewhere.documents if elsewhere is not None else 0
+    return (compare(study, a, b, *documents) for a, b in pairs if study.compares(a.name, b.name))
 
 
 def match_cells(cells: list[Cell], engine: Engine, *, shown: bool = False) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -30,12 +30,12 @@ from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.equivalence import add_equivalence
 from unifeat.pipeline.examples import pick_shown, write_examples
 from unifeat.pipeline.latents import compare_latents
-from unifeat.pipeline.match import Cell, compare, match_cells, show_first
+from unifeat.pipeline.match import Cell, cells_of, match_cells, show_first
 from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.rematch import again, rematch_cells
 from unifeat.pipeline.rematch_tests import add_rematch, decoys
 from unifeat.pipeline.score import score_sets, with_q
-from unifeat.pipeline.spaces import Space, role
+from unifeat.pipeline.spaces import role
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.pipeline.transfer_step import chosen_cells, run_transfer
 from unifeat.report.html import write_report
@@ -47,7 +47,8 @@ from unifeat.store.digests import read_sha256
 from unifeat.store.paths import user_path
 from unifeat.store.usage import RunNote
 from unifeat.study.read import dump_study, load_study
-from unifeat.study.spec import DocumentsSpec, MetricSpec, Study
+from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.text import DocumentsSpec
 from unifeat.text.corpus import Corpus
 
 _PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
@@ -102,20 +103,13 @@ def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
         """Shared features of two ordinary spaces as soon as both are encoded: long before the controls are."""
         nonlocal shown
         pairs = combinations(prepared.spaces, 2)
-        ordinary = (cell for cell in _cells(study, prepared, pairs) if role(cell.a, cell.b) == "ordinary")
+        ordinary = (cell for cell in cells_of(study, prepared, pairs) if role(cell.a, cell.b) == "ordinary")
         if not shown and (cell := next(ordinary, None)) is not None:
             shown = show_first(cell, engine)
 
     with clock.step("encode"):
         prepared = prepare_spaces(study, force=force, engine=engine, ready=show)
     return compare_spaces(study, prepared, folder, engine, clock, shown=shown)
-
-
-def _cells(study: Study, prepared: Prepared, pairs: Iterable[tuple[Space, Space]]) -> Iterator[Cell]:
-    """Those of the pairs of spaces that the study compares."""
-    elsewhere = prepared.elsewhere
-    documents = prepared.corpus.documents, elsewhere.documents if elsewhere is not None else 0
-    return (compare(study, a, b, *documents) for a, b in pairs if study.compares(a.name, b.name))
 
 
 def compare_spaces(
@@ -134,7 +128,7 @@ def compare_spaces(
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
     # Cells are light: each step reads what it needs of one cell from the cache, so that memory does not grow with them.
-    cells = list(_cells(study, prepared, combinations(spaces, 2)))
+    cells = list(cells_of(study, prepared, combinations(spaces, 2)))
     if study.transfer is not None and study.transfer.cells != "best":
         chosen_cells(study, cells)  # a mistake is told now
     with clock.step("match"):

@@ -33,6 +33,7 @@ from unifeat.pipeline.ceilings import COLUMNS as CEILINGS
 from unifeat.pipeline.equivalence import COLUMNS as EQUIVALENCE
 from unifeat.pipeline.pair_set import PairSet
 from unifeat.progress import track
+from unifeat.runs.roles import questions
 from unifeat.store.keys import digest_of
 from unifeat.study.spec import MetricSpec, Study
 
@@ -46,7 +47,16 @@ _OTHER_NULL_COLUMNS = {
 }
 COLUMNS = [
     *("space_a", "layer_a", "space_b", "layer_b", "subspace", "metric", "settings", "n_pairs", "score"),
-    *("score_heldout", *NULLS["shuffle"].columns, "ci_low", "ci_high", *EQUIVALENCE, *CEILINGS, *_OTHER_NULL_COLUMNS),
+    *(
+        "score_heldout",
+        *NULLS["shuffle"].columns,
+        "ci_low",
+        "ci_high",
+        "ci_sd",
+        *EQUIVALENCE,
+        *CEILINGS,
+        *_OTHER_NULL_COLUMNS,
+    ),
     *("details", "flags"),
 ]
 
@@ -142,11 +152,12 @@ def with_q(
             added.
         roles: what each pair of spaces is compared for, see `spaces.role`.
     """
-    whole = np.where(scores["subspace"] == "all", "all", "categories")
-    of_scores = [f"{part} {roles[pair]}" for part, pair in zip(whole, _pairs_of(scores), strict=True)]
+    of_scores = questions(scores, lambda a, b: roles[a, b])
     q = {null.q: _q(scores[null.p], of_scores) for null in NULLS.values()}
     scores = scores.assign(**q)[COLUMNS]
-    rates = rates.assign(q=_q(rates["p"], [roles[pair] for pair in _pairs_of(rates)]))
+    rates = rates.assign(
+        q=_q(rates["p"], [roles[pair] for pair in zip(rates["space_a"], rates["space_b"], strict=True)])
+    )
     with_q_values = {}
     for name, cells in rematched.items():
         own_roles = list(roles.values())
@@ -157,10 +168,6 @@ def with_q(
             for i, cell in enumerate(cells)
         ]
     return scores, rates, with_q_values
-
-
-def _pairs_of(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    return zip(table["space_a"], table["space_b"], strict=True)
 
 
 def _q(p: pd.Series, family: list[str]) -> Floats:
@@ -217,6 +224,7 @@ def _row(
         },
         "ci_low": interval["low"],
         "ci_high": interval["high"],
+        "ci_sd": interval["sd"],
         "flags": [*shuffled["flags"], *within["flags"], *clustered.get("flags", ()), *interval["flags"]],
     }
 
@@ -337,8 +345,9 @@ def _heldout(pairs: PairSet, spec: MetricSpec, value: float) -> float:
 
 
 def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, seed: int) -> dict[str, Any]:
+    nothing = {"low": NAN, "high": NAN, "sd": NAN, "flags": []}
     if not subsamples:
-        return {"low": NAN, "high": NAN, "flags": []}
+        return nothing
     try:
         measure, of_rows = pairs.measure(spec)
         found = subsample_interval(
@@ -351,5 +360,5 @@ def _interval(pairs: PairSet, spec: MetricSpec, subsamples: int, level: float, s
             **of_rows,
         )
     except UserError:
-        return {"low": NAN, "high": NAN, "flags": []}
-    return {"low": found.low, "high": found.high, "flags": list(found.flags)}
+        return nothing
+    return {"low": found.low, "high": found.high, "sd": found.sd, "flags": list(found.flags)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from unifeat.inference.multiplicity import false_discovery_rate
 from unifeat.inference.nulls import AGAIN, NULLS
 from unifeat.report.tables import SIGNIFICANCE_LEVEL, Measure, is_missing, probability, scores_of, study_of
 from unifeat.runs.folder import Run
-from unifeat.runs.roles import role_of
+from unifeat.runs.roles import questions, role_of
 
 Floats = NDArray[np.float64]
 MARK = "°"
@@ -128,14 +129,12 @@ def mark(q: Any, why_not: str) -> str:
 
 def _undecidable(run: Run) -> pd.DataFrame:
     scores = run.scores
-    whole = np.where(scores["subspace"] == "all", "all", "categories")
-    roles = [_role(run, *pair) for pair in zip(scores["space_a"], scores["space_b"], strict=True)]
-    questions = [f"{part} {role}" for part, role in zip(whole, roles, strict=True)]
+    of_scores = questions(scores, partial(_role, run))
     found = {}
     for name, null, (draws, least) in _draws_of_nulls(run):
         what = "shuffles" if name in ("shuffle", "strata") else "draws"
         words = [f"{n:,.0f} {what}" if n == n else "" for n in draws]
-        found[null.q] = _reasons(scores[null.p], pd.Series(least, scores.index), questions, words, scores.index)
+        found[null.q] = _reasons(scores[null.p], pd.Series(least, scores.index), of_scores, words, scores.index)
     return pd.DataFrame(found, index=scores.index, dtype=object)
 
 
@@ -170,11 +169,11 @@ def _role(run: Run, a: str, b: str) -> str:
     return role_of(run.info["spaces"][a], run.info["spaces"][b])
 
 
-def _reasons(p: pd.Series, least: pd.Series, questions: list[str], draws: list[str], index: pd.Index) -> pd.Series:
+def _reasons(p: pd.Series, least: pd.Series, asked: list[str], draws: list[str], index: pd.Index) -> pd.Series:
     """Why each test could not have been significant; empty where it could, or where that is not known."""
-    values, floors, names = p.to_numpy(np.float64), least.to_numpy(np.float64), np.array(questions, dtype=object)
+    values, floors, names = p.to_numpy(np.float64), least.to_numpy(np.float64), np.array(asked, dtype=object)
     reasons = np.full(len(values), "", dtype=object)
-    for name in dict.fromkeys(questions):
+    for name in dict.fromkeys(asked):
         own = np.flatnonzero((names == name) & ~np.isnan(values))
         floor_q = _least_q(values[own], floors[own])
         for i, q in zip(own[floor_q >= SIGNIFICANCE_LEVEL], floor_q[floor_q >= SIGNIFICANCE_LEVEL], strict=True):

@@ -54,8 +54,7 @@ def correlation_figure(kept: pd.DataFrame) -> dict[str, Any]:
 
 def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
     """Each kept pair's held-out r against its fitted r, for at most `limit` pairs, drawn at random with `seed`."""
-    known = kept.dropna(subset=["correlation_heldout"])
-    known = known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
+    known = _some(kept, "correlation_heldout", limit, seed)
     fitted, heldout = (known[c].round(3).tolist() for c in ("correlation", "correlation_heldout"))
     low = min([0.0, *fitted, *heldout])
     points = {
@@ -74,9 +73,8 @@ def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
 
 def elsewhere_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
     """Each kept pair's r elsewhere against its r on the study's text (held out, if there is such): which hold there."""
-    known = kept.dropna(subset=["correlation_elsewhere"])
-    known = known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
-    here = known["correlation_heldout"].where(known["correlation_heldout"].notna(), known["correlation"])
+    known = _some(kept, "correlation_elsewhere", limit, seed)
+    here = _heldout_or_fitted(known)
     there, line = known["correlation_elsewhere"], known["elsewhere_chance"]
     low = min([0.0, *here.tolist(), *there.tolist()])
     traces = []
@@ -105,9 +103,8 @@ def elsewhere_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any
 
 def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
     """Each kept pair's r within token against its r on the same text, coloured by the token's share of the variance."""
-    known = kept.dropna(subset=["correlation_within_token"])
-    known = known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
-    plain = known["correlation_heldout"].where(known["correlation_heldout"].notna(), known["correlation"])
+    known = _some(kept, "correlation_within_token", limit, seed)
+    plain = _heldout_or_fitted(known)
     share = known[["token_share_a", "token_share_b"]].mean(axis=1).clip(0, 1)
     r, within = plain.round(3).tolist(), known["correlation_within_token"].round(3).tolist()
     low = min([0.0, *within])
@@ -139,6 +136,17 @@ def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, 
     figure["layout"]["xaxis"]["range"] = [min([0.0, *r]) - 0.02, 1.02]
     figure["layout"]["showlegend"] = False
     return figure
+
+
+def _some(kept: pd.DataFrame, column: str, limit: int, seed: int) -> pd.DataFrame:
+    """The pairs that have a value; at most `limit` of them, drawn at random."""
+    known = kept.dropna(subset=[column])
+    return known.sample(limit, random_state=seed).sort_index() if len(known) > limit else known
+
+
+def _heldout_or_fitted(pairs: pd.DataFrame) -> pd.Series:
+    """r on held-out documents; where nothing is held out, r itself."""
+    return pairs["correlation_heldout"].where(pairs["correlation_heldout"].notna(), pairs["correlation"])
 
 
 def _diagonal(low: float) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import pandas as pd
 
 
 def role_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -18,3 +20,14 @@ def role_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     if any(a[key] != b[key] for key in ("model", "hook")):
         return "ordinary"
     return "ceiling" if a["layer"] == b["layer"] else "one model"
+
+
+def questions(scores: pd.DataFrame, role: Callable[[str, str], str]) -> list[str]:
+    """The question that each score answers, within which q-values are computed: all pairs or categories, of which role.
+
+    Args:
+        scores: `space_a`, `space_b`, `subspace`.
+        role: the role of two spaces, by their names.
+    """
+    parts = zip(scores["space_a"], scores["space_b"], scores["subspace"], strict=True)
+    return [f"{'all' if subspace == 'all' else 'categories'} {role(a, b)}" for a, b, subspace in parts]
