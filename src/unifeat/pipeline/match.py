@@ -160,6 +160,13 @@ class Cell:
         work = partial(_beyond_token, self.comparison, kept, inference.bootstraps, inference.level, seed)
         return Unit(piece, work, fills_machine=True)
 
+    @property
+    def within_token(self) -> pd.DataFrame:
+        """`feature_a`, `feature_b` of the kept pairs, with the columns of `BeyondToken.pairs`."""
+        table = self.table()
+        kept = table[table["kept"]]
+        return kept[["feature_a", "feature_b"]].join(self.beyond_token(kept).result().pairs)
+
     def table(self) -> pd.DataFrame:
         """Every candidate, with `kept` and `dropped_because`."""
         return pd.concat([self.candidates().table, self.matched().decided], axis=1)

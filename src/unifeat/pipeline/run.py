@@ -172,7 +172,7 @@ def compare_spaces(
     transfer = None
     if study.transfer is not None:
         with clock.step("transfer"):
-            transfer = run_transfer(study, cells, corpus, engine)
+            transfer = run_transfer(study, cells, spaces, corpus, engine)
             of_effects = [transfer.facts.get((cell.a.name, cell.b.name)) for cell in cells]
             if study.transfer.pairs:
                 facts = [own | {"effects": found} for own, found in zip(facts, of_effects, strict=True)]

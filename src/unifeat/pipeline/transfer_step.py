@@ -10,8 +10,10 @@ import pandas as pd
 
 from unifeat.engine import Engine, forget
 from unifeat.errors import UserError
-from unifeat.pipeline.effects import Effects, effects_unit, strings_of
+from unifeat.pipeline.effect_comparison import Effects
+from unifeat.pipeline.effects import effects_unit, strings_of
 from unifeat.pipeline.match import Cell
+from unifeat.pipeline.spaces import Space
 from unifeat.pipeline.transfer import Direction, rebuild_unit
 from unifeat.pipeline.transfer_loss import loss_unit, summarise_losses
 from unifeat.progress import track
@@ -25,9 +27,10 @@ COLUMNS = [
     *("null_recovered_mean", "null_recovered_sd", "p_recovered"),
 ]
 EFFECT_COLUMNS = [
-    *("space_a", "space_b", "feature_a", "feature_b", "correlation", "gain"),
-    *("direct", "direct_spearman", "direct_overlap", "direct_rank"),
-    *("added", "added_spearman", "added_overlap", "added_rank", "stability_a", "stability_b"),
+    *("space_a", "space_b", "feature_a", "feature_b", "correlation", "correlation_within_token", "gain"),
+    *("direct", "direct_spearman", "direct_overlap", "direct_rank", "direct_second"),
+    *("added", "added_spearman", "added_overlap", "added_rank", "added_second"),
+    *("stability_a", "stability_b", "spread_a", "spread_b"),
     *("removed", "removed_control", "contexts", "kl_a", "kl_b", "kl_agreement"),
     *("promotes_a", "suppresses_a", "promotes_b", "suppresses_b"),
 ]
@@ -50,8 +53,11 @@ class Transferred:
     facts: dict[tuple[str, str], dict[str, Any]]
 
 
-def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine) -> Transferred:
+def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: Corpus, engine: Engine) -> Transferred:
     """Run models on each other's features, and compare what pairs do to the next token.
+
+    Args:
+        spaces: all of the study.
 
     Raises:
         UserError: the study names a cell that it does not compare; two models' tokenizers share no string.
@@ -80,7 +86,7 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
                 advance(1)
     found_effects: list[Effects] = []
     with track("effects on the next token", len(of_cells), unit="pairs of spaces") as advance:
-        for effects in engine.map(effects_unit(direction, corpus, spec, level) for direction in of_cells):
+        for effects in engine.map(effects_unit(direction, corpus, spec, level, spaces) for direction in of_cells):
             found_effects.append(effects)
             advance(1)
     forget()
