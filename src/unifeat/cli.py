@@ -172,6 +172,34 @@ def show(
 
 
 @app.command()
+def steer(
+    run: RunFolder,
+    prompt: Annotated[str, typer.Argument(help="What both models go on from.")],
+    space: Annotated[str, typer.Option(help="A space of the run, such as gemma3@9.")],
+    pair: Annotated[int, typer.Option(metavar="FEATURE", min=0, help="A feature of that space which has a partner.")],
+    partner: Annotated[
+        str | None, typer.Option("--with", metavar="SPACE", help="The partner's space; by default that of highest r.")
+    ] = None,
+    dose: Annotated[
+        float, typer.Option(help="How much is added: 1 is the feature's 90th percentile where it fires; −1 takes away.")
+    ] = 1.0,
+    tokens: Annotated[int, typer.Option(min=1, max=4096, help="Length of the continuations.")] = 40,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the most probable token.")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_COUNT, help="The same seed gives the same texts.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Let both models of a pair go on from a prompt, with and without their feature."""
+    _mode(quiet)
+    from unifeat.models.generation import Sampling
+    from unifeat.pipeline.steer import steer as steer_pair
+    from unifeat.report.terminal_steer import print_steered
+    from unifeat.runs.folder import open_run
+
+    sampling = Sampling(tokens, temperature, seed=seed)
+    print_steered(steer_pair(open_run(run), space, pair, prompt, partner=partner, dose=dose, sampling=sampling), prompt)
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Write a run's HTML report again and print where it is."""
     from unifeat.report.html import write_report

@@ -54,7 +54,7 @@ def strings_of(direction: Direction) -> SharedStrings:
         UserError: there are none.
     """
     source, target = direction.source, direction.target
-    sizes = [_vocabulary(space) for space in (source, target)]
+    sizes = [vocabulary_of(space) for space in (source, target)]
 
     def make() -> SharedStrings:
         tokenizers = source.tokenizer(), target.tokenizer()
@@ -64,7 +64,7 @@ def strings_of(direction: Direction) -> SharedStrings:
     return _STRINGS.get((*digests, *sizes), make)
 
 
-def _vocabulary(space: Space) -> int:
+def vocabulary_of(space: Space) -> int:
     """How many tokens a space's model gives logits for."""
     assert space.loader is not None
     spec = space.loader.spec
@@ -113,13 +113,13 @@ def _effects(
     source, target = Side(direction.source, rows), Side(direction.target, rows.turned())
     with tempfile.TemporaryDirectory(prefix="unifeat-effects-") as folder:
         files = [Path(folder) / f"{number}.npy" for number in range(2)]
-        model = _exact(whole_model(source.space, "float32"))
+        model = exact(whole_model(source.space, "float32"))
         direct = [_direct(model, source, ids[0], strings.exact_a, len(strings))]
         edited = np.r_[asked.probes, asked.row]
         kept = probable_strings(model, source, edited, corpus, strings.first_a, len(strings))
         of_strings = (strings.first_a, len(strings), kept, files[0])
         found = [profiles_of(model, source, asked.of_source(), corpus, *of_strings, _later(later[0]))]
-        model = _exact(whole_model(target.space, "float32"))
+        model = exact(whole_model(target.space, "float32"))
         both = np.r_[ids[1], np.maximum(asked.second, 0)]
         direct.append(_direct(model, target, both, strings.exact_b, len(strings)))
         of_strings = (strings.first_b, len(strings), kept, files[1])
@@ -154,7 +154,7 @@ def with_second_best(direction: Direction, pairs: pd.DataFrame) -> pd.DataFrame:
     return merged.assign(second=second)
 
 
-def _exact(model: LanguageModel) -> LanguageModel:
+def exact(model: LanguageModel) -> LanguageModel:
     """The same weights, computed with in float32 on a CPU: in bfloat16, changes of 0.001 nats are rounding."""
     if model.device.type != "cpu" or model.dtype == torch.float32:
         return model

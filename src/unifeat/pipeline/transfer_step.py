@@ -14,10 +14,13 @@ from unifeat.pipeline.effect_comparison import Effects
 from unifeat.pipeline.effects import effects_unit, strings_of
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
+from unifeat.pipeline.steering import COLUMNS as STEERING_COLUMNS
+from unifeat.pipeline.steering import steering_unit
 from unifeat.pipeline.transfer import Direction, rebuild_unit
 from unifeat.pipeline.transfer_loss import loss_unit, summarise_losses
 from unifeat.progress import track
 from unifeat.study.spec import Study
+from unifeat.subspaces.categories import load_categories
 from unifeat.text.corpus import Corpus
 
 COLUMNS = [
@@ -45,7 +48,8 @@ class Transferred:
     """What came of all cells.
 
     Attributes:
-        tables: the rows of `transfer.parquet`, `transfer_pairs.parquet` and `effects.parquet`, by name.
+        tables: the rows of `transfer.parquet`, `transfer_pairs.parquet`, `steering.parquet` and `effects.parquet`, by
+            name; the last two only where the study asks for them.
         facts: for each pair of spaces, the facts of its effects, for `run.json`.
     """
 
@@ -84,6 +88,16 @@ def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: C
             for number, table in zip(by_model, engine.map(units[i] for i in by_model), strict=True):
                 losses[number] = summarise_losses(table, level, seed)
                 advance(1)
+    steered: list[pd.DataFrame] = []
+    if spec.steering and study.subspaces is not None:
+        categories = load_categories(study.subspaces.categories, study.subspaces.only)
+        chosen = [(d, fits) for d, fits in zip(directions, rebuilding, strict=True) if d.name == "a_to_b"]
+        steering = [steering_unit(d, fits, corpus, spec, categories, level) for d, fits in chosen]
+        with track("steering with another's directions", len(steering), unit="pairs of spaces") as advance:
+            for (direction, _), table in zip(chosen, engine.map(steering), strict=True):
+                names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name}
+                steered.append(table.assign(**names))
+                advance(1)
     found_effects: list[Effects] = []
     with track("effects on the next token", len(of_cells), unit="pairs of spaces") as advance:
         for effects in engine.map(effects_unit(direction, corpus, spec, level, spaces) for direction in of_cells):
@@ -103,6 +117,8 @@ def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: C
     counts = {name: table[name].fillna(0).astype(np.int64) for name in ("tokens", "loss_tokens")}
     own_pairs = _table(pairs, PAIR_COLUMNS)
     tables = {"transfer": table.assign(**counts), "transfer_pairs": own_pairs}
+    if steered:
+        tables["steering"] = _table(steered, ["space_a", "space_b", *STEERING_COLUMNS])
     facts = {}
     if spec.pairs:
         parts = []

@@ -25,6 +25,7 @@ from unifeat.report.sections.latents import latents
 from unifeat.report.sections.layers import layers
 from unifeat.report.sections.one_pair import one_pair
 from unifeat.report.sections.published import published
+from unifeat.report.sections.steering import steering
 from unifeat.report.sections.transfer import transfer
 from unifeat.report.summary import summary
 from unifeat.report.tables import (
@@ -67,6 +68,7 @@ SECTIONS = (
     Section("latents", "Activations, codes and directions", latents),
     Section("transfer", "One model on another’s features", transfer),
     Section("effects", "What pairs do to the next token", effects),
+    Section("steering", "Steering across models", steering),
     Section("subspaces", "Subspaces", subspaces),
     Section("cell", "One pair of spaces", one_pair),
     Section("published", "Published beside measured", published),

@@ -80,6 +80,11 @@ class Run:
         """What the features of pairs do to the next token, and how alike that is; None without `transfer.pairs`."""
         return self._optional("effects")
 
+    @cached_property
+    def steering(self) -> pd.DataFrame | None:
+        """What directions of words' concepts do in the other model; None without `transfer` or `subspaces`."""
+        return self._optional("steering")
+
     def _optional(self, name: str) -> pd.DataFrame | None:
         file = f"{name}.parquet"
         # (An earlier run in the same folder may have left such a file.)

@@ -241,6 +241,9 @@ class TransferSpec(Part):
     )
     pairs: int = Field(200, ge=0, le=100_000, description="pairs whose effects on the next token are compared")
     contexts: int = Field(16, ge=1, le=1000, description="contexts of each pair, and probe contexts of all of them")
+    steering: int = Field(
+        16, ge=0, le=1000, description="probe contexts that are steered to the study's categories of words; 0: none"
+    )
 
 
 _DEFAULT_METRICS = [
