@@ -35,8 +35,9 @@ from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.profiles import extremes, pearson, spearman, standardised
 from unifeat.transfer.relation import relation
 from unifeat.transfer.strings import SharedStrings, shared_strings
+from unifeat.vocabulary.hook_points import HOOKS
 
-VERSION = 1  # raised whenever the results change
+VERSION = 2  # raised whenever the results change
 _FEWEST_CONTEXTS = 5
 _SHOWN = 8  # strings that a feature promotes or suppresses most
 _DRAWS = 1000
@@ -143,7 +144,10 @@ def _exact(model: LanguageModel) -> LanguageModel:
 
 def _direct(model: LanguageModel, side: Side, exact: NDArray[np.int64], n: int) -> NDArray[np.float32] | None:
     """The direct effects of the pairs' features, (pairs, strings); None where they write outside the stream."""
+    kind = side.point.kind
     try:
+        if HOOKS[kind].behind_norm or kind == "attn_z":  # as wide as the stream, maybe, but not in it
+            raise UserError(f"its SAE writes {HOOKS[kind].what}, not to the residual stream")
         read = readout(model, exact, n)
         return np.concatenate([own for _, own in direct_effects(read, side.weights.astype(np.float32))])
     except UserError as error:

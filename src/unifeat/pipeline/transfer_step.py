@@ -14,7 +14,7 @@ from unifeat.pipeline.effects import Effects, effects_unit, strings_of
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.transfer import Direction, rebuild_unit
 from unifeat.pipeline.transfer_loss import loss_unit, summarise_losses
-from unifeat.progress import track
+from unifeat.progress import say, track
 from unifeat.study.spec import Study
 from unifeat.text.corpus import Corpus
 
@@ -59,9 +59,14 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
     spec = study.transfer
     assert spec is not None
     level, seed = study.inference.level, study.seed
-    directions = [
-        direction for cell in chosen_cells(study, cells) if len(cell.kept) for direction in Direction.both(cell)
-    ]
+    directions: list[Direction] = []
+    for cell in chosen_cells(study, cells):
+        if len(cell.kept):
+            directions += Direction.both(cell)
+        else:
+            say(
+                f"transfer: {cell.a.name} × {cell.b.name} has no pairs, so neither model is run on the other's features"
+            )
     of_cells = [direction for direction in directions if direction.name == "a_to_b" and spec.pairs]
     for direction in of_cells:  # before hours of work
         strings_of(direction)
