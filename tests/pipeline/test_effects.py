@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy import stats
 
 import unifeat as uf
 from homes import STUDY, mean_activation
@@ -17,11 +19,14 @@ from tiny import sentences, tiny_sae, write_text
 from unifeat.codes.beside import Beside
 from unifeat.models import load_language_model
 from unifeat.pipeline import effect_edits, effects
+from unifeat.pipeline.effect_comparison import Comparison
+from unifeat.pipeline.effect_profiles import Profiles
 from unifeat.pipeline.encode import prepare_spaces
 from unifeat.pipeline.match import compare
 from unifeat.pipeline.placed import placed
 from unifeat.pipeline.transfer import Direction
 from unifeat.study.spec import Study
+from unifeat.transfer.strings import SharedStrings
 from unifeat.vocabulary.hook_points import HookPoint
 
 TRANSFER = {"cells": "best", "draws": 5, "loss_draws": 0, "loss_tokens": 0, "pairs": 24, "contexts": 6}
@@ -261,3 +266,35 @@ def test_a_model_without_shared_strings_is_told_before_the_work(study: Study, mo
     monkeypatch.setattr(transfer_step, "rebuild_unit", lambda *_: pytest.fail("work was begun"))
     with pytest.raises(uf.UserError, match="share no string"):
         uf.run(study, force=True)
+
+
+def removals(seed: int, shared: float, pairs: int = 24, contexts: int = 3, strings: int = 12) -> dict[str, Any]:
+    """What `removed` says of profiles that the two models share to some degree, beside controls that they do not."""
+    rng = np.random.default_rng(seed)
+    n = pairs * contexts
+    common, own, other, control = rng.standard_normal((4, n, strings))
+    of_a = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
+    of_b = np.sqrt(shared) * common + np.sqrt(1 - shared) * other
+    nothing = np.zeros(0, np.int64)
+    pair, features = np.repeat(np.arange(pairs), contexts), np.zeros((2, pairs), np.int64)
+    asked = effect_edits.Asked(features, features[1] - 1, nothing, pair, np.zeros(n, np.int64), np.zeros(n, np.int64))
+    undefined = np.full(2 * n, np.nan)
+    found = [
+        Profiles(of_a, own[:, 0] ** 2, undefined[:n]),
+        Profiles(np.concatenate([of_b, control]), np.r_[other[:, 0] ** 2, undefined[:n]], undefined),
+    ]
+    table = pd.DataFrame({"correlation": rng.random(pairs)})
+    strings_ = SharedStrings(("a",) * strings, nothing, nothing, nothing, nothing)
+    facts = Comparison(table, asked, strings_, seed, 0.95)._removed(table, found)
+    assert facts is not None
+    return facts
+
+
+def test_p_of_a_removal_is_uniform_where_nothing_is_shared() -> None:
+    p = np.array([removals(seed, 0.0)["p"] for seed in range(300)])
+    assert stats.kstest(p - np.random.default_rng(0).random(300) / 1001, "uniform").pvalue > 0.01
+    assert np.mean(p <= 0.05) < 0.09
+    alike = [removals(seed, 0.5) for seed in range(10)]
+    assert all(own["p"] < 0.01 for own in alike)
+    assert np.mean([own["value"] for own in alike]) == pytest.approx(0.5, abs=0.05)
+    assert abs(np.mean([own["control"] for own in alike])) < 0.05

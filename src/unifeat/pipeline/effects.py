@@ -34,6 +34,7 @@ from unifeat.study.spec import TransferSpec
 from unifeat.text.corpus import Corpus
 from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.strings import SharedStrings, shared_strings
+from unifeat.vocabulary.hook_points import HOOKS
 
 VERSION = 2  # raised whenever the results change
 _STRINGS = Held(2)
@@ -166,7 +167,10 @@ def _direct(
     model: LanguageModel, side: Side, features: NDArray[np.int64], exact: NDArray[np.int64], n: int
 ) -> NDArray[np.float32] | None:
     """The direct effects of features, (features, strings); None where they write outside the stream."""
+    kind = side.point.kind
     try:
+        if HOOKS[kind].behind_norm or kind == "attn_z":  # as wide as the stream, maybe, but not in it
+            raise UserError(f"its SAE writes {HOOKS[kind].what}, not to the residual stream")
         read = readout(model, exact, n)
         return np.concatenate([own for _, own in direct_effects(read, side.weights(features).astype(np.float32))])
     except UserError as error:

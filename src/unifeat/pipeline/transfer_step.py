@@ -18,7 +18,7 @@ from unifeat.pipeline.steering import COLUMNS as STEERING_COLUMNS
 from unifeat.pipeline.steering import steering_unit
 from unifeat.pipeline.transfer import Direction, rebuild_unit
 from unifeat.pipeline.transfer_loss import loss_unit, summarise_losses
-from unifeat.progress import track
+from unifeat.progress import say, track
 from unifeat.study.spec import Study
 from unifeat.subspaces.categories import load_categories
 from unifeat.text.corpus import Corpus
@@ -69,9 +69,14 @@ def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: C
     spec = study.transfer
     assert spec is not None
     level, seed = study.inference.level, study.seed
-    directions = [
-        direction for cell in chosen_cells(study, cells) if len(cell.kept) for direction in Direction.both(cell)
-    ]
+    directions: list[Direction] = []
+    for cell in chosen_cells(study, cells):
+        if len(cell.kept):
+            directions += Direction.both(cell)
+        else:
+            say(
+                f"transfer: {cell.a.name} × {cell.b.name} has no pairs, so neither model is run on the other's features"
+            )
     of_cells = [direction for direction in directions if direction.name == "a_to_b" and spec.pairs]
     for direction in of_cells:  # before hours of work
         strings_of(direction)

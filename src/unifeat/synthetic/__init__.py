@@ -1,6 +1,7 @@
-"""Synthetic spaces with known shared features, for measuring how well methods recover them."""
+"""Synthetic spaces and toy models with known shared features, for measuring how well methods recover them."""
 
 from unifeat.synthetic._directions import plant_rows
 from unifeat.synthetic._planted import Planted, Recovery, plant
+from unifeat.synthetic._planted_models import PlantedModels, plant_models
 
-__all__ = ["Planted", "Recovery", "plant", "plant_rows"]
+__all__ = ["Planted", "PlantedModels", "Recovery", "plant", "plant_models", "plant_rows"]
