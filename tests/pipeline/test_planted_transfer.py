@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 import unifeat as uf
 from unifeat.models import load_language_model
@@ -28,14 +29,15 @@ from unifeat.saes.checking.claims import Claims
 from unifeat.saes.checking.examine import examine
 from unifeat.saes.checking.loss import measure_loss
 from unifeat.study.read import load_study
-from unifeat.study.spec import Study, TransferSpec
+from unifeat.study.spec import Study, SubspacesSpec, TransferSpec
 from unifeat.synthetic import PlantedModels, plant_models
 from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.splicing_loss import Losses, spliced_losses
 from unifeat.vocabulary.hook_points import HookPoint
 
 CONCEPTS = 20
-TRANSFER = TransferSpec(draws=39, loss_draws=9, loss_tokens=400, pairs=CONCEPTS, contexts=6)
+STEERED = 5
+TRANSFER = TransferSpec(draws=39, loss_draws=9, loss_tokens=400, pairs=CONCEPTS, contexts=6, steering=16)
 KINDS = {"twin": (True, True), "firing": (True, False), "effect": (False, True)}
 
 
@@ -71,6 +73,15 @@ def planted_pairs(made: PlantedModels) -> Any:
     return property(pairs)
 
 
+def promoted(made: PlantedModels, folder: Path) -> SubspacesSpec:
+    """Categories of words: those that each of a few concepts of B promotes most."""
+    order = np.argsort(-made.effects_b[:, :-1], axis=1)[:STEERED, :14]
+    lists = {f"concept {number}": [made.words[word] for word in row] for number, row in enumerate(order)}
+    path = folder / f"words-{len(list(folder.glob('words-*')))}.yaml"
+    path.write_text(yaml.safe_dump(lists), encoding="utf-8")
+    return SubspacesSpec(categories=str(path), top_tokens=3, at_least=1, subsets=0, control_lists=0)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """The three kinds, run."""
@@ -82,7 +93,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
             made = plant_models(
                 folder / name, same_firing=firing, same_effect=effect, concepts=CONCEPTS, documents=60, context=48
             )
-            study = load_study(made.study).model_copy(update={"transfer": TRANSFER})
+            study = load_study(made.study).model_copy(
+                update={"transfer": TRANSFER, "subspaces": promoted(made, folder)}
+            )
             patch.setattr(Direction, "pairs", planted_pairs(made))
             run = uf.run(study, folder / f"run-{name}")
             found[name] = Done(made, run, study, folder / "cache")
@@ -133,6 +146,26 @@ class TestPlantedTruth:
         assert twin["removed"]["kl_agreement"] == pytest.approx(1, abs=1e-3)
         assert twin["removed"]["control"] < 0.5
         assert twin["removed"]["p"] < 0.01
+
+    def test_directions_steer_where_firing_is_shared(self, done: dict[str, Done]) -> None:
+        """The text is B's own, so what fires in A before a word tells what promotes it in B if it fires there too."""
+        for name, own in done.items():
+            found = own.run.steering.query("category == 'all'").set_index("variant")
+            one = found.loc["own"]
+            assert one["per_kl_low"] > one["null_mean"] + 2 * one["null_sd"]
+            assert one["p"] == pytest.approx(1 / 10)
+            pairs = found.loc["from_pairs"]
+            if name == "effect":
+                assert pairs["per_kl"] < one["per_kl"] / 4
+                assert abs(pairs["per_kl"] - pairs["null_mean"]) < 3 * pairs["null_sd"]
+            else:
+                assert pairs["per_kl"] == pytest.approx(one["per_kl"], rel=0.1)
+                assert pairs["p"] == pytest.approx(1 / 10)
+                assert pairs["null_mean"] < one["per_kl"] / 3
+                assert found.loc["from_map", "per_kl"] == pytest.approx(one["per_kl"], rel=0.01)
+                rows = own.run.steering.query("category != 'all' and variant == 'from_pairs'")
+                assert len(rows) == STEERED
+                assert rows["cosine"].min() > 0.9
 
     def test_what_does_something_else_does_not(self, done: dict[str, Done]) -> None:
         found = done["firing"].facts
