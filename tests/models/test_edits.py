@@ -44,8 +44,20 @@ OTHERS: dict[str, Callable[[], Any]] = {
         hidden_size=32, num_hidden_layers=LAYERS, num_attention_heads=4, vocab_size=300, alibi=True, **NO_IDS
     ),
 }
-# Recurrent; slopes that attention adds to the mask; windows that it cuts by itself.
+# Recurrent, in all blocks or in some; slopes that attention adds to the mask; windows that it cuts by itself.
 PLAIN: dict[str, Callable[[], Any]] = {
+    "qwen3.5": lambda: tf.Qwen3_5TextConfig(
+        **COMMON,
+        head_dim=8,
+        linear_num_value_heads=4,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
+    ),
+    "lfm2": lambda: tf.Lfm2Config(
+        **COMMON, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False
+    ),
     "mamba": lambda: tf.MambaConfig(hidden_size=32, num_hidden_layers=LAYERS, state_size=8, vocab_size=300, **NO_IDS),
     "bloom": lambda: tf.BloomConfig(hidden_size=32, n_layer=LAYERS, n_head=4, vocab_size=300, **NO_IDS),
     "gpt-neo": lambda: tf.GPTNeoConfig(
