@@ -61,10 +61,10 @@ def sequential_family_wise(
     """The family-wise p-values of scores that share their draws: step-down max-T, as `family_wise`.
 
     After every draw all values so far are standardised anew, and a test is settled with the first draw after which at
-    least h of the maxima that it is compared with reach it. Of the cells in which nothing is shared, one has the largest
-    standardised score. That its test is not settled by draw l − 1 means that fewer than h maxima of these cells' first
-    l − 1 draws reach that score; they and it are l exchangeable values, standardised by what does not depend on their
-    order, so the probability is at most h / l. So the probability of any such cell with p ≤ h / l is at most h / l.
+    least h of the maxima that it is compared with reach it. Of the cells in which nothing is shared, take the one with
+    the largest standardised score. If any of them has p ≤ h / l, then after draw l − 1 fewer than h maxima of these
+    cells' draws reach that score. The score and these maxima are l exchangeable values, standardised by what does not
+    depend on their order. So the probability of any such cell with p ≤ h / l is at most h / l.
 
     Args:
         observed: (cells,) NaN where a score is undefined.

@@ -12,7 +12,6 @@ in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -26,6 +25,7 @@ from unifeat.inference import find_measure
 from unifeat.inference.clusters import VERSION as CLUSTERS
 from unifeat.inference.nulls import AGAIN, NULLS
 from unifeat.matching.by_chance import Arrangement, ByChance
+from unifeat.matching.rule import Rule
 from unifeat.pipeline.match import Cell, mean
 from unifeat.pipeline.rematch_tests import R_BINS, Drawn, Tests, families, summary
 from unifeat.pipeline.score import PairSet
@@ -34,7 +34,7 @@ from unifeat.progress import Advance, track
 from unifeat.store import JSON, Piece
 from unifeat.study.spec import MetricSpec, Study
 
-_BATCH = 5  # draws of a unit
+BATCH = 5  # draws of a unit
 _FIRST_ROUND = 20  # draws; each later round doubles them
 _STEP = 0.95  # between the numbers of pairs at which scores are compared
 
@@ -82,9 +82,7 @@ def rematch_cells(
     with track(f"matching again: {AGAIN[null.name].label}", sum(asked), unit="draws") as advance:
         for low, high in pairwise(rounds(null.draws)):
             # A family's cells share their draws and their open measures.
-            going = [
-                (i, range(low, min(high, asked[i]))) for one in tests if not one.settled for i in one.family.cells
-            ]
+            going = [(i, range(low, min(high, asked[i]))) for one in tests if not one.settled for i in one.family.cells]
             going = [(i, numbers) for i, numbers in going if numbers]
             if not going:
                 break
@@ -108,7 +106,7 @@ def rounds(draws: int) -> list[int]:
 
 
 def _possible(null: Asked, own: dict[str, Any]) -> int:
-    """How many draws a cell can have: a short text has few rotations, and a single document cannot be beside another."""
+    """How many draws a cell can have: a short text has few rotations, and one document cannot be beside another."""
     if null.how == "rotation":
         return min(null.draws, int(own["shifts"]))
     return 0 if null.how == "documents" and own["documents_fitted"] < 2 else null.draws
@@ -125,9 +123,7 @@ def _draw_round(
     advance: Advance,
 ) -> None:
     """Make some draws of some cells, and score as many of the run's own pairs as each of them has."""
-    batches = [
-        (i, numbers[at : at + _BATCH]) for i, numbers in going for at in range(0, len(numbers), _BATCH)
-    ]
+    batches = [(i, numbers[at : at + BATCH]) for i, numbers in going for at in range(0, len(numbers), BATCH)]
 
     def scored(i: int) -> list[MetricSpec]:
         return [geometry[number] for number in drawn[i].open]
@@ -201,13 +197,16 @@ def _draws(
     cell: Cell, how: Arrangement, numbers: range, kept: int, geometry: list[MetricSpec], threads: int | None
 ) -> list[dict[str, Any]]:
     own = pd.MultiIndex.from_frame(cell.kept[["feature_a", "feature_b"]])
-    chance = ByChance(cell.comparison, how)
-    return [_draw(cell, chance.candidates(number, threads=threads), kept, geometry, own) for number in numbers]
+    chance, rule = ByChance(cell.comparison, how), cell.rule.for_many()
+    tables = (chance.candidates(number, threads=threads) for number in numbers)
+    return [_draw(cell, rule, table, kept, geometry, own) for table in tables]
 
 
-def _draw(cell: Cell, table: pd.DataFrame, kept: int, geometry: list[MetricSpec], own: pd.MultiIndex) -> dict[str, Any]:
-    chosen = table[cell.rule.decide(table)["kept"]]
-    strongest = cell.rule.strongest(table, kept)
+def _draw(
+    cell: Cell, rule: Rule, table: pd.DataFrame, kept: int, geometry: list[MetricSpec], own: pd.MultiIndex
+) -> dict[str, Any]:
+    chosen = table[rule.keep(table)(table)]
+    strongest = rule.strongest(table, kept)
     n = comparable(len(strongest), kept)
     pairs = PairSet.of(cell, "all", strongest.head(n))
     return {

@@ -78,7 +78,9 @@ def families(roles: list[str], asked: list[int], draws: int) -> list[Family]:
         draws: how many the study asks for.
     """
     full = [i for i, n in enumerate(asked) if n == draws]
-    shared = [Family(tuple(i for i in full if roles[i] == name), True) for name in dict.fromkeys(roles[i] for i in full)]
+    shared = [
+        Family(tuple(i for i in full if roles[i] == name), True) for name in dict.fromkeys(roles[i] for i in full)
+    ]
     return [*shared, *(Family((i,), False) for i, n in enumerate(asked) if n != draws)]
 
 
@@ -196,8 +198,8 @@ def add_rematch(
             found["sd"][row] = known.std(ddof=1) if len(known) > 1 else NAN
             found["p"][row], found["p_family"][row] = (NAN if value is None else value for value in (p, family))
             draws[row], stopped[row] = len(drawn), len(drawn) < own["asked"]
-    columns = found | {"draws": draws, "stopped": stopped}
-    return scores.assign(**{f"{prefix}_{name}": values for name, values in columns.items()})
+    whole = found | {"draws": draws, "stopped": stopped}
+    return scores.assign(**{f"{prefix}_{name}": values for name, values in whole.items()})
 
 
 def _known(values: list[float]) -> Floats:

@@ -67,7 +67,8 @@ def score_sets(
 ) -> pd.DataFrame:
     """Score every set of pairs by every measure: one row each, without q (see `with_q`).
 
-    The null scores of each row are in `null` and `null_strata`, as arrays; what its spaces are compared for is in `role`.
+    The null scores of each row are in `null` and `null_strata`, as arrays; what its spaces are compared for is in
+    `role`.
 
     Args:
         sets: made one by one, as the engine asks for work.
