@@ -168,7 +168,7 @@ def compare_spaces(
         rematched: dict[str, list[dict[str, Any]]] = {}
         for null in again(study):
             rematched[null.name] = rematch_cells(study, null, cells, facts, engine)
-            scores = add_rematch(scores, AGAIN[null.name].prefix, null.draws, list(roles), rematched[null.name])
+            scores = add_rematch(scores, AGAIN[null.name].prefix, list(roles), rematched[null.name])
     transfer = None
     if study.transfer is not None:
         with clock.step("transfer"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unifeat.inference.nulls import AGAIN
 from unifeat.report import figures
-from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, tally, undecidable
+from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, stopped_early, tally, undecidable
 from unifeat.report.drawing import Drawn
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_table
@@ -148,6 +148,7 @@ def _page(run: Run) -> dict[str, Any]:
         "ceilings": "ceiling_share" in run.scores and bool(run.scores["ceiling_share"].notna().any()),
         "equivalence": _margin(run),
         "draws": draws_of(run),
+        "stopped_early": stopped_early(run),
         "undecidable": LEGEND if any_undecidable(run) else "",
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
     }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifeat.inference.nulls import AGAIN
-from unifeat.report.decidable import MARK
+from unifeat.report.decidable import MARK, draws_asked
 from unifeat.report.tables import SIGNIFICANCE_LEVEL, decimal, is_missing, number, percent, probability
 
 # Facts about the pairs of two spaces: (name in the facts, label, how to write it).
@@ -25,7 +25,8 @@ class PairTable(NamedTuple):
     """How certain the pairs of a cell are.
 
     Attributes:
-        nulls: the nulls that match again which the run has: (label, what it asks, number of draws, least p).
+        nulls: the nulls that match again which the run has: (label, what it asks, number of draws, least p). Where
+            drawing stopped early, the number is "40 of 99".
         lines: for each fact its label, value, interval, and for each null its mean, p and family-wise p; all as text.
     """
 
@@ -77,8 +78,9 @@ def pair_table(cell: Any) -> PairTable:
         lines.append({"what": words, "value": percent(again["share"]), "interval": "–", "nulls": nothing})
     heads = []
     for name, found in nulls.items():
-        draws = len(found["kept"])
-        heads.append((AGAIN[name].label, AGAIN[name].what, number(draws), probability(1 / (draws + 1))))
+        asked, made = draws_asked(found), len(found["kept"])
+        draws = number(asked) if made >= asked else f"{number(made)} of {number(asked)}"
+        heads.append((AGAIN[name].label, AGAIN[name].what, draws, probability(1 / (asked + 1))))
     return PairTable(heads, lines)
 
 
@@ -93,7 +95,7 @@ def _beside(null: dict[str, Any], name: str, show: Callable[[Any], str]) -> dict
 
 def _marked(null: dict[str, Any], p: Any) -> str:
     """A p; marked if with so few draws it could not have been below 0.05."""
-    least = 1 / (len(null.get("kept") or []) + 1)
+    least = 1 / (draws_asked(null) + 1)
     return probability(p) + (MARK if least >= SIGNIFICANCE_LEVEL and not is_missing(p) else "")
 
 

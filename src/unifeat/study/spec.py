@@ -191,6 +191,13 @@ class InferenceSpec(Part):
     same_two_tokens: int = Field(
         0, ge=0, le=10_000, description="the same among rows whose token before is the same, too"
     )
+    enough: int | None = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="draws of these nulls that reach a score, after which its test is settled and drawing can stop; "
+        "null: all draws are made",
+    )
     bootstraps: int = Field(
         200, ge=0, le=10_000, description="resampled documents, for intervals of r and of match rates"
     )
