@@ -14,7 +14,7 @@ from unifeat.correlation.rearranged import Stretch
 from unifeat.errors import UserError
 from unifeat.multiway import find_families
 from unifeat.multiway.chance import beside_chance, with_intervals
-from unifeat.multiway.rearrange import orders, rows_beside
+from unifeat.multiway.rearrange import Repaired, orders
 from unifeat.vocabulary.paired_codes import CsrArrays
 
 
@@ -60,7 +60,7 @@ def test_rows_beside_each_other_are_those_of_the_documents():
     stretch = _stretch(document)
     order = orders(length, 3, 0, 0)
     for one, other in combinations(range(3), 2):
-        rows_a, rows_b = rows_beside(stretch, numbers, order[one], order[other])
+        rows_a, rows_b = Repaired(numbers, np.zeros(len(numbers)), order[one], order[other]).rows(stretch)
         expected = []
         for a, b in zip(numbers[order[one]], numbers[order[other]], strict=True):
             expected += list(zip(np.flatnonzero(document == a), np.flatnonzero(document == b), strict=False))

@@ -33,6 +33,7 @@ QUICK = {
     "permutations": "200",
     "rematches": "39",
     "same_token": "39",
+    "family_draws": "19",
     "subsets": "250",
 }
 FULL = {
@@ -44,6 +45,7 @@ FULL = {
     "permutations": "500",
     "rematches": "99",
     "same_token": "39",
+    "family_draws": "39",
     "subsets": "400",
 }
 
