@@ -19,6 +19,7 @@ from unifeat.store import TABLE, Piece
 
 Values = NDArray[np.float64]
 _VERSION = 1
+_WORDS = 5  # tokens that a feature is shown with
 
 
 def totals_unit(store: CodeStore) -> Unit[pd.DataFrame]:
@@ -84,10 +85,11 @@ def _sharedness(
     groups: dict[str, list[str]], spaces: list[Space], best: dict[tuple[str, str], Values], total: dict[str, Values]
 ) -> pd.DataFrame:
     """Comparative sharedness of every feature for every two groups, of models that its own was compared with."""
-    columns = ["space", "feature", "group", "other", "total", "r_group", "r_other", "sharedness"]
+    columns = ["space", "feature", "group", "other", "total", "r_group", "r_other", "sharedness", "top_tokens"]
     tables = [pd.DataFrame({name: [] for name in columns})]
     for space in spaces:
         of_models: dict[str, Values] = {}
+        words = space.tokens.texts()
         for name in dict.fromkeys(name for members in groups.values() for name in members):
             others = [o for o in spaces if name in (o.name, o.group) and o.group != space.group]
             found = _over(best, space, others)
@@ -100,11 +102,13 @@ def _sharedness(
             near, far = (np.stack(side) for side in sides)
             shared = comparative_sharedness(total[space.name], near, far)
             known = np.flatnonzero(~np.isnan(shared))
+            tokens = pd.Series([words.get(feature, [])[:_WORDS] for feature in known.tolist()], dtype=object)
             own = {"feature": known.astype(np.int32), "total": total[space.name][known], "sharedness": shared[known]}
             own |= {"r_group": np.abs(near).min(axis=0)[known], "r_other": np.abs(far).max(axis=0)[known]}
-            tables.append(pd.DataFrame(own).assign(space=space.name, group=group, other=other)[columns])
+            named = pd.DataFrame(own).assign(space=space.name, group=group, other=other, top_tokens=tokens)
+            tables.append(named[columns])
     whole = pd.concat(tables[1:] or tables, ignore_index=True)
-    kinds: dict[str, Any] = dict.fromkeys(columns[4:], np.float64) | {"feature": np.int32}
+    kinds: dict[str, Any] = dict.fromkeys(columns[4:-1], np.float64) | {"feature": np.int32}
     return whole.astype(kinds | dict.fromkeys(("space", "group", "other"), object))
 
 
