@@ -29,7 +29,7 @@ def found():
         ("a@3", "b@2"): one([0], [5], 0.5),
         ("a@9", "b@6"): one([1], [6], 0.5),
     }
-    return find_families(pairs, spaces=[*list(LAYERS)[:4], "b@2", "b@6"])
+    return find_families(pairs, "components", spaces=[*list(LAYERS)[:4], "b@2", "b@6"])
 
 
 def test_streams_are_models_with_several_layers():

@@ -48,7 +48,8 @@ def plain_consistent(g: Plain) -> set[frozenset]:
         one, other = (next(family for family in families if node in family) for node in edge)
         if one is other or {s for s, _ in one} & {s for s, _ in other}:
             continue
-        if not any(contradict(x, y) for x in one for y in other):
+        possible = [g.paired(x, y) for x in one for y in other if g.are_compared(x, y)]
+        if not any(contradict(x, y) for x in one for y in other) and np.mean(possible) > 0.5:
             families.remove(other)
             one |= other
     return {frozenset(family) for family in families if len(family) > 1}
@@ -127,6 +128,16 @@ def test_a_missing_pair_splits_a_clique_and_no_other_family():
     graph = graph_of(pairs)
     sizes = {name: sorted(map(len, partition(m.group(graph), graph))) for name, m in METHODS.items()}
     assert sizes == {"cliques": [4], "consistent": [5], "components": [5]}
+
+
+def test_chains_of_chance_are_no_families_where_partners_agree():
+    """a0–b0, b0–c0, and no feature of c is a0's partner: nothing contradicts, and nothing supports it either."""
+    one = pd.DataFrame({"feature_a": [0], "feature_b": [0], "correlation": [0.9]})
+    graph = graph_of({("a", "b"): one, ("b", "c"): one.assign(correlation=0.3), ("a", "c"): one.head(0)})
+    two = frozenset({(0, 0), (1, 0)})
+    assert partition(METHODS["consistent"].group(graph), graph) == {two}
+    assert partition(METHODS["cliques"].group(graph), graph) == {two}
+    assert partition(METHODS["components"].group(graph), graph) == {two | {(2, 0)}}
 
 
 def test_a_contradiction_splits_consistent_families():

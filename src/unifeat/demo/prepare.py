@@ -33,7 +33,7 @@ QUICK = {
     "permutations": "200",
     "rematches": "39",
     "same_token": "39",
-    "family_draws": "19",
+    "family_draws": "24",
     "subsets": "250",
 }
 FULL = {

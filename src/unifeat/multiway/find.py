@@ -22,7 +22,7 @@ def find_families(
         pairs: for each two spaces that were compared, their pairs, as from `unifeat.match`: `{("a", "b"): table, …}`.
             Columns `feature_a` (of the first space named), `feature_b`, `correlation`; optional
             `correlation_heldout`, `correlation_within_token`, and `kept` (other rows are left out).
-        method: `consistent` (no two members contradict each other), `cliques` (every two are partners) or `components`
+        method: `consistent` (partners agree around every triangle), `cliques` (every two are partners) or `components`
             (connected, and split at the weakest links).
         spaces: which spaces, and their order; by default all.
         features: how many features each space has, for the shares of features in families.

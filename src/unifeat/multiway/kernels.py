@@ -106,8 +106,7 @@ def components(low, high, space, words):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def consistent(low, high, space, first, compared, start, neighbour, words):  # type: ignore[no-untyped-def]
-    """(nodes,) the root of each node's family: clusters are joined from the strongest edge down, unless two members
-    contradict each other."""
+    """(nodes,) the root of each node's family: clusters are joined from the strongest edge down, where they agree."""
     nodes = space.size
     root, bits = np.arange(nodes), bits_of(space, words)
     following = np.full(nodes, -1, np.int64)  # the next member of a cluster; the first is its root
@@ -116,7 +115,7 @@ def consistent(low, high, space, first, compared, start, neighbour, words):  # t
         one, other = _find(root, low[e]), _find(root, high[e])
         if one == other or not _disjoint(bits, one, other):
             continue
-        if _contradict(one, other, following, space, first, compared, start, neighbour):
+        if not _agree(one, other, following, space, first, compared, start, neighbour):
             continue
         one, other = _join(root, bits, one, other)
         following[last[one]] = other
@@ -127,20 +126,25 @@ def consistent(low, high, space, first, compared, start, neighbour, words):  # t
 
 
 @njit(nogil=True, cache=True)
-def _contradict(one, other, following, space, first, compared, start, neighbour):  # type: ignore[no-untyped-def]
-    """Whether a member of one cluster has a partner in the space of a member of the other, and it is not that one."""
+def _agree(one, other, following, space, first, compared, start, neighbour):  # type: ignore[no-untyped-def]
+    """Whether more than half of the pairs between two clusters are kept, of those whose spaces were compared, and no
+    member has a partner in the space of a member of the other that is not this one."""
+    possible, kept = 0, 0
     x = one
     while x >= 0:
         y = other
         while y >= 0:
-            if compared[space[x], space[y]] and not are_paired(start, neighbour, x, y):
-                if has_partner(start, neighbour, first, x, space[y]):
-                    return True
-                if has_partner(start, neighbour, first, y, space[x]):
-                    return True
+            if compared[space[x], space[y]]:
+                possible += 1
+                if are_paired(start, neighbour, x, y):
+                    kept += 1
+                elif has_partner(start, neighbour, first, x, space[y]) or has_partner(
+                    start, neighbour, first, y, space[x]
+                ):
+                    return False
             y = following[y]
         x = following[x]
-    return False
+    return 2 * kept > possible
 
 
 @njit(nogil=True, cache=True)

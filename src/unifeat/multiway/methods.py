@@ -34,11 +34,16 @@ def cliques(graph: Graph) -> Labels:
 
 
 def consistent(graph: Graph) -> Labels:
-    """Families without contradiction: following partners around any triangle of members never leads elsewhere.
+    """Families without contradiction: partners agree around every triangle of members.
 
-    Pairs are taken from the strongest down. Each joins the families of its two features, unless these have a space in
-    common, or a member of one has a partner in the space of a member of the other, and that partner is another feature.
-    A pair that is missing is no contradiction, so one weak link does not tear a family apart (in `cliques` it does).
+    Pairs are taken from the strongest down. Each joins the families of its two features, unless
+
+    * these have a space in common,
+    * a member of one has a partner in the space of a member of the other, and that partner is another feature, or
+    * no more than half of the pairs between the two are kept, of those whose spaces were compared.
+
+    So a few missing pairs do not tear a family apart (in `cliques` one does), and chains of pairs that are by chance do
+    not make one (in `components` they do).
 
     Returns:
         (nodes,) int64.

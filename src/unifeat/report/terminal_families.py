@@ -12,7 +12,7 @@ from rich.text import Text
 
 from unifeat.multiway.result import Families
 from unifeat.report.contexts import visible
-from unifeat.report.tables import decimal, number, percent, probability
+from unifeat.report.tables import SIGNIFICANCE_LEVEL, decimal, number, percent, probability
 from unifeat.report.terminal import framed
 from unifeat.runs.families import families
 from unifeat.runs.folder import Run
@@ -79,6 +79,8 @@ def _print_sets(console: Console, found: Families, sets: pd.DataFrame | None, st
     if beside:
         least = probability(1 / (stored["draws"] + 1))
         line = f"other text: documents re-paired in every space, {stored['draws']} draws (no p is below {least})"
+        if 1 / (stored["draws"] + 1) >= SIGNIFICANCE_LEVEL:
+            line += ", too few to decide anything"
         if (share := stored.get("consistency_draws")) is not None:
             line += f"; partners there lead home {percent(share)} of the time"
         console.print(Text(line, style="dim"), soft_wrap=True)

@@ -35,14 +35,14 @@ class FamiliesSpec(Part):
 
     method: Literal["consistent", "cliques", "components"] = Field(
         "consistent",
-        description="consistent: no two members contradict each other; cliques: every two are partners; components: "
+        description="consistent: partners agree around every triangle; cliques: every two are partners; components: "
         "connected, split at the weakest links",
     )
     spaces: list[Text] | None = Field(
         None, description="groups of spaces or single spaces; by default all that are compared, without controls"
     )
     draws: int = Field(
-        19, ge=0, le=10_000, description="times that documents are re-paired in every space and matched again: the null"
+        39, ge=0, le=10_000, description="times that documents are re-paired in every space and matched again: the null"
     )
     bootstraps: int = Field(
         50, ge=0, le=10_000, description="resampled documents, for intervals of the number of families"
