@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from unifeat.errors import UserError
+from unifeat.errors import UserError, did_you_mean
 from unifeat.multiway.find import find_families
 from unifeat.multiway.graph import Pairs
 from unifeat.multiway.result import Families
@@ -43,6 +43,10 @@ def families(
         return find_families(source, method or "consistent", spaces=spaces, features=features)
     stored = source.info.get("families", {})
     names = list(spaces) if spaces is not None else stored.get("spaces") or _without_controls(source)
+    for name in names:
+        if name not in source.info["spaces"]:
+            near = did_you_mean(name, list(source.info["spaces"]))
+            raise UserError(f"run {source.folder} has no space {name!r}{near}")
     compared = [(pair["space_a"], pair["space_b"]) for pair in source.info["pairs"]]
     pairs = {key: _kept(source, *key) for key in compared if set(key) <= set(names)}
     if not pairs:
