@@ -200,6 +200,25 @@ def steer(
 
 
 @app.command()
+def families(
+    run: RunFolder,
+    method: Annotated[
+        str | None, typer.Option(help="consistent, cliques or components; by default what the study says.")
+    ] = None,
+    space: Annotated[
+        list[str] | None, typer.Option(help="A space to use, such as smollm2@15; give it again for each.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, max=LARGEST_COUNT, help="Families to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all families, a line of JSON each.")] = False,
+) -> None:
+    """Print the families of features over a run's spaces: how many each set of spaces has, and the largest."""
+    from unifeat.report.terminal_families import show_families
+    from unifeat.runs.folder import open_run
+
+    show_families(open_run(run), method, space or None, top=top, as_json=as_json)
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Write a run's HTML report again and print where it is."""
     from unifeat.report.html import write_report

@@ -47,6 +47,7 @@ QUICK = {
     "permutations": "200",
     "rematches": "39",
     "same_token": "39",
+    "family_draws": "24",
     "subsets": "250",
     "transfer": "# transfer: {cells: best} would run the models on each other's features (demo --full does)\n",
 }
@@ -59,6 +60,7 @@ FULL = {
     "permutations": "500",
     "rematches": "99",
     "same_token": "39",
+    "family_draws": "39",
     "subsets": "400",
     "transfer": _TRANSFER,
 }

@@ -29,6 +29,7 @@ from unifeat.pipeline.elsewhere import pairs_elsewhere, read_cells
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.equivalence import add_equivalence
 from unifeat.pipeline.examples import pick_shown, write_examples
+from unifeat.pipeline.families import family_cells, run_families
 from unifeat.pipeline.latents import compare_latents
 from unifeat.pipeline.match import Cell, cells_of, match_cells, show_first
 from unifeat.pipeline.pair_set import PairSet
@@ -131,6 +132,8 @@ def compare_spaces(
     cells = list(cells_of(study, prepared, combinations(spaces, 2)))
     if study.transfer is not None and study.transfer.cells != "best":
         chosen_cells(study, cells)  # a mistake is told now
+    if study.families is not None:
+        family_cells(study, cells)
     with clock.step("match"):
         facts = list(match_cells(cells, engine, shown=shown))
     if elsewhere is not None:
@@ -146,6 +149,10 @@ def compare_spaces(
         near = {own.store.folder: own.unit for cell in cells for own in cell.near_copies or ()}
         for _ in engine.map(near.values()):
             pass
+    families = None
+    if study.families is not None:
+        with clock.step("families"):
+            families = run_families(study, cells, corpus.documents, engine)
     with clock.step("subspaces"):
         subspaces = find_subspaces(study, cells, corpus)
     with clock.step("score"):
@@ -191,6 +198,8 @@ def compare_spaces(
         "spaces": {space.name: space.info for space in spaces},
         "pairs": of_cells,
     }
+    if families is not None:
+        info["families"] = families.facts
     if elsewhere is not None and study.text.elsewhere is not None:
         info["elsewhere"] = _text_facts(study.text.elsewhere, elsewhere)
     # An earlier run in this folder stays as it is until the new one is complete.
@@ -201,8 +210,8 @@ def compare_spaces(
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
                 rates.to_parquet(new / "rates.parquet", index=False)
-            if transfer is not None:
-                for name, table in transfer.tables.items():
+            for found in (families, transfer):
+                for name, table in (found.tables if found is not None else {}).items():
                     table.to_parquet(new / f"{name}.parquet", index=False)
             write_examples(new / "examples.parquet", listed, corpus, spaces)
             write_text(new / STUDY, dump_study(study))

@@ -21,6 +21,7 @@ from unifeat.report.score_table import score_table
 from unifeat.report.sections.categories import subspaces
 from unifeat.report.sections.compared import compared
 from unifeat.report.sections.effects import effects
+from unifeat.report.sections.families import families
 from unifeat.report.sections.latents import latents
 from unifeat.report.sections.layers import layers
 from unifeat.report.sections.one_pair import one_pair
@@ -65,6 +66,7 @@ class Section(NamedTuple):
 SECTIONS = (
     Section("compared", "What was compared", compared),
     Section("layers", "Layer by layer", layers),
+    Section("families", "Families over many spaces", families),
     Section("latents", "Activations, codes and directions", latents),
     Section("transfer", "One model on another’s features", transfer),
     Section("effects", "What pairs do to the next token", effects),

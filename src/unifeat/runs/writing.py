@@ -21,16 +21,8 @@ from unifeat.store.writing import ASIDE, FINISHED, aside_name, flush, remove
 
 STUDY, INFO, REPORT = "study.yaml", "run.json", "report.html"
 TABLES = (
-    "pairs",
-    "scores",
-    "members",
-    "rates",
-    "transfer",
-    "transfer_pairs",
-    "steering",
-    "effects",
-    "examples",
-    "shown",
+    *("pairs", "scores", "members", "rates", "families", "family_sets", "sharedness"),
+    *("transfer", "transfer_pairs", "steering", "effects", "examples", "shown"),
 )
 RUN_FILES = (STUDY, INFO, REPORT, *(f"{name}.parquet" for name in TABLES))
 _OLD_S = 24 * 3600.0

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from unifeat.errors import did_you_mean
+from unifeat.study.families import Compared, FamiliesSpec, Star
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
@@ -270,10 +271,10 @@ class Study(Part):
     text: TextSpec
     models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
-    compare: list[Pair] | None = Field(
+    compare: Compared | None = Field(
         None,
-        description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; all pairs "
-        "of different groups if left out",
+        description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; or "
+        "{star: name}: that one with all others; all pairs of different groups if left out",
     )
     matching: MatchingSpec = MatchingSpec()
     geometry: Measures = _DEFAULT_METRICS
@@ -283,6 +284,7 @@ class Study(Part):
     activations: ActivationsSpec | None = Field(
         None, description="compare the models' activations, too, and keep a sample of them for this"
     )
+    families: FamiliesSpec | None = Field(None, description="group the features of three spaces or more into families")
     transfer: TransferSpec | None = Field(
         None, description="run models on each other's features; needs the sample of activations"
     )
@@ -315,16 +317,18 @@ class Study(Part):
         twice = sorted(name for name, times in names.items() if times > 1)
         if twice:
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
-        for pair in self.compare or ():
-            for name in pair:
-                if name not in groups and name not in names:
-                    near = did_you_mean(name, [*groups, *names])
-                    raise ValueError(f"compare names {name!r}, but no spaces have that name{near}")
-                if name in groups and name in names:
-                    raise ValueError(
-                        f"compare names {name!r}, which is a group of spaces and a single space: give the group "
-                        "another name"
-                    )
+        pairs = self.compare if isinstance(self.compare, list) else []
+        in_compare = [self.compare.star] if isinstance(self.compare, Star) else [n for pair in pairs for n in pair]
+        in_families = self.families.named if self.families is not None else []
+        for key, name in [*(("compare", n) for n in in_compare), *(("families", n) for n in in_families)]:
+            if name not in groups and name not in names:
+                near = did_you_mean(name, [*groups, *names])
+                raise ValueError(f"{key} names {name!r}, but no spaces have that name{near}")
+            if name in groups and name in names:
+                raise ValueError(
+                    f"{key} names {name!r}, which is a group of spaces and a single space: give the group another name"
+                )
+        for pair in pairs:
             if pair[0] == pair[1] and pair[0] in names:
                 raise ValueError(f"compare names {pair[0]} with itself: name another space, or a group of several")
         if self.compare is None and len(groups) < 2:
@@ -339,6 +343,8 @@ class Study(Part):
         called = [(name, name.rpartition("@")[0]) for name in (a, b)]
         if self.compare is None:
             return called[0][1] != called[1][1]
+        if isinstance(self.compare, Star):
+            return self.compare.compares(called[0], called[1])
         return any(
             (one in called[0] and other in called[1]) or (other in called[0] and one in called[1])
             for one, other in self.compare
@@ -367,6 +373,8 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _nulls_fit(self) -> Study:
+        if self.matching.by == "within_token" and self.families is not None and self.families.draws:
+            raise ValueError("by: within_token has no rematches, and no draws of families: set families.draws to 0")
         if self.matching.by == "within_token" and self.inference.rematches:
             raise ValueError(
                 "by: within_token has no rematches: rows of different documents are hardly ever of one pair of tokens; "
