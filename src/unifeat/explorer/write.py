@@ -1,0 +1,90 @@
+"""The explorer's file: the page, its code and its data in one."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import sys
+import webbrowser
+from importlib.resources import files
+from pathlib import Path
+
+from unifeat.errors import UserError
+from unifeat.explorer.gather import CONTEXTS, gather
+from unifeat.report.tables import richest
+from unifeat.runs.folder import Run
+from unifeat.store import written_aside
+
+PAGE = "explorer.html"
+_MOST_SPACES = 3
+_PAGE = "unifeat.explorer.page"
+
+
+def write_explorer(run: Run, names: list[str] | None = None, *, contexts: int = CONTEXTS) -> Path:
+    """Write the explorer of some spaces of a run into the run's folder.
+
+    Args:
+        names: two or three of its spaces; by default, the two with the most shared features.
+        contexts: most contexts of each feature.
+
+    Returns:
+        The file: `explorer.html`, or `explorer-A-B.html` of named spaces.
+
+    Raises:
+        UserError: other than two or three different spaces; spaces that the run does not have or did not compare;
+            what the cache no longer holds.
+    """
+    chosen = _chosen(run, names)
+    path = run.folder / (PAGE if not names else f"explorer-{'-'.join(map(_file_name, chosen))}.html")
+    gathered = gather(run, chosen, contexts)
+    page = files(_PAGE)
+    text = (page / "explorer.html").read_text(encoding="utf-8")
+    parts = {
+        "title": html.escape(f"{' × '.join(chosen)} · unifeat explorer"),
+        "run": html.escape(str(run.info["created"])),
+        "css": (page / "explorer.css").read_text(encoding="utf-8"),
+        "js": (page / "explorer.js").read_text(encoding="utf-8"),
+        "licences": html.escape((page / "LICENCES.txt").read_text(encoding="utf-8")),
+        "contexts_shown": str(contexts),
+        "features": gathered.features,
+        "contexts": gathered.contexts,
+    }
+    with written_aside(path) as aside:
+        aside.write_text(re.sub(r"\{\{ (\w+) \}\}", lambda at: parts[at[1]], text), encoding="utf-8")
+    return path
+
+
+def show_page(page: Path) -> bool:
+    """Open a page in the browser; returns False where nobody would see it: no terminal, or no screen."""
+    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not screen or not sys.stdout.isatty():
+        return False
+    return webbrowser.open(page.resolve().as_uri())
+
+
+def _chosen(run: Run, names: list[str] | None) -> list[str]:
+    pairs = run.info["pairs"]
+    if not names:
+        if not pairs:
+            raise UserError(f"run {run.folder} compared no spaces")
+        richest_pair = pairs[richest(run)]
+        return [richest_pair["space_a"], richest_pair["space_b"]]
+    if not 2 <= len(names) <= _MOST_SPACES or len(set(names)) < len(names):
+        raise UserError(f"name two or three different spaces, such as {' '.join(_example(run))}, or none")
+    compared = {frozenset((pair["space_a"], pair["space_b"])) for pair in pairs}
+    for name in names:
+        if name in run.info["spaces"] and not any(frozenset((name, other)) in compared for other in names):
+            others = " or ".join(other for other in names if other != name)
+            raise UserError(f"run {run.folder} did not compare {name} with {others}")
+    return list(names)
+
+
+def _example(run: Run) -> list[str]:
+    pair = run.info["pairs"][0]
+    return [pair["space_a"], pair["space_b"]]
+
+
+def _file_name(space: str) -> str:
+    """A space's name as part of a file's name."""
+    return re.sub(r"[^\w@.+=-]+", "_", space)
