@@ -63,6 +63,8 @@ export class List {
       getScrollElement: () => this.scroller,
       estimateSize: () => ROW,
       overscan: 8,
+      scrollMargin: ROW, // the heads, which stay
+      scrollPaddingStart: ROW,
       scrollToFn: elementScroll,
       observeElementRect,
       observeElementOffset,
@@ -127,7 +129,7 @@ export class List {
 
   private draw(): void {
     this.inner.style.height = `${this.virtual.getTotalSize()}px`;
-    const rows = this.virtual.getVirtualItems().map(({ index, start }) => this.row(index, start));
+    const rows = this.virtual.getVirtualItems().map(({ index, start }) => this.row(index, start - ROW));
     this.inner.replaceChildren(...rows);
     this.active();
   }

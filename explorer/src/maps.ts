@@ -37,6 +37,8 @@ interface Panel {
   plot: Scatterplot;
   points: Partial<Record<MapKind, Points>>;
   shown: MapKind | null;
+  /** Whether the user has moved or zoomed it. */
+  moved: boolean;
   busy: boolean;
   again: boolean;
 }
@@ -91,7 +93,15 @@ export class Maps {
 
   /** Show all of every map. */
   resetView(): void {
-    for (const panel of this.panels) void panel.plot.reset();
+    for (const panel of this.panels) {
+      panel.moved = false;
+      void panel.plot.zoomToLocation([0, 0], this.distance(panel));
+    }
+  }
+
+  /** How far the camera stands so that a whole map is seen: in a narrow panel, further away. */
+  private distance({ frame }: Panel): number {
+    return Math.max(1, frame.clientHeight / Math.max(frame.clientWidth, 1));
   }
 
   private colour(): Scheme {
@@ -130,12 +140,13 @@ export class Maps {
       actionKeyMap: { lasso: "shift" },
     };
     const plot = createScatterplot(settings);
-    const panel: Panel = { space, element, frame, canvas, note, plot, points: {}, shown: null, busy: false, again: false };
+    const panel: Panel = { space, element, frame, canvas, note, plot, points: {}, shown: null, moved: false, busy: false, again: false };
     this.panels.push(panel);
     plot.subscribe("pointOver", (feature) => this.hover({ space, feature }));
     plot.subscribe("pointOut", () => this.hover(null));
     plot.subscribe("select", ({ points }) => this.picked(space, points));
     plot.subscribe("view", () => this.overlaid());
+    for (const event of ["pointerdown", "wheel"]) canvas.addEventListener(event, () => (panel.moved = true), { passive: true });
   }
 
   private described(space: number): string {
@@ -179,9 +190,10 @@ export class Maps {
   }
 
   private resize(): void {
-    for (const { frame, plot } of this.panels) {
-      const { width, height } = frame.getBoundingClientRect();
-      if (width && height) void plot.set({ width, height });
+    for (const panel of this.panels) {
+      const { width, height } = panel.frame.getBoundingClientRect();
+      if (!width || !height) continue;
+      void panel.plot.set({ width, height, ...(panel.moved ? {} : { cameraDistance: this.distance(panel) }) });
     }
     const { width, height } = this.container.getBoundingClientRect();
     this.overlay.width = width * devicePixelRatio;

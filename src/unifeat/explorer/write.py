@@ -12,8 +12,8 @@ from pathlib import Path
 
 from unifeat.errors import UserError
 from unifeat.explorer.gather import CONTEXTS, gather
-from unifeat.report.tables import richest
 from unifeat.runs.folder import Run
+from unifeat.runs.roles import role_of
 from unifeat.store import written_aside
 
 PAGE = "explorer.html"
@@ -66,23 +66,25 @@ def show_page(page: Path) -> bool:
 def _chosen(run: Run, names: list[str] | None) -> list[str]:
     pairs = run.info["pairs"]
     if not names:
-        if not pairs:
-            raise UserError(f"run {run.folder} compared no spaces")
-        richest_pair = pairs[richest(run)]
-        return [richest_pair["space_a"], richest_pair["space_b"]]
+        return _richest(run)
     if not 2 <= len(names) <= _MOST_SPACES or len(set(names)) < len(names):
-        raise UserError(f"name two or three different spaces, such as {' '.join(_example(run))}, or none")
+        raise UserError(f"name two or three different spaces, such as {' '.join(_richest(run))}, or none")
     compared = {frozenset((pair["space_a"], pair["space_b"])) for pair in pairs}
-    for name in names:
-        if name in run.info["spaces"] and not any(frozenset((name, other)) in compared for other in names):
+    for name in names if all(name in run.info["spaces"] for name in names) else ():  # (others are reported later)
+        if not any(frozenset((name, other)) in compared for other in names):
             others = " or ".join(other for other in names if other != name)
             raise UserError(f"run {run.folder} did not compare {name} with {others}")
     return list(names)
 
 
-def _example(run: Run) -> list[str]:
-    pair = run.info["pairs"][0]
-    return [pair["space_a"], pair["space_b"]]
+def _richest(run: Run) -> list[str]:
+    """The two spaces that share the most features; ceilings and controls only if there are no others."""
+    spaces, pairs = run.info["spaces"], run.info["pairs"]
+    ordinary = [pair for pair in pairs if role_of(spaces[pair["space_a"]], spaces[pair["space_b"]]) == "ordinary"]
+    if not pairs:
+        raise UserError(f"run {run.folder} compared no spaces")
+    most = max(ordinary or pairs, key=lambda pair: int(pair["kept"]))
+    return [most["space_a"], most["space_b"]]
 
 
 def _file_name(space: str) -> str:
