@@ -150,9 +150,10 @@ export class Texts {
     const found: Token[] = [];
     for (let i = 0; i + 1 < at.length; i++) {
       const [start, end] = [at[i], at[i + 1]];
-      const shade = (all: Mark[]) => Math.max(0, ...all.filter((m) => m.start <= start && end <= m.end).map((m) => m.shade));
-      const own = shade(marks);
-      found.push({ text: this.text.slice(start, end), own, partner: shade(partner), peak: own > 0 && end === peak });
+      const here = (mark: Mark) => mark.start <= start && end <= mark.end;
+      const shade = (all: Mark[]) => Math.max(0, ...all.filter(here).map((mark) => mark.shade));
+      const strongest = marks.some((mark) => mark.end === peak && here(mark));
+      found.push({ text: this.text.slice(start, end), own: shade(marks), partner: shade(partner), peak: strongest });
     }
     return found;
   }

@@ -174,7 +174,7 @@ def test_a_pruned_cache(world: World):
         write_explorer(world.run)
     shard.write_bytes(whole)
     shutil.rmtree(cache_root() / "text")
-    with pytest.raises(UserError, match="the text of run .* is not in the cache"):
+    with pytest.raises(UserError, match=r"the text of run .* is not in the cache"):
         write_explorer(world.run)
 
 

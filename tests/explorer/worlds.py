@@ -19,16 +19,8 @@ from unifeat.store import cache_root
 from unifeat.text.corpus import Corpus, Cut, build_corpus
 from unifeat.vocabulary.places import Places
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><img",
-    "src=x",
-    'onerror="alert(2)">',
-    "a\u2028b",
-    "{{js}}",
-    "🎉",
-    "&amp;",
-]
+HOSTILE = ["<script>alert(1)</script>", "</script><img", "src=x", 'onerror="alert(2)">']
+HOSTILE += ["a\u2028b", "{{js}}", "🎉", "&amp;"]
 WORDS = ["Geneva", "Monday", "White", "president", "river", "because", "seven", "angry", *HOSTILE]
 FILL = ["the", "of", "and", "to", "in", "said", "that", "was"]
 FEATURES = 24  # of each space; those beyond the words never fire
