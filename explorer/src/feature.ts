@@ -219,7 +219,10 @@ export class FeaturePage {
       }
       const classes = [own ? `shade space-${space}` : "", peak ? "peak" : ""].join(" ").trim();
       const title = [own ? `${percent(own)} of its largest activation` : "", partner ? `partner: ${percent(partner)}` : ""];
-      const inner = h(own ? "mark" : "span", { class: classes, title: title.filter(Boolean).join("; ") }, shown || "∅");
+      // A token's leading blank stays outside, where it can end a line.
+      const blank = shown.trim() ? shown.length - shown.trimStart().length : 0;
+      if (blank) parts.push(shown.slice(0, blank));
+      const inner = h(own ? "mark" : "span", { class: classes, title: title.filter(Boolean).join("; ") }, shown.slice(blank) || "∅");
       if (own) inner.style.setProperty("--share", own.toFixed(3));
       if (partner && other !== null) {
         const under = h("span", { class: `under space-${other}` }, inner);
@@ -251,7 +254,7 @@ export class FeaturePage {
     });
     const label = `Histogram of ${whole(space.count[feature])} activations from ${activation(space.low[feature])} to ${activation(high)}`;
     section.append(
-      svg("svg", { viewBox: `0 0 ${BAR.width} ${BAR.height}`, role: "img", "aria-label": label, class: `histogram space-${space.number}` }, ...bars),
+      svg("svg", { viewBox: `0 0 ${BAR.width} ${BAR.height}`, preserveAspectRatio: "none", role: "img", "aria-label": label, class: `histogram space-${space.number}` }, ...bars),
       h("p", { class: "axis small quiet" }, h("span", {}, activation(low)), h("span", {}, `most: ${whole(most)} tokens (heights are square roots)`), h("span", {}, activation(high))),
     );
     return section;

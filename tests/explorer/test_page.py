@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from test_write import data_of
-from worlds import FEATURES, HOSTILE, WORDS, World, make_world
+from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world
 
 from pages import ROOT
 from unifeat.explorer.write import write_explorer
@@ -96,7 +96,7 @@ def open_page(browser: Any, shown: tuple[World, Path]) -> Iterator[Open]:
     wrong: list[str] = []
     contexts = []
 
-    def go(address: str = "", *, maps: bool = False, **settings: Any) -> Any:
+    def go(address: str = "", *, maps: bool = False, page: Path | None = None, **settings: Any) -> Any:
         settings = {"reduced_motion": "reduce"} | settings
         contexts.append(browser.new_context(viewport=settings.pop("viewport", _SIZE), **settings))
         tab = contexts[-1].new_page()
@@ -107,7 +107,7 @@ def open_page(browser: Any, shown: tuple[World, Path]) -> Iterator[Open]:
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         tab.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-        tab.goto(shown[1].as_uri() + address)
+        tab.goto((page or shown[1]).as_uri() + address)
         tab.wait_for_selector("html[data-ready=all]")
         return tab
 
@@ -287,7 +287,7 @@ def test_contexts_shade_what_fires(open_page: Open):
         assert lines.count() == 5
         assert all("Geneva" in text for text in lines.all_inner_texts())
     marks = sides.nth(0).locator("mark.space-0")
-    assert set("".join(marks.all_text_contents()).split()) == {"Geneva"}
+    assert set(re.findall("Geneva|.", "".join(marks.all_text_contents()))) == {"Geneva"}
     shares = [float(mark.evaluate("(e) => e.style.getPropertyValue('--share')")) for mark in marks.all()]
     assert max(shares) == 1.0
     assert 0 < min(shares) < 1
@@ -368,6 +368,26 @@ def test_narrow_and_dark(open_page: Open):
     assert max(map(int, re.findall(r"\d+", tab.evaluate(ground)))) < 60
     tab.click("#theme")
     assert "251" in tab.evaluate(ground)
+
+
+@browser_only
+def test_labels_effects_and_families(open_page: Open, tmp_path: Path, quick_maps: None):
+    world = make_world(tmp_path / "richer")
+    enrich(world)
+    tab = open_page("#a@0/1", page=write_explorer(type(world.run)(world.run.folder)))
+    assert tab.inner_text("#feature .label") == "label 1"
+    family = tab.inner_text("section[aria-label=Family]")
+    assert "Family of 2" in family
+    assert "least r 0.50" in family
+    assert "b@1 / 3" in family
+    effects = tab.inner_text("section[aria-label='Effects on the next token']")
+    for text in ("0.25", "up", "down", "<b>"):
+        assert text in effects
+    options = tab.locator("#colour option").all_inner_texts()
+    assert {"label", "family", "category"} <= set(options)
+    tab.fill("#search", "label 7")
+    tab.wait_for_function("location.hash.includes('q=label')")
+    assert listed(tab) == ["7"]
 
 
 @browser_only

@@ -158,3 +158,19 @@ def _pairs(world: World, spaces: tuple[str, ...], b: int, rng: np.random.Generat
         space_a=spaces[0], space_b=spaces[b], cofiring=rng.integers(1, 90, count),
         correlation_within_token=np.where(table["kept"], 0.5, np.nan), decoy_fdr=np.where(table["kept"], 0.01, np.nan),
     )  # fmt: skip
+
+
+def enrich(world: World) -> None:
+    """Add to the run what only some runs have: labels, the effects of one pair, and families with other spaces."""
+    folder, pairs = world.run.folder, world.run.pairs
+    labelled = pairs.assign(label_a=[f"label {f}" for f in pairs["feature_a"]], label_b=None)
+    labelled.to_parquet(folder / "pairs.parquet", index=False)
+    row = pairs.iloc[2]
+    effect = {"space_a": "a@0", "space_b": "b@1", "feature_a": row["feature_a"], "feature_b": row["feature_b"]}
+    effect |= {"direct": 0.5, "added": np.nan, "removed": 0.25, "promotes_a": ["up"], "suppresses_a": ["down"]}
+    effect |= {"promotes_b": ["<b>"], "suppresses_b": []}
+    pd.DataFrame([effect]).to_parquet(folder / "effects.parquet")
+    families = pd.DataFrame({"family": [0, 1, 2], "r_min": [0.5, np.nan, 0.25], "elsewhere@9": [1, 2, 3]})
+    families["a@0"] = pd.array([1, None, 9], dtype="Int32")
+    families["b@1"] = pd.array([3, None, None], dtype="Int32")
+    families.to_parquet(folder / "families.parquet")

@@ -18,7 +18,6 @@ from unifeat.store import written_aside
 
 PAGE = "explorer.html"
 _MOST_SPACES = 3
-_PAGE = "unifeat.explorer.page"
 
 
 def write_explorer(run: Run, names: list[str] | None = None, *, contexts: int = CONTEXTS) -> Path:
@@ -38,7 +37,7 @@ def write_explorer(run: Run, names: list[str] | None = None, *, contexts: int = 
     chosen = _chosen(run, names)
     path = run.folder / (PAGE if not names else f"explorer-{'-'.join(map(_file_name, chosen))}.html")
     gathered = gather(run, chosen, contexts)
-    page = files(_PAGE)
+    page = files("unifeat.explorer") / "page"
     text = (page / "explorer.html").read_text(encoding="utf-8")
     parts = {
         "title": html.escape(f"{' × '.join(chosen)} · unifeat explorer"),
