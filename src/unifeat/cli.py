@@ -228,6 +228,31 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
+def explore(
+    run: RunFolder,
+    spaces: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SPACE_A SPACE_B [SPACE_C]]", help="By default, the two that share the most features."),
+    ] = None,
+    contexts: Annotated[int, typer.Option(min=1, max=50, help="Most contexts of each feature.")] = 5,
+    open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser, if there is one.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Write one page to look at every feature of two or three spaces, print where it is, and open it."""
+    _mode(quiet)
+    from unifeat.explorer.write import show_page, write_explorer
+    from unifeat.report.html import link_explorers
+    from unifeat.runs.folder import open_run
+
+    opened = open_run(run)
+    page = write_explorer(opened, spaces, contexts=contexts)
+    link_explorers(opened)
+    print(page)
+    if open_it:
+        show_page(page)
+
+
+@app.command()
 def check(
     sae: Annotated[str, typer.Argument(help="release/sae_id from SAELens' registry, or a folder.")],
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file.")],

@@ -7,8 +7,10 @@ escapes all text, and the page's content policy forbids any request.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +48,10 @@ from unifeat.store import write_text
 
 if TYPE_CHECKING:
     import jinja2
+
+
+_EXPLORERS = re.compile(r'<p id="explorers".*?</p>', re.DOTALL)
+_HEAD = 2000  # characters of an explorer's file in which it says of which run it is
 
 
 class Section(NamedTuple):
@@ -136,6 +142,7 @@ def _page(run: Run) -> dict[str, Any]:
         "run": run,
         "folder": run.goes_to or run.folder,
         "info": run.info,
+        "explorers": explorers(run),
         "groups": _title_groups(run),
         "summary": summary(run),
         "headline": _headline(run),
@@ -154,6 +161,25 @@ def _page(run: Run) -> dict[str, Any]:
         "undecidable": LEGEND if any_undecidable(run) else "",
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
     }
+
+
+def link_explorers(run: Run) -> None:
+    """Name the explorer's files in a report that was written before them, if there is one."""
+    if run.report.is_file():
+        text = run.report.read_text(encoding="utf-8")
+        shown = _environment().get_template("explorers.html.j2").render(explorers=explorers(run))
+        write_text(run.report, _EXPLORERS.sub(lambda _: shown.strip(), text, count=1))
+
+
+def explorers(run: Run) -> list[str]:
+    """The names of the explorer's files in the run's folder that were made of this run, not of an earlier one there."""
+    made_of = f'<meta name="unifeat-run" content="{escape(str(run.info["created"]))}">'
+    found = []
+    for path in sorted(run.folder.glob("explorer*.html")):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if made_of in file.read(_HEAD):
+                found.append(path.name)
+    return found
 
 
 def _margin(run: Run) -> str:

@@ -60,6 +60,11 @@ def _read(value: Any, folder: Path) -> Any:
 _FORM: Form[Any] = Form(_write, _read)
 
 
+def decoder_piece(digest: str) -> Piece[NDArray[np.float32]]:
+    """Where the unit decoder rows of an SAE are, by its `sae_digest`: (d_sae, d_out) float32, memory-mapped."""
+    return Piece("decoders", {"version": _VERSION, "sae": digest}, _FORM, "the decoder rows")
+
+
 @dataclass(frozen=True)
 class Decoder:
     """Unit decoder rows of an SAE, on disk.
@@ -74,8 +79,8 @@ class Decoder:
 
     @property
     def piece(self) -> Piece[NDArray[np.float32]]:
-        """Where they are, (d_sae, d_out) float32, memory-mapped."""
-        return Piece("decoders", {"version": _VERSION, "sae": self.digest}, _FORM, "the decoder rows")
+        """Where they are."""
+        return decoder_piece(self.digest)
 
     def store(self, sae: SAE) -> None:
         """Store the rows of the SAE, which is loaded, if they are not there."""

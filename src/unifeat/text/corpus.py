@@ -7,7 +7,7 @@ holds a bounded amount of text and is encoded at once: shard k of any space's co
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.progress import say
-from unifeat.store import Form, Piece, machine_error
+from unifeat.store import Form, Piece, cache_root, machine_error
+from unifeat.store.keys import DamagedError
+from unifeat.store.pieces import read_about
 from unifeat.text.choosing import SeenDocuments, within_budget
 from unifeat.text.sources import find_source, read_documents, source_stamp
 
@@ -187,9 +189,31 @@ def build_corpus(
             within_budget(texts, skip, documents, tokens, count_tokens), cut, source, skip, seen, drop_duplicates
         )
 
-    form: Form[Any] = Form(_write, partial(_read, cut))
-    corpus: Corpus = Unit(Piece("text", made_from, form, "the text"), choose).result()
+    corpus: Corpus = Unit(_piece(made_from), choose).result()
     return corpus
+
+
+def stored_corpus(digest: str, cut: Sequence[int]) -> Corpus | None:
+    """The documents with this digest, if the cache holds them: they are found without the source they came from.
+
+    Args:
+        digest: `Corpus.digest`.
+        cut: how they are divided into groups and parts.
+    """
+    for about in sorted((cache_root() / "text").glob("*/piece.json")):
+        try:
+            content = read_about(about)
+            same = content["value"]["digest"] == digest and content["made_from"]["cut"] == list(cut)
+        except (DamagedError, OSError, LookupError, TypeError):
+            continue  # (whoever builds a corpus from the same source removes it and makes it again)
+        if same and (found := _piece(content["made_from"]).read()) is not None:
+            return found
+    return None
+
+
+def _piece(made_from: dict[str, Any]) -> Piece[Corpus]:
+    form: Form[Corpus] = Form(_write, partial(_read, Cut(*made_from["cut"])))
+    return Piece("text", made_from, form, "the text")
 
 
 class _Chosen(NamedTuple):

@@ -1,0 +1,376 @@
+// One map a space: points where features lie. What is hovered or selected in one is lit in the others, with lines.
+
+import createScatterplot from "regl-scatterplot";
+import { type Scheme, scheme } from "./colours";
+import { byId, framed, h } from "./dom";
+import { type MapKind, partners } from "./model";
+import { decimal, whole } from "./numbers";
+import type { Place, State } from "./state";
+import type { Values } from "./values";
+
+/** With a setting that the library's types lack. */
+type Settings = NonNullable<Parameters<typeof createScatterplot>[0]> & { actionKeyMap: Record<string, string> };
+type Scatterplot = ReturnType<typeof createScatterplot>;
+
+const GRID = 65534;
+const NOWHERE = 65535;
+const FAR = -100; // where points that are nowhere are put: outside of every view
+const MARGIN = 0.95;
+const DIM = 0.07;
+const CLEAR = 0.85;
+const MOST_LINES = 400;
+const MANY = 6000;
+
+interface Points {
+  x: Float32Array;
+  y: Float32Array;
+  /** Made at the first drawing, and given at the next ones. */
+  spatialIndex?: ArrayBuffer;
+}
+
+interface Panel {
+  space: number;
+  element: HTMLElement;
+  frame: HTMLElement;
+  canvas: HTMLCanvasElement;
+  note: HTMLElement;
+  plot: Scatterplot;
+  points: Partial<Record<MapKind, Points>>;
+  shown: MapKind | null;
+  /** Whether the user has moved or zoomed it. */
+  moved: boolean;
+  busy: boolean;
+  again: boolean;
+}
+
+export class Maps {
+  private readonly panels: Panel[] = [];
+  private readonly overlay: HTMLCanvasElement;
+  private readonly tip: HTMLElement;
+  private readonly container: HTMLElement;
+  private scheme: Scheme;
+  private readonly dark: MediaQueryList;
+  private readonly overlaid = framed(() => this.drawOverlay());
+  private readonly drawn = framed(() => this.drawAll());
+
+  constructor(
+    private readonly values: Values,
+    private readonly state: State,
+  ) {
+    this.container = byId("maps");
+    this.overlay = h("canvas", { class: "overlay", "aria-hidden": "true" });
+    this.tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
+    this.dark = matchMedia("(prefers-color-scheme: dark)");
+    this.scheme = this.colour();
+    for (const space of values.model.spaces) this.addPanel(space.number);
+    this.container.append(this.overlay, this.tip);
+    this.container.style.setProperty("--maps", String(this.panels.length));
+    new ResizeObserver(() => this.resize()).observe(this.container);
+    this.resize();
+    this.dark.addEventListener("change", () => this.state.changed("theme"));
+    state.on(["colour", "theme", "list"], () => {
+      this.scheme = this.colour();
+      this.drawn();
+      this.legend();
+    });
+    state.on(["filters", "query", "lasso", "map"], () => this.drawn());
+    state.on(["feature", "hover", "lasso", "filters", "query", "list", "theme"], () => this.overlaid());
+    state.on(["hover"], () => this.showTip());
+    this.legend();
+    this.drawn();
+  }
+
+  /** Whether the maps can be drawn at all. */
+  static supported(): boolean {
+    const gl = document.createElement("canvas").getContext("webgl");
+    return Boolean(gl && gl.getExtension("OES_texture_float"));
+  }
+
+  /** Whether a drag pans or draws a lasso. */
+  setMode(mode: "panZoom" | "lasso"): void {
+    for (const panel of this.panels) void panel.plot.set({ mouseMode: mode });
+  }
+
+  /** Show all of every map. */
+  resetView(): void {
+    for (const panel of this.panels) {
+      panel.moved = false;
+      void panel.plot.zoomToLocation([0, 0], this.distance(panel));
+    }
+  }
+
+  /** How far the camera stands so that a whole map is seen: in a narrow panel, further away. */
+  private distance({ frame }: Panel): number {
+    return Math.max(1, frame.clientHeight / Math.max(frame.clientWidth, 1));
+  }
+
+  private colour(): Scheme {
+    return scheme(this.values, this.state, this.isDark());
+  }
+
+  private isDark(): boolean {
+    const chosen = document.documentElement.dataset.theme;
+    return chosen ? chosen === "dark" : this.dark.matches;
+  }
+
+  private addPanel(space: number): void {
+    const about = this.values.model.spaces[space];
+    const canvas = h("canvas", { role: "img", "aria-label": this.described(space) });
+    const frame = h("div", { class: "frame" }, canvas);
+    const note = h("p", { class: "quiet small" });
+    const element = h(
+      "section",
+      { class: `panel space-${space}`, "aria-label": `Map of ${about.name}` },
+      h("header", {}, h("h2", {}, h("i", { class: "swatch", "aria-hidden": "true" }), about.name), note),
+      frame,
+    );
+    this.container.append(element);
+    const settings: Settings = {
+      canvas,
+      width: 100,
+      height: 100,
+      colorBy: "valueA",
+      opacityBy: "valueB",
+      opacity: [DIM, CLEAR],
+      pointSize: about.features > MANY ? 3.5 : 5.5,
+      lassoInitiator: false,
+      lassoMinDelay: 8,
+      deselectOnEscape: false,
+      deselectOnDblClick: false,
+      actionKeyMap: { lasso: "shift" },
+    };
+    const plot = createScatterplot(settings);
+    const panel: Panel = { space, element, frame, canvas, note, plot, points: {}, shown: null, moved: false, busy: false, again: false };
+    this.panels.push(panel);
+    plot.subscribe("pointOver", (feature) => this.hover({ space, feature }));
+    plot.subscribe("pointOut", () => this.hover(null));
+    plot.subscribe("select", ({ points }) => this.picked(space, points));
+    plot.subscribe("view", () => this.overlaid());
+    for (const event of ["pointerdown", "wheel"]) canvas.addEventListener(event, () => (panel.moved = true), { passive: true });
+  }
+
+  private described(space: number): string {
+    const { name, features } = this.values.model.spaces[space];
+    return `Map of the ${whole(features)} features of ${name}. The list below has the same features.`;
+  }
+
+  private hover(place: Place | null): void {
+    if (place && !this.lit(place.space, place.feature)) return;
+    this.state.hover = place;
+    this.state.changed("hover");
+  }
+
+  private picked(space: number, points: number[]): void {
+    const { state } = this;
+    this.panels[space].plot.deselect({ preventEvent: true });
+    const features = points.filter((feature) => this.values.passing[space][feature]);
+    if (points.length === 1) {
+      if (features.length && this.lit(space, points[0])) state.select({ space, feature: points[0] });
+      return;
+    }
+    state.lasso = features.length ? { space, features: new Set(features) } : null;
+    state.list = space;
+    state.changed("lasso", "list");
+  }
+
+  /** Whether a point is drawn clearly: it passes, and belongs to the lasso or is a partner of one that does. */
+  private lit(space: number, feature: number): boolean {
+    if (!this.values.passing[space][feature]) return false;
+    const { lasso } = this.state;
+    if (!lasso) return true;
+    return lasso.space === space ? lasso.features.has(feature) : this.lassoed(space).has(feature);
+  }
+
+  private lassoed(space: number): Set<number> {
+    const { lasso } = this.state;
+    const side = lasso && this.values.model.sideOf(lasso.space, space);
+    const found = new Set<number>();
+    if (lasso && side) for (const feature of lasso.features) for (const other of partners(side, feature)) found.add(other);
+    return found;
+  }
+
+  private resize(): void {
+    for (const panel of this.panels) {
+      const { width, height } = panel.frame.getBoundingClientRect();
+      if (!width || !height) continue;
+      void panel.plot.set({ width, height, ...(panel.moved ? {} : { cameraDistance: this.distance(panel) }) });
+    }
+    const { width, height } = this.container.getBoundingClientRect();
+    this.overlay.width = width * devicePixelRatio;
+    this.overlay.height = height * devicePixelRatio;
+    this.overlaid();
+  }
+
+  private drawAll(): void {
+    for (const panel of this.panels) void this.draw(panel);
+  }
+
+  private async draw(panel: Panel): Promise<void> {
+    if (panel.busy) {
+      panel.again = true;
+      return;
+    }
+    panel.busy = true;
+    do {
+      panel.again = false;
+      await this.drawOnce(panel);
+    } while (panel.again);
+    panel.busy = false;
+    panel.element.dataset.drawn = panel.shown ?? "none";
+    this.overlaid();
+  }
+
+  private async drawOnce(panel: Panel): Promise<void> {
+    const space = this.values.model.spaces[panel.space];
+    const kind = space.maps[this.state.map] ? this.state.map : space.about.maps[0];
+    const points = (panel.points[kind] ??= placed(space.maps[kind] as Uint16Array));
+    const { lasso } = this.state;
+    const passing = this.values.passing[panel.space];
+    const only = !lasso ? null : lasso.space === panel.space ? lasso.features : this.lassoed(panel.space);
+    const w = Uint8Array.from(passing, (passes, feature) => Number(passes && (!only || only.has(feature))));
+    const moves = panel.shown !== null && panel.shown !== kind;
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    await panel.plot.set({ pointColor: this.scheme.colours, backgroundColor: this.ground() });
+    await panel.plot.draw(
+      { x: points.x, y: points.y, valueA: this.scheme.index[panel.space], valueB: w },
+      {
+        zDataType: "categorical",
+        wDataType: "categorical",
+        ...(points.spatialIndex ? { spatialIndex: points.spatialIndex } : {}),
+        ...(moves && !still ? { transition: true, transitionDuration: 450 } : {}),
+      },
+    );
+    points.spatialIndex ??= panel.plot.get("spatialIndex");
+    panel.shown = kind;
+    const count = passing.reduce((sum, one) => sum + one, 0);
+    const all = count === passing.length;
+    panel.note.textContent = all ? `${whole(passing.length)} features` : `${whole(count)} of ${whole(passing.length)} features`;
+  }
+
+  private ground(): string {
+    return getComputedStyle(document.documentElement).getPropertyValue("--surface").trim();
+  }
+
+  /** Where a feature is drawn, in the container's pixels; null if it is nowhere, or outside of its panel. */
+  private at({ space, feature }: Place): [number, number] | null {
+    const panel = this.panels[space];
+    if (!panel.shown) return null;
+    const x = panel.points[panel.shown]?.x[feature];
+    if (x === undefined || x <= FAR) return null;
+    const own = panel.plot.getScreenPosition(feature);
+    const { clientWidth, clientHeight } = panel.frame;
+    if (!own || own[0] < 0 || own[1] < 0 || own[0] > clientWidth || own[1] > clientHeight) return null;
+    const [frame, all] = [panel.frame.getBoundingClientRect(), this.container.getBoundingClientRect()];
+    return [own[0] + frame.left - all.left, own[1] + frame.top - all.top];
+  }
+
+  private drawOverlay(): void {
+    const context = this.overlay.getContext("2d") as CanvasRenderingContext2D;
+    const style = getComputedStyle(document.documentElement);
+    const [ink, ground] = ["--ink", "--surface"].map((name) => style.getPropertyValue(name).trim());
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    context.clearRect(0, 0, this.overlay.width, this.overlay.height);
+    context.strokeStyle = ink;
+    const { lasso, hover, feature } = this.state;
+    let lines = 0;
+    if (lasso) {
+      context.globalAlpha = 0.25;
+      context.lineWidth = 1;
+      for (const one of lasso.features) {
+        if (lines >= MOST_LINES) break;
+        lines += this.link(context, { space: lasso.space, feature: one }, false, ink, ground);
+      }
+    }
+    context.globalAlpha = 1;
+    context.lineWidth = 1.5;
+    if (feature) lines += this.link(context, feature, true, ink, ground);
+    if (hover) lines += this.link(context, hover, true, ink, ground);
+    this.container.dataset.lines = String(lines);
+  }
+
+  /** Lines from a feature to its partners, and rings around all of them; returns how many lines. */
+  private link(context: CanvasRenderingContext2D, place: Place, rings: boolean, ink: string, ground: string): number {
+    const from = this.at(place);
+    let lines = 0;
+    const ends: [number, number][] = from ? [from] : [];
+    for (const side of this.values.model.sides(place.space)) {
+      for (const other of partners(side, place.feature)) {
+        const to = this.at({ space: side.other, feature: other });
+        if (!to) continue;
+        ends.push(to);
+        if (!from) continue;
+        context.beginPath();
+        context.moveTo(...from);
+        context.lineTo(...to);
+        context.stroke();
+        lines++;
+      }
+    }
+    for (const end of rings ? ends : []) {
+      for (const [radius, width, colour] of [[7, 4, ground], [7, 2, ink]] as const) {
+        context.beginPath();
+        context.arc(...end, radius, 0, 2 * Math.PI);
+        context.lineWidth = width;
+        context.strokeStyle = colour;
+        context.stroke();
+      }
+      context.lineWidth = 1.5;
+    }
+    return lines;
+  }
+
+  private showTip(): void {
+    const { hover } = this.state;
+    const at = hover && this.at(hover);
+    this.tip.hidden = !at;
+    if (!hover || !at) return;
+    const { model } = this.values;
+    const lines: [string, string][] = [[`${model.spaces[hover.space].name}/${hover.feature}`, this.values.words(hover.space, hover.feature)]];
+    for (const side of model.sides(hover.space)) {
+      for (const other of partners(side, hover.feature)) {
+        const r = this.values.measure(hover.space, hover.feature, "r");
+        const known = side.other === this.state.against[hover.space] ? `, r ${decimal(r)}` : "";
+        lines.push([`↔ ${model.spaces[side.other].name}/${other}${known}`, this.values.words(side.other, other)]);
+      }
+    }
+    if (lines.length === 1) lines.push(["no partner", ""]);
+    this.tip.replaceChildren(...lines.map(([name, words]) => h("div", {}, h("b", {}, name), " ", words)));
+    const width = this.container.clientWidth;
+    const right = at[0] > width / 2;
+    this.tip.style.left = right ? "auto" : `${at[0] + 14}px`;
+    this.tip.style.right = right ? `${width - at[0] + 14}px` : "auto";
+    this.tip.style.top = `${at[1] + 10}px`;
+  }
+
+  private legend(): void {
+    const { legend } = this.scheme;
+    const element = byId("legend");
+    if (legend.kind === "names") {
+      const names = legend.names.map(([name, colour]) => h("span", { class: "key" }, dot(colour), name));
+      element.replaceChildren(...names);
+      return;
+    }
+    const bar = h("span", { class: "bar", "aria-hidden": "true" });
+    bar.style.background = `linear-gradient(to right, ${legend.colours.join(", ")})`;
+    element.replaceChildren(
+      h("span", { class: "key" }, legend.title, " ", legend.low, bar, legend.high),
+      h("span", { class: "key" }, dot(legend.none), "none"),
+    );
+  }
+}
+
+function dot(colour: string): HTMLElement {
+  const element = h("i", { class: "dot", "aria-hidden": "true" });
+  element.style.background = colour;
+  return element;
+}
+
+function placed(grid: Uint16Array): Points {
+  const [x, y] = [new Float32Array(grid.length / 2), new Float32Array(grid.length / 2)];
+  for (let i = 0; i < x.length; i++) {
+    const nowhere = grid[2 * i] === NOWHERE;
+    x[i] = nowhere ? FAR : ((grid[2 * i] / GRID) * 2 - 1) * MARGIN;
+    y[i] = nowhere ? FAR : ((grid[2 * i + 1] / GRID) * 2 - 1) * MARGIN;
+  }
+  return { x, y };
+}

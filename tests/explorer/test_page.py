@@ -1,0 +1,413 @@
+"""The page in a real browser: it is driven as a user would, and it asks no network for anything."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_write import data_of
+from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world
+
+from pages import ROOT
+from unifeat.explorer.write import write_explorer
+
+PAGE = Path(__file__).parents[2] / "src" / "unifeat" / "explorer" / "page"
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_SIZE = {"width": 1100, "height": 640}
+_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+_NAMED = {"www.w3.org", "github.com", "get.webgl.org", "www.npmjs.com"}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class TestTheBundle:
+    """What is in the package is what its sources give."""
+
+    bundle = json.loads((PAGE / "bundle.json").read_text(encoding="utf-8"))
+
+    @pytest.mark.skipif(not (ROOT / "explorer").is_dir(), reason="the sources are not part of this distribution")
+    def test_it_is_of_these_sources(self):
+        folder = ROOT / "explorer"
+        names = {path.relative_to(folder).as_posix() for path in (folder / "src").iterdir()}
+        names |= {"package.json", "package-lock.json", "tsconfig.json", "build.mjs"}
+        assert set(self.bundle["sources"]) == names
+        changed = [name for name, digest in self.bundle["sources"].items() if sha256(folder / name) != digest]
+        assert not changed, "run `npm ci && npm run build` in explorer/"
+
+    def test_nobody_changed_it_by_hand(self):
+        assert {name: sha256(PAGE / name) for name in self.bundle["files"]} == self.bundle["files"]
+        assert {path.name for path in PAGE.iterdir()} == {*self.bundle["files"], "bundle.json"}
+
+    def test_licences_of_all_that_is_in_it(self):
+        licences = (PAGE / "LICENCES.txt").read_text(encoding="utf-8")
+        for name, version in self.bundle["packages"].items():
+            assert re.search(rf"^{re.escape(name)} {re.escape(version)} \((MIT|ISC|BSD-3-Clause)\)$", licences, re.M)
+
+    def test_it_names_no_address(self):
+        """But the namespace of SVG, and what libraries say in comments and errors; a browser is asked below."""
+        names = ("explorer.js", "explorer.css", "explorer.html")
+        text = "".join((PAGE / name).read_text(encoding="utf-8") for name in names)
+        assert set(re.findall(r"(?:https?:)?//(\w[\w.-]+\.[a-z]{2,})", text)) <= _NAMED
+
+
+# The browser
+
+browser_only = pytest.mark.skipif(_CHROMIUM is None, reason="no chromium to open the page in")
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
+    """A made-up run and its page."""
+    from conftest import spiral
+
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIFEAT_CACHE", str(folder / "cache"))
+        patch.setattr("unifeat.explorer.maps._umap", spiral)
+        world = make_world(folder / "world")
+        return world, write_explorer(world.run)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no Playwright to drive the browser")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, shown: tuple[World, Path]) -> Iterator[Open]:
+    """Opens the page at an address, with maps or without, and watches for requests, errors and dialogs."""
+    wrong: list[str] = []
+    contexts = []
+
+    def go(address: str = "", *, maps: bool = False, page: Path | None = None, **settings: Any) -> Any:
+        settings = {"reduced_motion": "reduce"} | settings
+        contexts.append(browser.new_context(viewport=settings.pop("viewport", _SIZE), **settings))
+        tab = contexts[-1].new_page()
+        tab.set_default_timeout(15_000)
+        if not maps:  # (they take most of the time, without a graphics card)
+            tab.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+        tab.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "blob:", "data:")) else None)
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        tab.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+        tab.goto((page or shown[1]).as_uri() + address)
+        tab.wait_for_selector("html[data-ready=all]")
+        return tab
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def count(tab: Any) -> tuple[int, int]:
+    """How many features are listed, and how many of them have a partner."""
+    tab.wait_for_timeout(100)
+    text = tab.inner_text("#count")
+    if text.startswith("No feature"):
+        return 0, 0
+    found = re.match(r"([\d,]+) features.*?, ([\d,]+) with a partner", text)
+    assert found, text
+    return int(found[1]), int(found[2])
+
+
+def listed(tab: Any, column: int = 0) -> list[str]:
+    """One column of the rows that are in the page."""
+    tab.wait_for_timeout(100)
+    return tab.locator(".inner .row").evaluate_all(f"(rows) => rows.map((row) => row.children[{column}].textContent)")
+
+
+def point(tab: Any, shown: tuple[World, Path], space: int, feature: int) -> tuple[float, float]:
+    """Where a feature is drawn, in the window."""
+    tab.wait_for_selector(f".panel.space-{space}[data-drawn]")
+    grid = data_of(shown[1], "features")[1][f"{space}.decoder"].reshape(-1, 2)[feature]
+    x, y = (grid / 65534 * 2 - 1) * 0.95
+    box = tab.locator(".frame").nth(space).bounding_box()
+    half = min(box["width"], box["height"]) / 2
+    return box["x"] + box["width"] / 2 + x * half, box["y"] + box["height"] / 2 - y * half
+
+
+def partner(world: World, feature: int) -> int:
+    word = world.word[0][feature]
+    return world.word[1].index(word)
+
+
+@browser_only
+def test_it_opens_with_every_feature(open_page: Open, shown: tuple[World, Path]):
+    tab = open_page(maps=True)
+    assert tab.inner_text("#title") == "a@0 × b@1"
+    assert tab.inner_text("#run").startswith("run made up </script> · 2026-01-02")
+    assert count(tab) == (FEATURES, len(WORDS) - 1)
+    assert "15 of 24 features" in tab.inner_text("#feature")
+    for space in (0, 1):
+        tab.wait_for_selector(f".panel.space-{space}[data-drawn=decoder]")
+    tab.wait_for_timeout(300)
+    # Points are there, in more than one colour.
+    image = tab.locator("#maps").screenshot()
+    tab.evaluate("document.querySelectorAll('.frame canvas').forEach((c) => (c.style.visibility = 'hidden'))")
+    assert len(image) > 1.3 * len(tab.locator("#maps").screenshot())
+
+
+@browser_only
+def test_search_finds(open_page: Open, shown: tuple[World, Path]):
+    world, _ = shown
+    tab = open_page()
+    tab.keyboard.press("/")
+    tab.keyboard.type("geneva")
+    tab.wait_for_function("location.hash.includes('q=geneva')")
+    first = tab.locator(".inner .row").first
+    assert first.locator("[role=gridcell]").nth(0).inner_text() == "0"
+    assert first.locator("[role=gridcell]").nth(2).inner_text() == "token"
+    assert count(tab)[0] > 1, "other features have it in their contexts"
+    tab.click("#tab-1")
+    assert listed(tab)[0] == str(world.word[1].index("Geneva"))
+    for query, expected in {"token:Monday": ["1"], "number: 7": ["7"], "#20": ["20"], "label:x": [], "zzz": []}.items():
+        tab.click("#tab-0")
+        tab.fill("#search", query)
+        tab.wait_for_timeout(250)
+        assert listed(tab) == expected, query
+    tab.click("#reset")
+    assert count(tab)[0] == FEATURES
+
+
+@browser_only
+def test_a_click_lights_the_partner(open_page: Open, shown: tuple[World, Path]):
+    world, _ = shown
+    tab = open_page(maps=True)
+    tab.mouse.move(*point(tab, shown, 0, 3))
+    tab.wait_for_selector("#maps[data-lines='1']")
+    tip = tab.inner_text(".tip")
+    assert "a@0/3 president" in tip
+    assert f"b@1/{partner(world, 3)}, r 0.86 ident" in tip
+    tab.mouse.click(*point(tab, shown, 0, 3))
+    tab.wait_for_selector("#feature h2.space-0")
+    tab.mouse.move(5, 5)
+    assert tab.inner_text("#feature h2") == "a@0 / 3"
+    tab.wait_for_selector("#maps[data-lines='1']")
+    assert tab.evaluate("location.hash") == "#a@0/3"
+    tab.click(f"#feature .partner a:has-text('b@1 / {partner(world, 3)}')")
+    tab.wait_for_selector("#feature h2.space-1")
+    assert tab.inner_text("#feature .partner a") == "a@0 / 3"
+    tab.go_back()
+    tab.wait_for_selector("#feature h2.space-0")
+    # One whose pair was dropped has no line.
+    tab.mouse.click(*point(tab, shown, 0, WORDS.index(WORDS[-1])))
+    tab.wait_for_function("location.hash.endsWith('/15')")
+    tab.mouse.move(5, 5)
+    tab.wait_for_selector("#maps[data-lines='0']")
+    assert "was dropped: r at or below 0.1" in tab.inner_text("#feature .partner")
+
+
+@browser_only
+def test_filters_filter(open_page: Open):
+    tab = open_page()
+    tab.click("summary:has-text('Filters')")
+    kept = len(WORDS) - 1
+    for value, expected in {
+        "with": (kept, kept),
+        "without": (FEATURES - kept, 0),
+        "no candidate": (FEATURES - len(WORDS), 0),
+        "any": (FEATURES, kept),
+    }.items():
+        tab.select_option("#partner", value)
+        assert count(tab) == expected, value
+    tab.select_option("#category", label="Days")
+    assert listed(tab) == ["1"]
+    tab.select_option("#category", "")
+    tab.locator("input[aria-label='Least r']").fill("0.8")
+    assert count(tab)[0] == 6  # 0.95, 0.92, … 0.80
+    tab.locator("input[aria-label='Most r']").fill("0.9")
+    assert sorted(map(int, listed(tab))) == [2, 3, 4, 5]
+    assert tab.inner_text("#active") == " (1)"
+    tab.wait_for_function("location.hash.includes('r=0.8')")
+    address = tab.evaluate("location.hash")
+    assert count(open_page(address))[0] == 4
+    tab.click("#reset")
+    assert count(tab)[0] == FEATURES
+    assert tab.evaluate("location.hash") in ("", "#")
+
+
+@browser_only
+def test_permalinks_open(open_page: Open, shown: tuple[World, Path]):
+    world, _ = shown
+    tab = open_page(f"#b@1/{partner(world, 4)}?colour=partner&map=firing&partner=with", maps=True)
+    assert tab.inner_text("#feature h2") == f"b@1 / {partner(world, 4)}"
+    assert tab.get_attribute("#tab-1", "aria-selected") == "true"
+    assert tab.input_value("#colour") == "partner"
+    tab.wait_for_selector(".panel.space-1[data-drawn=firing]")
+    assert "candidates, none kept" in tab.inner_text("#legend")
+    assert count(tab)[0] == len(WORDS) - 1
+    selected = tab.locator(".inner .row[aria-selected=true]")
+    assert selected.locator("[role=gridcell]").first.inner_text() == str(partner(world, 4))
+    for wrong in ("#c@2/1", "#a@0/99", "#a@0/x", "#%", "#a@0/1/2", "#?r=x,y&category=none&colour=zzz"):
+        tab.evaluate("location.hash = '#a@0/1'")
+        tab.wait_for_function("document.querySelector('#feature h2').textContent === 'a@0 / 1'")
+        tab.evaluate(f"location.hash = '{wrong}'")
+        tab.wait_for_function("document.querySelector('#feature h2').textContent === 'Choose a feature'")
+    assert "Choose a feature" in open_page("#%E0%A4%A").inner_text("#feature")
+
+
+@browser_only
+def test_hostile_text_stays_text(open_page: Open):
+    tab = open_page()
+    for word in HOSTILE:
+        tab.goto(tab.url.split("#")[0] + f"#a@0/{WORDS.index(word)}")
+        tab.wait_for_function(f"document.querySelector('#feature h2')?.textContent === 'a@0 / {WORDS.index(word)}'")
+        said = word.replace("\u2028", "↵")
+        assert tab.inner_text("#feature .label") == said
+        assert "".join(tab.locator(".contexts li").first.locator(".peak").all_text_contents()).strip() == said
+    assert tab.locator("img").count() == 0
+    assert tab.evaluate("document.scripts.length") == 1
+
+
+@browser_only
+def test_contexts_shade_what_fires(open_page: Open):
+    tab = open_page("#a@0/0")
+    sides = tab.locator("#feature .sides > div")
+    assert "strongest in a@0" in sides.nth(0).inner_text()
+    for side in (0, 1):
+        lines = sides.nth(side).locator("li")
+        assert lines.count() == 5
+        assert all("Geneva" in text for text in lines.all_inner_texts())
+    marks = sides.nth(0).locator("mark.space-0")
+    assert set(re.findall("Geneva|.", "".join(marks.all_text_contents()))) == {"Geneva"}
+    shares = [float(mark.evaluate("(e) => e.style.getPropertyValue('--share')")) for mark in marks.all()]
+    assert max(shares) == 1.0
+    assert 0 < min(shares) < 1
+    # Of the other space, the second half of the word is a token of its own.
+    under = sides.nth(0).locator(".under.space-1")
+    assert set(under.all_inner_texts()) == {"neva"}
+
+
+@browser_only
+def test_a_lasso_selects_many(open_page: Open, shown: tuple[World, Path]):
+    tab = open_page(maps=True)
+    tab.check("input[value=lasso]", force=True)
+    tab.wait_for_selector(".panel.space-0[data-drawn]")
+    box = tab.locator(".frame").first.bounding_box()
+    left, top, right, bottom = (box["x"] + 4, box["y"] + 4, box["x"] + box["width"] - 4, box["y"] + box["height"] - 4)
+    tab.mouse.move(left, top)
+    tab.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 3)):
+        tab.mouse.move(x, y, steps=4)
+        tab.wait_for_timeout(20)
+    tab.mouse.up()
+    tab.wait_for_selector("#unlasso:visible")
+    number, kept = count(tab)
+    assert number >= FEATURES - 2, "all but what lies at the edge"
+    assert kept >= len(WORDS) - 3
+    assert int(tab.get_attribute("#maps", "data-lines")) == kept
+    with tab.expect_download() as download:
+        tab.click("#download")
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert len(rows) == number
+    by_feature = {int(row["feature"]): row for row in rows}
+    assert by_feature[0]["top_tokens"] == "Geneva"
+    assert float(by_feature[0]["correlation"]) == pytest.approx(0.95, abs=1e-4)
+    assert by_feature[15]["dropped_because"] == "r at or below 0.1"
+    tab.keyboard.press("Escape")
+    assert count(tab)[0] == FEATURES
+
+
+@browser_only
+def test_keys_walk_through_the_list(open_page: Open):
+    tab = open_page()
+    rows = listed(tab)
+    for key, place in (("j", 0), ("j", 1), ("j", 2), ("k", 1)):
+        tab.keyboard.press(key)
+        tab.wait_for_function(f"location.hash === '#a@0/{rows[place]}'")
+    tab.focus("#rows")
+    tab.keyboard.press("End")
+    tab.wait_for_selector(f".inner .row[aria-selected=true]:has-text('{FEATURES - 1}')")
+    tab.keyboard.press("Escape")
+    assert "Choose a feature" in tab.inner_text("#feature")
+    tab.keyboard.press("?")
+    assert tab.locator("#help").is_visible()
+    assert "regl-scatterplot" in tab.text_content("#help")
+
+
+@browser_only
+def test_the_list_sorts_by_every_column(open_page: Open):
+    tab = open_page()
+    heads = tab.locator("#heads [role=columnheader]")
+    for n in range(heads.count()):
+        heads.nth(n).locator("button").click()
+        assert heads.nth(n).get_attribute("aria-sort") != "none"
+        values = [text for text in listed(tab, n) if text not in ("–", "")]
+        keys: list[Any] = values
+        if heads.nth(n).get_attribute("class") == "number":
+            keys = [float(value.replace("−", "-").removesuffix(" %")) for value in values]
+        else:
+            keys = [value.casefold() for value in values if value[0].isalpha() and value.isascii()]
+        down = heads.nth(n).get_attribute("aria-sort") == "descending"
+        assert keys == sorted(keys, reverse=down), heads.nth(n).inner_text()
+
+
+@browser_only
+def test_narrow_and_dark(open_page: Open):
+    tab = open_page("#a@0/2", viewport={"width": 390, "height": 800}, color_scheme="dark", maps=True)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    assert max(map(int, re.findall(r"\d+", tab.evaluate(ground)))) < 60
+    tab.click("#theme")
+    assert "251" in tab.evaluate(ground)
+
+
+@browser_only
+def test_labels_effects_and_families(open_page: Open, tmp_path: Path, quick_maps: None):
+    world = make_world(tmp_path / "richer")
+    enrich(world)
+    tab = open_page("#a@0/1", page=write_explorer(type(world.run)(world.run.folder)))
+    assert tab.inner_text("#feature .label") == "label 1"
+    family = tab.inner_text("section[aria-label=Family]")
+    assert "Family of 2" in family
+    assert "least r 0.50" in family
+    assert "b@1 / 3" in family
+    effects = tab.inner_text("section[aria-label='Effects on the next token']")
+    for text in ("0.25", "up", "down", "<b>"):
+        assert text in effects
+    options = tab.locator("#colour option").all_inner_texts()
+    assert {"label", "family", "category"} <= set(options)
+    tab.fill("#search", "label 7")
+    tab.wait_for_function("location.hash.includes('q=label')")
+    assert listed(tab) == ["7"]
+
+
+@browser_only
+def test_without_webgl_the_list_is_there(open_page: Open):
+    tab = open_page()
+    assert tab.locator("#no-maps").is_visible()
+    assert count(tab)[0] == FEATURES
+
+
+@browser_only
+def test_everything_has_a_name(open_page: Open):
+    """For screen readers: controls, images and regions."""
+    tab = open_page("#a@0/2")
+    nameless = tab.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, [role=img], [role=grid], dialog')]
+            .filter((e) => !(e.getAttribute('aria-label') || e.labels?.length || e.textContent.trim()))
+            .map((e) => e.outerHTML.slice(0, 100))"""
+    )
+    assert nameless == []
+    tab.keyboard.press("j")
+    tab.wait_for_function("document.querySelector('#said').textContent.startsWith('a@0 feature')")
+    assert tab.get_attribute("#rows", "aria-activedescendant")
+    assert int(tab.get_attribute("#rows", "aria-rowcount")) == FEATURES + 1
