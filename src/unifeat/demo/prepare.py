@@ -33,6 +33,8 @@ transfer:
     - [gemma3@9, gemma3-seed1@9]
     - [smollm2-random@15, gemma3@9]
     - [smollm2-aimless@15, gemma3@9]
+  loss_draws: 9
+  loss_tokens: 1024
   pairs: 100
   contexts: 8
 """
