@@ -96,6 +96,7 @@ def test_firing_and_working_come_apart(study: Study) -> None:
     for way in ("direct", "added"):
         assert facts["same@1"][way]["p"] < 0.01
         assert facts["same@1"][way]["top_1_value"] == 1.0
+        assert facts["same@1"][way]["random"] < 0.5
         # … and the second-best partner does not.
         assert same[f"{way}_second"].mean() < 0.6
         assert facts["same@1"][way]["second_p"] < 0.01

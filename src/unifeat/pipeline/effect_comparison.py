@@ -140,7 +140,8 @@ class Comparison:
         rates = {rate: getattr(found, rate) for rate in ("top_1", "top_10", "mrr")}
         retrieved = {f"{r}_{part}": getattr(own, part) for r, own in rates.items() for part in ("value", "chance", "p")}
         second = {f"second_{name}": value for name, value in (self._beside(table, name, "second") or {}).items()}
-        return {**facts, "pairs": found.n, **retrieved, **second}
+        others = sums.matrix[~np.eye(len(table), dtype=bool)]
+        return {**facts, "random": float(np.nanmean(others)), "pairs": found.n, **retrieved, **second}
 
     def _removed(self, table: pd.DataFrame, found: list[Profiles]) -> dict[str, Any] | None:
         """Agreement where the pair fires, context by context, beside the removal of another feature of the token."""
