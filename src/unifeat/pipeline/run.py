@@ -42,6 +42,7 @@ from unifeat.pipeline.transfer_step import chosen_cells, run_transfer
 from unifeat.report.html import write_report
 from unifeat.runs.folder import Run
 from unifeat.runs.pairs import shown_cells, write_pairs
+from unifeat.runs.tables import write_table
 from unifeat.runs.writing import INFO, STUDY, check_free, run_written
 from unifeat.store import write_json, write_text
 from unifeat.store.digests import read_sha256
@@ -210,9 +211,11 @@ def compare_spaces(
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
                 rates.to_parquet(new / "rates.parquet", index=False)
-            for found in (families, transfer):
-                for name, table in (found.tables if found is not None else {}).items():
+            if transfer is not None:
+                for name, table in transfer.tables.items():
                     table.to_parquet(new / f"{name}.parquet", index=False)
+            for name, table in (families.tables if families is not None else {}).items():
+                write_table(new / f"{name}.parquet", table)
             write_examples(new / "examples.parquet", listed, corpus, spaces)
             write_text(new / STUDY, dump_study(study))
             files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}
