@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-cluster test-real lint format benchmark clean
+.PHONY: demo test test-slow test-cluster test-real lint format benchmark explorer clean
 
 demo: $(VENV)/.demo
 	$(BIN)/unifeat demo
@@ -33,6 +33,9 @@ format: $(VENV)/.dev
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/correlation.py
 	$(BIN)/python benchmarks/permutations.py
+
+explorer:
+	cd explorer && npm ci --no-audit --no-fund && npm run build
 
 $(VENV)/.installed: pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)

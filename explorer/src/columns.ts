@@ -45,7 +45,7 @@ export function columnsOf(values: Values, space: number): Column[] {
     });
   }
   columns.push(
-    numeric("fires", "fires on", "4.8rem", (f) => own.count[f] / Math.max(own.tokens, 1), percent),
+    numeric("fires", "frequency", "5rem", (f) => own.count[f] / Math.max(own.tokens, 1), percent),
     {
       name: "partner",
       title: "partner",

@@ -198,10 +198,10 @@ function cellOf(data: Data, packed: Packed<Data>, number: number, spaces: Space[
   const fixed = (name: string) => unfixed(packed.get(`cell${number}.${name}`));
   const feature = [packed.need(`cell${number}.a`), packed.need(`cell${number}.b`)] as const;
   const reason = packed.need(`cell${number}.reason`);
-  const r = fixed("r");
+  const r = fixed("r") ?? new Float32Array(reason.length);
   // Kept ones first, then highest r: the order in which `by` gives a feature's rows.
   const order = Uint32Array.from(feature[0], (_, row) => row).sort(
-    (x, y) => Number(reason[x] !== 0) - Number(reason[y] !== 0) || (r ? r[y] - r[x] : 0) || x - y,
+    (x, y) => Number(reason[x] !== 0) - Number(reason[y] !== 0) || (r[y] || 0) - (r[x] || 0) || x - y,
   );
   return {
     number,

@@ -21,6 +21,7 @@ from unifeat.progress import collected
 from unifeat.runs.folder import open_run
 from unifeat.saes.weights import decoder_piece
 from unifeat.store import cache_root
+from unifeat.store.usage import contents
 
 pytestmark = pytest.mark.usefixtures("quick_maps")
 
@@ -184,6 +185,13 @@ def test_without_decoder_rows(world: World):
 def test_the_same_page_each_time(world: World):
     first = write_explorer(world.run).read_bytes()
     assert write_explorer(open_run_again(world)).read_bytes() == first
+
+
+def test_the_cache_knows_what_uses_its_pieces(world: World):
+    write_explorer(world.run)
+    used = {entry.kind: entry.studies for entry in contents(cache_root())}
+    for kind in ("feature-maps", "activity", "partner-activity", "codes", "text"):
+        assert used[kind] == {"made up </script>"}, kind
 
 
 def test_command(world: World, capsys):

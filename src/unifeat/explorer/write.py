@@ -15,6 +15,7 @@ from unifeat.explorer.gather import CONTEXTS, gather
 from unifeat.runs.folder import Run
 from unifeat.runs.roles import role_of
 from unifeat.store import written_aside
+from unifeat.store.usage import RunNote
 
 PAGE = "explorer.html"
 _MOST_SPACES = 3
@@ -36,7 +37,9 @@ def write_explorer(run: Run, names: list[str] | None = None, *, contexts: int = 
     """
     chosen = _chosen(run, names)
     path = run.folder / (PAGE if not names else f"explorer-{'-'.join(map(_file_name, chosen))}.html")
-    gathered = gather(run, chosen, contexts)
+    note = RunNote(run.folder, run.info["name"], path.name)
+    with note.under_way():
+        gathered = gather(run, chosen, contexts)
     page = files("unifeat.explorer") / "page"
     text = (page / "explorer.html").read_text(encoding="utf-8")
     parts = {
@@ -51,6 +54,7 @@ def write_explorer(run: Run, names: list[str] | None = None, *, contexts: int = 
     }
     with written_aside(path) as aside:
         aside.write_text(re.sub(r"\{\{ (\w+) \}\}", lambda at: parts[at[1]], text), encoding="utf-8")
+    note.finish(run.info["created"])
     return path
 
 

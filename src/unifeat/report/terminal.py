@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,8 @@ def show(run: Run, space_a: str | None = None, space_b: str | None = None) -> No
     else:
         _show_run(console, run)
     if run.report.is_file():
-        console.print(f"\nreport: {run.report}", soft_wrap=True)
+        console.print(f"\nevery feature: unifeat explore {shlex.quote(str(run.folder))}", soft_wrap=True)
+        console.print(f"report: {run.report}", soft_wrap=True)
 
 
 def _show_run(console: Console, run: Run) -> None:

@@ -73,11 +73,13 @@ class RunNote:
     Args:
         folder: the run's folder.
         study: the study's name.
+        what: a name for something that is made of the finished run, and uses pieces of its own.
     """
 
-    def __init__(self, folder: Path, study: str) -> None:
+    def __init__(self, folder: Path, study: str, what: str | None = None) -> None:
         self._run, self._study = str(folder.resolve()), study
-        self._path = cache_root() / RUNS / f"{key_of(self._run)}.json"
+        name = key_of(self._run if what is None else [self._run, what])
+        self._path = cache_root() / RUNS / f"{name}.json"
         # Apart from the note of the run that lies in this folder, which stays if this one fails.
         self._path_under_way = self._path.with_name(f"{secrets.token_hex(8)}.json")
         self._told = float("-inf")
