@@ -14,7 +14,19 @@ SRC = Path(unifeat.__file__).parent
 # From the ground up. A module of the package itself (errors, cli …) is a room of its own.
 FLOORS = (
     *("errors", "progress", "threads", "memory", "devices", "store", "vocabulary", "study", "engine", "geometry"),
-    *("inference", "correlation", "text", "models", "saes", "codes", "matching", "subspaces", "transfer", "synthetic"),
+    *(
+        "inference",
+        "correlation",
+        "text",
+        "models",
+        "saes",
+        "codes",
+        "matching",
+        "subspaces",
+        "labels",
+        "transfer",
+        "synthetic",
+    ),
     *("published", "runs", "report", "pipeline", "demo", "cli"),
 )
 PURE = {"geometry", "inference", "correlation"}  # functions on arrays, which know nothing of a study or of the disk

@@ -80,6 +80,11 @@ class Run:
         """What the features of pairs do to the next token, and how alike that is; None without `transfer.pairs`."""
         return self._optional("effects")
 
+    @cached_property
+    def labels(self) -> pd.DataFrame | None:
+        """Words for features: `space`, `feature`, `label`, `automatic`; None if the study has none."""
+        return self._optional("labels")
+
     def _optional(self, name: str) -> pd.DataFrame | None:
         file = f"{name}.parquet"
         # (An earlier run in the same folder may have left such a file.)

@@ -20,7 +20,7 @@ from unifeat.store.paths import new_folder
 from unifeat.store.writing import ASIDE, FINISHED, aside_name, flush, remove
 
 STUDY, INFO, REPORT = "study.yaml", "run.json", "report.html"
-TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "effects", "examples", "shown")
+TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "effects", "labels", "examples", "shown")
 RUN_FILES = (STUDY, INFO, REPORT, *(f"{name}.parquet" for name in TABLES))
 _OLD_S = 24 * 3600.0
 
