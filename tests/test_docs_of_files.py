@@ -14,7 +14,7 @@ from homes import GROUP, Place, shared_place, shared_warm, write_study
 from pages import read
 from tiny import sentences, write_text
 
-TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "effects", "shown", "examples")
+TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "effects", "labels", "shown", "examples")
 _KINDS = {"double": "float64", "float": "float32", "string": "text", "large_string": "text"}
 
 

@@ -192,6 +192,25 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    space_a: Annotated[str, typer.Argument(metavar="SPACE_A")],
+    space_b: Annotated[str, typer.Argument(metavar="SPACE_B")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder for the export.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write two spaces of a run in the layout of Neuronpedia, with their labels and what they share."""
+    _mode(quiet)
+    from unifeat.runs.folder import open_run
+
+    opened, folder = open_run(run), _folder(out)
+    assert folder is not None
+    from unifeat.pipeline.export import export_neuronpedia
+
+    print(export_neuronpedia(opened, space_a, space_b, folder))
+
+
+@app.command()
 def check(
     sae: Annotated[str, typer.Argument(help="release/sae_id from SAELens' registry, or a folder.")],
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file.")],

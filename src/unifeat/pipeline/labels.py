@@ -49,18 +49,34 @@ def check_labels(study: Study) -> None:
             read_labels(source, what=f"labels of {name}")
 
 
-def label_spaces(study: Study, spaces: list[Space], corpus: Corpus, engine: Engine) -> dict[str, Labelled]:
-    """The labels of each space, by its name; spaces whose `labels` are off are left out.
+def given_labels(study: Study, spaces: list[Space]) -> dict[str, dict[int, str]]:
+    """The labels that the study's files give to each space, by its name; spaces whose `labels` are off are left out.
 
     Raises:
         UserError: as `read_labels` does; labels of features that the SAE does not have.
     """
+    found, sources = {}, _sources(study)
+    for space in spaces:
+        source = sources[space.name]
+        if source != "off":
+            what = f"labels of {space.name}"
+            found[space.name] = read_labels(source, features=space.store.features, what=what) if source else {}
+    return found
+
+
+def label_spaces(
+    study: Study, spaces: list[Space], given_to: Mapping[str, dict[int, str]], corpus: Corpus, engine: Engine
+) -> dict[str, Labelled]:
+    """The labels of each space, by its name: those given, and automatic ones for the other features.
+
+    Args:
+        given_to: of `given_labels`.
+    """
     sources = _sources(study)
-    own = [space for space in spaces if sources[space.name] != "off"]
+    own = [space for space in spaces if space.name in given_to]
     found = {}
     for space, made in zip(own, engine.map(_unit(space, corpus) for space in own), strict=True):
-        source = sources[space.name]
-        given = read_labels(source, features=space.store.features, what=f"labels of {space.name}") if source else {}
+        source, given = sources[space.name], given_to[space.name]
         words = dict(zip(made["features"], made["labels"], strict=True))
         facts = {
             "source": source or "automatic",

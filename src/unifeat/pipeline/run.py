@@ -29,7 +29,7 @@ from unifeat.pipeline.elsewhere import pairs_elsewhere, read_cells
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.equivalence import add_equivalence
 from unifeat.pipeline.examples import pick_shown, write_examples
-from unifeat.pipeline.labels import Labelled, agree, check_labels, label_spaces, label_table, words_of
+from unifeat.pipeline.labels import Labelled, agree, check_labels, given_labels, label_spaces, label_table, words_of
 from unifeat.pipeline.latents import compare_latents
 from unifeat.pipeline.match import Cell, cells_of, match_cells, show_first
 from unifeat.pipeline.pair_set import PairSet
@@ -126,6 +126,7 @@ def compare_spaces(
         UserError: the folder cannot be written.
     """
     corpus, spaces, elsewhere = prepared.corpus, prepared.spaces, prepared.elsewhere
+    given = given_labels(study, spaces)  # a mistake is told now
     with clock.step("top tokens"):
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
@@ -179,7 +180,7 @@ def compare_spaces(
             if study.transfer.pairs:
                 facts = [own | {"effects": found} for own, found in zip(facts, of_effects, strict=True)]
     with clock.step("labels"):
-        labels = label_spaces(study, spaces, corpus, engine)
+        labels = label_spaces(study, spaces, given, corpus, engine)
         facts = [own | {"labels": agree(cell, labels, study.seed)} for own, cell in zip(facts, cells, strict=True)]
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
     of_cells = [
