@@ -117,10 +117,10 @@ settle its test. The columns are the share of p-values at most the level, of the
 between {low:.3f} and {high:.3f} at {LEVELS[0]:g}), or less for the least p of a family.
 
 {table(["p", *(f"≤ {level:g}" for level in LEVELS)], rows)}
-
-On average {made:.0f} of {DRAWS} draws were made. Where one of the three pairs of spaces shares something, the least
-family-wise p of both statistics is at most {LEVELS[0]:g} in {100 * power:.0f} % of the studies, and drawing stopped
-early in {stopped} of {studies}.
+Stopping leaves p as it is: where it is larger than it should be, it is so from all draws. On average
+{made:.0f} of {DRAWS} draws were made. Where one of the three pairs of spaces shares something, the least family-wise p
+of both statistics is at most {LEVELS[0]:g} in {100 * power:.0f} % of the studies, and drawing stopped early in
+{stopped} of {studies}.
 """
 
 

@@ -16,7 +16,7 @@ from tiny import sentences, write_text
 
 TABLES = (
     *("pairs", "scores", "members", "rates", "families", "family_sets", "sharedness"),
-    *("transfer", "transfer_pairs", "effects", "shown", "examples"),
+    *("transfer", "transfer_pairs", "effects", "steering", "labels", "shown", "examples"),
 )
 _KINDS = {"double": "float64", "float": "float32", "string": "text", "large_string": "text"}
 

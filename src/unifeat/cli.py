@@ -161,14 +161,25 @@ def show(
     run: RunFolder,
     space_a: Annotated[str | None, typer.Argument(metavar="[SPACE_A")] = None,
     space_b: Annotated[str | None, typer.Argument(metavar="SPACE_B]")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPACE=PATH", help="Names of a space's features: a Neuronpedia export, CSV or Parquet."),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Only pairs with this in a label or a top token.")
+    ] = None,
 ) -> None:
     """Print a run's results again; with two spaces, the features they share."""
+    from unifeat.report.labels import labels_given
     from unifeat.report.terminal import show as print_run
     from unifeat.runs.folder import open_run
 
     if (space_a is None) != (space_b is None):
         raise UserError("name two spaces, such as smollm2@15 gemma3@9, or none")
-    print_run(open_run(run), space_a, space_b)
+    if space_a is None and (labels or search):
+        raise UserError("--labels and --search are for two spaces: name them, such as smollm2@15 gemma3@9")
+    opened = open_run(run)
+    print_run(opened, space_a, space_b, labels=labels_given(opened, labels or []), search=search)
 
 
 @app.command()
@@ -250,6 +261,25 @@ def explore(
     print(page)
     if open_it:
         show_page(page)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    space_a: Annotated[str, typer.Argument(metavar="SPACE_A")],
+    space_b: Annotated[str, typer.Argument(metavar="SPACE_B")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder for the export.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write two spaces of a run in the layout of Neuronpedia, with their labels and what they share."""
+    _mode(quiet)
+    from unifeat.runs.folder import open_run
+
+    opened, folder = open_run(run), _folder(out)
+    assert folder is not None
+    from unifeat.pipeline.export import export_neuronpedia
+
+    print(export_neuronpedia(opened, space_a, space_b, folder))
 
 
 @app.command()

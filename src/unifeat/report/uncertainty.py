@@ -72,14 +72,20 @@ def pair_table(cell: Any) -> PairTable:
             (decimal(there["mean"], 3), f"mean r {of} (here {decimal(there['mean_here'], 3)})", interval),
         ):
             lines.append({"what": words, "value": value, "interval": shown, "nulls": nothing})
+    agreed = _part(facts, "labels")
+    if agreed.get("pairs"):
+        made = " (made from contexts)" if agreed["automatic"] else ""
+        what = f"word stems that the labels{made} of {number(agreed['pairs'])} pairs have in common"
+        what += f" (partners at random {percent(agreed['chance'])})"
+        lines.append({"what": what, "value": percent(agreed["mean"]), "interval": "–", "nulls": nothing})
     again = _part(facts, "stability")
     if not is_missing(again.get("share")):
         words = f"share found again on the other half (by chance {percent(again.get('chance'))})"
         lines.append({"what": words, "value": percent(again["share"]), "interval": "–", "nulls": nothing})
     heads = []
     for name, found in nulls.items():
-        asked, made = draws_asked(found), len(found["kept"])
-        draws = number(asked) if made >= asked else f"{number(made)} of {number(asked)}"
+        asked, drawn = draws_asked(found), len(found["kept"])
+        draws = number(asked) if drawn >= asked else f"{number(drawn)} of {number(asked)}"
         heads.append((AGAIN[name].label, AGAIN[name].what, draws, probability(1 / (asked + 1))))
     return PairTable(heads, lines)
 

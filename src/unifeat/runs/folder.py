@@ -100,6 +100,11 @@ class Run:
         """What directions of words' concepts do in the other model; None without `transfer` or `subspaces`."""
         return self._optional("steering")
 
+    @cached_property
+    def labels(self) -> pd.DataFrame | None:
+        """Words for features: `space`, `feature`, `label`, `automatic`; None if the study has none."""
+        return self._optional("labels")
+
     def _optional(self, name: str) -> pd.DataFrame | None:
         file = f"{name}.parquet"
         # (An earlier run in the same folder may have left such a file.)

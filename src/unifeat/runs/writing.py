@@ -21,7 +21,7 @@ from unifeat.store.writing import ASIDE, FINISHED, aside_name, flush, remove
 
 STUDY, INFO, REPORT = "study.yaml", "run.json", "report.html"
 TABLES = (
-    *("pairs", "scores", "members", "rates", "families", "family_sets", "sharedness"),
+    *("pairs", "scores", "members", "rates", "families", "family_sets", "sharedness", "labels"),
     *("transfer", "transfer_pairs", "steering", "effects", "examples", "shown"),
 )
 RUN_FILES = (STUDY, INFO, REPORT, *(f"{name}.parquet" for name in TABLES))

@@ -72,6 +72,9 @@ class ModelSpec(Part):
         return self
 
 
+NO_FILE = ("automatic", "off")  # values of `labels` that name no file
+
+
 class SpacesSpec(Part):
     """Spaces of one model: a layer, or several, each with its SAE."""
 
@@ -97,6 +100,11 @@ class SpacesSpec(Part):
     random_directions: Seed | None = Field(
         None, description="a control: redraw the SAE's directions with this seed, keeping their lengths"
     )
+    labels: Text = Field(
+        "automatic",
+        description="names of features: a source's folder of a Neuronpedia export, or .csv, .tsv, .parquet, .jsonl; "
+        "{layer} stands for the layer; features without one get a label made from their contexts; off: none",
+    )
     train: TrainOverride | None = Field(None, description="settings of `train` that differ for these SAEs")
 
     @field_validator("layers", mode="before")
@@ -106,7 +114,7 @@ class SpacesSpec(Part):
             raise ValueError("give the number of a block, or a list of them")
         return [value] if isinstance(value, int) else value
 
-    @field_validator("sae")
+    @field_validator("sae", "labels")
     @classmethod
     def _nothing_but_layer(cls, value: str) -> str:
         if set(value.replace(LAYER, "")) & {"{", "}"}:
@@ -120,6 +128,10 @@ class SpacesSpec(Part):
     def sae_at(self, layer: int) -> str:
         """The SAE's name at a layer."""
         return self.sae.replace(LAYER, str(layer))
+
+    def labels_at(self, layer: int) -> str | None:
+        """Where the names of a layer's features are; None if none are given."""
+        return None if self.labels in NO_FILE else self.labels.replace(LAYER, str(layer))
 
 
 class MatchingSpec(Part):
