@@ -23,6 +23,10 @@ from unifeat.study.spec import Study
 INSTALL = "pip install --no-deps -r requirements/demo.txt"
 SAES = Path(__file__).parent / "saes"
 
+_ALONG_DEPTH = """\
+  - [smollm2, smollm2]          # layers of one model, for families of features along its depth
+  - [gemma3, gemma3]
+"""
 # Models run on each other's features: one cell, its ceiling and its controls.
 _TRANSFER = """\
 activations: {rows: 16_384}
@@ -49,7 +53,8 @@ QUICK = {
     "permutations": "200",
     "rematches": "39",
     "same_token": "39",
-    "family_draws": "24",
+    "family_draws": "0",
+    "along_depth": "",
     "subsets": "250",
     "transfer": "# transfer: {cells: best} would run the models on each other's features (demo --full does)\n",
 }
@@ -63,6 +68,7 @@ FULL = {
     "rematches": "99",
     "same_token": "39",
     "family_draws": "39",
+    "along_depth": _ALONG_DEPTH,
     "subsets": "400",
     "transfer": _TRANSFER,
 }
