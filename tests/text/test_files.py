@@ -18,7 +18,7 @@ import zstandard
 
 from unifeat.errors import UserError
 from unifeat.text.files import LONGEST_FILE, LONGEST_LINE, READERS, read_file
-from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
+from unifeat.vocabulary.text_files import IN_PARTS, LOCAL_SUFFIXES, PACKED, STREAMED
 
 MIB = 1 << 20
 
@@ -159,7 +159,7 @@ def no_file_can_be_opened() -> Iterator[None]:
             os.close(number)
 
 
-@pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl.zst", "parquet"])
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl.zst", "json.gz", "csv.xz", "parquet", "arrow"])
 class TestMachine:
     def test_a_folder_in_the_place_of_a_file(self, tmp_path: Path, kind: str):
         (tmp_path / f"a.{kind}").mkdir()
@@ -192,4 +192,5 @@ def _quietly(path: Path) -> Iterator[str]:
 
 
 def test_every_kind_of_file_has_a_reader() -> None:
-    assert tuple(READERS) == LOCAL_SUFFIXES
+    assert tuple(READERS) == (*STREAMED, *IN_PARTS)
+    assert {suffix for suffix in LOCAL_SUFFIXES if not suffix.endswith(PACKED)} == set(READERS)

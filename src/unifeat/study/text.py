@@ -11,8 +11,10 @@ from unifeat.vocabulary.bounds import LARGEST_COUNT
 class DocumentsSpec(Part):
     """Documents, and how many of them are read."""
 
-    source: Text = Field(description="file, folder or glob (.txt .jsonl .jsonl.zst .parquet), or a dataset's name")
-    field: Text = Field("text", description="field of .jsonl and .parquet rows that holds the text")
+    source: Text = Field(
+        description="file, folder or glob (.txt .jsonl .csv .parquet …), - for standard input, or a dataset's name"
+    )
+    field: Text = Field("text", description="field or column of rows that holds the text")
     split: Text = Field("train", description="split of a Hugging Face dataset")
     config: Text | None = Field(None, description="configuration of a Hugging Face dataset")
     skip: int = Field(0, ge=0, le=LARGEST_COUNT, description="documents left out at the start")

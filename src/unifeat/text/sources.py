@@ -14,12 +14,12 @@ from unifeat.errors import UserError
 from unifeat.store import file_stamp
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import user_path
-from unifeat.text.files import read_file, text_of
-from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
+from unifeat.text.files import is_stream, is_terminal, read_file, text_of, unknown_kind
+from unifeat.vocabulary.text_files import LOCAL_SUFFIXES, OFTEN_NOTES, PACKED, SAID
 
 SHIPPED_TEXT = Path(__file__).with_name("alice.txt")  # Carroll 1865, chapters I to III; public domain
 _SUBJECT = "text source"
-_SUFFIXES = ", ".join(LOCAL_SUFFIXES)
+_STANDARD_INPUT = "-"
 _PART_OF_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
 _HUB_NAME = re.compile(rf"(?:{_PART_OF_NAME}/)?{_PART_OF_NAME}")
 
@@ -27,8 +27,9 @@ _HUB_NAME = re.compile(rf"(?:{_PART_OF_NAME}/)?{_PART_OF_NAME}")
 def find_source(source: str) -> list[Path] | str:
     """The sorted local files that `source` (a path or glob) names, or the dataset's name unchanged.
 
-    Names that begin with a dot are skipped in folders, and in globs unless the glob writes the dot: they are copies and
-    notes of other programs (`.ipynb_checkpoints/`, `._text.jsonl`).
+    `-` is standard input. Names that begin with a dot are skipped in folders, and in globs unless the glob writes the
+    dot: they are copies and notes of other programs (`.ipynb_checkpoints/`, `._text.jsonl`). In a folder that holds
+    other kinds, .md, .json, .csv and .tsv are skipped: they are notes and facts about them.
 
     Raises:
         UserError: a path that does not exist, is not valid or cannot be read; a glob without matches; a file of another
@@ -36,15 +37,19 @@ def find_source(source: str) -> list[Path] | str:
     """
     if not source.strip():
         raise UserError("text source: it is empty; give a file, a folder, a glob or a dataset's name")
-    path = user_path(source, _SUBJECT)
+    path = user_path("/dev/stdin" if source == _STANDARD_INPUT else source, _SUBJECT)
     looks_local = source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~"))
     mode = _mode(path, source, looks_local)
     if mode is not None and stat.S_ISDIR(mode):
         return _files_below(path, source)
+    if mode is not None and is_stream(path):
+        if is_terminal(mode):
+            raise UserError(f"text source {source} is a terminal or a device: give a file, or pipe a text into it")
+        return [path]
     if mode is not None and stat.S_ISREG(mode):
         files = [path]
     elif mode is not None:
-        raise UserError(f"text source {source} is neither a file nor a folder: unifeat reads {_SUFFIXES}")
+        raise UserError(f"text source {source} is neither a file nor a folder: unifeat reads {SAID}")
     elif glob.has_magic(str(path)):
         files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if _is_file(p, source))
         if not files:
@@ -55,7 +60,7 @@ def find_source(source: str) -> list[Path] | str:
         return _hub_name(source)
     wrong = [p for p in files if not p.name.endswith(LOCAL_SUFFIXES)]
     if wrong:
-        raise UserError(f"text source {wrong[0]}: unifeat reads {_SUFFIXES}")
+        raise unknown_kind(wrong[0])
     return files
 
 
@@ -82,7 +87,7 @@ def read_documents(found: list[Path] | str, field: str, split: str, config: str 
 
     Args:
         found: files, or the name of a Hugging Face dataset.
-        field: the text field of .jsonl and .parquet rows and of dataset rows.
+        field: the text field of rows of files and of datasets.
         split: the dataset's split; local files ignore it.
         config: the dataset's configuration name, if it has several.
 
@@ -121,9 +126,13 @@ def _files_below(folder: Path, source: str) -> list[Path]:
         files += [path for path in found if _is_file(path, source)]
     if not files:
         raise UserError(
-            f"text source {source}: the folder holds none of {_SUFFIXES} (names that begin with a dot are not read)"
+            f"text source {source}: the folder holds none of {SAID} (names that begin with a dot are not read)"
         )
-    return sorted(files)
+    return sorted([path for path in files if not _often_notes(path)] or files)
+
+
+def _often_notes(path: Path) -> bool:
+    return path.name.endswith(tuple(kind + packing for kind in OFTEN_NOTES for packing in ("", *PACKED)))
 
 
 def _is_file(path: Path, source: str) -> bool:
