@@ -134,7 +134,7 @@ def run_grid(side: int, args: argparse.Namespace) -> dict[str, float]:
             {
                 "text": {"source": str(Path(folder) / "text.jsonl")},
                 "models": {letter: {"name": letter} for letter in "ab"},
-                "spaces": [{"model": letter, "layers": layers, "sae": "made"} for letter in "ab"],
+                "spaces": [{"model": letter, "layers": layers, "sae": "made", "labels": "off"} for letter in "ab"],
                 "geometry": ["svcca", {"cka": {"debiased": True}}],
                 "inference": {"permutations": args.permutations, "rematches": 0, "bootstraps": args.bootstraps}
                 | {"subsamples": args.subsamples},

@@ -118,8 +118,8 @@ between {low:.3f} and {high:.3f} at {LEVELS[0]:g}), or less for the least p of a
 
 {table(["p", *(f"≤ {level:g}" for level in LEVELS)], rows)}
 Stopping leaves p as it is: where it is larger than it should be, it is so from all draws. On average
-{made:.0f} of {DRAWS} draws were made. Where one of the three pairs of spaces shares something, the least family-wise p
-of both statistics is at most {LEVELS[0]:g} in {100 * power:.0f} % of the studies, and drawing stopped early in
+{made:.0f} of {DRAWS} draws were made. Where one of the three pairs of spaces shares something, the least family-wise
+p of both statistics is at most {LEVELS[0]:g} in {100 * power:.0f} % of the studies, and drawing stopped early in
 {stopped} of {studies}.
 """
 

@@ -58,7 +58,8 @@ def automatic_labels(contexts: Mapping[int, Sequence[Context]], seed: int = 0) -
         seed: of the contexts dealt at random.
     """
     everything = [context for own in contexts.values() for context in own]
-    found = [traits(context) for context in everything]
+    one_of_each: dict[Trait, Trait] = {}  # a wide dictionary has millions of contexts, which share their traits
+    found = [tuple(one_of_each.setdefault(t, t) for t in traits(context)) for context in everything]
     bounds = np.concatenate([[0], np.cumsum([len(own) for own in contexts.values()])])
 
     def common(order: Sequence[int]) -> dict[int, tuple[list[_Found], list[Context]]]:
@@ -81,7 +82,7 @@ def automatic_labels(contexts: Mapping[int, Sequence[Context]], seed: int = 0) -
     return Automatic(labels, by_chance)
 
 
-def _common(own: list[set[Trait]], documents: list[int], overall: Counter[Trait], total: int) -> list[_Found]:
+def _common(own: list[tuple[Trait, ...]], documents: list[int], overall: Counter[Trait], total: int) -> list[_Found]:
     """What a feature's contexts have in common, at most one trait of each part of a label."""
     counts = Counter(trait for one in own for trait in one)
     # Contexts of one document share its subject: words nearby are counted once a document.
@@ -104,6 +105,7 @@ def _common(own: list[set[Trait]], documents: list[int], overall: Counter[Trait]
             if seen < max(_FEWEST, _HALF * of):
                 continue
             share = (overall[trait] - count + 1) / (total - m + 2)  # among the contexts of other features
+            share = 1 - (1 - share) ** (m / of)  # of a document, if it has several contexts
             chance = _tail(seen, of, share) * looked_at
             one = _Found(trait, count, chance)
             if chance <= LEVEL and (best is None or _rank(one) < _rank(best)):

@@ -78,8 +78,7 @@ def _source(run: Run, space: Space) -> Source:
         dataset=_last(text["source"]),
         documents=int(text["documents"]),
         context=int(text["context"]),
-        about=f"{_last(info['sae'])}, layer {info['layer']} of {info['model']}, as read by unifeat, "
-        f"run {run.info['name']}",
+        about=f"{_last(info['sae'])}, layer {info['layer']} of {info['model']}, in run {run.info['name']} of unifeat",
     )
 
 
