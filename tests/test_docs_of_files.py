@@ -14,7 +14,10 @@ from homes import GROUP, Place, shared_place, shared_warm, write_study
 from pages import read
 from tiny import sentences, write_text
 
-TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "effects", "shown", "examples")
+TABLES = (
+    *("pairs", "scores", "members", "rates", "families", "family_sets", "sharedness"),
+    *("transfer", "transfer_pairs", "effects", "steering", "labels", "shown", "examples"),
+)
 _KINDS = {"double": "float64", "float": "float32", "string": "text", "large_string": "text"}
 
 
@@ -29,6 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[..., 
         text={"source": "text.jsonl", "context": 32, "group": GROUP, "elsewhere": {"source": "other.jsonl"}},
         subspaces={"categories": "words.yaml", "at_least": 1, "subsets": 5},
         activations={"rows": 2000, "dims": 3},
+        families={"draws": 2, "bootstraps": 3, "groups": {"first": ["one@0"], "last": ["one@2"]}},
         transfer={"draws": 3, "loss_draws": 2, "loss_tokens": 60, "pairs": 8, "contexts": 3},
         inference={
             "permutations": 9,
@@ -56,7 +60,11 @@ def documented(table: str, page: str) -> dict[str, str]:
 def columns(place: Place, table: str) -> dict[str, str]:
     """Columns and types of a real run's table."""
     found = {}
+    spaces = unifeat.open(place.run).info["spaces"]
     for entry in pq.read_schema(place.run / f"{table}.parquet"):
+        if entry.name in spaces:  # a column of each space's features
+            assert str(entry.type) == "int32"
+            continue
         listed = str(entry.type).startswith(("list", "large_list"))
         kind = str(entry.type.value_type if listed else entry.type)
         # (Lists that are empty throughout have no type.)

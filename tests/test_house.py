@@ -14,8 +14,8 @@ SRC = Path(unifeat.__file__).parent
 # From the ground up. A module of the package itself (errors, cli …) is a room of its own.
 FLOORS = (
     *("errors", "progress", "threads", "memory", "devices", "store", "vocabulary", "study", "engine", "geometry"),
-    *("inference", "correlation", "text", "models", "saes", "codes", "matching", "subspaces", "transfer", "synthetic"),
-    *("published", "runs", "report", "pipeline", "explorer", "demo", "cli"),
+    *("inference", "correlation", "text", "models", "saes", "codes", "matching", "multiway", "subspaces", "labels"),
+    *("transfer", "synthetic", "published", "runs", "report", "pipeline", "explorer", "demo", "cli"),
 )
 PURE = {"geometry", "inference", "correlation"}  # functions on arrays, which know nothing of a study or of the disk
 UNKNOWN_TO_PURE = {"store", "study", "text", "models", "saes", "codes"}

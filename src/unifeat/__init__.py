@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from unifeat.inference import subsample_interval as subsample_interval
     from unifeat.matching.match import match as match
     from unifeat.pipeline.run import run as run
+    from unifeat.pipeline.transfer_vector import transfer_vector as transfer_vector
+    from unifeat.runs.families import families as families
     from unifeat.runs.folder import Run as Run
     from unifeat.runs.folder import open_run as open  # noqa: F401
     from unifeat.saes import load_sae as load_sae
@@ -39,6 +41,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "correlate": ("unifeat.correlation.correlate", "correlate"),
     "pair_correlation": ("unifeat.correlation.given_pairs", "pair_correlation"),
     "match": ("unifeat.matching.match", "match"),
+    "families": ("unifeat.runs.families", "families"),
     "svcca": ("unifeat.geometry", "svcca"),
     "rsa": ("unifeat.geometry", "rsa"),
     "cka": ("unifeat.geometry", "cka"),
@@ -55,6 +58,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "load_sae": ("unifeat.saes", "load_sae"),
     "carried": ("unifeat.transfer.carried", "carried"),
     "stitch": ("unifeat.transfer.maps", "stitch"),
+    "transfer_vector": ("unifeat.pipeline.transfer_vector", "transfer_vector"),
     "Run": ("unifeat.runs.folder", "Run"),
     "run": ("unifeat.pipeline.run", "run"),
     "open": ("unifeat.runs.folder", "open_run"),

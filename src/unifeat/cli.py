@@ -161,14 +161,72 @@ def show(
     run: RunFolder,
     space_a: Annotated[str | None, typer.Argument(metavar="[SPACE_A")] = None,
     space_b: Annotated[str | None, typer.Argument(metavar="SPACE_B]")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPACE=PATH", help="Names of a space's features: a Neuronpedia export, CSV or Parquet."),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Only pairs with this in a label or a top token.")
+    ] = None,
 ) -> None:
     """Print a run's results again; with two spaces, the features they share."""
+    from unifeat.report.labels import labels_given
     from unifeat.report.terminal import show as print_run
     from unifeat.runs.folder import open_run
 
     if (space_a is None) != (space_b is None):
         raise UserError("name two spaces, such as smollm2@15 gemma3@9, or none")
-    print_run(open_run(run), space_a, space_b)
+    if space_a is None and (labels or search):
+        raise UserError("--labels and --search are for two spaces: name them, such as smollm2@15 gemma3@9")
+    opened = open_run(run)
+    print_run(opened, space_a, space_b, labels=labels_given(opened, labels or []), search=search)
+
+
+@app.command()
+def steer(
+    run: RunFolder,
+    prompt: Annotated[str, typer.Argument(help="What both models go on from.")],
+    space: Annotated[str, typer.Option(help="A space of the run, such as gemma3@9.")],
+    pair: Annotated[int, typer.Option(metavar="FEATURE", min=0, help="A feature of that space which has a partner.")],
+    partner: Annotated[
+        str | None, typer.Option("--with", metavar="SPACE", help="The partner's space; by default that of highest r.")
+    ] = None,
+    dose: Annotated[
+        float, typer.Option(help="How much is added: 1 is the feature's 90th percentile where it fires; −1 takes away.")
+    ] = 1.0,
+    tokens: Annotated[int, typer.Option(min=1, max=4096, help="Length of the continuations.")] = 40,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the most probable token.")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_COUNT, help="The same seed gives the same texts.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Let both models of a pair go on from a prompt, with and without their feature."""
+    _mode(quiet)
+    from unifeat.models.generation import Sampling
+    from unifeat.pipeline.steer import steer as steer_pair
+    from unifeat.report.terminal_steer import print_steered
+    from unifeat.runs.folder import open_run
+
+    sampling = Sampling(tokens, temperature, seed=seed)
+    print_steered(steer_pair(open_run(run), space, pair, prompt, partner=partner, dose=dose, sampling=sampling), prompt)
+
+
+@app.command()
+def families(
+    run: RunFolder,
+    method: Annotated[
+        str | None, typer.Option(help="consistent, cliques or components; by default what the study says.")
+    ] = None,
+    space: Annotated[
+        list[str] | None, typer.Option(help="A space to use, such as smollm2@15; give it again for each.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, max=LARGEST_COUNT, help="Families to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all families, a line of JSON each.")] = False,
+) -> None:
+    """Print the families of features over a run's spaces: how many each set of spaces has, and the largest."""
+    from unifeat.report.terminal_families import show_families
+    from unifeat.runs.folder import open_run
+
+    show_families(open_run(run), method, space or None, top=top, as_json=as_json)
 
 
 @app.command()
@@ -203,6 +261,25 @@ def explore(
     print(page)
     if open_it:
         show_page(page)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    space_a: Annotated[str, typer.Argument(metavar="SPACE_A")],
+    space_b: Annotated[str, typer.Argument(metavar="SPACE_B")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder for the export.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write two spaces of a run in the layout of Neuronpedia, with their labels and what they share."""
+    _mode(quiet)
+    from unifeat.runs.folder import open_run
+
+    opened, folder = open_run(run), _folder(out)
+    assert folder is not None
+    from unifeat.pipeline.export import export_neuronpedia
+
+    print(export_neuronpedia(opened, space_a, space_b, folder))
 
 
 @app.command()

@@ -44,8 +44,20 @@ OTHERS: dict[str, Callable[[], Any]] = {
         hidden_size=32, num_hidden_layers=LAYERS, num_attention_heads=4, vocab_size=300, alibi=True, **NO_IDS
     ),
 }
-# Recurrent; slopes that attention adds to the mask; windows that it cuts by itself.
+# Recurrent, in all blocks or in some; slopes that attention adds to the mask; windows that it cuts by itself.
 PLAIN: dict[str, Callable[[], Any]] = {
+    "qwen3.5": lambda: tf.Qwen3_5TextConfig(
+        **COMMON,
+        head_dim=8,
+        linear_num_value_heads=4,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
+    ),
+    "lfm2": lambda: tf.Lfm2Config(
+        **COMMON, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False
+    ),
     "mamba": lambda: tf.MambaConfig(hidden_size=32, num_hidden_layers=LAYERS, state_size=8, vocab_size=300, **NO_IDS),
     "bloom": lambda: tf.BloomConfig(hidden_size=32, n_layer=LAYERS, n_head=4, vocab_size=300, **NO_IDS),
     "gpt-neo": lambda: tf.GPTNeoConfig(
@@ -148,6 +160,42 @@ def test_copies_are_what_a_hook_of_the_tests_own_gives(model_folder: Callable[..
     assert copies_agree(model, windows(), HookPoint(1), some_edits(model, HookPoint(1)))
     for layer in (0, LAYERS - 1):
         assert_as_by_hand(model, layer, "copies")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_later_values_are_seen_in_both_ways(model_folder: Callable[..., Path], architecture: str) -> None:
+    point = HookPoint(0)
+    model = loaded(model_folder(architecture), point)
+    some = some_edits(model, point)
+    for observe in [at for at in points_of(architecture, LAYERS) if at.layer == 1 and edits.is_later(at, point)]:
+        found = {way: tuple(seen_by(model, point, some, way, observe)) for way in ("copies", "plain")}
+        torch.testing.assert_close(found["copies"], found["plain"], rtol=1e-4, atol=2e-5)
+        edited, clean = found["plain"]
+        first = int(some.window[0])
+        own = model.activations(windows()[first][None].clamp(min=0), [observe])[observe][0, int(some.position[0])]
+        torch.testing.assert_close(clean[0], own, rtol=1e-4, atol=2e-5)
+        if observe.kind == "resid_post":
+            assert ((edited - clean).abs().amax(dim=1) > 0.02).all()
+
+
+def test_what_is_not_computed_later_is_refused(model_folder: Callable[..., Path]) -> None:
+    point = HookPoint(1)
+    model = loaded(model_folder("llama"), point)
+    for observe in (HookPoint(1), HookPoint(0), HookPoint(2, "resid_pre")):
+        with pytest.raises(ValueError, match="is not computed after"):
+            edited_logits(model, windows(), point, some_edits(model, point), observe=observe)
+
+
+def seen_by(model: LanguageModel, point: HookPoint, some: Edits, way: Any, observe: HookPoint) -> tuple[Tensor, Tensor]:
+    """Values at a later point at each edit, and without it, both (edits, width), in the edits' order."""
+    edited: dict[int, Tensor] = {}
+    clean: dict[int, Tensor] = {}
+    for batch in edited_logits(model, windows(), point, some, way=way, observe=observe):
+        assert batch.seen is not None
+        assert batch.seen_clean is not None
+        for edit, row, place in zip(batch.edit.tolist(), batch.seen, batch.place.tolist(), strict=True):
+            edited[edit], clean[edit] = row, batch.seen_clean[place]
+    return (torch.stack([rows[edit] for edit in range(len(some))]) for rows in (edited, clean))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -202,7 +202,7 @@ def test_family_wise_p_takes_the_nulls_of_the_strata(monkeypatch: pytest.MonkeyP
     nulls = [rng.standard_normal(19) for _ in range(3)]
     table = pd.DataFrame(
         {"metric": "rsa", "settings": "{}", "subspace": "all", "score": [3.0, 0.0, 1.0]}
-        | {"null": [np.zeros(0)] * 3, "null_strata": nulls}
+        | {"role": "ordinary", "null": [np.zeros(0)] * 3, "null_strata": nulls}
     )
     np.testing.assert_array_equal(
         _family(table, "null_strata"), family_wise(np.array([3.0, 0.0, 1.0]), np.array(nulls))

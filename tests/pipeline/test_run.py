@@ -32,7 +32,7 @@ SCORES = (
     *("null_mean", "null_sd", "corrected", "p", "q", "ci_low", "ci_high", "ci_sd"),
 )
 CHANGING = ("run.json", "report.html")  # hold times
-TABLES = {"pairs.parquet", "scores.parquet", "examples.parquet", "shown.parquet"}
+TABLES = {"pairs.parquet", "scores.parquet", "labels.parquet", "examples.parquet", "shown.parquet"}
 FILES = {"study.yaml", *CHANGING, *TABLES}
 
 
@@ -80,6 +80,7 @@ def test_what_the_run_says_of_itself(run: uf.Run) -> None:
         "score",
         "ceilings",
         "rematch",
+        "labels",
         "report",
     }
     assert info["text"]["documents"] == 40

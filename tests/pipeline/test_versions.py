@@ -67,7 +67,7 @@ def cell(tmp_path: Path, study: Study) -> Cell:
             tokenizer=None,  # type: ignore[arg-type]
             decoder=Rows(rng.normal(size=(FEATURES, 12)).astype(np.float32)),  # type: ignore[arg-type]
             tokens={},  # type: ignore[arg-type]
-            info={},
+            info={"model": name, "hook": "resid_post", "layer": 0},
         )
         for name, codes in (("one", a), ("two", b))
     ]

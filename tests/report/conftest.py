@@ -175,8 +175,10 @@ def _score(rng, a, b, spaces, measure, n, nothing) -> dict:
     row |= {"subspace": "all", "metric": measure[0], "settings": json.dumps(measure[1], sort_keys=True), "n_pairs": n}
     row |= dict.fromkeys(values, nan) if nothing else values
     dims = measure[1].get("dims", 0)
-    for name in [column for null in NULLS.values() for column in null.columns] + ["score_heldout"]:
-        row.setdefault(name, nan)
+    for null in NULLS.values():
+        for name, value in null.columns.items():
+            row.setdefault(name, value)
+    row.setdefault("score_heldout", nan)
     row |= {
         "ci_low": nan,
         "ci_high": nan,

@@ -123,6 +123,27 @@ def test_nulls_that_match_again_have_their_own_draws(make_run: MakeRun) -> None:
     assert found["subset_q"].eq("").all(), "not tested"
 
 
+def test_draws_that_were_spared_are_said(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run()
+    scores = pd.read_parquet(run.folder / "scores.parquet")
+    early = np.arange(len(scores)) < 8
+    scores = scores.assign(token_p=0.5, token_q=0.5, token_draws=np.where(early, 40, 99), token_stopped=early)
+    scores.to_parquet(run.folder / "scores.parquet", index=False)
+    with (run.folder / "study.yaml").open("a") as study:
+        study.write("inference: {permutations: 500, enough: 10, same_token: 99}\n")
+    again = {"draws": 40, "asked": 99, "stopped": True, "kept": [4] * 40, "mean_correlation": [0.2] * 40}
+    run = changed(run, 500, same_token=again | {"same": [1] * 40, "p_kept": 0.5, "p_mean_correlation": 0.5})
+    # What counts is how many draws there could have been.
+    assert undecidable(run)["token_q"].str.startswith("99 draws: p cannot be below 0.010, nor q among").all()
+    _, terminal, page = texts(run, capsys)
+    for text in (page, " ".join(terminal.split())):
+        assert "same token: 99, no p below 0.010 (8 of 36 settled early)" in text
+    assert "because 10 draws had reached its score; p is then 10 over" in page
+    cells = len(run.info["pairs"])
+    assert f"Stopped: same token, {cells} of {cells} pairs of spaces and 8 scores." in page
+    assert "40 of 99 draws, so no p is below 0.010" in page
+
+
 def test_an_exact_test_of_few_features_could_not_have_been_significant(make_run: MakeRun) -> None:
     """Two of eight features are in the category, and half are matched: the least Fisher p is 12 / 28 or 6 / 28 each."""
     matched, inside = np.arange(8) < 4, np.isin(np.arange(8), [0, 1])

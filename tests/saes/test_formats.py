@@ -91,7 +91,7 @@ class TestGemmaScope:
         z = x @ w["W_enc"] / np.sqrt(D) + w["b_enc"]
         codes = z * (z > w["threshold"])
         provenance = same(load_sae(at), x, (codes, codes @ w["W_dec"] * np.sqrt(D) + w["b_dec"]))
-        assert provenance.hook == "hook_embed"
+        assert (provenance.hook_kind, provenance.layer) == ("resid_pre", 0)
         assert "√d" in provenance.folds[0]
 
     def test_a_transcoder(self, tmp_path: Path, held: Any, w: Any, x: np.ndarray):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numba import njit
@@ -34,6 +34,14 @@ class Stretch(NamedTuple):
     place: Array  # (rows,) uint64, names the row's place in the text
     kind: Array  # (rows,) uint64, the row's token type: within these rows are permuted
     group: Array  # (rows,) int64, the row's group, for correlation within groups
+
+
+class Rearrangement(Protocol):
+    """Says which rows of a stretch stand beside each other."""
+
+    def rows(self, stretch: Stretch) -> tuple[Array, Array]:
+        """The rows of A and of B that stand beside each other: two (n,) int64 arrays."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class RearrangedCodes:
     """
 
     stretches: Callable[[], Iterable[Stretch]]
-    draw: Draw
+    draw: Rearrangement
     n_rows: int
     features_a: int
     features_b: int
@@ -98,7 +106,7 @@ class RearrangedCodes:
 
     @classmethod
     def of(
-        cls, stretches: Callable[[], Iterable[Stretch]], draw: Draw, features_a: int, features_b: int
+        cls, stretches: Callable[[], Iterable[Stretch]], draw: Rearrangement, features_a: int, features_b: int
     ) -> RearrangedCodes:
         """Rearranged codes; reads the text once to count the rows."""
         rows, sizes = 0, np.zeros(0, np.int64)

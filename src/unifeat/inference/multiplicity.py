@@ -32,10 +32,17 @@ def family_wise(
     observed: (c,), NaN where a score is undefined. null: (c, m), row i the null of score i; column b is permutation b.
     Returns (c,) p-values, NaN where the score or any of its null is NaN.
     """
-    p = np.full(observed.shape, np.nan)
+    return (family_wise_counts(observed, null) + 1) / (null.shape[1] + 1)
+
+
+def family_wise_counts(
+    observed: Float64[np.ndarray, " cells"], null: Float64[np.ndarray, "cells permutations"]
+) -> Float64[np.ndarray, " cells"]:
+    """How many permutations reach each score, b in `family_wise`, made monotone; NaN where p is."""
+    counts = np.full(observed.shape, np.nan)
     known = np.flatnonzero(~np.isnan(observed) & ~np.isnan(null).any(axis=1))
     if not known.size or not null.shape[1]:
-        return p
+        return counts
     values = np.column_stack([observed[known], null[known]])
     values = values - values.mean(axis=1, keepdims=True)
     spread = values.std(axis=1, keepdims=True)
@@ -45,5 +52,5 @@ def family_wise(
     order = np.argsort(-values[:, 0], kind="stable")
     largest = np.maximum.accumulate(values[order][::-1, 1:], axis=0)[::-1]
     reached = (largest >= values[order, :1] - 1e-9).sum(axis=1)
-    p[known[order]] = np.maximum.accumulate((reached + 1) / (null.shape[1] + 1))
-    return p
+    counts[known[order]] = np.maximum.accumulate(reached)
+    return counts

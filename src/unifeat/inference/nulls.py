@@ -56,9 +56,9 @@ AGAIN = {
 def _again(name: str) -> Null:
     """A null that matches again. `score` is that of as many of the run's own pairs as the null has."""
     prefix, label = AGAIN[name].prefix, AGAIN[name].label
-    names = ("score", "mean", "sd", "p", "p_family", "q")
+    nothing = dict.fromkeys(("score", "mean", "sd", "p", "p_family", "q"), NAN) | {"draws": 0, "stopped": False}
     return Null(
-        columns={f"{prefix}_{column}": NAN for column in names},
+        columns={f"{prefix}_{column}": value for column, value in nothing.items()},
         p=f"{prefix}_p",
         q=f"{prefix}_q",
         headings=(

@@ -39,6 +39,7 @@ _RNG_STREAMS = {
     "heldout": 3,
     "beyond_token": 5,
     "elsewhere": 7,
+    "families": 9,
 }  # separate these draws from others made with the study's seed
 _BATCH_CELLS = 4_000_000  # correlations in memory at once
 # Below this share of Σx², a variance is a rounding error: the feature does not vary in the drawn blocks.

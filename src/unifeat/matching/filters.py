@@ -33,16 +33,22 @@ def token_reasons(
     filters: Filters,
     top_tokens_a: Mapping[int, list[str]],
     top_tokens_b: Mapping[int, list[str]],
+    excluded: tuple[frozenset[int], frozenset[int]] | None = None,
 ) -> NDArray[np.object_]:
-    """(rows,) text: why the token filters drop a row; empty if they do not."""
+    """(rows,) text: why the token filters drop a row; empty if they do not.
+
+    Args:
+        excluded: the `excluded_features` of both sides, if they are known already.
+    """
     reasons = np.full(len(candidates), "", object)
 
     def drop(bad: NDArray[np.bool_] | pd.Series, why: str) -> None:
         reasons[np.asarray(bad, bool) & (reasons == "")] = why
 
     if filters.exclude_tokens:
-        drop(candidates["feature_a"].isin(excluded_features(filters, top_tokens_a)), "non-concept token in A")
-        drop(candidates["feature_b"].isin(excluded_features(filters, top_tokens_b)), "non-concept token in B")
+        both = excluded or tuple(excluded_features(filters, tokens) for tokens in (top_tokens_a, top_tokens_b))
+        drop(candidates["feature_a"].isin(both[0]), "non-concept token in A")
+        drop(candidates["feature_b"].isin(both[1]), "non-concept token in B")
     if filters.shared_top_token:
         words_a = {f: _words(tokens) for f, tokens in top_tokens_a.items()}
         words_b = {f: _words(tokens) for f, tokens in top_tokens_b.items()}
@@ -55,10 +61,10 @@ def token_reasons(
     return reasons
 
 
-def excluded_features(filters: Filters, top_tokens: Mapping[int, list[str]]) -> set[int]:
+def excluded_features(filters: Filters, top_tokens: Mapping[int, list[str]]) -> frozenset[int]:
     """The features with an excluded token among their top tokens."""
     excluded = frozenset(filters.exclude_tokens)
-    return {f for f, tokens in top_tokens.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens))}
+    return frozenset(f for f, tokens in top_tokens.items() if not excluded.isdisjoint(_as_is_and_stripped(tokens)))
 
 
 def rare(candidates: pd.DataFrame, filters: Filters) -> NDArray[np.bool_]:

@@ -34,6 +34,7 @@ class Rule:
         method, direction: as for `methods.select`.
         words_a, words_b: the top activating tokens of every feature, as text, for the token filters; or where they are
             stored.
+        excluded: the features of either side that the token filters exclude, if they are known (see `for_many`).
     """
 
     filters: Filters
@@ -41,6 +42,7 @@ class Rule:
     direction: str = "a_to_b"
     words_a: Words | TopTokens = field(default_factory=dict, repr=False)
     words_b: Words | TopTokens = field(default_factory=dict, repr=False)
+    excluded: tuple[frozenset[int], frozenset[int]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def texts(self) -> tuple[Words, Words]:
@@ -65,7 +67,7 @@ class Rule:
         Args:
             candidates: `feature_a`, `feature_b`, `correlation`, `count_a`, `count_b`, one row per candidate pair.
         """
-        by_tokens = token_reasons(candidates, self.filters, *self.texts)
+        by_tokens = self._token_reasons(candidates)
         kept = self._keep(candidates, by_tokens == "")
         reasons = np.full(len(candidates), "", object)
 
@@ -86,8 +88,13 @@ class Rule:
     def keep(self, candidates: pd.DataFrame) -> Keep:
         """A function from these candidates, with other counts and correlations, to a mask of those kept. It gives the
         same result as `decide`, and is faster when called many times."""
-        allowed = token_reasons(candidates, self.filters, *self.texts) == ""
+        allowed = self._token_reasons(candidates) == ""
         return lambda table: self._keep(table, allowed)
+
+    def for_many(self) -> Rule:
+        """The same rule for many tables of candidates: the words of all features are looked through only now."""
+        a, b = (excluded_features(self.filters, words) for words in self.texts)
+        return replace(self, excluded=(a, b))
 
     def matchable_features(self, candidates: pd.DataFrame, side: str) -> pd.DataFrame:
         """The features of A or B that pass the filters on single features: `feature` and its firing `count`."""
@@ -99,8 +106,11 @@ class Rule:
     def strongest(self, candidates: pd.DataFrame, n: int) -> pd.DataFrame:
         """The n pairs of highest r that the method chooses when there is no minimum r."""
         free = replace(self, filters=replace(self.filters, min_correlation=-np.inf))
-        chosen = free.decide(candidates).query("kept")
+        chosen = candidates[free.keep(candidates)(candidates)]
         return chosen.sort_values("correlation", ascending=False, kind="stable").head(n)
+
+    def _token_reasons(self, candidates: pd.DataFrame) -> NDArray[np.object_]:
+        return token_reasons(candidates, self.filters, *self.texts, self.excluded)
 
     def _select(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         return select(table, self.method, self.direction)

@@ -11,14 +11,30 @@ from torch import Tensor, nn
 from unifeat.errors import UserError
 from unifeat.vocabulary.hook_points import HookKind
 
-_ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
-_MIXER_NAMES = ("mixer",)  # Mamba: one mixer instead of attention and MLP
-_MLP_NAMES = ("mlp", "fc2", "feed_forward")  # OPT has no MLP module: its second linear layer is the output
-_MLP_INPUTS = ("mlp", "fc1", "feed_forward")
+_ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention", "multi_head_attention")
+# What stands in attention's place in some or all blocks: linear attention (Qwen3-Next, Qwen3.5, OLMo-Hybrid), a state
+# space (Jamba, Bamba, Granite 4), a short convolution (LFM2), a recurrence (RecurrentGemma, xLSTM). They are called
+# `attn_out` too, but have no `attn_z`. What is only known to make a block: Mamba's mixer, which is attention and MLP in
+# one, and Zamba's blocks, which add what a transformer block shared by several layers puts out.
+_IN_ITS_PLACE = ("linear_attn", "mamba", "conv", "temporal_block", "mlstm_layer")
+_WHOLE_MIXERS = ("mixer", "mamba_decoder")
+# OPT has no MLP module: its second linear layer is the output.
+_MLP_NAMES = ("mlp", "fc2", "feed_forward", "mlp_block", "ffn", "block_sparse_moe", "shared_mlp")
+_MLP_INPUTS = ("mlp", "fc1", "feed_forward", "mlp_block", "ffn", "block_sparse_moe", "shared_mlp")
 _PROJECTIONS = ("o_proj", "c_proj", "dense", "out_proj")  # attention's last linear layer
-# Llama calls the norm before the MLP `post_attention_layernorm`. In blocks that also have a
-# `pre_feedforward_layernorm`, it is a post-norm.
-_MLP_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm")
+# Norms of what attention and the MLP put out, before it is added to the stream.
+_POST_NORMS = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM-4
+    ("post_attention_layernorm", "post_mlp_layernorm"),  # AFMoE
+    ("post_operator_norm", "post_ffn_norm"),  # LFM3
+)
+# Llama calls the norm before the MLP `post_attention_layernorm`. In blocks that also have a norm whose name says that
+# it comes before the MLP, it is a post-norm.
+_MLP_NORMS = (
+    *("pre_feedforward_layernorm", "pre_mlp_layernorm", "pre_ff_layernorm", "ffn_norm", "norm_ffn", "channel_pre_norm"),
+    *("feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm", "ln2", "norm_2", "layernorm2"),
+)
 
 
 class Site(NamedTuple):
@@ -38,7 +54,7 @@ def find_blocks(decoder: nn.Module, n_layers: int) -> tuple[nn.Module, str, nn.M
         (parent, name, child)
         for parent in decoder.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == n_layers and _looks_like_block(child[0])
+        if isinstance(child, nn.ModuleList) and len(child) == n_layers and _are_blocks(child)
     ]
     if len(found) != 1:
         raise UserError(
@@ -48,8 +64,10 @@ def find_blocks(decoder: nn.Module, n_layers: int) -> tuple[nn.Module, str, nn.M
     return found[0]
 
 
-def _looks_like_block(module: nn.Module) -> bool:
-    return any(hasattr(module, name) for name in (*_ATTENTION_NAMES, *_MIXER_NAMES))
+def _are_blocks(modules: nn.ModuleList) -> bool:
+    """Whether any is a block: of mixed blocks, the first may be of a kind that is not known."""
+    names = (*_ATTENTION_NAMES, *_IN_ITS_PLACE, *_WHOLE_MIXERS)
+    return any(getattr(module, name, None) is not None for module in modules for name in names)
 
 
 def cut_after(decoder: nn.Module, config: Any, n_layers: int, deepest: int) -> nn.ModuleList:
@@ -57,7 +75,9 @@ def cut_after(decoder: nn.Module, config: Any, n_layers: int, deepest: int) -> n
     parent, name, blocks = find_blocks(decoder, n_layers)
     kept = nn.ModuleList(list(blocks)[: deepest + 1])
     setattr(parent, name, kept)
-    config.num_hidden_layers = len(kept)
+    # Where each block is given embeddings of its own (Gemma 4), these are cut up by the number in the configuration.
+    if not getattr(config, "hidden_size_per_layer_input", None):
+        config.num_hidden_layers = len(kept)
     return kept
 
 
@@ -72,10 +92,19 @@ def site_of(block: nn.Module, kind: HookKind) -> Site:
     return SITES[kind](block)
 
 
-def _after(block: nn.Module, post_norm: str, names: tuple[str, ...], what: str, kind: HookKind) -> Site:
+def _attention_output(block: nn.Module) -> Site:
+    return _added(block, 0, (*_ATTENTION_NAMES, *_IN_ITS_PLACE), "attention", "attn_out")
+
+
+def _mlp_output(block: nn.Module) -> Site:
+    return _added(block, 1, _MLP_NAMES, "MLP", "mlp_out")
+
+
+def _added(block: nn.Module, of: int, names: tuple[str, ...], what: str, kind: HookKind) -> Site:
     """A module's output as it is added to the stream: after its post-norm, if the block has one."""
-    if has_post_norms(block):
-        return Site(getattr(block, post_norm), False)
+    post_norms = _post_norms(block)
+    if post_norms is not None:
+        return Site(getattr(block, post_norms[of]), False)
     return Site(_child(block, names, what, kind), False)
 
 
@@ -84,15 +113,23 @@ def _heads(block: nn.Module) -> Site:
     return Site(_child(attention, _PROJECTIONS, "projection", "attn_z"), True)
 
 
+def _middle(block: nn.Module) -> Site:
+    norm = _child(block, _MLP_NORMS, "norm before the MLP", "resid_mid")
+    post_norms = _post_norms(block)
+    if post_norms is not None and norm is getattr(block, post_norms[0]):  # OLMo 2: the MLP is given the stream as it is
+        return Site(_child(block, _MLP_INPUTS, "MLP", "resid_mid"), True)
+    return Site(norm, True)
+
+
 # Where the value of each kind of hook point can be read in a block.
 SITES: dict[HookKind, Callable[[nn.Module], Site]] = {
     "resid_pre": lambda block: Site(block, True),
     "attn_z": _heads,
-    "attn_out": lambda block: _after(block, "post_attention_layernorm", _ATTENTION_NAMES, "attention", "attn_out"),
-    "resid_mid": lambda block: Site(_child(block, _MLP_NORMS, "norm before the MLP", "resid_mid"), True),
+    "attn_out": _attention_output,
+    "resid_mid": _middle,
     "ln2_normalized": lambda block: Site(_child(block, _MLP_NORMS, "norm before the MLP", "ln2_normalized"), True),
     "mlp_in": lambda block: Site(_child(block, _MLP_INPUTS, "MLP", "mlp_in"), True),
-    "mlp_out": lambda block: _after(block, "post_feedforward_layernorm", _MLP_NAMES, "MLP", "mlp_out"),
+    "mlp_out": _mlp_output,
     "resid_post": lambda block: Site(block, False),
 }
 
@@ -107,7 +144,12 @@ def _child(module: nn.Module, names: tuple[str, ...], what: str, kind: str) -> n
 
 def has_post_norms(block: nn.Module) -> bool:
     """Whether attention and MLP outputs are normalised before they are added to the stream, as in Gemma 2 and 3."""
-    return hasattr(block, "post_feedforward_layernorm")
+    return _post_norms(block) is not None
+
+
+def _post_norms(block: nn.Module) -> tuple[str, str] | None:
+    """The names of attention's and of the MLP's post-norm."""
+    return next((pair for pair in _POST_NORMS if all(hasattr(block, name) for name in pair)), None)
 
 
 def value_bias(block: nn.Module, width: int) -> Tensor | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from unifeat.errors import UserError
 from unifeat.models.copies import copying
 from unifeat.models.heads import head_at
+from unifeat.models.hooks import capturing
 from unifeat.models.language import LanguageModel
 from unifeat.models.splicing import splicing, with_rows
 from unifeat.vocabulary.hook_points import HookPoint
@@ -52,12 +54,16 @@ class EditedLogits:
         logits: (n, vocabulary) in the dtype of the model's head, of the token after each edit's position.
         clean: (places, vocabulary), the same without an edit, a row for each edited position.
         place: (n,) int64, the row of `clean` at each edit's position.
+        seen: (n, width) the value at a later hook point at each edit's position, if one is observed.
+        seen_clean: (places, width) the same without an edit.
     """
 
     edit: Indices
     logits: Tensor
     clean: Tensor
     place: Indices
+    seen: Tensor | None = None
+    seen_clean: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,14 @@ def row_of(lengths: Indices, edits: Edits, own: Indices) -> Row:
 
 
 @torch.no_grad()
-def with_copies(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits, batch: list[Row]) -> EditedLogits:
+def with_copies(
+    model: LanguageModel,
+    ids: Tensor,
+    point: HookPoint,
+    edits: Edits,
+    batch: list[Row],
+    observe: HookPoint | None = None,
+) -> EditedLogits:
     length = max(row.length for row in batch) + 1  # one column of padding at least: see `copying`
     copies = max(len(row.edits) for row in batch)
     tokens, mask = _padded(ids, batch, length)
@@ -95,22 +108,37 @@ def with_copies(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edit
         # The output of a block is the next one's input: copies of it need not run the block itself.
         start, at = point.layer + 1, HookPoint(point.layer + 1, "resid_pre")
     edit = _adding(model, at, _flat(edited, total), edits.delta[torch.from_numpy(order)])
-    with copying(model.blocks, start, length, copied, edit, wanted), head_at(model, torch.arange(len(wanted))):
+    with (
+        _observing(model, observe, wanted) as seen,
+        copying(model.blocks, start, length, copied, edit, wanted),
+        head_at(model, torch.arange(len(wanted))),
+    ):
         logits = model.causal(
             input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False
         ).logits[0]
-    return _result(model, point, order, batch, logits[: len(order)], logits[len(order) :])
+        rows = seen()
+    n = len(order)
+    values = None if rows is None else (rows[:n], rows[n:])
+    return _result(model, point, order, batch, logits[:n], logits[n:], values)
 
 
 @torch.no_grad()
-def plainly(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits, batch: list[Row]) -> EditedLogits:
+def plainly(
+    model: LanguageModel,
+    ids: Tensor,
+    point: HookPoint,
+    edits: Edits,
+    batch: list[Row],
+    observe: HookPoint | None = None,
+) -> EditedLogits:
     length = max(row.length for row in batch)
     tokens, _ = _padded(ids, batch, length)
     clean = _flat([(i, int(position)) for i, row in enumerate(batch) for position in row.places], length)
-    with head_at(model, clean):
+    with _observing(model, observe, clean) as seen, head_at(model, clean):
         without = model.causal(input_ids=tokens.to(model.device), use_cache=False).logits[0]
+        seen_clean = seen()
     order = np.concatenate([row.edits for row in batch])
-    found = []
+    found, later = [], []
     step = max(1, BATCH_TOKENS // length)
     for first in range(0, len(order), step):
         own = order[first : first + step]
@@ -119,9 +147,30 @@ def plainly(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits, b
         # Padding is on the right, where it affects no earlier position, so any token will do.
         rows = ids[torch.from_numpy(edits.window[own])][:, :cut].clamp(min=0)
         at = _flat(list(enumerate(last.tolist())), cut)
-        with _adding(model, point, at, edits.delta[torch.from_numpy(own)]), head_at(model, at):
+        with (
+            _observing(model, observe, at) as seen,
+            _adding(model, point, at, edits.delta[torch.from_numpy(own)]),
+            head_at(model, at),
+        ):
             found.append(model.causal(input_ids=rows.to(model.device), use_cache=False).logits[0])
-    return _result(model, point, order, batch, torch.cat(found), without)
+            later.append(seen())
+    values = None if seen_clean is None else (torch.cat([part for part in later if part is not None]), seen_clean)
+    return _result(model, point, order, batch, torch.cat(found), without, values)
+
+
+@contextmanager
+def _observing(model: LanguageModel, point: HookPoint | None, places: Tensor) -> Iterator[Callable[[], Tensor | None]]:
+    """Inside this context, a function that gives the values of the last pass at a point, (places, width)."""
+    if point is None:
+        yield lambda: None
+        return
+    with capturing(model.blocks, [point]) as values:
+
+        def seen() -> Tensor:
+            value = values.pop(point)
+            return value.reshape(-1, value.shape[-1])[places.to(value.device)]
+
+        yield seen
 
 
 def _flat(places: list[tuple[int, int]], length: int) -> Tensor:
@@ -149,7 +198,13 @@ def _adding(model: LanguageModel, point: HookPoint, places: Tensor, delta: Tenso
 
 
 def _result(
-    model: LanguageModel, point: HookPoint, order: Indices, batch: list[Row], logits: Tensor, clean: Tensor
+    model: LanguageModel,
+    point: HookPoint,
+    order: Indices,
+    batch: list[Row],
+    logits: Tensor,
+    clean: Tensor,
+    seen: tuple[Tensor, Tensor] | None,
 ) -> EditedLogits:
     # (The largest and the smallest tell as much as all, and take a tenth of the time. NaN is both.)
     ends = [end(dim=-1) for rows in (logits, clean) for end in (rows.amax, rows.amin)]
@@ -160,4 +215,4 @@ def _result(
         )
     starts = np.cumsum([0] + [len(row.places) for row in batch[:-1]])
     place = np.concatenate([row.place + start for row, start in zip(batch, starts, strict=True)])
-    return EditedLogits(order, logits, clean, place)
+    return EditedLogits(order, logits, clean, place, *(seen or (None, None)))

@@ -25,7 +25,13 @@ _CHECKED_EDITS = 16
 
 
 def edited_logits(
-    model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits, *, way: Way = "auto"
+    model: LanguageModel,
+    ids: Tensor,
+    point: HookPoint,
+    edits: Edits,
+    *,
+    way: Way = "auto",
+    observe: HookPoint | None = None,
 ) -> Iterator[EditedLogits]:
     """The next-token logits at each edited position, batch by batch.
 
@@ -42,6 +48,7 @@ def edited_logits(
             each edit, cut after its position. `auto` compares the two on a few edits of the longest window and takes
             copies if they give the same up to rounding. They do not in recurrent models, or where attention adds to the
             mask (BLOOM's slopes) or cuts it by itself (GPT-Neo).
+        observe: a hook point of a later block, whose values at the edited positions are given too.
 
     Yields:
         Batches that hold every edit once. Which edits are in which batch depends on the lengths of windows and the
@@ -49,15 +56,24 @@ def edited_logits(
 
     Raises:
         UserError: a model without a head, or edits or logits with NaN or Inf.
-        ValueError: a model that was cut, or edits that do not fit the windows or the hook point.
+        ValueError: a model that was cut, edits that do not fit the windows or the hook point, or an observed point that
+            the model does not compute after the edited one.
     """
     lengths = _checked(model, ids, point, edits)
+    if observe is not None and not is_later(observe, point):
+        raise ValueError(f"{observe} is not computed after {point}")
     if not len(edits):
         return iter(())
     if way == "auto":
         way = "copies" if copies_agree(model, ids, point, edits) else "plain"
     run = with_copies if way == "copies" else plainly
-    return (run(model, ids, point, edits, batch) for batch in _batches(model, lengths, edits))
+    return (run(model, ids, point, edits, batch, observe) for batch in _batches(model, lengths, edits))
+
+
+def is_later(observed: HookPoint, edited: HookPoint) -> bool:
+    """Whether a value is computed in a later block than the edited one, and so can be observed beside its edits."""
+    same_stream = observed.kind == "resid_pre" and observed.layer == edited.layer + 1
+    return observed.layer > edited.layer and not same_stream
 
 
 def copies_agree(model: LanguageModel, ids: Tensor, point: HookPoint, edits: Edits) -> bool:

@@ -18,14 +18,17 @@ from unifeat.models.hooks import capturing
 from unifeat.models.language import LanguageModel
 from unifeat.vocabulary.hook_points import HookPoint
 
+# What a block returns after the stream; None for one that returns the stream alone.
+Beside = tuple[Any, ...] | None
+
 
 class _Passed(nn.Module):
-    """Stands for a block that is not run: gives its input, or a stored value, in the block's form."""
+    """Stands for a block that is not run: gives its input, or a stored value, and what else the block gave."""
 
-    def __init__(self, block: nn.Module, value: Tensor | None, form: type) -> None:
+    def __init__(self, block: nn.Module, value: Tensor | None, beside: Beside) -> None:
         super().__init__()
         self._block = [block]  # (a list, so that it is no submodule)
-        self._value, self._form = value, form
+        self._value, self._beside = value, beside
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -36,20 +39,20 @@ class _Passed(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = args[0] if args else kwargs["hidden_states"]
         value = given if self._value is None else self._value
-        return (value,) if self._form is tuple else value
+        return value if self._beside is None else (value, *self._beside)
 
 
 @contextmanager
-def resumed(blocks: nn.ModuleList, layer: int, stream: Tensor, form: type) -> Iterator[None]:
+def resumed(blocks: nn.ModuleList, layer: int, stream: Tensor, beside: list[Beside]) -> Iterator[None]:
     """Inside this context, the model begins at block `layer` with the stream (batch, positions, width) that enters it.
 
     Args:
-        form: what blocks return: `tuple`, or `Tensor` for the stream alone.
+        beside: of each block before it.
     """
     own = list(blocks[:layer])
     try:
         for index, block in enumerate(own):
-            blocks[index] = _Passed(block, stream if index == layer - 1 else None, form)
+            blocks[index] = _Passed(block, stream if index == layer - 1 else None, beside[index])
         yield
     finally:
         for index, block in enumerate(own):
@@ -80,18 +83,28 @@ class Again:
         self._model, self._ids, self._layer = model, ids.to(model.device), point.layer
         self._places = torch.nonzero(chosen.flatten())[:, 0]
         self._stream: Tensor | None = None
-        forms: list[type] = []
+        self._beside: list[Beside] = []
         entry = HookPoint(point.layer, "resid_pre")
         with ExitStack() as stack:
             seen = stack.enter_context(capturing(model.blocks, [entry] if point.layer else []))
-            handle = model.blocks[0].register_forward_hook(lambda _, __, output: forms.append(type(output)))
-            stack.callback(handle.remove)
+            for block in model.blocks[: point.layer]:
+                stack.callback(block.register_forward_hook(self._keep_beside).remove)
             self.clean = self.logits()
         if point.layer:
-            self._form = tuple if issubclass(forms[0], tuple) else Tensor
             self._stream = seen[entry].reshape(*ids.shape, -1)
-            if not torch.allclose(self.logits(), self.clean, rtol=1e-2, atol=1e-2):
-                self._stream = None
+            if not self._agrees():
+                self._stream, self._beside = None, []
+
+    def _keep_beside(self, _: nn.Module, __: Any, output: Any) -> None:
+        self._beside.append(tuple(output[1:]) if isinstance(output, tuple) else None)
+
+    def _agrees(self) -> bool:
+        try:
+            return torch.allclose(self.logits(), self.clean, rtol=1e-2, atol=1e-2)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception:  # of any type, where a model asks more of its blocks than that they pass on the stream
+            return False
 
     @torch.inference_mode()
     def logits(self) -> Tensor:
@@ -99,6 +112,6 @@ class Again:
         with ExitStack() as stack:
             stack.enter_context(head_at(self._model, self._places))
             if self._stream is not None:
-                stack.enter_context(resumed(self._model.blocks, self._layer, self._stream, self._form))
+                stack.enter_context(resumed(self._model.blocks, self._layer, self._stream, self._beside))
             found: Tensor = self._model.causal(input_ids=self._ids, use_cache=False).logits
         return found[0]

@@ -101,11 +101,12 @@ def prepare_spaces(
     }
     counter = tokenizers[next(iter(study.models))]
     corpus = study_corpus(study.text, counter)
-    say(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
+    tell = say if encode else _nothing
+    tell(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
     other = elsewhere_corpus(study.text, corpus, counter)
     if other is not None and study.text.elsewhere is not None:
         source = study.text.elsewhere.source
-        say(f"elsewhere: {other.documents:,} documents, {other.characters:,} characters from {source}")
+        tell(f"elsewhere: {other.documents:,} documents, {other.characters:,} characters from {source}")
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
     plans = [_plan(study, name, corpus, other, tokenizers[name], windowings[name]) for name in used]
@@ -131,6 +132,10 @@ def prepare_spaces(
     finally:
         forget()
     return Prepared(corpus, _ordered(study, spaces), {plan.name: plan.facts for plan in plans}, other)
+
+
+def _nothing(_: str) -> None:
+    pass
 
 
 def _ordered(study: Study, spaces: dict[str, Space]) -> list[Space]:

@@ -13,7 +13,7 @@ from unifeat.text.corpus import Corpus
 STRONGEST = 15
 RANDOM = 15
 EXAMPLES = 5
-_CONTEXT_CHARACTERS = 70
+CONTEXT_CHARACTERS = 70
 
 
 def pick_shown(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -30,6 +30,17 @@ def pick_shown(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     rest = kept.drop(strongest.index)
     drawn = rest.sample(min(RANDOM, len(rest)), random_state=seed)
     return pd.concat([strongest.assign(chosen="strongest"), drawn.assign(chosen="random")], ignore_index=True)
+
+
+def around_token(text: str, end: int, written: str) -> tuple[str, str, str]:
+    """A text before, at and after a token.
+
+    Args:
+        end: the character of the text where the token ends.
+        written: the token decoded by itself. If the text does not have it there, its last character stands for it.
+    """
+    start = end - len(written) if text[:end].endswith(written) else max(end - 1, 0)
+    return text[:start], text[start:end], text[end:]
 
 
 def write_examples(path: Path, shown: pd.DataFrame, corpus: Corpus, spaces: list[Space]) -> None:
@@ -49,14 +60,11 @@ def write_examples(path: Path, shown: pd.DataFrame, corpus: Corpus, spaces: list
         tables.append(top[top["feature"].isin(features) & (top["rank"] < EXAMPLES)].assign(space=space.name))
     rows = pd.concat(tables or [spaces[0].tops.head(0).assign(space="")], ignore_index=True)
     places = list(zip(rows["document"].astype(int), rows["char_end"].astype(int), strict=True))
-    contexts = corpus.contexts(places, around=_CONTEXT_CHARACTERS)
+    contexts = corpus.contexts(places, around=CONTEXT_CHARACTERS)
     decoders = {space.name: space.tokenizer() for space in spaces if space.name in set(rows["space"])}
     parts = []
     for place, space, token in zip(places, rows["space"], rows["token"], strict=True):
-        text, end = contexts[place]
-        written = decoders[space].decode([int(token)])
-        start = end - len(written) if text[:end].endswith(written) else max(end - 1, 0)
-        parts.append((text[:start], text[start:end], text[end:]))
+        parts.append(around_token(*contexts[place], decoders[space].decode([int(token)])))
     rows = rows.assign(before=[p[0] for p in parts], word=[p[1] for p in parts], after=[p[2] for p in parts]).drop(
         columns=["token", "char_end"]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -160,6 +160,13 @@ class Cell:
         work = partial(_beyond_token, self.comparison, kept, inference.bootstraps, inference.level, seed)
         return Unit(piece, work, fills_machine=True)
 
+    @property
+    def within_token(self) -> pd.DataFrame:
+        """`feature_a`, `feature_b` of the kept pairs, with the columns of `BeyondToken.pairs`."""
+        table = self.table()
+        kept = table[table["kept"]]
+        return kept[["feature_a", "feature_b"]].join(self.beyond_token(kept).result().pairs)
+
     def table(self) -> pd.DataFrame:
         """Every candidate, with `kept` and `dropped_because`."""
         return pd.concat([self.candidates().table, self.matched().decided], axis=1)
@@ -168,12 +175,14 @@ class Cell:
         self,
         decoys: Callable[[pd.Series], NDArray[np.float64]] | None = None,
         elsewhere: pd.DataFrame | None = None,
+        labels: tuple[Mapping[int, str], Mapping[int, str]] | None = None,
     ) -> pd.DataFrame:
         """The rows of `pairs.parquet`: kept ones first, highest r first.
 
         Args:
             decoys: from the kept pairs' r to their `decoy_fdr`, where text was rearranged.
             elsewhere: columns of the kept pairs, by their place in `table`, if there is a text elsewhere.
+            labels: words for the features of either side, if there are any.
         """
         table, (words_a, words_b) = self.table(), self.rule.texts
         intervals = self.intervals(self.candidates()).result().pairs if self.inference.bootstraps else pd.DataFrame()
@@ -196,6 +205,7 @@ class Cell:
             **{str(name): column for name, column in more.items()},
             "top_tokens_a": [words_a.get(f, []) for f in table["feature_a"]],
             "top_tokens_b": [words_b.get(f, []) for f in table["feature_b"]],
+            **_labels(table, labels),
             "kept": table["kept"],
             "dropped_because": table["dropped_because"],
         }
@@ -309,6 +319,12 @@ def _beyond_token(comparison: Comparison, kept: pd.DataFrame, draws: int, level:
     codes = comparison.halves()[-1]
     starts = codes.document_starts()[1]
     return beyond.beyond_token(ByTokenType(codes), starts, kept, draws=draws, level=level, seed=seed)
+
+
+def _labels(table: pd.DataFrame, labels: tuple[Mapping[int, str], Mapping[int, str]] | None) -> dict[str, list[str]]:
+    """`label_a` and `label_b`, empty for features without one."""
+    sides = zip("ab", labels, strict=True) if labels is not None else ()
+    return {f"label_{side}": [own.get(f, "") for f in table[f"feature_{side}"].tolist()] for side, own in sides}
 
 
 def mean(values: pd.Series | NDArray[np.float64]) -> float | None:

@@ -24,6 +24,7 @@ from unifeat.memory import free_memory, working_memory
 from unifeat.models.language import check_layers, read_config, resolve_dtype
 from unifeat.models.opening import opening_of
 from unifeat.models.sizes import Sizes, sizes_of
+from unifeat.pipeline.rematch import BATCH
 from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
 from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.recipe import Recipe
@@ -301,7 +302,7 @@ def _steps(
     rescoring = draws * (sum(once.values()) + of_tables) / cores()
     rematch = Step(
         "rematch",
-        len(cells) * -(-draws // 10),
+        len(cells) * -(-draws // BATCH),
         again / product_rate + rescoring,
         again / max(_GPU_PRODUCTS, product_rate) + rescoring,
     )

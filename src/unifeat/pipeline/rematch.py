@@ -4,13 +4,17 @@
 number of pairs falls: on a handful of pairs, SVCCA is 1 by construction. So two things are reported: how many pairs
 pass the filters and the method, with their mean r; and each measure's score on the strongest pairs of the rearranged
 text, beside that of as many of the run's own pairs.
+
+Draws are made in rounds. After each, measures and cells of which every test is settled are left out of the next
+(`inference.sequential`). Rounds, and the order of draws, depend on the study alone: not on the engine, nor on what is
+in the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,14 +25,17 @@ from unifeat.inference import find_measure
 from unifeat.inference.clusters import VERSION as CLUSTERS
 from unifeat.inference.nulls import AGAIN, NULLS
 from unifeat.matching.by_chance import Arrangement, ByChance
+from unifeat.matching.rule import Rule
 from unifeat.pipeline.match import Cell, mean
-from unifeat.pipeline.rematch_tests import R_BINS, summary, with_family
+from unifeat.pipeline.rematch_tests import R_BINS, Drawn, Tests, families, summary
 from unifeat.pipeline.score import PairSet
-from unifeat.progress import track
+from unifeat.pipeline.spaces import role
+from unifeat.progress import Advance, track
 from unifeat.store import JSON, Piece
 from unifeat.study.spec import MetricSpec, Study
 
-_BATCH = 10  # draws of a unit
+BATCH = 5  # draws of a unit
+_FIRST_ROUND = 20  # draws; each later round doubles them
 _STEP = 0.95  # between the numbers of pairs at which scores are compared
 
 
@@ -61,51 +68,77 @@ def again(study: Study) -> list[Asked]:
 def rematch_cells(
     study: Study, null: Asked, cells: list[Cell], facts: list[dict[str, Any]], engine: Engine
 ) -> list[dict[str, Any]]:
-    """The facts of each cell under one null, for `run.json`.
-
-    `draws`, `least_p`; over the draws `kept`, `mean_correlation`, `same` (how many of the run's very pairs are kept
-    again), `pairs_scored`; `p_kept`, `p_mean_correlation` and the same over the whole grid, `p_kept_family` and
-    `p_mean_correlation_family`; `r` (a histogram of r of the pairs that the method chooses, summed over the draws); and
-    for each measure of the geometry, in order, `scores` and `observed`: its values over the draws, and of as many of
-    the run's own pairs.
+    """The facts of each cell under one null, for `run.json`, as `rematch_tests.summary` says.
 
     Args:
         facts: each cell's facts from matching.
     """
-    geometry = study.geometry
-    # A short text may have fewer rotations, and a single document cannot be beside another.
-    draws = [min(null.draws, own["shifts"]) if null.how == "rotation" else null.draws for own in facts]
-    draws = [
-        0 if null.how == "documents" and own["documents_fitted"] < 2 else n for own, n in zip(facts, draws, strict=True)
-    ]
-    batches = [[range(low, min(low + _BATCH, n)) for low in range(0, n, _BATCH)] for n in draws]
-
-    def units() -> Iterator[Unit[list[dict[str, Any]]]]:
-        for cell, own, ranges in zip(cells, facts, batches, strict=True):
-            yield from (_draws_unit(cell, null, numbers, own["kept"], geometry) for numbers in ranges)
-
-    found: list[list[dict[str, Any]]] = []
-    with track(f"matching again: {AGAIN[null.name].label}", sum(draws), unit="draws") as advance:
-        results = engine.map(units())
-        for ranges in batches:
-            found.append([])
-            for _ in ranges:
-                batch = next(results)
-                found[-1] += batch
-                advance(len(batch))
-    observed = _own_scores(cells, found, geometry, engine)
-    summaries = [summary(*of_cell, geometry) for of_cell in zip(facts, found, observed, strict=True)]
-    return with_family(summaries, facts, null.draws)
+    geometry, enough = study.geometry, study.inference.enough
+    asked = [_possible(null, own) for own in facts]
+    drawn = [Drawn.none(len(geometry)) for _ in cells]
+    roles = [role(cell.a, cell.b) for cell in cells]
+    groups = families(roles, asked, null.draws)
+    tests = [Tests(own, [drawn[i] for i in own.cells], [facts[i] for i in own.cells], enough) for own in groups]
+    with track(f"matching again: {AGAIN[null.name].label}", sum(asked), unit="draws") as advance:
+        for low, high in pairwise(rounds(null.draws)):
+            # A family's cells share their draws and their open measures.
+            going = [(i, range(low, min(high, asked[i]))) for one in tests if not one.settled for i in one.family.cells]
+            going = [(i, numbers) for i, numbers in going if numbers]
+            if not going:
+                break
+            _draw_round(cells, null, going, facts, drawn, geometry, engine, advance)
+            for one in tests:
+                if not one.settled and one.settle():
+                    advance(sum(asked[i] - len(drawn[i].draws) for i in one.family.cells))
+    found: list[dict[str, Any]] = [{} for _ in cells]
+    for one in tests:
+        for place, i in enumerate(one.family.cells):
+            found[i] = summary(drawn[i], asked[i], one, place)
+    return found
 
 
-def _own_scores(
-    cells: list[Cell], found: list[list[dict[str, Any]]], geometry: list[MetricSpec], engine: Engine
-) -> list[dict[int, list[float]]]:
-    """For each cell, the scores of the run's own strongest pairs, by how many."""
-    numbers = [sorted({draw["pairs_scored"] for draw in draws}) for draws in found]
-    units = (_own_unit(cell, n, geometry) for cell, own in zip(cells, numbers, strict=True) for n in own)
-    results = engine.map(units)
-    return [{n: next(results) for n in own} for own in numbers]
+def rounds(draws: int) -> list[int]:
+    """Where rounds begin, and the last one ends: 0, 20, 40, 80, 160 …, so that no more than half is drawn in vain."""
+    ends = [0, min(_FIRST_ROUND, draws)]
+    while ends[-1] < draws:
+        ends.append(min(2 * ends[-1], draws))
+    return ends
+
+
+def _possible(null: Asked, own: dict[str, Any]) -> int:
+    """How many draws a cell can have: a short text has few rotations, and one document cannot be beside another."""
+    if null.how == "rotation":
+        return min(null.draws, int(own["shifts"]))
+    return 0 if null.how == "documents" and own["documents_fitted"] < 2 else null.draws
+
+
+def _draw_round(
+    cells: list[Cell],
+    null: Asked,
+    going: list[tuple[int, range]],
+    facts: list[dict[str, Any]],
+    drawn: list[Drawn],
+    geometry: list[MetricSpec],
+    engine: Engine,
+    advance: Advance,
+) -> None:
+    """Make some draws of some cells, and score as many of the run's own pairs as each of them has."""
+    batches = [(i, numbers[at : at + BATCH]) for i, numbers in going for at in range(0, len(numbers), BATCH)]
+
+    def scored(i: int) -> list[MetricSpec]:
+        return [geometry[number] for number in drawn[i].open]
+
+    units = (_draws_unit(cells[i], null, numbers, facts[i]["kept"], scored(i)) for i, numbers in batches)
+    for (i, numbers), found in zip(batches, engine.map(units), strict=True):
+        drawn[i].add(found)
+        advance(len(numbers))
+    own = []
+    for i, _ in going:
+        sizes = {draw["pairs_scored"] for draw in drawn[i].draws if drawn[i].open}
+        own += [(i, n) for n in sorted(sizes - drawn[i].own.keys())]
+    results = engine.map(_own_unit(cells[i], n, scored(i)) for i, n in own)
+    for (i, n), values in zip(own, results, strict=True):
+        drawn[i].own[n] = dict(zip(drawn[i].open, values, strict=True))
 
 
 def comparable(pairs: int, kept: int) -> int:
@@ -164,13 +197,16 @@ def _draws(
     cell: Cell, how: Arrangement, numbers: range, kept: int, geometry: list[MetricSpec], threads: int | None
 ) -> list[dict[str, Any]]:
     own = pd.MultiIndex.from_frame(cell.kept[["feature_a", "feature_b"]])
-    chance = ByChance(cell.comparison, how)
-    return [_draw(cell, chance.candidates(number, threads=threads), kept, geometry, own) for number in numbers]
+    chance, rule = ByChance(cell.comparison, how), cell.rule.for_many()
+    tables = (chance.candidates(number, threads=threads) for number in numbers)
+    return [_draw(cell, rule, table, kept, geometry, own) for table in tables]
 
 
-def _draw(cell: Cell, table: pd.DataFrame, kept: int, geometry: list[MetricSpec], own: pd.MultiIndex) -> dict[str, Any]:
-    chosen = table[cell.rule.decide(table)["kept"]]
-    strongest = cell.rule.strongest(table, kept)
+def _draw(
+    cell: Cell, rule: Rule, table: pd.DataFrame, kept: int, geometry: list[MetricSpec], own: pd.MultiIndex
+) -> dict[str, Any]:
+    chosen = table[rule.keep(table)(table)]
+    strongest = rule.strongest(table, kept)
     n = comparable(len(strongest), kept)
     pairs = PairSet.of(cell, "all", strongest.head(n))
     return {

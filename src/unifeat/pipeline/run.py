@@ -29,6 +29,8 @@ from unifeat.pipeline.elsewhere import pairs_elsewhere, read_cells
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.equivalence import add_equivalence
 from unifeat.pipeline.examples import pick_shown, write_examples
+from unifeat.pipeline.families import family_cells, run_families
+from unifeat.pipeline.labels import Labelled, agree, check_labels, given_labels, label_spaces, label_table, words_of
 from unifeat.pipeline.latents import compare_latents
 from unifeat.pipeline.match import Cell, cells_of, match_cells, show_first
 from unifeat.pipeline.pair_set import PairSet
@@ -41,6 +43,7 @@ from unifeat.pipeline.transfer_step import chosen_cells, run_transfer
 from unifeat.report.html import write_report
 from unifeat.runs.folder import Run
 from unifeat.runs.pairs import shown_cells, write_pairs
+from unifeat.runs.tables import write_table
 from unifeat.runs.writing import INFO, STUDY, check_free, run_written
 from unifeat.store import write_json, write_text
 from unifeat.store.digests import read_sha256
@@ -79,6 +82,7 @@ def run(
         _check_metric(spec, "geometry")
     for spec in _subspace_geometry(study):
         _check_metric(spec, "subspaces.geometry")
+    check_labels(study)
     folder = user_path(out, "--out") if out is not None else Path("runs") / study.name
     check_free(folder)
     note = RunNote(folder, study.name)
@@ -124,6 +128,7 @@ def compare_spaces(
         UserError: the folder cannot be written.
     """
     corpus, spaces, elsewhere = prepared.corpus, prepared.spaces, prepared.elsewhere
+    given = given_labels(study, spaces)  # a mistake is told now
     with clock.step("top tokens"):
         for _ in engine.map(space.tokens.tops for space in spaces):
             pass
@@ -131,6 +136,8 @@ def compare_spaces(
     cells = list(cells_of(study, prepared, combinations(spaces, 2)))
     if study.transfer is not None and study.transfer.cells != "best":
         chosen_cells(study, cells)  # a mistake is told now
+    if study.families is not None:
+        family_cells(study, cells)
     with clock.step("match"):
         facts = list(match_cells(cells, engine, shown=shown))
     if elsewhere is not None:
@@ -146,6 +153,10 @@ def compare_spaces(
         near = {own.store.folder: own.unit for cell in cells for own in cell.near_copies or ()}
         for _ in engine.map(near.values()):
             pass
+    families = None
+    if study.families is not None:
+        with clock.step("families"):
+            families = run_families(study, cells, corpus.documents, engine)
     with clock.step("subspaces"):
         subspaces = find_subspaces(study, cells, corpus)
     with clock.step("score"):
@@ -168,14 +179,17 @@ def compare_spaces(
         rematched: dict[str, list[dict[str, Any]]] = {}
         for null in again(study):
             rematched[null.name] = rematch_cells(study, null, cells, facts, engine)
-            scores = add_rematch(scores, AGAIN[null.name].prefix, null.draws, list(roles), rematched[null.name])
+            scores = add_rematch(scores, AGAIN[null.name].prefix, list(roles), rematched[null.name])
     transfer = None
     if study.transfer is not None:
         with clock.step("transfer"):
-            transfer = run_transfer(study, cells, corpus, engine)
+            transfer = run_transfer(study, cells, spaces, corpus, engine)
             of_effects = [transfer.facts.get((cell.a.name, cell.b.name)) for cell in cells]
             if study.transfer.pairs:
                 facts = [own | {"effects": found} for own, found in zip(facts, of_effects, strict=True)]
+    with clock.step("labels"):
+        labels = label_spaces(study, spaces, given, corpus, engine)
+        facts = [own | {"labels": agree(cell, labels, study.seed)} for own, cell in zip(facts, cells, strict=True)]
     scores, rates, rematched = with_q(scores, subspaces.rates, rematched, roles)
     of_cells = [
         own | {"ceiling": of_ceilings[i]} | {name: of[i] for name, of in rematched.items()}
@@ -188,15 +202,20 @@ def compare_spaces(
         "seed": study.seed,
         "text": _text_facts(study.text, corpus) | {"context": study.text.context},
         "models": prepared.models,
-        "spaces": {space.name: space.info for space in spaces},
+        "spaces": {
+            space.name: space.info | {"labels": labels[space.name].facts if space.name in labels else None}
+            for space in spaces
+        },
         "pairs": of_cells,
     }
+    if families is not None:
+        info["families"] = families.facts
     if elsewhere is not None and study.text.elsewhere is not None:
         info["elsewhere"] = _text_facts(study.text.elsewhere, elsewhere)
     # An earlier run in this folder stays as it is until the new one is complete.
     with run_written(folder) as new:
         with clock.step("report"):
-            listed = _write_pairs(new / "pairs.parquet", cells, of_cells, study.seed)
+            listed = _write_pairs(new / "pairs.parquet", cells, of_cells, study.seed, labels)
             scores.to_parquet(new / "scores.parquet", index=False)
             if study.subspaces:
                 subspaces.members.to_parquet(new / "members.parquet", index=False)
@@ -204,6 +223,10 @@ def compare_spaces(
             if transfer is not None:
                 for name, table in transfer.tables.items():
                     table.to_parquet(new / f"{name}.parquet", index=False)
+            for name, table in (families.tables if families is not None else {}).items():
+                write_table(new / f"{name}.parquet", table)
+            if labels:
+                label_table(labels).to_parquet(new / "labels.parquet", index=False)
             write_examples(new / "examples.parquet", listed, corpus, spaces)
             write_text(new / STUDY, dump_study(study))
             files = {path.name: read_sha256(path) for path in sorted(new.iterdir())}
@@ -226,7 +249,9 @@ def _text_facts(spec: DocumentsSpec, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], seed: int) -> pd.DataFrame:
+def _write_pairs(
+    path: Path, cells: list[Cell], facts: list[dict[str, Any]], seed: int, labels: dict[str, Labelled]
+) -> pd.DataFrame:
     """Write `pairs.parquet`; returns the pairs that the report lists."""
     chosen = shown_cells([own["kept"] for own in facts]) or [0]
     shown: dict[int, pd.DataFrame] = {}
@@ -234,7 +259,8 @@ def _write_pairs(path: Path, cells: list[Cell], facts: list[dict[str, Any]], see
     def tables() -> Iterator[pd.DataFrame]:
         for number, cell in enumerate(cells):
             found = facts[number].get("rematch")
-            table = cell.pairs(partial(decoys, found=found) if found else None, pairs_elsewhere(cell))
+            of_decoys = partial(decoys, found=found) if found else None
+            table = cell.pairs(of_decoys, pairs_elsewhere(cell), words_of(cell, labels) if labels else None)
             if number in chosen:
                 shown[number] = pick_shown(table, seed)
             yield table

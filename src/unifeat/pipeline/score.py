@@ -32,6 +32,7 @@ from unifeat.inference.subsampling import VERSION, subsample_interval
 from unifeat.pipeline.ceilings import COLUMNS as CEILINGS
 from unifeat.pipeline.equivalence import COLUMNS as EQUIVALENCE
 from unifeat.pipeline.pair_set import PairSet
+from unifeat.pipeline.spaces import role
 from unifeat.progress import track
 from unifeat.runs.roles import questions
 from unifeat.store.keys import digest_of
@@ -66,7 +67,8 @@ def score_sets(
 ) -> pd.DataFrame:
     """Score every set of pairs by every measure: one row each, without q (see `with_q`).
 
-    The null scores of each row are in `null` and `null_strata`, as arrays.
+    The null scores of each row are in `null` and `null_strata`, as arrays; what its spaces are compared for is in
+    `role`.
 
     Args:
         sets: made one by one, as the engine asks for work.
@@ -93,7 +95,7 @@ def score_sets(
             clustered = next(results) if study.inference.clusters else {}
             rows.append(_row(*waiting.popleft(), shuffled, within, clustered, next(results)))
             advance(1)
-    table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, *_NULL_SCORES])
+    table = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "role", *_NULL_SCORES])
     return table.assign(**{p: _family(table, null) for null, p in _NULL_SCORES.items()})
 
 
@@ -180,13 +182,13 @@ def _q(p: pd.Series, family: list[str]) -> Floats:
 
 
 def _family(table: pd.DataFrame, null: str) -> Floats:
-    """Family-wise p within each grid: all cells scored by one measure, for all pairs or for one category.
+    """Family-wise p within each grid: all cells of one role scored by one measure, for all pairs or for one category.
 
     Args:
         null: the column with each cell's null scores.
     """
     p = np.full(len(table), NAN)
-    for _, own in table.groupby(["metric", "settings", "subspace"], sort=False):
+    for _, own in table.groupby(["metric", "settings", "subspace", "role"], sort=False):
         nulls = list(own[null])
         if len(nulls[0]):
             at = table.index.get_indexer(own.index)
@@ -214,6 +216,7 @@ def _row(
         "metric": spec.metric,
         "settings": json.dumps(spec.settings, sort_keys=True),
         "n_pairs": len(pairs.features_a),
+        "role": role(pairs.a, pairs.b),
         **_OTHER_NULL_COLUMNS,
         **shuffled,
         **within,

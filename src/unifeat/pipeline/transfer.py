@@ -32,7 +32,8 @@ from unifeat.transfer.documents import ratio_interval
 from unifeat.transfer.maps import LinearMap, fit_affine, fit_rotation
 from unifeat.transfer.sums import MIXED, VARIANTS, FitSums, Fitted, JudgeSums, Tokens
 
-VERSION = 1  # raised whenever the results change
+VERSION = 2  # raised whenever the results change (in 2, the norms of activations)
+_ARRAYS = ("features", "norms")
 MOST_PAIRS = 4096  # products of pairs are held in memory
 _MAP_ROWS = 6144  # a map whose smaller side is larger is fitted on so many rows
 RIDGE, AFFINE, ROTATION, ROUND_TRIP, OTHERS_SAE, RAW = (
@@ -136,15 +137,17 @@ class Fits:
         fitted: means and slopes of the pairs' codes.
         maps: linear maps by name: `RIDGE` from all codes of the source, `AFFINE`, `ROTATION` from its activations,
             `back` from the target's activations to the source's.
+        norms: (2,) the root mean square norm of the source's and the target's activations about their mean.
     """
 
     features: NDArray[np.int64]
     fitted: Fitted
     maps: dict[str, LinearMap]
+    norms: NDArray[np.float64]
 
     def save(self, path: Path) -> None:
         """Write them to an `.npz` file."""
-        arrays: dict[str, NDArray[Any]] = {"features": self.features}
+        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {f"fitted.{name}": value for name, value in vars(self.fitted).items()}
         for name, own in self.maps.items():
             arrays |= {f"{name}.{part}": np.asarray(value) for part, value in vars(own).items()}
@@ -156,12 +159,13 @@ class Fits:
         with np.load(path) as stored:
             groups: dict[str, dict[str, Any]] = {}
             for key in stored.files:
-                if key != "features":
+                if key not in _ARRAYS:
                     name, part = key.split(".")
                     groups.setdefault(name, {})[part] = stored[key]
-            features = stored["features"]
+            arrays = {name: stored[name] for name in _ARRAYS}
         fitted = Fitted(**groups.pop("fitted"))
-        return cls(features, fitted, {n: LinearMap(**p | {"penalty": float(p["penalty"])}) for n, p in groups.items()})
+        maps = {name: LinearMap(**own | {"penalty": float(own["penalty"])}) for name, own in groups.items()}
+        return cls(fitted=fitted, maps=maps, **arrays)
 
 
 def _write(found: Rebuilt, folder: Path) -> None:
@@ -228,7 +232,7 @@ def _rebuild(direction: Direction, draws: int, level: float) -> Rebuilt:
         if len(own.document):
             sums.add(*_codes_of(ids, own), np.asarray(own.codes_b.sum(0), np.float64).ravel())
             rows_of_fit.append(own)
-    fits = Fits(ids, sums.fitted(), _maps(rows_of_fit, direction.seed))
+    fits = Fits(ids, sums.fitted(), _maps(rows_of_fit, direction.seed), _norms(rows_of_fit))
     del rows_of_fit
     rebuilder = Rebuilder(direction, fits)
     judged = JudgeSums(fits.fitted, rebuilder.decoder, rebuilder.at_mean)
@@ -240,6 +244,15 @@ def _rebuild(direction: Direction, draws: int, level: float) -> Rebuilt:
     found = summarise(judged, ids[0], ids[1], sums.n, strata, draws, level, direction.seed)
     table = found.pairs.rename(columns={"feature_a": "source_feature", "feature_b": "target_feature"})
     return Rebuilt(_rows(judged, found, level, direction.seed), table, fits)
+
+
+def _norms(parts: list[Beside]) -> NDArray[np.float64]:
+    """The root mean square norm of activations about their mean, of both sides."""
+    found = []
+    for side in ("x_a", "x_b"):
+        x = np.concatenate([getattr(part, side) for part in parts]).astype(np.float64)
+        found.append(np.sqrt(np.einsum("ij,ij->", x - x.mean(0), x - x.mean(0)) / len(x)))
+    return np.array(found)
 
 
 def _codes_of(ids: NDArray[np.int64], rows: Beside) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

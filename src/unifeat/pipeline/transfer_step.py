@@ -10,12 +10,17 @@ import pandas as pd
 
 from unifeat.engine import Engine, forget
 from unifeat.errors import UserError
-from unifeat.pipeline.effects import Effects, effects_unit, strings_of
+from unifeat.pipeline.effect_comparison import Effects
+from unifeat.pipeline.effects import effects_unit, strings_of
 from unifeat.pipeline.match import Cell
+from unifeat.pipeline.spaces import Space
+from unifeat.pipeline.steering import COLUMNS as STEERING_COLUMNS
+from unifeat.pipeline.steering import steering_unit
 from unifeat.pipeline.transfer import Direction, rebuild_unit
 from unifeat.pipeline.transfer_loss import loss_unit, summarise_losses
-from unifeat.progress import track
+from unifeat.progress import say, track
 from unifeat.study.spec import Study
+from unifeat.subspaces.categories import load_categories
 from unifeat.text.corpus import Corpus
 
 COLUMNS = [
@@ -25,9 +30,10 @@ COLUMNS = [
     *("null_recovered_mean", "null_recovered_sd", "p_recovered"),
 ]
 EFFECT_COLUMNS = [
-    *("space_a", "space_b", "feature_a", "feature_b", "correlation", "gain"),
-    *("direct", "direct_spearman", "direct_overlap", "direct_rank"),
-    *("added", "added_spearman", "added_overlap", "added_rank", "stability_a", "stability_b"),
+    *("space_a", "space_b", "feature_a", "feature_b", "correlation", "correlation_within_token", "gain"),
+    *("direct", "direct_spearman", "direct_overlap", "direct_rank", "direct_second"),
+    *("added", "added_spearman", "added_overlap", "added_rank", "added_second"),
+    *("stability_a", "stability_b", "spread_a", "spread_b"),
     *("removed", "removed_control", "contexts", "kl_a", "kl_b", "kl_agreement"),
     *("promotes_a", "suppresses_a", "promotes_b", "suppresses_b"),
 ]
@@ -42,7 +48,8 @@ class Transferred:
     """What came of all cells.
 
     Attributes:
-        tables: the rows of `transfer.parquet`, `transfer_pairs.parquet` and `effects.parquet`, by name.
+        tables: the rows of `transfer.parquet`, `transfer_pairs.parquet`, `steering.parquet` and `effects.parquet`, by
+            name; the last two only where the study asks for them.
         facts: for each pair of spaces, the facts of its effects, for `run.json`.
     """
 
@@ -50,8 +57,11 @@ class Transferred:
     facts: dict[tuple[str, str], dict[str, Any]]
 
 
-def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine) -> Transferred:
+def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: Corpus, engine: Engine) -> Transferred:
     """Run models on each other's features, and compare what pairs do to the next token.
+
+    Args:
+        spaces: all of the study.
 
     Raises:
         UserError: the study names a cell that it does not compare; two models' tokenizers share no string.
@@ -59,9 +69,14 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
     spec = study.transfer
     assert spec is not None
     level, seed = study.inference.level, study.seed
-    directions = [
-        direction for cell in chosen_cells(study, cells) if len(cell.kept) for direction in Direction.both(cell)
-    ]
+    directions: list[Direction] = []
+    for cell in chosen_cells(study, cells):
+        if len(cell.kept):
+            directions += Direction.both(cell)
+        else:
+            say(
+                f"transfer: {cell.a.name} × {cell.b.name} has no pairs, so neither model is run on the other's features"
+            )
     of_cells = [direction for direction in directions if direction.name == "a_to_b" and spec.pairs]
     for direction in of_cells:  # before hours of work
         strings_of(direction)
@@ -78,9 +93,19 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
             for number, table in zip(by_model, engine.map(units[i] for i in by_model), strict=True):
                 losses[number] = summarise_losses(table, level, seed)
                 advance(1)
+    steered: list[pd.DataFrame] = []
+    if spec.steering and study.subspaces is not None:
+        categories = load_categories(study.subspaces.categories, study.subspaces.only)
+        chosen = [(d, fits) for d, fits in zip(directions, rebuilding, strict=True) if d.name == "a_to_b"]
+        steering = [steering_unit(d, fits, corpus, spec, categories, level) for d, fits in chosen]
+        with track("steering with another's directions", len(steering), unit="pairs of spaces") as advance:
+            for (direction, _), table in zip(chosen, engine.map(steering), strict=True):
+                names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name}
+                steered.append(table.assign(**names))
+                advance(1)
     found_effects: list[Effects] = []
     with track("effects on the next token", len(of_cells), unit="pairs of spaces") as advance:
-        for effects in engine.map(effects_unit(direction, corpus, spec, level) for direction in of_cells):
+        for effects in engine.map(effects_unit(direction, corpus, spec, level, spaces) for direction in of_cells):
             found_effects.append(effects)
             advance(1)
     forget()
@@ -97,6 +122,8 @@ def run_transfer(study: Study, cells: list[Cell], corpus: Corpus, engine: Engine
     counts = {name: table[name].fillna(0).astype(np.int64) for name in ("tokens", "loss_tokens")}
     own_pairs = _table(pairs, PAIR_COLUMNS)
     tables = {"transfer": table.assign(**counts), "transfer_pairs": own_pairs}
+    if steered:
+        tables["steering"] = _table(steered, ["space_a", "space_b", *STEERING_COLUMNS])
     facts = {}
     if spec.pairs:
         parts = []

@@ -38,13 +38,14 @@ def contexts(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
 def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]]) -> dict[str, Any]:
     """One listed pair with the lines of both features; lines that both have are marked."""
     sides = []
-    for space, feature, tokens, count in (
-        (row.space_a, row.feature_a, row.top_tokens_a, row.count_a),
-        (row.space_b, row.feature_b, row.top_tokens_b, row.count_b),
+    for space, feature, tokens, count, label in (
+        (row.space_a, row.feature_a, row.top_tokens_a, row.count_a, getattr(row, "label_a", "")),
+        (row.space_b, row.feature_b, row.top_tokens_b, row.count_b, getattr(row, "label_b", "")),
     ):
         lines = [dict(line) for line in lines_of.get((space, feature), [])]
         words = [visible(str(token)) for token in tokens]
-        sides.append({"space": space, "feature": feature, "count": count, "lines": lines, "words": words})
+        side = {"space": space, "feature": feature, "count": count, "lines": lines, "words": words}
+        sides.append(side | {"label": visible(label)})
     places = [{line["place"] for line in side["lines"]} for side in sides]
     for side in sides:
         for line in side["lines"]:

@@ -66,15 +66,43 @@ def any_undecidable(run: Run) -> bool:
 
 
 def draws_of(run: Run) -> str:
-    """`shuffles: 500, no p below 0.002; other text: 99, no p below 0.010`: each null's draws and least p."""
+    """`shuffles: 500, no p below 0.002; other text: 99, no p below 0.010 (7 of 40 settled early)`: all nulls' draws."""
     said = []
     for name, null, (draws, _) in _draws_of_nulls(run):
-        known = draws[~np.isnan(draws) & run.scores[null.p].notna().to_numpy()]
-        if len(known):
-            most = float(np.median(known))
-            least = 2 / (most + 1) if name == "subset" else 1 / (most + 1)
-            said.append(f"{_LABELS.get(name, name)}: {most:,.0f}, no p below {probability(min(least, 1.0))}")
+        tested = ~np.isnan(draws) & run.scores[null.p].notna().to_numpy()
+        if not tested.any():
+            continue
+        most = float(np.median(draws[tested]))
+        least = 2 / (most + 1) if name == "subset" else 1 / (most + 1)
+        early = int(_stopped(run, name)[tested].sum())
+        settled = f" ({early:,} of {tested.sum():,} settled early)" if early else ""
+        said.append(f"{_LABELS.get(name, name)}: {most:,.0f}, no p below {probability(min(least, 1.0))}{settled}")
     return "; ".join(said)
+
+
+def stopped_early(run: Run) -> str:
+    """A sentence on the draws that were spared, since what they were for was settled; empty where none were."""
+    said = []
+    for name in AGAIN:
+        of_cells = [facts[name] for facts in run.info["pairs"] if isinstance(facts.get(name), dict)]
+        cells = sum(bool(facts.get("stopped")) for facts in of_cells)
+        scores = int(_stopped(run, name).sum())
+        if scores or cells:
+            said.append(f"{AGAIN[name].label}, {cells:,} of {len(of_cells):,} pairs of spaces and {scores:,} scores")
+    enough = (study_of(run).get("inference") or {}).get("enough")
+    if not said or not enough:
+        return ""
+    return (
+        f"Drawing stopped early where every test was settled, because {enough} draws had reached its score; p is then "
+        f"{enough} over the number of draws until they had (Besag & Clifford 1991). Stopped: {'; '.join(said)}."
+    )
+
+
+def _stopped(run: Run, name: str) -> NDArray[np.bool_]:
+    """For which scores drawing under a null stopped early."""
+    column = f"{AGAIN[name].prefix}_stopped" if name in AGAIN else ""
+    scores = run.scores
+    return scores[column].eq(True).to_numpy() if column in scores else np.zeros(len(scores), bool)
 
 
 def least_p(run: Run) -> pd.DataFrame:
@@ -162,7 +190,12 @@ def _draws(run: Run, name: str) -> tuple[Floats, Floats]:
 def _draws_of_facts(facts: Any) -> float:
     if not isinstance(facts, dict):
         return math.nan
-    return float(facts.get("draws") or len(facts.get("kept") or []) or math.nan)
+    return float(draws_asked(facts) or math.nan)
+
+
+def draws_asked(facts: dict[str, Any]) -> int:
+    """How many draws a cell could have had under a null that matches again; fewer are made where all is settled."""
+    return int(facts.get("asked") or facts.get("draws") or len(facts.get("kept") or []))
 
 
 def _role(run: Run, a: str, b: str) -> str:

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unifeat.inference.nulls import AGAIN
 from unifeat.report import figures
-from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, tally, undecidable
+from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, stopped_early, tally, undecidable
 from unifeat.report.drawing import Drawn
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_table
 from unifeat.report.sections.categories import subspaces
 from unifeat.report.sections.compared import compared
 from unifeat.report.sections.effects import effects
+from unifeat.report.sections.families import families
 from unifeat.report.sections.latents import latents
 from unifeat.report.sections.layers import layers
 from unifeat.report.sections.one_pair import one_pair
 from unifeat.report.sections.published import published
+from unifeat.report.sections.steering import steering
 from unifeat.report.sections.transfer import transfer
 from unifeat.report.summary import summary
 from unifeat.report.tables import (
@@ -70,9 +72,11 @@ class Section(NamedTuple):
 SECTIONS = (
     Section("compared", "What was compared", compared),
     Section("layers", "Layer by layer", layers),
+    Section("families", "Families over many spaces", families),
     Section("latents", "Activations, codes and directions", latents),
     Section("transfer", "One model on another’s features", transfer),
     Section("effects", "What pairs do to the next token", effects),
+    Section("steering", "Steering across models", steering),
     Section("subspaces", "Subspaces", subspaces),
     Section("cell", "One pair of spaces", one_pair),
     Section("published", "Published beside measured", published),
@@ -153,6 +157,7 @@ def _page(run: Run) -> dict[str, Any]:
         "ceilings": "ceiling_share" in run.scores and bool(run.scores["ceiling_share"].notna().any()),
         "equivalence": _margin(run),
         "draws": draws_of(run),
+        "stopped_early": stopped_early(run),
         "undecidable": LEGEND if any_undecidable(run) else "",
         "study": (run.folder / "study.yaml").read_text(encoding="utf-8") if study else "",
     }

@@ -90,9 +90,10 @@ def group_of(space: str) -> str:
 
 
 def group_pairs(run: Run) -> list[tuple[str, str]]:
-    """The pairs of groups of spaces that were compared, each with one layer × layer grid."""
+    """The pairs of groups of spaces that were compared, each with one layer × layer grid: different models first."""
     table = cells(run)
-    return list(dict.fromkeys(zip(table["group_a"], table["group_b"], strict=True)))
+    found = dict.fromkeys(zip(table["group_a"], table["group_b"], strict=True))
+    return sorted(found, key=lambda pair: bool(role(run, pair)))
 
 
 def measures(run: Run, subspace: str | None = "all") -> list[Measure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,7 @@ from unifeat.report.ceilings import (
 )
 from unifeat.report.contexts import visible
 from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, mark, scores_with_reasons
+from unifeat.report.labels import labels_sentence, matching, with_labels
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_columns
 from unifeat.report.sections.categories import of_cell
@@ -51,8 +52,19 @@ _LONGEST_LIST = 15  # rows of the list shown instead of a grid that is too wide 
 Write = Callable[[Any], str]
 
 
-def show(run: Run, space_a: str | None = None, space_b: str | None = None) -> None:
+def show(
+    run: Run,
+    space_a: str | None = None,
+    space_b: str | None = None,
+    *,
+    labels: Mapping[str, Mapping[int, str]] | None = None,
+    search: str | None = None,
+) -> None:
     """Print a run's results to stdout; with two spaces, their scores and strongest shared features.
+
+    Args:
+        labels: by space, words for features that are shown in the place of the run's.
+        search: only list pairs of which a label or a top token contains this, whatever its case.
 
     Raises:
         UserError: spaces that the run did not compare.
@@ -60,7 +72,7 @@ def show(run: Run, space_a: str | None = None, space_b: str | None = None) -> No
     # No emoji codes and no markup, since the words come from the text.
     console = Console(highlight=False, markup=False, emoji=False)
     if space_a is not None and space_b is not None:
-        _show_cell(console, run, space_a, space_b)
+        _show_cell(console, run, space_a, space_b, labels or {}, search)
     else:
         _show_run(console, run)
     if run.report.is_file():
@@ -256,8 +268,15 @@ _SCORE_WAYS: list[tuple[Write, str]] = [
 ]
 
 
-def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
-    kept = run.space_pair(space_a, space_b).query("kept")
+def _show_cell(
+    console: Console,
+    run: Run,
+    space_a: str,
+    space_b: str,
+    labels: Mapping[str, Mapping[int, str]],
+    search: str | None,
+) -> None:
+    kept = with_labels(run.space_pair(space_a, space_b).query("kept"), labels)
     table = cells(run)
     cell = rows_of(table[(table["space_a"] == space_a) & (table["space_b"] == space_b)])[0]
     console.print(Text.assemble((f"{space_a} × {space_b}", "bold"), f" in run {run.info['name']}"))
@@ -265,8 +284,9 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         f"{cell.kept:,} pairs kept of {cell.candidates:,} candidates; mean r {decimal(cell.mean_correlation)}, "
         f"held out {decimal(cell.mean_correlation_heldout)}"
     )
-    for line in [*_elsewhere_lines(run, cell), *_beyond_token_lines(cell)]:
-        console.print(f"  {line}", soft_wrap=True)
+    for line in [*_elsewhere_lines(run, cell), *_beyond_token_lines(cell), labels_sentence(cell)]:
+        if line:
+            console.print(f"  {line}", soft_wrap=True)
     for reason, count in sorted(cell.dropped.items(), key=lambda item: -item[1]):
         console.print(f"  {count:>8,}  dropped: {reason}")
     console.print()
@@ -277,15 +297,22 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     for flag in sorted({flag for row in rows_of(_own(run.scores, cell)) for flag in row.flags}):
         console.print(Text(f"  {flag}", style="dim"))
+    what = "pairs"
+    if search:
+        kept = matching(kept, search)
+        what = f"pairs with “{search}”"
     if not len(kept):
+        if search:
+            console.print(Text(f"\nno {what}", "dim"))
         return
-    console.print(
-        Text(f"\nstrongest {min(_LISTED_PAIRS, len(kept))} of {len(kept):,} pairs, with their top tokens", "dim")
-    )
+    named = "label_a" in kept and bool((kept["label_a"] != "").any() or (kept["label_b"] != "").any())
+    more = "top tokens, and labels below them" if named else "top tokens"
+    listed = min(_LISTED_PAIRS, len(kept))
+    console.print(Text(f"\nstrongest {listed} of {len(kept):,} {what}, with their {more}", "dim"))
     pairs = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     within, elsewhere = "correlation_within_token" in kept, "correlation_elsewhere" in kept
-    more = [*(["in token"] if within else []), *(["elsewhere"] if elsewhere else [])]
-    for heading in ("r", "held out", *more, space_a, "top tokens", space_b, "top tokens"):
+    columns = [*(["in token"] if within else []), *(["elsewhere"] if elsewhere else [])]
+    for heading in ("r", "held out", *columns, space_a, "top tokens", space_b, "top tokens"):
         words = heading == "top tokens"
         pairs.add_column(
             Text(heading),
@@ -302,6 +329,9 @@ def _show_cell(console: Console, run: Run, space_a: str, space_b: str) -> None:
         others = [decimal(row.correlation_within_token)] if within else []
         others += [decimal(row.correlation_elsewhere)] if elsewhere else []
         pairs.add_row(r, heldout, *others, str(row.feature_a), Text(first), str(row.feature_b), Text(second))
+        if named and (row.label_a or row.label_b):
+            sides = (Text(visible(label), style="dim") for label in (row.label_a, row.label_b))
+            pairs.add_row("", "", *("" for _ in others), "", next(sides), "", next(sides))
     console.print(pairs)
 
 

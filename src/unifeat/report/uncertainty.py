@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifeat.inference.nulls import AGAIN
-from unifeat.report.decidable import MARK
+from unifeat.report.decidable import MARK, draws_asked
 from unifeat.report.tables import SIGNIFICANCE_LEVEL, decimal, is_missing, number, percent, probability
 
 # Facts about the pairs of two spaces: (name in the facts, label, how to write it).
@@ -25,7 +25,8 @@ class PairTable(NamedTuple):
     """How certain the pairs of a cell are.
 
     Attributes:
-        nulls: the nulls that match again which the run has: (label, what it asks, number of draws, least p).
+        nulls: the nulls that match again which the run has: (label, what it asks, number of draws, least p). Where
+            drawing stopped early, the number is "40 of 99".
         lines: for each fact its label, value, interval, and for each null its mean, p and family-wise p; all as text.
     """
 
@@ -71,14 +72,21 @@ def pair_table(cell: Any) -> PairTable:
             (decimal(there["mean"], 3), f"mean r {of} (here {decimal(there['mean_here'], 3)})", interval),
         ):
             lines.append({"what": words, "value": value, "interval": shown, "nulls": nothing})
+    agreed = _part(facts, "labels")
+    if agreed.get("pairs"):
+        made = " (made from contexts)" if agreed["automatic"] else ""
+        what = f"word stems that the labels{made} of {number(agreed['pairs'])} pairs have in common"
+        what += f" (partners at random {percent(agreed['chance'])})"
+        lines.append({"what": what, "value": percent(agreed["mean"]), "interval": "–", "nulls": nothing})
     again = _part(facts, "stability")
     if not is_missing(again.get("share")):
         words = f"share found again on the other half (by chance {percent(again.get('chance'))})"
         lines.append({"what": words, "value": percent(again["share"]), "interval": "–", "nulls": nothing})
     heads = []
     for name, found in nulls.items():
-        draws = len(found["kept"])
-        heads.append((AGAIN[name].label, AGAIN[name].what, number(draws), probability(1 / (draws + 1))))
+        asked, drawn = draws_asked(found), len(found["kept"])
+        draws = number(asked) if drawn >= asked else f"{number(drawn)} of {number(asked)}"
+        heads.append((AGAIN[name].label, AGAIN[name].what, draws, probability(1 / (asked + 1))))
     return PairTable(heads, lines)
 
 
@@ -93,7 +101,7 @@ def _beside(null: dict[str, Any], name: str, show: Callable[[Any], str]) -> dict
 
 def _marked(null: dict[str, Any], p: Any) -> str:
     """A p; marked if with so few draws it could not have been below 0.05."""
-    least = 1 / (len(null.get("kept") or []) + 1)
+    least = 1 / (draws_asked(null) + 1)
     return probability(p) + (MARK if least >= SIGNIFICANCE_LEVEL and not is_missing(p) else "")
 
 

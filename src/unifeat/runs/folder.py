@@ -66,6 +66,21 @@ class Run:
         return self._optional("rates")
 
     @cached_property
+    def families(self) -> pd.DataFrame | None:
+        """Families of features over the run's spaces, one row each (see docs/families.md); None without `families`."""
+        return self._optional("families")
+
+    @cached_property
+    def family_sets(self) -> pd.DataFrame | None:
+        """How many families each set of spaces has, beside its null; None without `families`."""
+        return self._optional("family_sets")
+
+    @cached_property
+    def sharedness(self) -> pd.DataFrame | None:
+        """Comparative sharedness of every feature; None without `families.groups`."""
+        return self._optional("sharedness")
+
+    @cached_property
     def transfer(self) -> pd.DataFrame | None:
         """How well each variant stands in for a model's activations, one row each; None without `transfer`."""
         return self._optional("transfer")
@@ -79,6 +94,16 @@ class Run:
     def effects(self) -> pd.DataFrame | None:
         """What the features of pairs do to the next token, and how alike that is; None without `transfer.pairs`."""
         return self._optional("effects")
+
+    @cached_property
+    def steering(self) -> pd.DataFrame | None:
+        """What directions of words' concepts do in the other model; None without `transfer` or `subspaces`."""
+        return self._optional("steering")
+
+    @cached_property
+    def labels(self) -> pd.DataFrame | None:
+        """Words for features: `space`, `feature`, `label`, `automatic`; None if the study has none."""
+        return self._optional("labels")
 
     def _optional(self, name: str) -> pd.DataFrame | None:
         file = f"{name}.parquet"

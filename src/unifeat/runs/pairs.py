@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unifeat.runs.tables import typed
 from unifeat.store.writing import written_aside
 
 MOST_SHOWN = 24  # pairs of spaces that the report shows in detail
-_LISTS = ("top_tokens_a", "top_tokens_b")
 
 
 def write_pairs(path: Path, tables: Iterable[pd.DataFrame]) -> None:
@@ -21,24 +20,13 @@ def write_pairs(path: Path, tables: Iterable[pd.DataFrame]) -> None:
     with written_aside(path) as aside:
         try:
             for table in tables:
-                arrow = _arrow(table)
+                arrow = typed(table)
                 if writer is None:
                     writer = pq.ParquetWriter(aside, arrow.schema)
                 writer.write_table(arrow, row_group_size=max(len(table), 1))
         finally:
             if writer is not None:
                 writer.close()
-
-
-def _arrow(table: pd.DataFrame) -> pa.Table:
-    """The table with the same types whatever is in it: without rows, pandas does not know what lists are of."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    text = pa.large_string()
-    for place, field in enumerate(arrow.schema):
-        kind = pa.list_(text) if field.name in _LISTS else text if pa.types.is_string(field.type) else field.type
-        if field.type != kind:
-            arrow = arrow.set_column(place, field.name, arrow.column(place).cast(kind))
-    return arrow
 
 
 def read_pairs(path: Path, number: int) -> pd.DataFrame | None:

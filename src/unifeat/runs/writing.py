@@ -20,7 +20,10 @@ from unifeat.store.paths import new_folder
 from unifeat.store.writing import ASIDE, FINISHED, aside_name, flush, remove
 
 STUDY, INFO, REPORT = "study.yaml", "run.json", "report.html"
-TABLES = ("pairs", "scores", "members", "rates", "transfer", "transfer_pairs", "effects", "examples", "shown")
+TABLES = (
+    *("pairs", "scores", "members", "rates", "families", "family_sets", "sharedness", "labels"),
+    *("transfer", "transfer_pairs", "steering", "effects", "examples", "shown"),
+)
 RUN_FILES = (STUDY, INFO, REPORT, *(f"{name}.parquet" for name in TABLES))
 _OLD_S = 24 * 3600.0
 

@@ -31,6 +31,7 @@ KINDS = {
     "intervals": "intervals of r",
     "shifted-candidates": "candidate pairs of shifted text",
     "rematches": "rematches",
+    "labels": "labels made from contexts",
     "scores": "scores and their nulls",
     "activations": "activations kept for trainings",
     "training": "unfinished trainings",

@@ -23,7 +23,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """
     # A misspelt key also leaves the right one missing: report the unknown key first.
     first = min(error.errors(include_url=False, include_context=False), key=lambda e: e["type"] != "extra_forbidden")
-    place = ".".join(str(p) for p in first["loc"])
+    # (Of several types that a key may have, the one that was tried is named like a list: no key of the study's.)
+    keys = [str(part) for part in first["loc"] if not (isinstance(part, str) and part.startswith("list["))]
+    place = ".".join(keys)
     place = " ".join(place.split()) if len(place) <= 200 else f"{place[:150]}…{place[-30:]}"
     if first["type"] == "extra_forbidden":
         near = did_you_mean(str(first["loc"][-1]), _known_keys(model, first["loc"][:-1]))

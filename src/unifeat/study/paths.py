@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
-from unifeat.study.spec import Study
+from unifeat.study.spec import NO_FILE, Study
 from unifeat.study.text import DocumentsSpec
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
@@ -59,13 +59,20 @@ def absolute(study: Study, base: Path) -> Study:
             return kind + colon + (str(resolved(base / user_path(folder, what), what)) if folder else "")
         return source if source == "paper" else str(resolved(base / user_path(source, what), what))
 
+    def labels(name: str, number: int) -> str:
+        what = f"spaces.{number}.labels"
+        return name if name in NO_FILE else str(resolved(base / user_path(name, what), what))
+
     own_text = text(study.text, "text.source")
     if own_text.elsewhere:
         own_text = own_text.model_copy(update={"elsewhere": text(own_text.elsewhere, "text.elsewhere.source")})
     update: dict[str, Any] = {
         "text": own_text,
         "models": {n: m.model_copy(update={"name": path(m.name, f"models.{n}.name")}) for n, m in study.models.items()},
-        "spaces": [s.model_copy(update={"sae": path(s.sae, f"spaces.{i}.sae")}) for i, s in enumerate(study.spaces)],
+        "spaces": [
+            s.model_copy(update={"sae": path(s.sae, f"spaces.{i}.sae"), "labels": labels(s.labels, i)})
+            for i, s in enumerate(study.spaces)
+        ],
     }
     if study.subspaces:
         update["subspaces"] = study.subspaces.model_copy(update={"categories": categories(study.subspaces.categories)})

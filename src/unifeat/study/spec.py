@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from unifeat.errors import did_you_mean
+from unifeat.study.families import Compared, FamiliesSpec, Star
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
@@ -71,6 +72,9 @@ class ModelSpec(Part):
         return self
 
 
+NO_FILE = ("automatic", "off")  # values of `labels` that name no file
+
+
 class SpacesSpec(Part):
     """Spaces of one model: a layer, or several, each with its SAE."""
 
@@ -96,6 +100,11 @@ class SpacesSpec(Part):
     random_directions: Seed | None = Field(
         None, description="a control: redraw the SAE's directions with this seed, keeping their lengths"
     )
+    labels: Text = Field(
+        "automatic",
+        description="names of features: a source's folder of a Neuronpedia export, or .csv, .tsv, .parquet, .jsonl; "
+        "{layer} stands for the layer; features without one get a label made from their contexts; off: none",
+    )
     train: TrainOverride | None = Field(None, description="settings of `train` that differ for these SAEs")
 
     @field_validator("layers", mode="before")
@@ -105,7 +114,7 @@ class SpacesSpec(Part):
             raise ValueError("give the number of a block, or a list of them")
         return [value] if isinstance(value, int) else value
 
-    @field_validator("sae")
+    @field_validator("sae", "labels")
     @classmethod
     def _nothing_but_layer(cls, value: str) -> str:
         if set(value.replace(LAYER, "")) & {"{", "}"}:
@@ -119,6 +128,10 @@ class SpacesSpec(Part):
     def sae_at(self, layer: int) -> str:
         """The SAE's name at a layer."""
         return self.sae.replace(LAYER, str(layer))
+
+    def labels_at(self, layer: int) -> str | None:
+        """Where the names of a layer's features are; None if none are given."""
+        return None if self.labels in NO_FILE else self.labels.replace(LAYER, str(layer))
 
 
 class MatchingSpec(Part):
@@ -191,6 +204,13 @@ class InferenceSpec(Part):
     same_two_tokens: int = Field(
         0, ge=0, le=10_000, description="the same among rows whose token before is the same, too"
     )
+    enough: int | None = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="draws of these nulls that reach a score, after which its test is settled and drawing can stop; "
+        "null: all draws are made",
+    )
     bootstraps: int = Field(
         200, ge=0, le=10_000, description="resampled documents, for intervals of r and of match rates"
     )
@@ -241,6 +261,9 @@ class TransferSpec(Part):
     )
     pairs: int = Field(200, ge=0, le=100_000, description="pairs whose effects on the next token are compared")
     contexts: int = Field(16, ge=1, le=1000, description="contexts of each pair, and probe contexts of all of them")
+    steering: int = Field(
+        16, ge=0, le=1000, description="probe contexts that are steered to the study's categories of words; 0: none"
+    )
 
 
 _DEFAULT_METRICS = [
@@ -260,10 +283,10 @@ class Study(Part):
     text: TextSpec
     models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
     spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
-    compare: list[Pair] | None = Field(
+    compare: Compared | None = Field(
         None,
-        description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; all pairs "
-        "of different groups if left out",
+        description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; or "
+        "{star: name}: that one with all others; all pairs of different groups if left out",
     )
     matching: MatchingSpec = MatchingSpec()
     geometry: Measures = _DEFAULT_METRICS
@@ -273,6 +296,7 @@ class Study(Part):
     activations: ActivationsSpec | None = Field(
         None, description="compare the models' activations, too, and keep a sample of them for this"
     )
+    families: FamiliesSpec | None = Field(None, description="group the features of three spaces or more into families")
     transfer: TransferSpec | None = Field(
         None, description="run models on each other's features; needs the sample of activations"
     )
@@ -305,16 +329,18 @@ class Study(Part):
         twice = sorted(name for name, times in names.items() if times > 1)
         if twice:
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
-        for pair in self.compare or ():
-            for name in pair:
-                if name not in groups and name not in names:
-                    near = did_you_mean(name, [*groups, *names])
-                    raise ValueError(f"compare names {name!r}, but no spaces have that name{near}")
-                if name in groups and name in names:
-                    raise ValueError(
-                        f"compare names {name!r}, which is a group of spaces and a single space: give the group "
-                        "another name"
-                    )
+        pairs = self.compare if isinstance(self.compare, list) else []
+        in_compare = [self.compare.star] if isinstance(self.compare, Star) else [n for pair in pairs for n in pair]
+        in_families = self.families.named if self.families is not None else []
+        for key, name in [*(("compare", n) for n in in_compare), *(("families", n) for n in in_families)]:
+            if name not in groups and name not in names:
+                near = did_you_mean(name, [*groups, *names])
+                raise ValueError(f"{key} names {name!r}, but no spaces have that name{near}")
+            if name in groups and name in names:
+                raise ValueError(
+                    f"{key} names {name!r}, which is a group of spaces and a single space: give the group another name"
+                )
+        for pair in pairs:
             if pair[0] == pair[1] and pair[0] in names:
                 raise ValueError(f"compare names {pair[0]} with itself: name another space, or a group of several")
         if self.compare is None and len(groups) < 2:
@@ -329,6 +355,8 @@ class Study(Part):
         called = [(name, name.rpartition("@")[0]) for name in (a, b)]
         if self.compare is None:
             return called[0][1] != called[1][1]
+        if isinstance(self.compare, Star):
+            return self.compare.compares(called[0], called[1])
         return any(
             (one in called[0] and other in called[1]) or (other in called[0] and one in called[1])
             for one, other in self.compare
@@ -357,6 +385,8 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _nulls_fit(self) -> Study:
+        if self.matching.by == "within_token" and self.families is not None and self.families.draws:
+            raise ValueError("by: within_token has no rematches, and no draws of families: set families.draws to 0")
         if self.matching.by == "within_token" and self.inference.rematches:
             raise ValueError(
                 "by: within_token has no rematches: rows of different documents are hardly ever of one pair of tokens; "

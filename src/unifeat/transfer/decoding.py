@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from unifeat.errors import UserError
@@ -101,6 +102,12 @@ class Decoding:
                 scale = (unit - constant) @ self._direction
             made.append((own, constant, scale))
         return Parts(*(np.concatenate(part) for part in zip(*made, strict=True)))
+
+    def scale(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """s of tokens with activations x (n, d): (n,), 1 unless the SAE normalises each token."""
+        if not self._by_token:
+            return np.ones(len(x))
+        return self.parts(x, csr_array((len(x), self.features), dtype=np.float32)).scale
 
     @torch.inference_mode()
     def reconstructed(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

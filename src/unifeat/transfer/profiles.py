@@ -110,3 +110,17 @@ def top_overlap(a: NDArray[Any], b: NDArray[Any], top: int = TOP) -> Array:
         both = np.sort(np.concatenate([ours, theirs], axis=1), axis=1)
         shared += (both[:, 1:] == both[:, :-1]).sum(axis=1) / (2 * ours.shape[1])
     return np.where(undefined, np.nan, shared)
+
+
+def effective_number(changes: NDArray[Any]) -> Array:
+    """How many of the columns a row's changes are spread over: (Σ|c|)² / Σc², (rows,) float64; NaN for zeros.
+
+    It is 1 if one column changes, and n if n change alike (the participation ratio).
+
+    Args:
+        changes: (rows, columns).
+    """
+    size = np.abs(np.asarray(changes, np.float64))
+    total, squares = size.sum(axis=1), np.einsum("ij,ij->i", size, size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(total**2 / squares)

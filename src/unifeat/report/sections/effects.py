@@ -40,9 +40,17 @@ def effects(run: Run, drawn: Drawn) -> dict[str, Any] | None:
                 "key": f"effects-{number}" if len(known) else None,
                 "ways": [(label, found[name]) for name, label in _WAYS.items() if found.get(name)],
                 "lists": _lists(known),
+                "spread": _spread(pairs, a, b),
+                **{f"stability_{side}": pairs[f"stability_{side}"].median() for side in "ab"},
             }
         )
     return {"effects_of": shown}
+
+
+def _spread(pairs: pd.DataFrame, a: str, b: str) -> dict[str, float]:
+    """How many features of a later layer a dose moves, by space, where there is one."""
+    medians = {name: pairs[f"spread_{side}"].median() for name, side in ((a, "a"), (b, "b"))}
+    return {name: float(value) for name, value in medians.items() if not pd.isna(value)}
 
 
 def _lists(known: pd.DataFrame) -> dict[str, list[Any]]:

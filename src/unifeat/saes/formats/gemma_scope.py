@@ -59,8 +59,8 @@ def read(files: Files, known: Known) -> Any:
 
 def _hooks(place: str) -> tuple[str | None, str | None]:
     layer = layer_in(place)
-    if "embedding" in place:
-        return "hook_embed", None
+    if "embedding" in place:  # the embeddings are what the first block is given
+        return "blocks.0.hook_resid_pre", None
     kind = re.search(r"gemma-scope-\w+-(?:pt|it)-(res|mlp|att|transcoders)", place)
     if kind is None or layer is None:
         return None, "another point" if "transcoder" in place else None

@@ -1,0 +1,1 @@
+"""Words for features: names that somebody gave them, plain ones made from contexts, and whether partners agree."""

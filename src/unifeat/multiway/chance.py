@@ -1,0 +1,115 @@
+"""Families beside chance: how many each set of spaces has, when documents are re-paired, and when they are resampled.
+
+`rearrange` says how the documents of many spaces are re-paired, and each draw is matched and grouped as the run was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.inference import family_wise
+from unifeat.inference.multiplicity import false_discovery_rate
+from unifeat.matching.bootstrap import percentiles
+from unifeat.multiway.result import Families
+
+MOST_BIAS = 0.25  # as for the number of pairs (see `matching.bootstrap`): beyond it, draws say nothing of the estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Families beside those of draws.
+
+    Attributes:
+        draws: how many draws of re-paired documents.
+        sets: the rows of `Families.sets`, and of sets that only draws have; with `null_mean`, `null_sd` and `p` of
+            `families`, `q` (Benjamini–Hochberg over the sets that have families), and `at_least_null_mean`,
+            `at_least_p` of `at_least`. p is the share of draws, with the families themselves, that have as many.
+        sizes: one row for each number of spaces: `size`, `families`, `null_mean`, `null_sd`, `p`, and `p_family` over
+            all sizes (max-T).
+        consistency: the share of walks around three spaces that lead home, of each draw; NaN without walks.
+    """
+
+    draws: int
+    sets: pd.DataFrame
+    sizes: pd.DataFrame
+    consistency: list[float]
+
+
+def beside_chance(found: Families, draws: Iterable[Families]) -> Beside:
+    """Compare families with those of draws in which nothing is shared.
+
+    Args:
+        found: the families.
+        draws: for each draw, the families found in its pairs in the same way, over the same spaces.
+    """
+    own, spaces = found.sets, found.spaces
+    consistency: list[float] = []
+    drawn: list[dict[tuple[str, ...], int]] = []
+    for other in draws:
+        drawn.append(dict(zip(other.sets["spaces"], other.sets["families"].tolist(), strict=True)))
+        consistency.append(other.consistency[0])
+    kinds = list(dict.fromkeys([*own["spaces"], *sorted({kind for draw in drawn for kind in draw})]))
+    null = np.array([[draw.get(kind, 0) for draw in drawn] for kind in kinds], np.float64).reshape(len(kinds), -1)
+    within = np.array([[set(a) <= set(b) for b in kinds] for a in kinds], bool).reshape(len(kinds), len(kinds))
+    exactly = np.array([dict(zip(own["spaces"], own["families"], strict=True)).get(kind, 0) for kind in kinds])
+    at_least, null_at_least = within @ exactly, within @ null
+    sets = pd.DataFrame(
+        {
+            "spaces": kinds,
+            "size": np.array([len(kind) for kind in kinds], np.int64),
+            "families": exactly.astype(np.int64),
+            "at_least": at_least.astype(np.int64),
+        }
+    )
+    sets = sets.assign(**_against(exactly, null))
+    sets["q"] = false_discovery_rate(np.where(exactly > 0, sets["p"], np.nan))
+    more = _against(at_least, null_at_least)
+    sets["at_least_null_mean"], sets["at_least_p"] = more["null_mean"], more["p"]
+    ordinal = np.arange(2, len(spaces) + 1)
+    of_size = np.array([sets["size"] == size for size in ordinal], np.float64).reshape(len(ordinal), len(kinds))
+    counts, null_counts = of_size @ exactly, of_size @ null
+    sizes = pd.DataFrame({"size": ordinal, "families": counts.astype(np.int64)} | _against(counts, null_counts))
+    sizes["p_family"] = family_wise(counts.astype(np.float64), null_counts)
+    return Beside(len(drawn), sets, sizes, consistency)
+
+
+def _against(observed: NDArray[np.float64], null: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """`null_mean`, `null_sd` and `p` of counts; NaN without draws."""
+    draws = null.shape[1]
+    unknown = np.full(len(observed), np.nan)
+    if not draws:
+        return {"null_mean": unknown, "null_sd": unknown, "p": unknown}
+    reached = (null >= observed[:, None]).sum(axis=1)
+    return {
+        "null_mean": null.mean(axis=1),
+        "null_sd": null.std(axis=1, ddof=1) if draws > 1 else unknown,
+        "p": (reached + 1) / (draws + 1),
+    }
+
+
+def with_intervals(sets: pd.DataFrame, draws: Sequence[Families], blocks: int, level: float) -> pd.DataFrame:
+    """Add `low` and `high`, the interval of `families` over documents, to a table of sets.
+
+    As for the number of pairs, percentiles are centred on the estimate, and there is no interval where the draws lie
+    off by more than a quarter of it: drawn documents repeat, which makes r noisier.
+
+    Args:
+        sets: `spaces`, `families`.
+        draws: the families of each drawn text.
+        blocks: how many blocks of documents were drawn from.
+        level: confidence level.
+    """
+    drawn = [dict(zip(other.sets["spaces"], other.sets["families"].tolist(), strict=True)) for other in draws]
+    values = np.array([[draw.get(kind, 0) for kind in sets["spaces"]] for draw in drawn], np.float64)
+    values = values.reshape(len(drawn), len(sets))
+    low, high = percentiles(values, level, blocks)
+    estimate = sets["families"].to_numpy(np.float64)
+    bias = values.mean(axis=0) - estimate if len(values) else np.full(len(sets), np.nan)
+    off = ~(np.abs(bias) <= MOST_BIAS * estimate)
+    ends = [np.where(off, np.nan, np.maximum(end - bias, 0.0)) for end in (low, high)]
+    return sets.assign(low=ends[0], high=ends[1])

@@ -1,0 +1,132 @@
+"""Two spaces of a finished run in Neuronpedia's layout, each feature with its partners in the other space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unifeat.errors import UserError
+from unifeat.labels.neuronpedia import (
+    Source,
+    activation_record,
+    feature_record,
+    shared_list,
+    write_source,
+)
+from unifeat.labels.strongest import strongest
+from unifeat.pipeline.reopen import reopen
+from unifeat.pipeline.spaces import Space
+from unifeat.runs.folder import Run
+from unifeat.store import write_json, written_aside
+from unifeat.store.paths import exists, new_folder
+
+_PASSAGES, _AROUND = 5, 32  # of a feature; tokens on either side
+_LISTED = 500  # pairs of a list
+
+
+def export_neuronpedia(run: Run, space_a: str, space_b: str, out: str | Path) -> Path:
+    """Write two spaces of a run, and the list of what they share, for Neuronpedia.
+
+    `correlated_features_indices` and `_pearson` of a feature are its candidates in the *other* space, kept pairs first.
+
+    Args:
+        out: the folder, which must not exist.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder exists, the run did not compare these spaces, or its codes are no longer in the cache.
+    """
+    folder = new_folder(out, "--out")
+    if exists(folder):
+        raise UserError(f"--out {folder} exists: name a new folder")
+    candidates = run.space_pair(space_a, space_b)
+    opened = reopen(run)
+    spaces = opened.space(space_a), opened.space(space_b)
+    sources = _source(run, spaces[0]), _source(run, spaces[1])
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        for side, space, source in zip("ab", spaces, sources, strict=True):
+            labels = _labels(run, space.name)
+            made_by = str((run.info["spaces"][space.name].get("labels") or {}).get("source", "automatic"))
+            write_source(aside, source, _features(space, source, candidates, side), labels, made_by)
+        kept = candidates[candidates["kept"]].nlargest(_LISTED, "correlation")
+        columns = (kept[name].tolist() for name in ("feature_a", "feature_b", "correlation"))
+        pairs = list(zip(*columns, strict=True))
+        name = f"{space_a} and {space_b}: shared features"
+        about = f"The {len(pairs)} strongest pairs of features of {space_a} and {space_b} in the run {run.info['name']}"
+        said = [f"r = {r:.3f}" for _, _, r in pairs]
+        (aside / "lists").mkdir()
+        write_json(aside / "lists" / "shared.json", shared_list(name, about, sources, pairs, said))
+    return folder
+
+
+def _source(run: Run, space: Space) -> Source:
+    info, text = space.info, run.info["text"]
+    model = str(run.info["models"][info["model"]]["name"]) if info["model"] in run.info["models"] else info["model"]
+    return Source(
+        model=_id(Path(model).name.removesuffix(".gguf")),
+        layer=int(info["layer"]),
+        set_name=_id(f"{run.info['name']}-{space.name.rpartition('@')[0]}"),
+        hook=f"blocks.{info['layer']}.hook_{info['hook']}",
+        release=_id(f"unifeat-{run.info['name']}"),
+        dataset=_last(text["source"]),
+        documents=int(text["documents"]),
+        context=int(text["context"]),
+        about=f"{_last(info['sae'])}, layer {info['layer']} of {info['model']}, as read by unifeat, "
+        f"run {run.info['name']}",
+    )
+
+
+def _last(name: str) -> str:
+    """A name as it is, or the last part of a path on this machine."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _id(text: str) -> str:
+    """A name as Neuronpedia writes them: small letters, digits, dots and dashes."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.casefold()).strip("-.") or "model"
+
+
+def _labels(run: Run, space: str) -> dict[int, str]:
+    table = run.labels
+    own = table[table["space"] == space] if table is not None else pd.DataFrame({"feature": [], "label": []})
+    return dict(zip(own["feature"].tolist(), own["label"].tolist(), strict=True))
+
+
+def _features(space: Space, source: Source, candidates: pd.DataFrame, side: str) -> Iterator[dict[str, Any]]:
+    """Every feature of a space, dead ones too."""
+    found = strongest(space.store, space.tops, passages=_PASSAGES, around=_AROUND)
+    tokenizer, written = space.tokenizer(), dict[int, str]()
+
+    def text(token: int) -> str:
+        if token not in written:
+            written[token] = tokenizer.decode([token])
+        return written[token]
+
+    partners: dict[int, list[tuple[int, float]]] = {}
+    known = candidates.dropna(subset=["correlation"])
+    other = f"feature_{'b' if side == 'a' else 'a'}"
+    for feature, partner, r in zip(known[f"feature_{side}"], known[other], known["correlation"], strict=True):
+        partners.setdefault(int(feature), []).append((int(partner), float(r)))
+    for feature in range(space.store.features):
+        greatest = float(found.greatest[feature])
+        yield feature_record(
+            source,
+            feature,
+            fires=float(found.fires[feature] / max(found.rows, 1)),
+            heights=found.histogram[feature].tolist(),
+            greatest=greatest,
+            partners=partners.get(feature, []),
+            activations=[
+                activation_record(
+                    [text(t) for t in passage.tokens.tolist()], passage.values.tolist(), passage.at, greatest
+                )
+                for passage in found.passages.get(feature, [])
+            ],
+        )

@@ -1,0 +1,116 @@
+"""MPPC, weighted MPPC and comparative sharedness of a study's spaces: from the best partner of every feature."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unifeat.codes.store import CodeStore
+from unifeat.engine import Engine, Unit
+from unifeat.multiway.sharedness import comparative_sharedness, mppc, wmppc, wmppc_over_layers
+from unifeat.pipeline.match import Cell
+from unifeat.pipeline.spaces import Space
+from unifeat.store import TABLE, Piece
+
+Values = NDArray[np.float64]
+_VERSION = 1
+_WORDS = 5  # tokens that a feature is shown with
+
+
+def totals_unit(store: CodeStore) -> Unit[pd.DataFrame]:
+    """A unit of work: the sum of every feature's activations over the text, `total`, one row a feature."""
+    piece = Piece("totals", {"version": _VERSION, "codes": store.identity}, TABLE, "total activations")
+    return Unit(piece, partial(_totals, store))
+
+
+def _totals(store: CodeStore) -> pd.DataFrame:
+    total = np.zeros(store.features)
+    for shard in store.shards():
+        total += np.bincount(shard.feature, weights=np.asarray(shard.value, np.float64), minlength=store.features)
+    return pd.DataFrame({"total": total})
+
+
+def share(
+    groups: dict[str, list[str]], spaces: list[Space], cells: list[Cell], engine: Engine
+) -> tuple[dict[str, Any], pd.DataFrame | None]:
+    """How much of each space others share, for `run.json`; and the rows of `sharedness.parquet` if there are groups.
+
+    The first holds, for both directions of every pair of spaces, `spaces`: `of`, `in`, `mppc`, `wmppc`; and for both
+    directions of every pair of models (groups of spaces), `models`: `of`, `in`, `wmppc`, over layers weighted by width.
+    """
+    total = {
+        space.name: found["total"].to_numpy()
+        for space, found in zip(spaces, engine.map(totals_unit(space.store) for space in spaces), strict=True)
+    }
+    best: dict[tuple[str, str], Values] = {}
+    for cell in cells:
+        table = cell.candidates().table
+        for side, own, other in (("a", cell.a, cell.b), ("b", cell.b, cell.a)):
+            strongest = np.full(own.store.features, -np.inf)
+            np.maximum.at(strongest, table[f"feature_{side}"].to_numpy(), table["correlation"].to_numpy())
+            best[own.name, other.name] = np.where(np.isinf(strongest), np.nan, strongest)
+    weighted = all((own >= 0).all() for own in total.values())  # (codes of both signs have no total activation)
+    of_spaces = [
+        {"of": of, "in": there, "mppc": _known(mppc(own)), "wmppc": _known(wmppc(own, total[of])) if weighted else None}
+        for (of, there), own in best.items()
+    ]
+    models = list(dict.fromkeys(space.group for space in spaces))
+    of_models = []
+    for of, there in permutations(models, 2) if weighted else ():
+        layers = [
+            (_over(best, space, [o for o in spaces if o.group == there]), total[space.name])
+            for space in spaces
+            if space.group == of
+        ]
+        compared = [(own, weight) for own, weight in layers if own is not None]
+        if compared:
+            value = wmppc_over_layers([own for own, _ in compared], [weight for _, weight in compared])
+            of_models.append({"of": of, "in": there, "wmppc": _known(value)})
+    sharedness = _sharedness(groups, spaces, best, total) if groups and weighted else None
+    return {"spaces": of_spaces, "models": of_models}, sharedness
+
+
+def _over(best: dict[tuple[str, str], Values], space: Space, others: list[Space]) -> Values | None:
+    """r of each feature with its best partner in any of some spaces; None if the space was compared with none."""
+    found = [best[space.name, other.name] for other in others if (space.name, other.name) in best]
+    return np.fmax.reduce(found) if found else None
+
+
+def _sharedness(
+    groups: dict[str, list[str]], spaces: list[Space], best: dict[tuple[str, str], Values], total: dict[str, Values]
+) -> pd.DataFrame:
+    """Comparative sharedness of every feature for every two groups, of models that its own was compared with."""
+    columns = ["space", "feature", "group", "other", "total", "r_group", "r_other", "sharedness", "top_tokens"]
+    tables = [pd.DataFrame({name: [] for name in columns})]
+    for space in spaces:
+        of_models: dict[str, Values] = {}
+        words = space.tokens.texts()
+        for name in dict.fromkeys(name for members in groups.values() for name in members):
+            others = [o for o in spaces if name in (o.name, o.group) and o.group != space.group]
+            found = _over(best, space, others)
+            if found is not None:
+                of_models[name] = found
+        for group, other in permutations(groups, 2):
+            sides = [[of_models[name] for name in groups[side] if name in of_models] for side in (group, other)]
+            if not all(sides):
+                continue
+            near, far = (np.stack(side) for side in sides)
+            shared = comparative_sharedness(total[space.name], near, far)
+            known = np.flatnonzero(~np.isnan(shared))
+            tokens = pd.Series([words.get(feature, [])[:_WORDS] for feature in known.tolist()], dtype=object)
+            own = {"feature": known.astype(np.int32), "total": total[space.name][known], "sharedness": shared[known]}
+            own |= {"r_group": np.abs(near).min(axis=0)[known], "r_other": np.abs(far).max(axis=0)[known]}
+            named = pd.DataFrame(own).assign(space=space.name, group=group, other=other, top_tokens=tokens)
+            tables.append(named[columns])
+    whole = pd.concat(tables[1:] or tables, ignore_index=True)
+    kinds: dict[str, Any] = dict.fromkeys(columns[4:-1], np.float64) | {"feature": np.int32}
+    return whole.astype(kinds | dict.fromkeys(("space", "group", "other"), object))
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None

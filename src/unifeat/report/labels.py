@@ -1,0 +1,75 @@
+"""Words for features in what the terminal and the report show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.labels.files import read_labels
+from unifeat.report.tables import number, percent, probability
+from unifeat.runs.folder import Run
+
+
+def labels_given(run: Run, given: Iterable[str]) -> dict[str, dict[int, str]]:
+    """The labels that `--labels SPACE=PATH` names, by space.
+
+    Raises:
+        UserError: not of that form, a space that the run does not have, or as `read_labels` does.
+    """
+    found = {}
+    spaces = run.info["spaces"]
+    for one in given:
+        space, equals, path = one.partition("=")
+        if not equals or not path:
+            raise UserError(f"--labels {one}: give SPACE=PATH, such as {next(iter(spaces))}=labels.csv")
+        if space not in spaces:
+            near = did_you_mean(space, list(spaces))
+            raise UserError(
+                f"--labels {one}: run {run.folder} has no space {space!r}{near}: it has {', '.join(spaces)}"
+            )
+        found[space] = read_labels(path, features=spaces[space]["d_sae"], what=f"--labels {space}")
+    return found
+
+
+def with_labels(pairs: pd.DataFrame, labels: Mapping[str, Mapping[int, str]]) -> pd.DataFrame:
+    """Pairs of two spaces with other labels, in the place of theirs."""
+    for side in "ab":
+        own = labels.get(str(pairs[f"space_{side}"].iloc[0])) if len(pairs) else None
+        if own is not None:
+            named = [own.get(feature, "") for feature in pairs[f"feature_{side}"].tolist()]
+            pairs = pairs.assign(**{f"label_{side}": named})
+    if any(f"label_{side}" in pairs for side in "ab"):
+        pairs = pairs.assign(**{name: "" for name in ("label_a", "label_b") if name not in pairs})
+    return pairs
+
+
+def matching(pairs: pd.DataFrame, search: str) -> pd.DataFrame:
+    """The pairs of which a label or a top token contains a text, whatever its case."""
+    wanted = search.casefold()
+
+    def has(texts: Iterable[Any]) -> bool:
+        return any(wanted in str(text).casefold() for text in texts)
+
+    labels = [name for name in ("label_a", "label_b") if name in pairs]
+    rows = [
+        has([*tokens_a, *tokens_b, *own])
+        for tokens_a, tokens_b, *own in zip(
+            pairs["top_tokens_a"], pairs["top_tokens_b"], *(pairs[name] for name in labels), strict=True
+        )
+    ]
+    return pairs[pd.Series(rows, pairs.index, dtype=bool)]
+
+
+def labels_sentence(cell: Any) -> str:
+    """How well the labels of partners agree, beside random pairs; empty where that is not known."""
+    facts = getattr(cell, "labels", None)
+    if not isinstance(facts, dict):
+        return ""
+    made = " made from contexts" if facts["automatic"] else ""
+    return (
+        f"labels{made}: partners have {percent(facts['mean'])} of their word stems in common, partners at random "
+        f"{percent(facts['chance'])} (p {probability(facts['p'])}, {number(facts['pairs'])} pairs)"
+    )

@@ -1,0 +1,42 @@
+"""The section on directions of concepts that are carried from one model into another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from unifeat.report.drawing import Drawn
+from unifeat.report.tables import cells, role, rows_of
+from unifeat.runs.folder import Run
+
+ALL = "all"
+_VARIANTS = {"own": "own", "from_map": "mapped", "from_pairs": "paired"}
+
+
+def steering(run: Run, _: Drawn) -> dict[str, Any] | None:
+    """Every cell in which directions were carried; None if there is none."""
+    table = run.steering
+    if table is None or not len(table):
+        return None
+    roles = {(row.space_a, row.space_b): role(run, (row.group_a, row.group_b)) for row in rows_of(cells(run))}
+    shown = []
+    for (a, b), own in table.groupby(["space_a", "space_b"], sort=False):
+        by_category = [_category(name, rows) for name, rows in own.groupby("category", sort=False)]
+        shown.append(
+            {
+                "space_a": a,
+                "space_b": b,
+                "role": roles.get((a, b), ""),
+                "contexts": int(own["contexts"].max()),
+                "categories": [row for row in by_category if row["name"] != ALL],
+                "all": next((row for row in by_category if row["name"] == ALL), None),
+            }
+        )
+    return {"steered": shown}
+
+
+def _category(name: Any, rows: pd.DataFrame) -> dict[str, Any]:
+    """One category's figures: a row of the table for each variant."""
+    by_variant = {row.variant: row for row in rows_of(rows)}
+    return {"name": name} | {key: by_variant[variant] for variant, key in _VARIANTS.items()}

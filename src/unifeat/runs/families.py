@@ -1,0 +1,66 @@
+"""`families`: families of features from tables of pairs, or from a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from unifeat.errors import UserError, did_you_mean
+from unifeat.multiway.find import find_families
+from unifeat.multiway.graph import Pairs
+from unifeat.multiway.result import Families
+from unifeat.runs.folder import Run
+
+_COLUMNS = ["feature_a", "feature_b", "correlation", "correlation_heldout", "correlation_within_token"]
+
+
+def families(
+    source: Run | Pairs,
+    method: str | None = None,
+    *,
+    spaces: Sequence[str] | None = None,
+    features: Mapping[str, int] | None = None,
+) -> Families:
+    """Group the features of several spaces into families: at most one feature of each, held together by kept pairs.
+
+    Args:
+        source: for each two spaces that were compared, their pairs, as from `unifeat.match`:
+            `{("a", "b"): table, …}`, with columns `feature_a` (of the first space named), `feature_b`, `correlation`;
+            optional `correlation_heldout`, `correlation_within_token`, and `kept` (other rows are left out). Or a
+            finished run.
+        method: `consistent` (partners agree around every triangle), `cliques` (every two are partners) or `components`
+            (connected, and split at the weakest links). By default `consistent`, or what the run's study says.
+        spaces: which spaces, and their order. By default all; of a run those of its study's families, or all that are
+            no controls.
+        features: how many features each space has, for the shares of features in families; known for a run.
+
+    Raises:
+        UserError: unknown method or space; tables that are not as described (see `multiway.graph.graph_of`); a run that
+            compared no two of the spaces.
+    """
+    if not isinstance(source, Run):
+        return find_families(source, method or "consistent", spaces=spaces, features=features)
+    stored = source.info.get("families", {})
+    names = list(spaces) if spaces is not None else stored.get("spaces") or _without_controls(source)
+    for name in names:
+        if name not in source.info["spaces"]:
+            near = did_you_mean(name, list(source.info["spaces"]))
+            raise UserError(f"run {source.folder} has no space {name!r}{near}")
+    compared = [(pair["space_a"], pair["space_b"]) for pair in source.info["pairs"]]
+    pairs = {key: _kept(source, *key) for key in compared if set(key) <= set(names)}
+    if not pairs:
+        raise UserError(f"run {source.folder} compared no two of {', '.join(names) or 'its spaces'}")
+    known = {name: facts["d_sae"] for name, facts in source.info["spaces"].items()}
+    reached = {name for key in pairs for name in key}
+    own = names if spaces is not None else [name for name in names if name in reached]
+    return find_families(pairs, method or stored.get("method", "consistent"), spaces=own, features=features or known)
+
+
+def _without_controls(run: Run) -> list[str]:
+    return [name for name, facts in run.info["spaces"].items() if not facts.get("control")]
+
+
+def _kept(run: Run, space_a: str, space_b: str) -> pd.DataFrame:
+    table = run.space_pair(space_a, space_b)
+    return table.loc[table["kept"], [name for name in _COLUMNS if name in table]]
