@@ -211,11 +211,14 @@ export class Maps {
       return;
     }
     panel.busy = true;
-    do {
-      panel.again = false;
-      await this.drawOnce(panel);
-    } while (panel.again);
-    panel.busy = false;
+    try {
+      do {
+        panel.again = false;
+        await this.drawOnce(panel);
+      } while (panel.again);
+    } finally {
+      panel.busy = false;
+    }
     panel.element.dataset.drawn = panel.shown ?? "none";
     this.overlaid();
   }

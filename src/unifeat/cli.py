@@ -246,6 +246,9 @@ def explore(
         typer.Argument(metavar="[SPACE_A SPACE_B [SPACE_C]]", help="By default, the two that share the most features."),
     ] = None,
     contexts: Annotated[int, typer.Option(min=1, max=50, help="Most contexts of each feature.")] = 5,
+    labels: Annotated[
+        list[str] | None, typer.Option(metavar="SPACE=PATH", help="Labels for a space in the place of the run's.")
+    ] = None,
     open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser, if there is one.")] = True,
     quiet: Quiet = False,
 ) -> None:
@@ -253,10 +256,11 @@ def explore(
     _mode(quiet)
     from unifeat.explorer.write import show_page, write_explorer
     from unifeat.report.html import link_explorers
+    from unifeat.report.labels import labels_given
     from unifeat.runs.folder import open_run
 
     opened = open_run(run)
-    page = write_explorer(opened, spaces, contexts=contexts)
+    page = write_explorer(opened, spaces, contexts=contexts, labels=labels_given(opened, labels or []))
     link_explorers(opened)
     print(page)
     if open_it:

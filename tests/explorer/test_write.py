@@ -113,10 +113,9 @@ def test_three_spaces(tmp_path):
 
 def test_what_other_steps_know(world: World):
     """Labels, effects and families, where the run has them."""
-    pairs = world.run.pairs
     enrich(world)
     data, arrays = data_of(write_explorer(open_run_again(world)), "features")
-    assert data["labels"] == [{str(f): f"label {f}" for f in sorted(set(pairs["feature_a"]))}, {}]
+    assert data["labels"] == [{str(f): f"label {f}" for f in range(len(WORDS))}, {}]
     assert data["cells"][0]["effects"] == [
         {"pair": 2, "direct": 0.5, "added": None, "removed": 0.25, "promotes_a": ["up"], "suppresses_a": ["down"]}
         | {"promotes_b": ["<b>"], "suppresses_b": []}
@@ -192,6 +191,16 @@ def test_the_cache_knows_what_uses_its_pieces(world: World):
     used = {entry.kind: entry.studies for entry in contents(cache_root())}
     for kind in ("feature-maps", "activity", "partner-activity", "codes", "text"):
         assert used[kind] == {"made up </script>"}, kind
+
+
+def test_labels_on_the_command_line(world: World, capsys, tmp_path):
+    enrich(world)
+    (tmp_path / "names.csv").write_text("feature,label\n3,leaders\n", encoding="utf-8")
+    command = ["explore", str(world.run.folder), "--no-open", "--labels", f"b@1={tmp_path / 'names.csv'}"]
+    app(command, standalone_mode=False)
+    data, _ = data_of(Path(capsys.readouterr().out.strip()), "features")
+    assert data["labels"][0]["2"] == "label 2"
+    assert data["labels"][1] == {"3": "leaders"}
 
 
 def test_command(world: World, capsys):

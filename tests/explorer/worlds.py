@@ -163,8 +163,8 @@ def _pairs(world: World, spaces: tuple[str, ...], b: int, rng: np.random.Generat
 def enrich(world: World) -> None:
     """Add to the run what only some runs have: labels, the effects of one pair, and families with other spaces."""
     folder, pairs = world.run.folder, world.run.pairs
-    labelled = pairs.assign(label_a=[f"label {f}" for f in pairs["feature_a"]], label_b=None)
-    labelled.to_parquet(folder / "pairs.parquet", index=False)
+    labels = pd.DataFrame({"space": "a@0", "feature": range(len(WORDS)), "automatic": False})
+    labels.assign(label=[f"label {f}" for f in range(len(WORDS))]).to_parquet(folder / "labels.parquet", index=False)
     row = pairs.iloc[2]
     effect = {"space_a": "a@0", "space_b": "b@1", "feature_a": row["feature_a"], "feature_b": row["feature_b"]}
     effect |= {"direct": 0.5, "added": np.nan, "removed": 0.25, "promotes_a": ["up"], "suppresses_a": ["down"]}

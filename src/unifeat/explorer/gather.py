@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +62,15 @@ class _Cell:
     pairs: pd.DataFrame
 
 
-def gather(run: Run, names: list[str], contexts: int = CONTEXTS) -> Gathered:
+def gather(
+    run: Run, names: list[str], contexts: int = CONTEXTS, labels: Mapping[str, Mapping[int, str]] | None = None
+) -> Gathered:
     """Everything that the page shows of some spaces of a run.
 
     Args:
         names: two or more of its spaces.
         contexts: most contexts of each feature.
+        labels: by space, labels of its features in the place of the run's.
 
     Raises:
         UserError: a space that the run does not have; what is no longer in the cache.
@@ -100,7 +104,7 @@ def gather(run: Run, names: list[str], contexts: int = CONTEXTS) -> Gathered:
         "heldout": bool(study_of(run).get("matching", {}).get("heldout", True)),
         "spaces": [_about(space, own) for space, own in zip(spaces, maps, strict=True)],
         "cells": [_about_cell(run, names, cell) for cell in cells],
-        "labels": labels_of(run, names, [cell.pairs for cell in cells]),
+        "labels": labels_of(run, names, labels or {}),
         "categories": categories(run),
         "families": None if families is None else families.about,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +17,16 @@ _EFFECTS = ("direct", "added", "removed")
 _STRINGS = ("promotes_a", "suppresses_a", "promotes_b", "suppresses_b")
 
 
-def labels_of(run: Run, names: list[str], pairs: list[pd.DataFrame]) -> list[dict[int, str]]:
-    """Of each space, the labels of its features, where the run's pairs have any."""
-    found: list[dict[int, str]] = [{} for _ in names]
-    place = {name: number for number, name in enumerate(names)}
-    for table in pairs:
-        for side in ("a", "b"):
-            column = f"label_{side}"
-            if column not in table or not len(table):
-                continue
-            known = table[[f"feature_{side}", column]].dropna().drop_duplicates(f"feature_{side}")
-            own = found[place[str(table[f"space_{side}"].iloc[0])]]
-            own |= {int(feature): str(label) for feature, label in known.itertuples(index=False) if str(label).strip()}
+def labels_of(run: Run, names: list[str], given: Mapping[str, Mapping[int, str]]) -> list[dict[int, str]]:
+    """Of each space, the labels of its features: those that are given for it, else the run's own."""
+    table = run.labels
+    found = []
+    for name in names:
+        own = given.get(name)
+        if own is None and table is not None:
+            rows = table[table["space"] == name]
+            own = dict(zip(rows["feature"].tolist(), rows["label"].tolist(), strict=True))
+        found.append({int(feature): str(label) for feature, label in (own or {}).items() if str(label).strip()})
     return found
 
 
@@ -99,10 +98,9 @@ def families_of(run: Run, names: list[str]) -> Families | None:
 
     `families.parquet` has a row for each family, and for each space a column of its name with the feature.
     """
-    path = run.folder / "families.parquet"
-    if not path.is_file():
+    table = run.families
+    if table is None:
         return None
-    table = pd.read_parquet(path)
     spaces = [str(name) for name in table if name in run.info["spaces"]]
     shown = [name for name in names if name in spaces]
     if not shown:

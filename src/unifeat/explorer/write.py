@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import webbrowser
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,12 +22,19 @@ PAGE = "explorer.html"
 _MOST_SPACES = 3
 
 
-def write_explorer(run: Run, names: list[str] | None = None, *, contexts: int = CONTEXTS) -> Path:
+def write_explorer(
+    run: Run,
+    names: list[str] | None = None,
+    *,
+    contexts: int = CONTEXTS,
+    labels: Mapping[str, Mapping[int, str]] | None = None,
+) -> Path:
     """Write the explorer of some spaces of a run into the run's folder.
 
     Args:
         names: two or three of its spaces; by default, the two with the most shared features.
         contexts: most contexts of each feature.
+        labels: by space, labels of its features in the place of the run's.
 
     Returns:
         The file: `explorer.html`, or `explorer-A-B.html` of named spaces.
@@ -39,7 +47,7 @@ def write_explorer(run: Run, names: list[str] | None = None, *, contexts: int = 
     path = run.folder / (PAGE if not names else f"explorer-{'-'.join(map(_file_name, chosen))}.html")
     note = RunNote(run.folder, run.info["name"], path.name)
     with note.under_way():
-        gathered = gather(run, chosen, contexts)
+        gathered = gather(run, chosen, contexts, labels)
     page = files("unifeat.explorer") / "page"
     text = (page / "explorer.html").read_text(encoding="utf-8")
     parts = {
