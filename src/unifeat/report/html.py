@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unifeat.inference.nulls import AGAIN
 from unifeat.report import figures
 from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, stopped_early, tally, undecidable
+from unifeat.report.dots import dots_figure
 from unifeat.report.drawing import Drawn
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_table
@@ -30,6 +31,7 @@ from unifeat.report.sections.one_pair import one_pair
 from unifeat.report.sections.published import published
 from unifeat.report.sections.steering import steering
 from unifeat.report.sections.transfer import transfer
+from unifeat.report.some_pairs import some_pairs
 from unifeat.report.summary import summary
 from unifeat.report.tables import (
     SIGNIFICANCE_LEVEL,
@@ -69,17 +71,18 @@ class Section(NamedTuple):
     gather: Callable[[Run, Drawn], dict[str, Any] | None]
 
 
+# The answer before the evidence: features first, what was done to get them last.
 SECTIONS = (
-    Section("compared", "What was compared", compared),
+    Section("cell", "Shared features", one_pair),
     Section("layers", "Layer by layer", layers),
     Section("families", "Families over many spaces", families),
-    Section("latents", "Activations, codes and directions", latents),
+    Section("subspaces", "Subspaces", subspaces),
     Section("transfer", "One model on another’s features", transfer),
     Section("effects", "What pairs do to the next token", effects),
     Section("steering", "Steering across models", steering),
-    Section("subspaces", "Subspaces", subspaces),
-    Section("cell", "One pair of spaces", one_pair),
+    Section("latents", "Activations, codes and directions", latents),
     Section("published", "Published beside measured", published),
+    Section("compared", "What was compared", compared),
     Section("scores", "All scores", score_table),
 )
 
@@ -97,7 +100,7 @@ def render(run: Run) -> str:
     environment = _environment()
     assert environment.loader is not None
     css, js = (environment.loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
-    drawn: Drawn = {}
+    drawn: Drawn = {"dots": dots_figure(run)}
     shown, context = [], _page(run)
     for section in SECTIONS:
         found = section.gather(run, drawn)
@@ -146,6 +149,7 @@ def _page(run: Run) -> dict[str, Any]:
         "groups": _title_groups(run),
         "summary": summary(run),
         "headline": _headline(run),
+        "some_pairs": some_pairs(run),
         "groups_overview": dict(zip(("measures", "lines"), group_overview(run), strict=True)),
         "nulls": _nulls(inference),
         "level": inference.get("level", 0.95),
