@@ -193,3 +193,15 @@ def test_some_of_the_spaces(three):
     assert some.spaces == ("s3", "s0")
     assert len(some) == len(pairs["s0", "s3"])
     assert set(some.table["s0"]) == set(pairs["s0", "s3"]["feature_a"])
+
+
+def test_sets_of_many_spaces_against_plain_counting(monkeypatch):
+    """As many sets as families, more than are compared at a time."""
+    monkeypatch.setattr("unifeat.multiway.result._SETS_AT_A_TIME", 7)
+    found = find_families(random_pairs(3, spaces=9, width=25), "components")
+    kinds = [frozenset(own) for own in found.sets["spaces"]]
+    members = found.members.groupby("family")["space"].agg(frozenset)
+    assert len(kinds) > 20
+    for kind, row in zip(kinds, found.sets.itertuples(), strict=True):
+        assert row.families == sum(own == kind for own in members)
+        assert row.at_least == sum(own >= kind for own in members)

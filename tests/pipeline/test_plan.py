@@ -84,6 +84,20 @@ def test_units_of_work_by_kind(here: Place, plan: StudyPlan) -> None:
     assert plan.seconds == pytest.approx(sum(step.seconds for step in plan.steps))
 
 
+def test_families_take_their_draws(here: Place, plan: StudyPlan) -> None:
+    assert "families" not in {step.name for step in plan.steps}
+
+    def planned(**families: int) -> tuple[int, float]:
+        study = load_study(write_study(here.home, families=families))
+        step = next(step for step in plan_study(study).steps if step.name == "families")
+        return step.units, step.seconds
+
+    assert planned(draws=0, bootstraps=0) == (0, 0.0)
+    units, seconds = planned(draws=25, bootstraps=5)
+    assert units == 2 * (3 + 1)  # two pairs of spaces
+    assert planned(draws=2500, bootstraps=5)[1] > 20 * seconds
+
+
 def test_saes_that_are_still_to_be_trained(here: Place) -> None:
     train = {"text": {"source": "text.jsonl"}, "features": 640, "k": 5, "tokens": 1000}
     spaces = [{"model": name, "layers": 1, "sae": f"new/{name}"} for name in ("one", "two")]

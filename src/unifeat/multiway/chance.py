@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unifeat.inference import family_wise
 from unifeat.inference.multiplicity import false_discovery_rate
 from unifeat.matching.bootstrap import percentiles
-from unifeat.multiway.result import Families
+from unifeat.multiway.result import Families, at_least
 
 MOST_BIAS = 0.25  # as for the number of pairs (see `matching.bootstrap`): beyond it, draws say nothing of the estimate
 
@@ -54,27 +54,32 @@ def beside_chance(found: Families, draws: Iterable[Families]) -> Beside:
         drawn.append(dict(zip(other.sets["spaces"], other.sets["families"].tolist(), strict=True)))
         consistency.append(other.consistency[0])
     kinds = list(dict.fromkeys([*own["spaces"], *sorted({kind for draw in drawn for kind in draw})]))
-    null = np.array([[draw.get(kind, 0) for draw in drawn] for kind in kinds], np.float64).reshape(len(kinds), -1)
-    within = np.array([[set(a) <= set(b) for b in kinds] for a in kinds], bool).reshape(len(kinds), len(kinds))
-    exactly = np.array([dict(zip(own["spaces"], own["families"], strict=True)).get(kind, 0) for kind in kinds])
-    at_least, null_at_least = within @ exactly, within @ null
+    place = {name: number for number, name in enumerate(spaces)}
+    holds = np.zeros((len(kinds), len(spaces)), bool)
+    for row, kind in enumerate(kinds):
+        holds[row, [place[name] for name in kind]] = True
+    observed = dict(zip(own["spaces"], own["families"].tolist(), strict=True))
+    counts = [[source.get(kind, 0) for source in (observed, *drawn)] for kind in kinds]
+    exact = np.array(counts, np.float64).reshape(len(kinds), 1 + len(drawn))
+    or_more = at_least(holds, exact)
+    exactly, null = exact[:, 0], exact[:, 1:]
     sets = pd.DataFrame(
         {
             "spaces": kinds,
             "size": np.array([len(kind) for kind in kinds], np.int64),
             "families": exactly.astype(np.int64),
-            "at_least": at_least.astype(np.int64),
+            "at_least": or_more[:, 0].astype(np.int64),
         }
     )
     sets = sets.assign(**_against(exactly, null))
     sets["q"] = false_discovery_rate(np.where(exactly > 0, sets["p"], np.nan))
-    more = _against(at_least, null_at_least)
+    more = _against(or_more[:, 0], or_more[:, 1:])
     sets["at_least_null_mean"], sets["at_least_p"] = more["null_mean"], more["p"]
     ordinal = np.arange(2, len(spaces) + 1)
     of_size = np.array([sets["size"] == size for size in ordinal], np.float64).reshape(len(ordinal), len(kinds))
-    counts, null_counts = of_size @ exactly, of_size @ null
-    sizes = pd.DataFrame({"size": ordinal, "families": counts.astype(np.int64)} | _against(counts, null_counts))
-    sizes["p_family"] = family_wise(counts.astype(np.float64), null_counts)
+    counted, null_counted = of_size @ exactly, of_size @ null
+    sizes = pd.DataFrame({"size": ordinal, "families": counted.astype(np.int64)} | _against(counted, null_counted))
+    sizes["p_family"] = family_wise(counted, null_counted)
     return Beside(len(drawn), sets, sizes, consistency)
 
 
@@ -92,7 +97,7 @@ def _against(observed: NDArray[np.float64], null: NDArray[np.float64]) -> dict[s
     }
 
 
-def with_intervals(sets: pd.DataFrame, draws: Sequence[Families], blocks: int, level: float) -> pd.DataFrame:
+def with_intervals(sets: pd.DataFrame, draws: Iterable[Families], blocks: int, level: float) -> pd.DataFrame:
     """Add `low` and `high`, the interval of `families` over documents, to a table of sets.
 
     As for the number of pairs, percentiles are centred on the estimate, and there is no interval where the draws lie

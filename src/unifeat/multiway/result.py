@@ -23,6 +23,8 @@ FACTS = (
     *("consistency", "coverage"),
 )
 
+_SETS_AT_A_TIME = 1024  # of many spaces there can be as many sets as families
+
 
 @dataclass(frozen=True, eq=False)
 class Families:
@@ -154,20 +156,38 @@ class Families:
 def sets_of(holds: NDArray[np.bool_], spaces: tuple[str, ...]) -> pd.DataFrame:
     """`Families.sets`, from which spaces each family is of."""
     kinds, counts = np.unique(holds, axis=0, return_counts=True) if len(holds) else (holds, np.zeros(0, np.int64))
-    # (sets, sets): whether the second has all spaces of the first.
-    within = (kinds[:, None, :] <= kinds[None, :, :]).all(axis=2) if len(kinds) else np.zeros((0, 0), bool)
     names = np.array(spaces, object)
     table = pd.DataFrame(
         {
             "spaces": [tuple(names[kind]) for kind in kinds],
             "size": kinds.sum(axis=1).astype(np.int64) if len(kinds) else np.zeros(0, np.int64),
             "families": counts.astype(np.int64),
-            "at_least": (within @ counts).astype(np.int64),
+            "at_least": at_least(kinds, counts[:, None])[:, 0].astype(np.int64),
         }
     )
     place = table["spaces"].map(lambda names: [spaces.index(name) for name in names])
     keys = list(zip((-table[["families", "size"]].to_numpy()).tolist(), place, strict=True))
     return table.iloc[sorted(range(len(table)), key=keys.__getitem__)].reset_index(drop=True)
+
+
+def at_least(kinds: NDArray[np.bool_], counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Counts of each set of spaces and of all sets that contain it.
+
+    Args:
+        kinds: (sets, spaces), each set once.
+        counts: (sets, columns) of exactly these spaces.
+
+    Returns:
+        (sets, columns) float64.
+    """
+    total = np.zeros(counts.shape)
+    lacks = (~kinds).astype(np.float32)
+    for first in range(0, len(kinds), _SETS_AT_A_TIME):
+        some = slice(first, first + _SETS_AT_A_TIME)
+        # How many spaces of the one set the other lacks: none where it contains it.
+        contained = kinds[some].astype(np.float32) @ lacks.T == 0
+        total[some] = contained @ counts.astype(np.float64)
+    return total
 
 
 def described(graph: Graph, labels: NDArray[np.int64], method: str, features: Mapping[str, int]) -> Families:

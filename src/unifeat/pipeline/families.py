@@ -83,11 +83,10 @@ def run_families(study: Study, cells: list[Cell], documents: int, engine: Engine
     found = group(pairs)
     text = Text(spaces[0].store, documents, study.matching.heldout, study.seed)
     draws = spec.draws if len(text.read(len(names))[0].documents) >= len(names) else 0
-    repaired = _drawn(own, _repaired_units(text, names, own, draws), draws, engine)
-    beside = beside_chance(found, map(group, repaired))
-    resampled = _drawn(own, _resampled_units(text, own, spec.bootstraps), spec.bootstraps, engine)
+    beside = beside_chance(found, map(group, _drawn(own, _repaired(text, names, own, draws), draws, engine)))
+    resampled = _drawn(own, _resampled(text, own, spec.bootstraps), spec.bootstraps, engine)
     blocks = len(text_blocks(text)) - 1
-    sets = with_intervals(beside.sets, [group(drawn) for drawn in resampled], blocks, study.inference.level)
+    sets = with_intervals(beside.sets, map(group, resampled), blocks, study.inference.level)
     sharing, sharedness = share(spec.groups, spaces, own, engine)
     consistency, chance = found.consistency
     in_draws = [value for value in beside.consistency if not np.isnan(value)]
@@ -127,45 +126,55 @@ def kept_pairs(cell: Cell) -> pd.DataFrame:
     return kept[columns].join(within)
 
 
+@dataclass(frozen=True)
+class _Draws:
+    """Some draws of one cell: the unit whose result has them, and perhaps more."""
+
+    low: int
+    high: int
+    unit: Unit[pd.DataFrame]
+
+
 def _drawn(
-    cells: list[Cell], units: list[list[Unit[pd.DataFrame]]], draws: int, engine: Engine
+    cells: list[Cell], of_cells: list[list[_Draws]], draws: int, engine: Engine
 ) -> Iterator[dict[tuple[str, str], pd.DataFrame]]:
-    """The pairs of all cells in one draw after the other.
+    """The pairs of all cells in one draw after the other. Only some draws are in memory at a time.
 
     Args:
-        units: for each cell, the units that have all its draws.
+        of_cells: for each cell, the units that have all its draws.
     """
-    tables = []
-    with track("families in draws", sum(map(len, units)), unit="units") as advance:
-        results = engine.map(unit for own in units for unit in own)
-        for own in units:
-            parts = []
-            for _ in own:
-                parts.append(next(results))
-                advance(1)
-            tables.append(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"draw": []}))
-    for number in range(draws):
-        yield {
-            (cell.a.name, cell.b.name): table[table["draw"] == number]
-            for cell, table in zip(cells, tables, strict=True)
-        }
+    units = [part.unit for own in of_cells for part in own]
+    with track("families in draws", len(units), unit="units") as advance:
+        for _ in engine.map(units):
+            advance(1)
+    for low in range(0, draws, _BATCH):
+        numbers = range(low, min(low + _BATCH, draws))
+        tables = []
+        for own in of_cells:
+            parts = [part.unit.result() for part in own if part.low < numbers.stop and part.high > low]
+            tables.append(pd.concat(parts, ignore_index=True).query("draw >= @low and draw < @numbers.stop"))
+        for number in numbers:
+            yield {
+                (cell.a.name, cell.b.name): table[table["draw"] == number]
+                for cell, table in zip(cells, tables, strict=True)
+            }
 
 
-def _repaired_units(text: Text, names: list[str], cells: list[Cell], draws: int) -> list[list[Unit[pd.DataFrame]]]:
+def _repaired(text: Text, names: list[str], cells: list[Cell], draws: int) -> list[list[_Draws]]:
     """For each cell, units that match it with documents re-paired in every space."""
-    batches = [[low, min(low + _BATCH, draws)] for low in range(0, draws, _BATCH)]
-    units = []
+    batches = [(low, min(low + _BATCH, draws)) for low in range(0, draws, _BATCH)]
+    found = []
     for cell in cells:
         places = [names.index(space.name) for space in (cell.a, cell.b)]
         what = {"how": "repaired", "places": places, "spaces": len(names)}
-        units.append([_unit(cell, text, what | {"draws": numbers}) for numbers in batches])
-    return units
+        found.append([_Draws(*own, _unit(cell, text, what | {"draws": list(own)})) for own in batches])
+    return found
 
 
-def _resampled_units(text: Text, cells: list[Cell], draws: int) -> list[list[Unit[pd.DataFrame]]]:
+def _resampled(text: Text, cells: list[Cell], draws: int) -> list[list[_Draws]]:
     """For each cell, a unit that matches it on resampled documents."""
     what = {"how": "resampled", "draws": [0, draws]}
-    return [[_unit(cell, text, what)] if draws else [] for cell in cells]
+    return [[_Draws(0, draws, _unit(cell, text, what))] if draws else [] for cell in cells]
 
 
 def _unit(cell: Cell, text: Text, what: dict[str, Any]) -> Unit[pd.DataFrame]:

@@ -306,13 +306,40 @@ def _steps(
         again / product_rate + rescoring,
         again / max(_GPU_PRODUCTS, product_rate) + rescoring,
     )
+    families = _families_steps(study, models, cells, product_rate)
     there = []
     if study.text.elsewhere is not None:
         reading = _ELSEWHERE * _products(cells, {model.name: model.tokens_elsewhere for model in models})
         seconds_there = reading / product_rate + tables / 8  # kept pairs are fewer than candidates
         there = [Step("elsewhere", len(cells), seconds_there, seconds_there)]
     write = 5.0 + 2e-5 * 8 * sum(a.features + b.features for a, b in cells)
-    return [encode, match, *there, score_step, rematch, Step("report", len(cells), write, write)]
+    return [encode, match, *there, *families, score_step, rematch, Step("report", len(cells), write, write)]
+
+
+def _families_steps(
+    study: Study, models: list[PlannedModel], cells: list[tuple[_Space, _Space]], product_rate: float
+) -> list[Step]:
+    """The draws of families: all their pairs of spaces matched again, on re-paired and on resampled documents."""
+    spec = study.families
+    if spec is None:
+        return []
+    controls = {
+        group.name or group.model
+        for group in study.spaces
+        if group.random_directions is not None or study.models[group.model].randomise is not None
+    }
+    own = [
+        pair
+        for pair in cells
+        if all({s.name, s.prefix} & set(spec.spaces) if spec.spaces else s.prefix not in controls for s in pair)
+    ]
+    products = 0.5 * _products(own, {model.name: model.tokens for model in models})
+    again = spec.draws * _IN_MEMORY * products
+    tables = (spec.draws + spec.bootstraps) * _AGAIN_S * sum(a.features + b.features for a, b in own) / cores()
+    resampled = _WITH_READING * products / product_rate if spec.bootstraps else 0.0
+    units = len(own) * (-(-spec.draws // 10) + bool(spec.bootstraps))
+    rest = tables + resampled
+    return [Step("families", units, again / product_rate + rest, again / max(_GPU_PRODUCTS, product_rate) + rest)]
 
 
 def _subspace_seconds(study: Study, cells: list[tuple[_Space, _Space]]) -> float:
