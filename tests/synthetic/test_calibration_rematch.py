@@ -52,3 +52,14 @@ def test_the_same_token_gives_nearly_all_pairs_where_only_the_token_is_shared(sc
     """And few of those where the context is shared, too."""
     assert abs(rates(script, "the token shared", "same token")[2]) < 4
     assert rates(script, "token and context shared", "same token")[2] > 10
+
+
+def test_stopping_early_leaves_what_could_be_significant_as_it_is(script: ModuleType) -> None:
+    stopping = importlib.import_module("calibration_stopping")
+    found = stopping.results_of(5, lambda _: None)
+    for one in found["nothing shared"]:
+        for p, usual in zip(one.single, one.usual, strict=True):
+            assert p == usual or min(p, usual) >= stopping.ENOUGH / stopping.DRAWS
+    for one in found["one of three shares"]:
+        assert one.made == stopping.DRAWS
+        assert max(one.family) <= 0.05
