@@ -259,10 +259,11 @@ def close_triangles(begin, member, space, compared, start, neighbour):  # type: 
 
 
 @njit(nogil=True, cache=True)
-def walks(space, first, compared, start, neighbour, paired):  # type: ignore[no-untyped-def]
-    """Walks from a feature over two pairs into a third space and back into its own, by the three spaces.
+def walks(space, first, compared, start, partner, paired):  # type: ignore[no-untyped-def]
+    """Walks from a feature to its partner in a second space, from there into a third, and back into its own.
 
     Args:
+        start, partner: as `Graph.start` and `Graph.neighbour`, with only the strongest partner in each space.
         paired: (spaces, spaces) int64, `paired[a, c]` features of a that have a partner in c.
 
     Returns:
@@ -274,19 +275,20 @@ def walks(space, first, compared, start, neighbour, paired):  # type: ignore[no-
     made = np.zeros((spaces, spaces, spaces), np.int64)
     home = np.zeros((spaces, spaces, spaces), np.int64)
     chance = np.zeros((spaces, spaces, spaces))
-    for b in range(space.size):
-        for p in range(start[b], start[b + 1]):
-            a = neighbour[p]
+    for a in range(space.size):
+        for p in range(start[a], start[a + 1]):
+            b = partner[p]
             for q in range(start[b], start[b + 1]):
-                c = neighbour[q]
+                c = partner[q]
                 if space[a] == space[c] or not compared[space[a], space[c]]:
                     continue
-                if not has_partner(start, neighbour, first, c, space[a]):
+                back = _at(start, partner, c, first[space[a]])
+                if back == start[c + 1] or partner[back] >= first[space[a] + 1]:
                     continue
                 i, j, k = sorted3(space[a], space[b], space[c])
                 made[i, j, k] += 1
-                home[i, j, k] += are_paired(start, neighbour, c, a)
-                if has_partner(start, neighbour, first, a, space[c]):
+                home[i, j, k] += partner[back] == a
+                if has_partner(start, partner, first, a, space[c]):
                     chance[i, j, k] += 1.0 / paired[space[a], space[c]]
     return made, home, chance
 

@@ -260,11 +260,17 @@ def _comparable(holds: NDArray[np.bool_], compared: NDArray[np.bool_]) -> NDArra
 def triangles(graph: Graph) -> pd.DataFrame:
     """`Families.triangles`."""
     spaces = len(graph.spaces)
+    # Of a feature's partners in one space, the strongest is followed.
     node = np.repeat(np.arange(graph.nodes), np.diff(graph.start))
-    node, reached = np.divmod(np.unique(node * spaces + graph.space[graph.neighbour]), spaces)
+    into = node * spaces + graph.space[graph.neighbour]
+    order = np.lexsort((graph.neighbour, -graph.strength, into))
+    followed = order[np.flatnonzero(np.diff(into[order], prepend=-1))]
+    start = np.concatenate([[0], np.cumsum(np.bincount(node[followed], minlength=graph.nodes))]).astype(np.int64)
     paired = np.zeros((spaces, spaces), np.int64)
-    np.add.at(paired, (graph.space[node], reached), 1)
-    made, home, chance = kernels.walks(graph.space, graph.first, graph.compared, graph.start, graph.neighbour, paired)
+    np.add.at(paired, (graph.space[node[followed]], into[followed] % spaces), 1)
+    made, home, chance = kernels.walks(
+        graph.space, graph.first, graph.compared, start, graph.neighbour[followed], paired
+    )
     rows = []
     for i, j, k in combinations(range(spaces), 3):
         if graph.compared[i, j] and graph.compared[i, k] and graph.compared[j, k]:
