@@ -37,7 +37,9 @@ from unifeat.vocabulary.hook_points import HookPoint
 
 CONCEPTS = 20
 STEERED = 5
-TRANSFER = TransferSpec(draws=39, loss_draws=9, loss_tokens=400, pairs=CONCEPTS, contexts=6, steering=16)
+TRANSFER = TransferSpec(
+    draws=39, loss_draws=9, loss_tokens=400, pairs=CONCEPTS, contexts=6, steering=16, steering_draws=9
+)
 KINDS = {"twin": (True, True), "firing": (True, False), "effect": (False, True)}
 
 

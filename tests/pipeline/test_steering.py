@@ -66,7 +66,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> uf.Run:
         "compare": [["one", "same"], ["one", "other"]],
         "geometry": ["rsa"],
         "subspaces": {"categories": "words.yaml", "subsets": 0, "control_lists": 0, "at_least": 1},
-        "transfer": {"draws": 5, "loss_draws": 9, "loss_tokens": 0, "pairs": 0, "steering": 8},
+        "transfer": {"draws": 5, "loss_draws": 9, "loss_tokens": 0, "pairs": 0, "steering": 8, "steering_draws": 9},
         "activations": {"rows": 4000},
     }
     (home / "study.yaml").write_text(yaml.safe_dump(made))

@@ -38,7 +38,7 @@ from unifeat.text.corpus import Corpus
 from unifeat.transfer.decoding import Decoding
 from unifeat.transfer.steering import Carrier, Vector
 
-VERSION = 1  # raised whenever the results change
+VERSION = 2  # raised whenever the results change
 COLUMNS = [
     *("category", "variant", "places", "tokens", "contexts", "cosine", "explained", "dose", "kl", "rise"),
     *("per_kl", "per_kl_low", "per_kl_high", "null_mean", "null_sd", "p"),
@@ -70,7 +70,7 @@ def steering_unit(
     made_from = direction.made_from | {
         "steering": VERSION,
         "contexts": spec.steering,
-        "draws": spec.loss_draws,
+        "draws": spec.steering_draws,
         "level": level,
         "categories": digest_of({name: list(words) for name, words in categories.items()}),
         "model": loader.identity,
@@ -111,15 +111,16 @@ def _steering(
     if not concepts:
         return pd.DataFrame(columns=COLUMNS)
     carrier = carrier_of(direction, found)
-    added = _directions(direction, carrier, rows, fitting, concepts, spec.loss_draws)
+    added = _directions(direction, carrier, rows, fitting, concepts, spec.steering_draws)
     rng = np.random.default_rng([direction.seed, 24])
     probes = probe_tokens(rows, ~direction.fitting, spec.steering, rng)
     model = exact(whole_model(space, "float32"))
     steered = _Steered(model, Side(space, rows.turned()), corpus, probes, [c.heldout for c in concepts])
     units = np.stack([one.direction / max(float(np.linalg.norm(one.direction)), 1e-300) for one in added])
-    # A first dose, at a quarter of the probes, shows which dose costs as much as the others.
-    _, kl = steered(units * (_PILOT_DOSE * carrier.norms[1]), np.arange(0, len(probes), 4))
-    doses = np.clip(_PILOT_DOSE * np.sqrt(_KL / np.maximum(kl.mean(1), 1e-12)), _LEAST_DOSE, _MOST_DOSE)
+    doses = np.full(len(added), _PILOT_DOSE)
+    for _ in range(2):  # at a quarter of the probes: which dose costs as much as the others?
+        _, kl = steered(units * (doses * carrier.norms[1])[:, None], np.arange(0, len(probes), 4))
+        doses = np.clip(doses * np.sqrt(_KL / np.maximum(kl.mean(1), 1e-12)), _LEAST_DOSE, _MOST_DOSE)
     rise, kl = steered(units * (doses * carrier.norms[1])[:, None], np.arange(len(probes)))
     return _Table(added, concepts, doses, rise, kl, level, direction.seed).rows()
 

@@ -264,6 +264,9 @@ class TransferSpec(Part):
     steering: int = Field(
         16, ge=0, le=1000, description="probe contexts that are steered to the study's categories of words; 0: none"
     )
+    steering_draws: int = Field(
+        19, ge=0, le=1000, description="exchanges of partners, and random directions, that steer"
+    )
 
 
 _DEFAULT_METRICS = [
