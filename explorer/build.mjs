@@ -58,4 +58,8 @@ const bundle = {
   files: Object.fromEntries(Object.entries(files).map(([name, content]) => [name, sha256(content)])),
 };
 writeFileSync(join(page, "bundle.json"), `${JSON.stringify(bundle, null, 1)}\n`);
-console.log(Object.entries(files).map(([name, content]) => `${name}: ${content.length.toLocaleString("en")}`).join("\n"));
+console.log(
+  Object.entries(files)
+    .map(([name, content]) => `${name}: ${content.length.toLocaleString("en")}`)
+    .join("\n"),
+);

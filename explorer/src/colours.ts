@@ -48,12 +48,22 @@ export function scheme(values: Values, state: State, dark: boolean): Scheme {
   }
   if (colour === "category") {
     const names = model.data.categories.map((name, i): [string, string] => [name, DISTINCT[i % DISTINCT.length]]);
-    return categorical("category", [...names, ["in none", grey]], grey, model, (space, feature) => space.categories.get(feature)?.[0] ?? -1);
+    return categorical(
+      "category",
+      [...names, ["in none", grey]],
+      grey,
+      model,
+      (space, feature) => space.categories.get(feature)?.[0] ?? -1,
+    );
   }
   if (colour === "label") {
     const counts = new Map<string, number>();
-    for (const space of model.spaces) for (const label of space.labels.values()) counts.set(label, (counts.get(label) ?? 0) + 1);
-    const top = [...counts].sort((x, y) => y[1] - x[1]).slice(0, DISTINCT.length - 1).map(([label]) => label);
+    for (const space of model.spaces)
+      for (const label of space.labels.values()) counts.set(label, (counts.get(label) ?? 0) + 1);
+    const top = [...counts]
+      .sort((x, y) => y[1] - x[1])
+      .slice(0, DISTINCT.length - 1)
+      .map(([label]) => label);
     const names: [string, string][] = [...top, "another label"].map((label, i) => [label, DISTINCT[i]]);
     return categorical("label", [...names, ["none", grey]], grey, model, (space, feature) => {
       const label = space.labels.get(feature);
@@ -79,13 +89,28 @@ export function scheme(values: Values, state: State, dark: boolean): Scheme {
         high = Math.max(high, of(space, feature));
       }
     }
-    const scheme = graded("share of tokens", low, Math.max(high, low), (v) => percent(10 ** v), dark, grey, model, (space, feature) =>
-      space.count[feature] ? of(space, feature) : NaN,
+    const scheme = graded(
+      "share of tokens",
+      low,
+      Math.max(high, low),
+      (v) => percent(10 ** v),
+      dark,
+      grey,
+      model,
+      (space, feature) => (space.count[feature] ? of(space, feature) : NaN),
     );
     return scheme;
   }
-  return graded(`${MEASURE_NAMES[colour]} of its partner`, 0, 1, (v) => v.toFixed(0), dark, grey, model, (space, feature) =>
-    values.hasPartner(space.number, feature) ? values.measure(space.number, feature, colour) : NaN,
+  return graded(
+    `${MEASURE_NAMES[colour]} of its partner`,
+    0,
+    1,
+    (v) => v.toFixed(0),
+    dark,
+    grey,
+    model,
+    (space, feature) =>
+      values.hasPartner(space.number, feature) ? values.measure(space.number, feature, colour) : NaN,
   );
 }
 
@@ -96,7 +121,9 @@ function categorical(
   model: Model,
   of: (space: Space, feature: number) => number,
 ): Scheme {
-  const index = model.spaces.map((space) => Uint8Array.from({ length: space.features }, (_, feature) => of(space, feature) + 1));
+  const index = model.spaces.map((space) =>
+    Uint8Array.from({ length: space.features }, (_, feature) => of(space, feature) + 1),
+  );
   return { index, colours: [grey, ...names.map(([, colour]) => colour)], legend: { kind: "names", title, names } };
 }
 
@@ -117,7 +144,11 @@ function graded(
       return Number.isNaN(share) ? 0 : 1 + Math.min(STEPS - 1, Math.max(0, Math.floor(share * STEPS)));
     }),
   );
-  return { index, colours: [grey, ...colours], legend: { kind: "scale", title, low: text(low), high: text(high), colours, none: grey } };
+  return {
+    index,
+    colours: [grey, ...colours],
+    legend: { kind: "scale", title, low: text(low), high: text(high), colours, none: grey },
+  };
 }
 
 /** From faint to strong: towards dark on a light ground, towards bright on a dark one. */
@@ -133,5 +164,11 @@ function between(share: number): string {
   const low = Math.min(VIRIDIS.length - 2, Math.floor(at));
   const parts = (hex: string) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   const [x, y] = [parts(VIRIDIS[low]), parts(VIRIDIS[low + 1])];
-  return `#${x.map((v, i) => Math.round(v + (y[i] - v) * (at - low)).toString(16).padStart(2, "0")).join("")}`;
+  return `#${x
+    .map((v, i) =>
+      Math.round(v + (y[i] - v) * (at - low))
+        .toString(16)
+        .padStart(2, "0"),
+    )
+    .join("")}`;
 }

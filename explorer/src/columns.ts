@@ -55,13 +55,21 @@ export function columnsOf(values: Values, space: number): Column[] {
       text: (f) => (values.hasPartner(space, f) ? String(values.partner(space, f)) : "–"),
       down: false,
     },
-    words("partner words", `in ${other.name}`, (f) => (values.hasPartner(space, f) ? values.words(other.number, values.partner(space, f)) : "")),
+    words("partner words", `in ${other.name}`, (f) =>
+      values.hasPartner(space, f) ? values.words(other.number, values.partner(space, f)) : "",
+    ),
   );
   for (const measure of MEASURES) {
     if (!values.has(measure)) continue;
     const title = { r: "r", heldout: "held out", within: "within token", elsewhere: "other text" }[measure];
     columns.push({
-      ...numeric(measure, title, title.length > 8 ? "6.4rem" : "4.8rem", (f) => values.measure(space, f, measure), (v) => decimal(v)),
+      ...numeric(
+        measure,
+        title,
+        title.length > 8 ? "6.4rem" : "4.8rem",
+        (f) => values.measure(space, f, measure),
+        (v) => decimal(v),
+      ),
       faint,
     });
   }
@@ -109,7 +117,14 @@ export function csv(values: Values, space: number, features: number[]): string {
   const { cell, other, side } = values.side(space);
   const measures = MEASURES.filter((measure) => values.has(measure));
   const head = ["space", "feature", "label", "top_tokens", "count", "frequency", "max_activation", "other_space"];
-  head.push("best_candidate", "candidate_tokens", "kept", "dropped_because", ...measures.map((m) => COLUMNS[m]), "categories");
+  head.push(
+    "best_candidate",
+    "candidate_tokens",
+    "kept",
+    "dropped_because",
+    ...measures.map((m) => COLUMNS[m]),
+    "categories",
+  );
   const rows = features.map((feature) => {
     const row = values.row(space, feature);
     const partner = row < 0 ? -1 : cell.feature[1 - side][row];
@@ -149,4 +164,3 @@ function quoted(value: string | number | boolean): string {
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
-

@@ -36,8 +36,11 @@ export class Controls {
         state.changed("map");
       });
     }
-    this.partner.addEventListener("change", () => this.change(() => (state.filters.partner = this.partner.value as PartnerFilter)));
-    for (const [number, name] of model.data.categories.entries()) this.category.append(h("option", { value: String(number) }, name));
+    this.partner.addEventListener("change", () =>
+      this.change(() => (state.filters.partner = this.partner.value as PartnerFilter)),
+    );
+    for (const [number, name] of model.data.categories.entries())
+      this.category.append(h("option", { value: String(number) }, name));
     byId("category-field").hidden = !model.data.categories.length;
     this.category.addEventListener("change", () =>
       this.change(() => (state.filters.category = this.category.value === "" ? null : Number(this.category.value))),
@@ -47,11 +50,29 @@ export class Controls {
       if (!values.has(measure)) continue;
       const text = (value: number) => decimal(value);
       this.ranges.push(
-        this.range(fields, MEASURE_NAMES[measure], -1, 1, 0.01, text, () => state.filters.measures[measure], (range) => (state.filters.measures[measure] = range)),
+        this.range(
+          fields,
+          MEASURE_NAMES[measure],
+          -1,
+          1,
+          0.01,
+          text,
+          () => state.filters.measures[measure],
+          (range) => (state.filters.measures[measure] = range),
+        ),
       );
     }
     this.ranges.push(
-      this.range(fields, "fires on", LEAST_FREQUENCY, 0, 0.05, (v) => (v <= LEAST_FREQUENCY ? "0 %" : percent(10 ** v)), () => state.filters.frequency, (range) => (state.filters.frequency = range)),
+      this.range(
+        fields,
+        "fires on",
+        LEAST_FREQUENCY,
+        0,
+        0.05,
+        (v) => (v <= LEAST_FREQUENCY ? "0 %" : percent(10 ** v)),
+        () => state.filters.frequency,
+        (range) => (state.filters.frequency = range),
+      ),
     );
     byId("reset").addEventListener("click", () => this.reset());
     byId("against-field").hidden = model.spaces.length < 3;
@@ -72,7 +93,8 @@ export class Controls {
     if (!this.colour.value) this.colour.value = state.colour = "r";
     this.partner.value = state.filters.partner;
     this.category.value = state.filters.category === null ? "" : String(state.filters.category);
-    for (const input of document.querySelectorAll<HTMLInputElement>('input[name="map"]')) input.checked = input.value === state.map;
+    for (const input of document.querySelectorAll<HTMLInputElement>('input[name="map"]'))
+      input.checked = input.value === state.map;
     this.ranges.forEach((range, i) => {
       const measures = MEASURES.filter((measure) => this.values.has(measure));
       range.set(i < measures.length ? state.filters.measures[measures[i]] : state.filters.frequency);
@@ -114,7 +136,8 @@ export class Controls {
   private told(): void {
     const { filters } = this.state;
     let active = Number(filters.category !== null) + Number(filters.partner !== "any");
-    for (const measure of MEASURES) active += Number(filters.measures[measure][0] > -1 || filters.measures[measure][1] < 1);
+    for (const measure of MEASURES)
+      active += Number(filters.measures[measure][0] > -1 || filters.measures[measure][1] < 1);
     active += Number(filters.frequency[0] > LEAST_FREQUENCY || filters.frequency[1] < 0);
     byId("active").textContent = active ? ` (${active})` : "";
     byId("reset").hidden = !active && !this.state.query;
@@ -127,9 +150,15 @@ export class Controls {
     const fill = () => {
       const own = this.state.list;
       select.replaceChildren(
-        ...model.sides(own).map(({ other }) =>
-          h("option", { value: String(other), selected: other === this.state.against[own] }, model.spaces[other].name),
-        ),
+        ...model
+          .sides(own)
+          .map(({ other }) =>
+            h(
+              "option",
+              { value: String(other), selected: other === this.state.against[own] },
+              model.spaces[other].name,
+            ),
+          ),
       );
     };
     fill();
@@ -154,7 +183,8 @@ export class Controls {
     put: (range: [number, number]) => void,
   ): Range {
     const said = h("output", {});
-    const slider = (label: string) => h("input", { type: "range", min: least, max: most, step, "aria-label": `${label} ${name}` });
+    const slider = (label: string) =>
+      h("input", { type: "range", min: least, max: most, step, "aria-label": `${label} ${name}` });
     const [low, high] = [slider("Least"), slider("Most")];
     const tell = () => {
       const [from, to] = [Number(low.value), Number(high.value)];
@@ -172,7 +202,9 @@ export class Controls {
       tell();
       settle();
     });
-    parent.append(h("fieldset", { class: "range" }, h("legend", {}, name, " ", said), h("div", { class: "double" }, low, high)));
+    parent.append(
+      h("fieldset", { class: "range" }, h("legend", {}, name, " ", said), h("div", { class: "double" }, low, high)),
+    );
     const set = ([from, to]: [number, number]) => {
       low.value = String(from);
       high.value = String(to);

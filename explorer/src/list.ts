@@ -26,7 +26,17 @@ export class List {
     this.virtual._didMount();
     this.virtual._willUpdate();
     for (const space of values.model.spaces) {
-      const button = h("button", { type: "button", role: "tab", "aria-controls": "rows", id: `tab-${space.number}`, onclick: () => this.show(space.number) }, space.name);
+      const button = h(
+        "button",
+        {
+          type: "button",
+          role: "tab",
+          "aria-controls": "rows",
+          id: `tab-${space.number}`,
+          onclick: () => this.show(space.number),
+        },
+        space.name,
+      );
       byId("tabs").append(button);
     }
     byId("download").addEventListener("click", () => this.download());
@@ -43,7 +53,8 @@ export class List {
     const { feature, list } = this.state;
     if (!this.features.length) return;
     const at = feature && feature.space === list ? this.features.indexOf(feature.feature) : -1;
-    const next = at < 0 ? (by > 0 ? 0 : this.features.length - 1) : Math.min(this.features.length - 1, Math.max(0, at + by));
+    const next =
+      at < 0 ? (by > 0 ? 0 : this.features.length - 1) : Math.min(this.features.length - 1, Math.max(0, at + by));
     this.state.select({ space: list, feature: this.features[next] });
   }
 
@@ -106,7 +117,10 @@ export class List {
   private counted(lassoed: boolean): string {
     const n = this.features.length;
     if (!n) return "No feature passes the filters and the search.";
-    const kept = this.features.reduce((sum, feature) => sum + Number(this.values.hasPartner(this.state.list, feature)), 0);
+    const kept = this.features.reduce(
+      (sum, feature) => sum + Number(this.values.hasPartner(this.state.list, feature)),
+      0,
+    );
     return `${whole(n)} features${lassoed ? " in the lasso" : ""}, ${whole(kept)} with a partner`;
   }
 
@@ -178,7 +192,14 @@ export class List {
   }
 
   private key(event: KeyboardEvent): void {
-    const steps: Record<string, number> = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -1e9, End: 1e9 };
+    const steps: Record<string, number> = {
+      ArrowDown: 1,
+      ArrowUp: -1,
+      PageDown: 10,
+      PageUp: -10,
+      Home: -1e9,
+      End: 1e9,
+    };
     if (!(event.key in steps) || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     this.step(steps[event.key]);

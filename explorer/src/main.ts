@@ -94,7 +94,8 @@ function keys(state: State, controls: Controls, list: List): void {
   byId("ask").addEventListener("click", () => help.showModal());
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || help.open) return;
-    const typing = event.target instanceof HTMLElement && event.target.matches("input:not([type=range]), select, textarea");
+    const typing =
+      event.target instanceof HTMLElement && event.target.matches("input:not([type=range]), select, textarea");
     if (event.key === "Escape") {
       if (typing) (event.target as HTMLElement).blur();
       else if (state.lasso) list.clearLasso();
@@ -124,7 +125,9 @@ function theme(state: State): void {
     // A page from a file may have no storage.
   }
   byId("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    const dark = root.dataset.theme
+      ? root.dataset.theme === "dark"
+      : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
     try {
       localStorage.setItem(THEME, root.dataset.theme);

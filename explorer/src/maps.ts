@@ -4,7 +4,9 @@ import createScatterplot from "regl-scatterplot";
 import { type Scheme, scheme } from "./colours";
 import { byId, framed, h } from "./dom";
 import { type MapKind, partners } from "./model";
-import { decimal, whole } from "./numbers";
+import { showLegend } from "./legend";
+import { whole } from "./numbers";
+import { Overlay } from "./overlay";
 import type { Place, State } from "./state";
 import type { Values } from "./values";
 
@@ -18,7 +20,6 @@ const FAR = -100; // where points that are nowhere are put: outside of every vie
 const MARGIN = 0.95;
 const DIM = 0.07;
 const CLEAR = 0.85;
-const MOST_LINES = 400;
 const MANY = 6000;
 
 interface Points {
@@ -45,12 +46,11 @@ interface Panel {
 
 export class Maps {
   private readonly panels: Panel[] = [];
-  private readonly overlay: HTMLCanvasElement;
-  private readonly tip: HTMLElement;
+  private readonly overlay: Overlay;
   private readonly container: HTMLElement;
   private scheme: Scheme;
   private readonly dark: MediaQueryList;
-  private readonly overlaid = framed(() => this.drawOverlay());
+  private readonly overlaid = framed(() => this.overlay.draw());
   private readonly drawn = framed(() => this.drawAll());
 
   constructor(
@@ -58,12 +58,10 @@ export class Maps {
     private readonly state: State,
   ) {
     this.container = byId("maps");
-    this.overlay = h("canvas", { class: "overlay", "aria-hidden": "true" });
-    this.tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
     this.dark = matchMedia("(prefers-color-scheme: dark)");
     this.scheme = this.colour();
     for (const space of values.model.spaces) this.addPanel(space.number);
-    this.container.append(this.overlay, this.tip);
+    this.overlay = new Overlay(this.container, values, state, (place) => this.at(place));
     this.container.style.setProperty("--maps", String(this.panels.length));
     new ResizeObserver(() => this.resize()).observe(this.container);
     this.resize();
@@ -71,12 +69,12 @@ export class Maps {
     state.on(["colour", "theme", "list"], () => {
       this.scheme = this.colour();
       this.drawn();
-      this.legend();
+      showLegend(this.scheme.legend);
     });
     state.on(["filters", "query", "lasso", "map"], () => this.drawn());
     state.on(["feature", "hover", "lasso", "filters", "query", "list", "theme"], () => this.overlaid());
-    state.on(["hover"], () => this.showTip());
-    this.legend();
+    state.on(["hover"], () => this.overlay.showTip());
+    showLegend(this.scheme.legend);
     this.drawn();
   }
 
@@ -140,13 +138,26 @@ export class Maps {
       actionKeyMap: { lasso: "shift" },
     };
     const plot = createScatterplot(settings);
-    const panel: Panel = { space, element, frame, canvas, note, plot, points: {}, shown: null, moved: false, busy: false, again: false };
+    const panel: Panel = {
+      space,
+      element,
+      frame,
+      canvas,
+      note,
+      plot,
+      points: {},
+      shown: null,
+      moved: false,
+      busy: false,
+      again: false,
+    };
     this.panels.push(panel);
     plot.subscribe("pointOver", (feature) => this.hover({ space, feature }));
     plot.subscribe("pointOut", () => this.hover(null));
     plot.subscribe("select", ({ points }) => this.picked(space, points));
     plot.subscribe("view", () => this.overlaid());
-    for (const event of ["pointerdown", "wheel"]) canvas.addEventListener(event, () => (panel.moved = true), { passive: true });
+    for (const event of ["pointerdown", "wheel"])
+      canvas.addEventListener(event, () => (panel.moved = true), { passive: true });
   }
 
   private described(space: number): string {
@@ -185,7 +196,8 @@ export class Maps {
     const { lasso } = this.state;
     const side = lasso && this.values.model.sideOf(lasso.space, space);
     const found = new Set<number>();
-    if (lasso && side) for (const feature of lasso.features) for (const other of partners(side, feature)) found.add(other);
+    if (lasso && side)
+      for (const feature of lasso.features) for (const other of partners(side, feature)) found.add(other);
     return found;
   }
 
@@ -195,9 +207,7 @@ export class Maps {
       if (!width || !height) continue;
       void panel.plot.set({ width, height, ...(panel.moved ? {} : { cameraDistance: this.distance(panel) }) });
     }
-    const { width, height } = this.container.getBoundingClientRect();
-    this.overlay.width = width * devicePixelRatio;
-    this.overlay.height = height * devicePixelRatio;
+    this.overlay.resize();
     this.overlaid();
   }
 
@@ -247,7 +257,9 @@ export class Maps {
     panel.shown = kind;
     const count = passing.reduce((sum, one) => sum + one, 0);
     const all = count === passing.length;
-    panel.note.textContent = all ? `${whole(passing.length)} features` : `${whole(count)} of ${whole(passing.length)} features`;
+    panel.note.textContent = all
+      ? `${whole(passing.length)} features`
+      : `${whole(count)} of ${whole(passing.length)} features`;
   }
 
   private ground(): string {
@@ -267,105 +279,7 @@ export class Maps {
     return [own[0] + frame.left - all.left, own[1] + frame.top - all.top];
   }
 
-  private drawOverlay(): void {
-    const context = this.overlay.getContext("2d") as CanvasRenderingContext2D;
-    const style = getComputedStyle(document.documentElement);
-    const [ink, ground] = ["--ink", "--surface"].map((name) => style.getPropertyValue(name).trim());
-    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-    context.clearRect(0, 0, this.overlay.width, this.overlay.height);
-    context.strokeStyle = ink;
-    const { lasso, hover, feature } = this.state;
-    let lines = 0;
-    if (lasso) {
-      context.globalAlpha = 0.25;
-      context.lineWidth = 1;
-      for (const one of lasso.features) {
-        if (lines >= MOST_LINES) break;
-        lines += this.link(context, { space: lasso.space, feature: one }, false, ink, ground);
-      }
-    }
-    context.globalAlpha = 1;
-    context.lineWidth = 1.5;
-    if (feature) lines += this.link(context, feature, true, ink, ground);
-    if (hover) lines += this.link(context, hover, true, ink, ground);
-    this.container.dataset.lines = String(lines);
-  }
-
   /** Lines from a feature to its partners, and rings around all of them; returns how many lines. */
-  private link(context: CanvasRenderingContext2D, place: Place, rings: boolean, ink: string, ground: string): number {
-    const from = this.at(place);
-    let lines = 0;
-    const ends: [number, number][] = from ? [from] : [];
-    for (const side of this.values.model.sides(place.space)) {
-      for (const other of partners(side, place.feature)) {
-        const to = this.at({ space: side.other, feature: other });
-        if (!to) continue;
-        ends.push(to);
-        if (!from) continue;
-        context.beginPath();
-        context.moveTo(...from);
-        context.lineTo(...to);
-        context.stroke();
-        lines++;
-      }
-    }
-    for (const end of rings ? ends : []) {
-      for (const [radius, width, colour] of [[7, 4, ground], [7, 2, ink]] as const) {
-        context.beginPath();
-        context.arc(...end, radius, 0, 2 * Math.PI);
-        context.lineWidth = width;
-        context.strokeStyle = colour;
-        context.stroke();
-      }
-      context.lineWidth = 1.5;
-    }
-    return lines;
-  }
-
-  private showTip(): void {
-    const { hover } = this.state;
-    const at = hover && this.at(hover);
-    this.tip.hidden = !at;
-    if (!hover || !at) return;
-    const { model } = this.values;
-    const lines: [string, string][] = [[`${model.spaces[hover.space].name}/${hover.feature}`, this.values.words(hover.space, hover.feature)]];
-    for (const side of model.sides(hover.space)) {
-      for (const other of partners(side, hover.feature)) {
-        const r = this.values.measure(hover.space, hover.feature, "r");
-        const known = side.other === this.state.against[hover.space] ? `, r ${decimal(r)}` : "";
-        lines.push([`↔ ${model.spaces[side.other].name}/${other}${known}`, this.values.words(side.other, other)]);
-      }
-    }
-    if (lines.length === 1) lines.push(["no partner", ""]);
-    this.tip.replaceChildren(...lines.map(([name, words]) => h("div", {}, h("b", {}, name), " ", words)));
-    const width = this.container.clientWidth;
-    const right = at[0] > width / 2;
-    this.tip.style.left = right ? "auto" : `${at[0] + 14}px`;
-    this.tip.style.right = right ? `${width - at[0] + 14}px` : "auto";
-    this.tip.style.top = `${at[1] + 10}px`;
-  }
-
-  private legend(): void {
-    const { legend } = this.scheme;
-    const element = byId("legend");
-    if (legend.kind === "names") {
-      const names = legend.names.map(([name, colour]) => h("span", { class: "key" }, dot(colour), name));
-      element.replaceChildren(...names);
-      return;
-    }
-    const bar = h("span", { class: "bar", "aria-hidden": "true" });
-    bar.style.background = `linear-gradient(to right, ${legend.colours.join(", ")})`;
-    element.replaceChildren(
-      h("span", { class: "key" }, legend.title, " ", legend.low, bar, legend.high),
-      h("span", { class: "key" }, dot(legend.none), "none"),
-    );
-  }
-}
-
-function dot(colour: string): HTMLElement {
-  const element = h("i", { class: "dot", "aria-hidden": "true" });
-  element.style.background = colour;
-  return element;
 }
 
 function placed(grid: Uint16Array): Points {

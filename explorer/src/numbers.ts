@@ -7,7 +7,10 @@ export const whole = (value: number): string => WHOLE.format(value);
 /** `0.41` with a typographic minus; an en dash where there is none. */
 export function decimal(value: number | null | undefined, digits = 2): string {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  return value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "");
+  return value
+    .toFixed(digits)
+    .replace(/^-(?=.*[1-9])/, "−")
+    .replace(/^-/, "");
 }
 
 /** A share as `3.0 %`, `0.042 %`. */

@@ -49,7 +49,8 @@ export function follow(hash: string, model: Model, state: State): void {
   const category = model.data.categories.indexOf(words.get("category") ?? "");
   filters.category = category < 0 ? null : category;
   const partner = words.get("partner");
-  filters.partner = partner === "with" || partner === "without" || partner === "no candidate" ? (partner as PartnerFilter) : "any";
+  filters.partner =
+    partner === "with" || partner === "without" || partner === "no candidate" ? (partner as PartnerFilter) : "any";
   state.filters = filters;
 }
 

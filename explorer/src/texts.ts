@@ -89,7 +89,9 @@ export class Texts {
     const side = other === null ? undefined : this.model.sideOf(space, other);
     const found: Context[] = [];
     for (let n = contexts[feature]; n < contexts[feature + 1]; n++) {
-      found.push(this.context(space, n, side ? { of: other as number, fired: this.beside[side.cell.number][side.side] } : null));
+      found.push(
+        this.context(space, n, side ? { of: other as number, fired: this.beside[side.cell.number][side.side] } : null),
+      );
     }
     return found;
   }
@@ -104,7 +106,14 @@ export class Texts {
     const [first, last] = [this.wordFrom(low, from, peak), this.wordTo(high, to, peak)];
     const marks = this.marks(own, low, own.fires[n], own.fires[n + 1], own.token, own.shade);
     const partner = beside
-      ? this.marks(this.spaces[beside.of], low, beside.fired.fires[n], beside.fired.fires[n + 1], beside.fired.token, beside.fired.shade)
+      ? this.marks(
+          this.spaces[beside.of],
+          low,
+          beside.fired.fires[n],
+          beside.fired.fires[n + 1],
+          beside.fired.token,
+          beside.fired.shade,
+        )
       : [];
     return {
       document: this.document[stretch],
@@ -135,7 +144,11 @@ export class Texts {
     for (let i = first; i < last; i++) {
       const at = anchor + token[i];
       const before = at > 0 ? of.end[at - 1] : 0;
-      found.push({ start: Math.max(this.begin(before + of.cut[at], of.end[at]), low), end: of.end[at], shade: shade[i] / SHADES });
+      found.push({
+        start: Math.max(this.begin(before + of.cut[at], of.end[at]), low),
+        end: of.end[at],
+        shade: shade[i] / SHADES,
+      });
     }
     return found;
   }
@@ -163,7 +176,10 @@ export class Texts {
     const own = this.spaces[space];
     const at = upTo(own.end, own.peak[n]) - 1;
     const before = at > 0 ? own.end[at - 1] : 0;
-    return this.text.slice(Math.max(this.begin(before + own.cut[at], own.end[at]), own.peak[n] - own.back[n]), own.peak[n]);
+    return this.text.slice(
+      Math.max(this.begin(before + own.cut[at], own.end[at]), own.peak[n] - own.back[n]),
+      own.peak[n],
+    );
   }
 
   /** Where a token begins. Several tokens may make one sign; each of them is shown as all of it. */
@@ -197,7 +213,11 @@ export class Texts {
     let first = 0;
     for (const n of order) {
       while (first < places.length && places[first] < own.peak[n] - own.back[n]) first++;
-      if (first < places.length && places[first] + text.length <= own.peak[n] + around && this.together(own.peak[n], places[first])) {
+      if (
+        first < places.length &&
+        places[first] + text.length <= own.peak[n] + around &&
+        this.together(own.peak[n], places[first])
+      ) {
         const feature = upTo(contexts, n) - 1;
         found.set(feature, (found.get(feature) ?? 0) + 1);
       }

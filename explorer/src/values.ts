@@ -128,7 +128,9 @@ export class Values {
       const place = RANKS.indexOf(rank);
       if (!known || place < known.rank) found.set(feature, { rank: place, times });
     };
-    const [, only, wanted] = /^(?:(label|token|text|number):)?\s*(.*)$/s.exec(this.state.query.trim()) as RegExpExecArray;
+    const [, only, wanted] = /^(?:(label|token|text|number):)?\s*(.*)$/s.exec(
+      this.state.query.trim(),
+    ) as RegExpExecArray;
     if (!wanted) return found;
     const folded = wanted.toLowerCase();
     const digits = /^#?(\d+)$/.exec(wanted);

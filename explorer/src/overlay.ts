@@ -1,0 +1,112 @@
+// What is drawn over the maps: lines between partners, rings around features, and the tip at the pointer.
+
+import { h } from "./dom";
+import { partners } from "./model";
+import { decimal } from "./numbers";
+import type { Place, State } from "./state";
+import type { Values } from "./values";
+
+const MOST_LINES = 400;
+
+export class Overlay {
+  private readonly canvas = h("canvas", { class: "overlay", "aria-hidden": "true" });
+  private readonly tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
+
+  /** `at` says where a feature is drawn, in the container's pixels; null if it is nowhere, or outside of its panel. */
+  constructor(
+    private readonly container: HTMLElement,
+    private readonly values: Values,
+    private readonly state: State,
+    private readonly at: (place: Place) => [number, number] | null,
+  ) {
+    container.append(this.canvas, this.tip);
+  }
+
+  resize(): void {
+    const { width, height } = this.container.getBoundingClientRect();
+    this.canvas.width = width * devicePixelRatio;
+    this.canvas.height = height * devicePixelRatio;
+  }
+
+  draw(): void {
+    const context = this.canvas.getContext("2d") as CanvasRenderingContext2D;
+    const style = getComputedStyle(document.documentElement);
+    const [ink, ground] = ["--ink", "--surface"].map((name) => style.getPropertyValue(name).trim());
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    context.strokeStyle = ink;
+    const { lasso, hover, feature } = this.state;
+    let lines = 0;
+    if (lasso) {
+      context.globalAlpha = 0.25;
+      context.lineWidth = 1;
+      for (const one of lasso.features) {
+        if (lines >= MOST_LINES) break;
+        lines += this.link(context, { space: lasso.space, feature: one }, false, ink, ground);
+      }
+    }
+    context.globalAlpha = 1;
+    context.lineWidth = 1.5;
+    if (feature) lines += this.link(context, feature, true, ink, ground);
+    if (hover) lines += this.link(context, hover, true, ink, ground);
+    this.container.dataset.lines = String(lines);
+  }
+
+  private link(context: CanvasRenderingContext2D, place: Place, rings: boolean, ink: string, ground: string): number {
+    const from = this.at(place);
+    let lines = 0;
+    const ends: [number, number][] = from ? [from] : [];
+    for (const side of this.values.model.sides(place.space)) {
+      for (const other of partners(side, place.feature)) {
+        const to = this.at({ space: side.other, feature: other });
+        if (!to) continue;
+        ends.push(to);
+        if (!from) continue;
+        context.beginPath();
+        context.moveTo(...from);
+        context.lineTo(...to);
+        context.stroke();
+        lines++;
+      }
+    }
+    for (const end of rings ? ends : []) {
+      for (const [radius, width, colour] of [
+        [7, 4, ground],
+        [7, 2, ink],
+      ] as const) {
+        context.beginPath();
+        context.arc(...end, radius, 0, 2 * Math.PI);
+        context.lineWidth = width;
+        context.strokeStyle = colour;
+        context.stroke();
+      }
+      context.lineWidth = 1.5;
+    }
+    return lines;
+  }
+
+  showTip(): void {
+    const { hover } = this.state;
+    const at = hover && this.at(hover);
+    this.tip.hidden = !at;
+    if (!hover || !at) return;
+    const { model } = this.values;
+    const lines: [string, string][] = [
+      [`${model.spaces[hover.space].name}/${hover.feature}`, this.values.words(hover.space, hover.feature)],
+    ];
+    for (const side of model.sides(hover.space)) {
+      for (const other of partners(side, hover.feature)) {
+        const r = this.values.measure(hover.space, hover.feature, "r");
+        const known = side.other === this.state.against[hover.space] ? `, r ${decimal(r)}` : "";
+        lines.push([`↔ ${model.spaces[side.other].name}/${other}${known}`, this.values.words(side.other, other)]);
+      }
+    }
+    if (lines.length === 1) lines.push(["no partner", ""]);
+    this.tip.replaceChildren(...lines.map(([name, words]) => h("div", {}, h("b", {}, name), " ", words)));
+    const width = this.container.clientWidth;
+    const right = at[0] > width / 2;
+    this.tip.style.left = right ? "auto" : `${at[0] + 14}px`;
+    this.tip.style.right = right ? `${width - at[0] + 14}px` : "auto";
+    this.tip.style.top = `${at[1] + 10}px`;
+  }
+}
