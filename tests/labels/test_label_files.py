@@ -90,7 +90,11 @@ def test_labels_are_one_line_and_of_bounded_length(tmp_path: Path) -> None:
         ("x.jsonl", b"17\n", r"x.jsonl, line 1: no JSON object"),
         ("x.jsonl", b"\xff\xfe\x00", r"x.jsonl is not UTF-8 text"),
         ("x.jsonl.gz", b"not gzip", r"x.jsonl.gz is damaged"),
-        ("x.jsonl.gz", gzip.compress(b'{"index": 1, "description": "a"}\n' * 9, mtime=0)[:-12], r"x.jsonl.gz is damaged"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(b'{"index": 1, "description": "a"}\n' * 9, mtime=0)[:-12],
+            r"x.jsonl.gz is damaged",
+        ),
         ("x.txt", b"0 a", r"x.txt has none of the known endings \(.jsonl, .jsonl.gz, .csv, .tsv, .parquet\)"),
     ],
 )
