@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from unifeat.report.contexts import visible
-from unifeat.report.html import write_report
+from unifeat.report.html import link_explorers, write_report
 
 _VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
@@ -216,6 +216,21 @@ def test_same_run_same_page(make_run):
     run = make_run()
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first
+
+
+def test_explorers_of_this_run_are_linked(make_run):
+    """Also those that are made after the report; not those of a run that lay in the folder before."""
+    run = make_run()
+    report = write_report(run)
+    assert any(a.get("id") == "explorers" and "hidden" in a for _, a in page_of(run).elements)
+    for name, created in (("explorer.html", run.info["created"]), ("explorer-<a>&.html", run.info["created"])):
+        (run.folder / name).write_text(f'<meta name="unifeat-run" content="{created}">', encoding="utf-8")
+    (run.folder / "explorer-old.html").write_text('<meta name="unifeat-run" content="2001">', encoding="utf-8")
+    link_explorers(run)
+    linked = report.read_bytes()
+    assert write_report(run).read_bytes() == linked
+    hrefs = [a["href"] for t, a in page_of(run).elements if t == "a" and a.get("href", "").startswith("explorer")]
+    assert hrefs == ["explorer-%3Ca%3E%26.html", "explorer.html"]
 
 
 def test_visible():
