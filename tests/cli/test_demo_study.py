@@ -81,7 +81,8 @@ def test_the_demo_leaves_its_folder_to_the_run(tmp_path: Path, monkeypatch: pyte
 def test_both_sizes_tell_the_same_story() -> None:
     """The same comparisons, controls, measures and nulls, and no test that could not come out significant."""
     quick, full = demo.demo_study(), demo.demo_study(full=True)
-    assert quick.compare == full.compare
+    # (The full one also compares the layers of one model with each other, for families along its depth.)
+    assert quick.compare == [pair for pair in full.compare if pair[0] != pair[1]]
     assert quick.geometry == full.geometry
     assert quick.models == full.models
     for small, large in zip(quick.spaces, full.spaces, strict=True):

@@ -84,6 +84,13 @@ def promoted(made: PlantedModels, folder: Path) -> SubspacesSpec:
     return SubspacesSpec(categories=str(path), top_tokens=3, at_least=1, subsets=0, control_lists=0)
 
 
+def plant(folder: Path, name: str) -> PlantedModels:
+    firing, effect = KINDS[name]
+    return plant_models(
+        folder / name, same_firing=firing, same_effect=effect, concepts=CONCEPTS, documents=60, context=48
+    )
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """The three kinds, run."""
@@ -91,19 +98,17 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNIFEAT_CACHE", str(folder / "cache"))
-        for name, (firing, effect) in KINDS.items():
-            made = plant_models(
-                folder / name, same_firing=firing, same_effect=effect, concepts=CONCEPTS, documents=60, context=48
-            )
-            study = load_study(made.study).model_copy(
-                update={"transfer": TRANSFER, "subspaces": promoted(made, folder)}
-            )
+        for name in KINDS:
+            made = plant(folder, name)
+            changes = {"transfer": TRANSFER, "subspaces": promoted(made, folder)}
+            study = load_study(made.study).model_copy(update=changes)
             patch.setattr(Direction, "pairs", planted_pairs(made))
             run = uf.run(study, folder / f"run-{name}")
             found[name] = Done(made, run, study, folder / "cache")
     return found
 
 
+@pytest.mark.slow
 class TestPlantedTruth:
     def test_partners_are_found_where_firing_is_shared(self, done: dict[str, Done]) -> None:
         for name, own in done.items():
@@ -213,23 +218,28 @@ class TestPlantedTruth:
 
 
 class Ready:
-    """A direction of a planted study, its model with its head, and its SAE."""
+    """A direction of the twins' study, B's model with its head, and its SAE."""
 
-    def __init__(self, done: Done) -> None:
-        self.study = done.study
-        prepared = prepare_spaces(self.study)
+    def __init__(self, made: PlantedModels) -> None:
+        study = load_study(made.study).model_copy(update={"transfer": TRANSFER})
+        prepared = prepare_spaces(study)
         self.corpus = prepared.corpus
         a, b = prepared.spaces
-        self.direction = Direction.both(compare(self.study, a, b, self.corpus.documents))[0]
+        self.direction = Direction.both(compare(study, a, b, self.corpus.documents))[0]
         self.point = HookPoint(0)
-        self.model = load_language_model(self.study.models["b"].name, [self.point], dtype="float32", whole=True)
-        self.sae = load_sae(done.made.study.parent / "sae-b")
+        self.model = load_language_model(study.models["b"].name, [self.point], dtype="float32", whole=True)
+        self.sae = load_sae(made.study.parent / "sae-b")
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> PlantedModels:
+    return plant(tmp_path_factory.mktemp("planted"), "twin")
 
 
 @pytest.fixture
-def ready(done: dict[str, Done], monkeypatch: pytest.MonkeyPatch) -> Ready:
-    monkeypatch.setenv("UNIFEAT_CACHE", str(done["twin"].cache))
-    return Ready(done["twin"])
+def ready(twins: PlantedModels, monkeypatch: pytest.MonkeyPatch) -> Ready:
+    monkeypatch.setenv("UNIFEAT_CACHE", str(twins.study.parent / "cache"))
+    return Ready(twins)
 
 
 def test_own_is_what_the_check_says_on_the_same_tokens(ready: Ready) -> None:

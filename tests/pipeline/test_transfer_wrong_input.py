@@ -58,6 +58,7 @@ def study_of(made: PlantedModels, sae: Path | None = None, hook: Any = "resid_po
 
 
 class TestThatWriteElsewhere:
+    @pytest.mark.slow
     def test_a_transcoder_is_rebuilt_where_the_mlp_writes(self, planted: PlantedModels, tmp_path: Path) -> None:
         path = tmp_path / "layer_0.safetensors"
         checkpoints.write_circuit_tracer(path, checkpoints.tensors(D, 48))
@@ -89,6 +90,7 @@ class TestThatWriteElsewhere:
         with pytest.raises(uf.UserError, match=message):
             uf.run(study_of(planted, path, "mlp_in"), tmp_path / "run", force=True)
 
+    @pytest.mark.slow
     def test_attention_heads_have_no_direct_effect(
         self, planted: PlantedModels, tmp_path: Path, said: list[str]
     ) -> None:

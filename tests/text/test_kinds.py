@@ -144,6 +144,7 @@ class TestPackings:
                 assert "is longer than 32 MiB, or is not JSON" in answer
             assert peak < 500
 
+    @pytest.mark.slow
     def test_a_text_of_gigabytes(self, tmp_path: Path, packing: str) -> None:
         part = PACK[packing](b"x" * (32 * MIB))
         path = tmp_path / f"a.txt{packing}"
@@ -226,6 +227,7 @@ class TestJson:
         (tmp_path / "a.json").write_text(text)
         assert said in refusal(tmp_path / "a.json")
 
+    @pytest.mark.slow
     def test_the_longest_entry_in_characters_of_four_bytes(self, tmp_path: Path) -> None:
         with (tmp_path / "a.json").open("w", encoding="utf-8") as file:
             file.write('["😀')
@@ -236,6 +238,7 @@ class TestJson:
         assert said == f"{rows.LONGEST_ENTRY - MIB + 2} characters"
         assert peak < 1000
 
+    @pytest.mark.slow
     def test_many_entries_take_no_memory(self, tmp_path: Path) -> None:
         with gzip.open(tmp_path / "a.json.gz", "wt", compresslevel=1) as file:
             file.write("[" + '"' + "x" * 5000 + '"')

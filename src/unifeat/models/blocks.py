@@ -20,7 +20,7 @@ _IN_ITS_PLACE = ("linear_attn", "mamba", "conv", "temporal_block", "mlstm_layer"
 _WHOLE_MIXERS = ("mixer", "mamba_decoder")
 # OPT has no MLP module: its second linear layer is the output.
 _MLP_NAMES = ("mlp", "fc2", "feed_forward", "mlp_block", "ffn", "block_sparse_moe", "shared_mlp")
-_MLP_INPUTS = ("mlp", "fc1", "feed_forward", "mlp_block", "ffn", "block_sparse_moe", "shared_mlp")
+_MLP_INPUTS = tuple("fc1" if name == "fc2" else name for name in _MLP_NAMES)
 _PROJECTIONS = ("o_proj", "c_proj", "dense", "out_proj")  # attention's last linear layer
 # Norms of what attention and the MLP put out, before it is added to the stream.
 _POST_NORMS = (

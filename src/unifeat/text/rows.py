@@ -59,10 +59,10 @@ def json_entries(file: IO[str], reading: Reading) -> Iterator[tuple[str, Any]]:
     Raises:
         UserError: an entry that is not JSON, or too long.
     """
-    decoder, text, at, number, ended = json.JSONDecoder(), "", 0, 0, False
-    depth = 0
+    decoder, text, at, number = json.JSONDecoder(), "", 0, 0
+    inside = ended = False  # an array; the file
     while True:
-        between = _SPACE + ("," if depth else "")
+        between = _SPACE + ("," if inside else "")
         while at < len(text) and text[at] in between:
             at += 1
         if at == len(text):
@@ -70,11 +70,8 @@ def json_entries(file: IO[str], reading: Reading) -> Iterator[tuple[str, Any]]:
             if not text:
                 break
             continue
-        if text[at] == "[" and depth == 0:
-            depth, at = 1, at + 1
-            continue
-        if text[at] == "]" and depth:
-            depth, at = 0, at + 1
+        if text[at] == ("]" if inside else "["):
+            inside, at = not inside, at + 1
             continue
         where = f"{reading}, entry {number + 1}"
         reading.at = f"soon after entry {number}"
@@ -96,7 +93,7 @@ def json_entries(file: IO[str], reading: Reading) -> Iterator[tuple[str, Any]]:
             continue
         number, at = number + 1, end
         yield where, entry
-    if depth:
+    if inside:
         raise UserError(f"{reading} is damaged: it ends before the end of its array")
 
 
