@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from test_write import data_of
-from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world
+from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world, spiral
 
 from pages import ROOT
 from unifeat.explorer.write import write_explorer
@@ -71,8 +71,6 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
     """A made-up run and its page."""
-    from conftest import spiral
-
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNIFEAT_CACHE", str(folder / "cache"))

@@ -174,3 +174,10 @@ def enrich(world: World) -> None:
     families["a@0"] = pd.array([1, None, 9], dtype="Int32")
     families["b@1"] = pd.array([3, None, None], dtype="Int32")
     families.to_parquet(folder / "families.parquet")
+
+
+def spiral(index: np.ndarray, distance: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """Places that are far from each other."""
+    n = np.arange(len(index))
+    turn = 0.5 * n + (0 if rows is None else 1)
+    return np.stack([(n + 3) * np.cos(turn), (n + 3) * np.sin(turn)], axis=1).astype(np.float32)

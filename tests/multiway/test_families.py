@@ -7,8 +7,8 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_pairs import Plain, random_pairs
 
-from conftest import Plain, random_pairs
 from unifeat.errors import UserError
 from unifeat.multiway import METHODS, Families, find_families
 

@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_pairs import random_pairs
 from scipy import sparse
 
-from conftest import random_pairs
 from unifeat.correlation.rearranged import Stretch
 from unifeat.errors import UserError
 from unifeat.multiway import find_families

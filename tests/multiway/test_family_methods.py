@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_pairs import Plain, partition, random_pairs
 
-from conftest import Plain, partition, random_pairs
 from unifeat.errors import UserError
 from unifeat.multiway.graph import graph_of
 from unifeat.multiway.methods import METHODS, find_method

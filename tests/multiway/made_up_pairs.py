@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import pytest
 
 Node = tuple[int, int]  # (space, feature)
 
@@ -74,11 +73,6 @@ class Plain:
             found.append(part)
             left -= part
         return found
-
-
-@pytest.fixture
-def plain() -> type[Plain]:
-    return Plain
 
 
 def partition(labels: np.ndarray, graph) -> set[frozenset[Node]]:
