@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,27 @@ def test_resampled_documents_are_the_same_in_every_pair_of_spaces(run: uf.Run, m
         for row in found[found["draw"] == 1].head(10).itertuples():
             r = np.corrcoef(x[rows, row.feature_a], y[rows, row.feature_b])[0, 1]
             assert row.correlation == pytest.approx(r, abs=1e-6)
+
+
+@pytest.mark.parametrize("how", ["within_token", "csls"])
+def test_all_documents_once_give_the_pairs_themselves(run: uf.Run, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Also where pairs are found by r within token, and where hubs are corrected for in each draw."""
+    again = reopen(run)
+    spaces, cells = family_cells(again.study, again.cells)
+    text = Text(spaces[0].store, again.prepared.corpus.documents, True, again.study.seed)
+    comparison, rule = cells[1].comparison, cells[1].rule
+    if how == "within_token":
+        comparison = replace(comparison, by="within_token")
+    else:
+        rule = replace(rule, method="csls")
+    table = comparison.candidates().result().table
+    kept = rule.decide(table).query("kept")
+    assert len(kept) > 3
+    monkeypatch.setattr(drawn, "draw_weights", lambda blocks, *_: np.ones((1, blocks)))
+    found = resampled_pairs(text, comparison, rule, table, 1)
+    columns = ["feature_a", "feature_b"]
+    assert found[columns].to_numpy().tolist() == kept[columns].to_numpy().tolist()
+    assert found["correlation"].to_numpy() == pytest.approx(kept["correlation"].to_numpy(), abs=1e-6)
 
 
 def test_sharing_is_that_of_best_partners(run: uf.Run) -> None:

@@ -217,7 +217,11 @@ def sums_of_pairs(codes: PairedCodes, starts: NDArray[np.int64], table: pd.DataF
         starts: (documents,) the first row of each.
         table: `feature_a` and `feature_b`.
     """
-    edges = block_edges(starts, codes.n_rows)
+    return sums_in_blocks(codes, block_edges(starts, codes.n_rows), table)
+
+
+def sums_in_blocks(codes: PairedCodes, edges: NDArray[np.int64], table: pd.DataFrame) -> BlockSums:
+    """`sums_of_pairs` in given blocks: (blocks + 1,) rows at which they begin and end."""
     a, b = (table[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
     if isinstance(codes, GroupedCodes):
         return within_groups(codes, edges, a, b, threads=cores()).sums

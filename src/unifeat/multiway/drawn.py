@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from unifeat.codes.store import CodeStore
 from unifeat.codes.stretches import stretches
-from unifeat.correlation.block_sums import MOST_BLOCKS, block_sums
+from unifeat.correlation.block_sums import MOST_BLOCKS
 from unifeat.correlation.csls import csls
 from unifeat.correlation.rearranged import RearrangedCodes, Stretch, taken
 from unifeat.matching.bootstrap import draw_weights, resampled_counts, resampled_r
 from unifeat.matching.by_chance import MOST_ENTRIES_IN_MEMORY
-from unifeat.matching.candidates import Comparison, table_of
+from unifeat.matching.candidates import Comparison, sums_in_blocks, table_of
 from unifeat.matching.rule import Rule
 from unifeat.multiway.rearrange import Blocks
 from unifeat.text.halves import fitting_documents
@@ -136,8 +136,7 @@ def resampled_pairs(text: Text, comparison: Comparison, rule: Rule, table: pd.Da
     edges = text_blocks(text)
     rows = np.append(start, codes.n_rows)[np.searchsorted(document, edges)]
     rows[0], rows[-1] = 0, codes.n_rows
-    ids = [table[f"feature_{side}"].to_numpy(np.int64) for side in "ab"]
-    sums = block_sums(comparison.grouped(codes), rows, *ids)
+    sums = sums_in_blocks(comparison.grouped(codes), rows, table)
     weights = draw_weights(sums.blocks, draws, text.seed, "families")
     keep = rule.keep(table)
     found = []
@@ -146,7 +145,8 @@ def resampled_pairs(text: Text, comparison: Comparison, rule: Rule, table: pd.Da
         counts = resampled_counts(sums, weight)
         drawn = table.assign(correlation=resampled_r(sums, weight)[0], count_a=counts[0][0], count_b=counts[1][0])
         if rule.method == "csls":
-            drawn["csls"] = csls(ids[0], ids[1], drawn["correlation"].to_numpy(), comparison.top)
+            a, b = (table[f"feature_{side}"].to_numpy(np.int64) for side in "ab")
+            drawn["csls"] = csls(a, b, drawn["correlation"].to_numpy(), comparison.top)
         found.append(_kept(drawn[np.asarray(keep(drawn), bool)], number))
     return _together(found)
 
