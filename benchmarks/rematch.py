@@ -28,7 +28,7 @@ from unifeat.pipeline.reopen import reopen
 from unifeat.progress import set_mode
 from unifeat.store import cache_root
 from unifeat.study.spec import MetricSpec, Study
-from unifeat.threads import each
+from unifeat.threads import cores, each
 
 
 def without_draws(cache: Path, folder: Path) -> None:
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--fewer", type=int, default=29)
     parser.add_argument("--cells", type=int, help="only the first so many pairs of spaces")
     parser.add_argument("--enough", type=int, default=10)
+    parser.add_argument("--before", type=float, default=0.39, help="seconds of a draw that the last line compares with")
     options = parser.parse_args()
     set_mode("quiet")
     with tempfile.TemporaryDirectory() as folder:
@@ -104,6 +105,12 @@ def main() -> None:
     )
     for name, one, other in zip(("clock", "all cores"), many, fewer, strict=True):
         print(f"  {name}: {one / len(cells):.1f} s a pair, and {other / len(cells):.1f} s ({one / other:.2f} ×)")
+    before = options.fewer * options.before
+    on_idle = many[1] / cores() / len(cells)
+    print(
+        f"  {options.fewer} × {options.before} s are {before:.1f} s: by the clock {many[0] / len(cells) / before:.2f} "
+        f"×, and {on_idle / before:.2f} × if {cores()} cores had nothing else to do"
+    )
 
 
 if __name__ == "__main__":

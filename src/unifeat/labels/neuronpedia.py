@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Any
 
 _BATCH = 1024
-_EMPTY = ("neuron_alignment_", "correlated_neurons_")
+# What needs the model itself.
+_EMPTY = (
+    *("neuron_alignment_indices", "neuron_alignment_values", "neuron_alignment_l1"),
+    *("correlated_neurons_indices", "correlated_neurons_l1", "correlated_neurons_pearson", "correlated_features_l1"),
+    *("neg_str", "neg_values", "pos_str", "pos_values", "logits_hist_data_bar_heights", "logits_hist_data_bar_values"),
+    *("decoder_weights_dist", "vector"),
+)
 _DIGITS = 4
 
 
@@ -82,33 +88,21 @@ def feature_record(
     Args:
         fires: the share of tokens on which it fires.
         heights: a histogram of its activations, in equal bins from 0 to the greatest.
-        partners: features of the other space with their r, the highest first.
+        partners: features of the other space with their r, the kept ones first.
     """
     width = greatest / max(len(heights), 1)
-    empty: dict[str, Any] = {f"{name}{what}": [] for name in _EMPTY for what in ("indices", "values", "l1", "pearson")}
-    known = {
+    return {name: [] for name in _EMPTY} | {
         "feature_index": feature,
         "correlated_features_indices": [other for other, _ in partners],
-        "correlated_features_l1": [],
         "correlated_features_pearson": [_rounded(r) for _, r in partners],
-        "neg_str": [],
-        "neg_values": [],
-        "pos_str": [],
-        "pos_values": [],
         "frac_nonzero": fires,
         "freq_hist_data_bar_values": [_rounded((i + 0.5) * width) for i in range(len(heights))],
         "freq_hist_data_bar_heights": [float(height) for height in heights],
-        "logits_hist_data_bar_heights": [],
-        "logits_hist_data_bar_values": [],
         "n_prompts_total": source.documents,
         "n_tokens_in_prompt": source.context,
         "dataset": source.dataset,
-        "decoder_weights_dist": [],
-        "vector": [],
         "activations": activations,
     }
-    del empty["neuron_alignment_pearson"], empty["correlated_neurons_values"]
-    return empty | known
 
 
 def write_source(
