@@ -56,6 +56,17 @@ STATES: dict[str, Any] = {
     "mamba_chunk_size": 16,
 }
 SHORT: dict[str, Any] = {"layer_types": ["conv", "full_attention", "conv"]}
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_group": 1,
+}
 GRANITE: dict[str, Any] = {"layer_types": ["mamba", "attention", "mamba"], "shared_intermediate_size": 64}
 EVERY = frozenset(HOOK_KINDS)
 STREAM = frozenset({"resid_pre", "resid_post"})
@@ -121,11 +132,19 @@ OTHERS: dict[str, tuple[Callable[[], Any], frozenset[str], frozenset[str]]] = {
         UNADDED,
     ),
     "kimi-linear": (
-        lambda: tf.KimiLinearConfig(**COMMON | {"num_key_value_heads": 4, "layer_types": LINEAR["layer_types"]}),
-        NO_HEADS,
+        lambda: tf.KimiLinearConfig(
+            **COMMON | LATENT, layer_types=LINEAR["layer_types"], linear_head_dim=8, linear_num_heads=4
+        ),
+        EVERY,
         EVERY,
     ),
-    "bailing": (lambda: tf.BailingHybridConfig(**COMMON), EVERY, EVERY),
+    "bailing": (
+        lambda: tf.BailingHybridConfig(
+            **COMMON | LATENT, layer_types=LINEAR["layer_types"], head_dim=8, topk_group=1, first_k_dense_replace=1
+        ),
+        EVERY,
+        EVERY,
+    ),
     "minimax": (
         lambda: tf.MiniMaxConfig(
             **HEADS, layer_types=LINEAR["layer_types"], num_local_experts=4, num_experts_per_tok=2, block_size=16
