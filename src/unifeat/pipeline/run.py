@@ -222,7 +222,7 @@ def compare_spaces(
                 rates.to_parquet(new / "rates.parquet", index=False)
             if transfer is not None:
                 for name, table in transfer.tables.items():
-                    table.to_parquet(new / f"{name}.parquet", index=False)
+                    write_table(new / f"{name}.parquet", table)
             for name, table in (families.tables if families is not None else {}).items():
                 write_table(new / f"{name}.parquet", table)
             if labels:

@@ -45,6 +45,7 @@ COLUMNS = [
 ]
 OWN, PAIRS, MAP, RANDOM, EXCHANGED = "own", "from_pairs", "from_map", "random", "exchanged"
 ALL = "all"
+_TEXT = ("category", "variant")
 _KL = 0.1  # nats: directions are compared where they cost as much
 _PILOT_DOSE = 0.1  # of the typical norm of an activation
 _LEAST_DOSE, _MOST_DOSE = 0.01, 1.0
@@ -109,7 +110,7 @@ def _steering(
     concepts = concepts_of(categories, following, fitting, space.tokenizer(), vocabulary_of(space))
     concepts = [concept for concept in concepts if concept.usable]
     if not concepts:
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame({name: pd.Series(dtype=object if name in _TEXT else float) for name in COLUMNS})
     carrier = carrier_of(direction, found)
     added = _directions(direction, carrier, rows, fitting, concepts, spec.steering_draws)
     rng = np.random.default_rng([direction.seed, 24])

@@ -8,7 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_LISTS = ("top_tokens_a", "top_tokens_b", "top_tokens", "spaces")
+_LISTS = (
+    *("top_tokens_a", "top_tokens_b", "top_tokens", "spaces", "flags"),
+    *("promotes_a", "suppresses_a", "promotes_b", "suppresses_b"),
+)
 
 
 def typed(table: pd.DataFrame) -> pa.Table:
