@@ -1,26 +1,10 @@
 """Packed arrays, read again as the page reads them."""
 
-import base64
-import json
-import zlib
-
 import numpy as np
 import pytest
+from explorer_data import unpacked
 
 from unifeat.explorer.blob import FIXED_NONE, FIXED_SCALE, fixed, narrow, packed
-
-
-def unpacked(text: str) -> tuple[object, dict[str, np.ndarray]]:
-    """What `packed` packed."""
-    content = zlib.decompress(base64.b64decode(text), -zlib.MAX_WBITS)
-    length = int.from_bytes(content[:4], "little")
-    head = json.loads(content[4 : 4 + length])
-    start = -(-(4 + length) // 8) * 8
-    arrays = {
-        name: np.frombuffer(content, np.dtype(f"<{kind}"), count, start + offset)
-        for name, (kind, offset, count) in head["arrays"].items()
-    }
-    return head["data"], arrays
 
 
 def test_there_and_back():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_write import data_of
+from explorer_data import data_of
 from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world, spiral
 
 from pages import ROOT

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_blob import unpacked
+from explorer_data import data_of
 from worlds import CREATED, FEATURES, HOSTILE, WORDS, World, enrich, make_world
 
 from homes import shared_place
@@ -24,14 +23,6 @@ from unifeat.store import cache_root
 from unifeat.store.usage import contents
 
 pytestmark = pytest.mark.usefixtures("quick_maps")
-
-
-def data_of(page: Path, name: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """What a script element of the page holds."""
-    text = page.read_text(encoding="utf-8")
-    found = re.search(rf'<script type="text/plain" id="{name}-data">([^<]*)</script>', text)
-    assert found is not None
-    return unpacked(found[1])  # type: ignore[return-value]
 
 
 def test_every_feature_and_candidate_is_there(world: World):
