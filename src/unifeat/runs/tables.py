@@ -22,7 +22,10 @@ def typed(table: pd.DataFrame) -> pa.Table:
         words = pa.types.is_string(field.type) or pa.types.is_null(field.type)
         kind = pa.list_(text) if field.name in _LISTS else text if words else field.type
         if field.type != kind:
-            arrow = arrow.set_column(place, field.name, arrow.column(place).cast(kind))
+            own = arrow.column(place)
+            # (A column of NaN is one of numbers to pandas, whatever it would have held.)
+            missing = pa.types.is_floating(field.type) and table[field.name].isna().all()
+            arrow = arrow.set_column(place, field.name, pa.nulls(len(own), kind) if missing else own.cast(kind))
     return arrow
 
 
