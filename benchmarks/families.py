@@ -1,11 +1,11 @@
 """Seconds and memory of families over many spaces, beside SciPy's connected components of the same graph.
 
-    python benchmarks/families.py [--spaces 30] [--pairs 1000000]
+    python benchmarks/families.py [--spaces 30] [--pairs 1000000] [--methods scipy consistent]
 
 Plants families that most spaces have a member of, with a share of the pairs missing and others that are by chance, so
 that many components have some space twice. Each method runs in a process of its own, first on a small graph, since
-numba reads or compiles its kernels. Printed are the seconds from the tables of pairs to the table of families, and by
-how much the process's peak memory rose in that time.
+numba reads or compiles its kernels. Printed are the core seconds from the tables of pairs to the table of families, and
+by how much the process's peak memory rose in that time.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ def connected(pairs: Pairs) -> int:
 
 
 def measured(name: str, spaces: int, pairs: int, found: Any) -> None:
-    """Put (seconds, MB by which the peak rose, families) into a queue."""
+    """Put (core seconds, MB by which the peak rose, families) into a queue."""
     tables = plant(spaces, pairs)
     small = plant(4, 200)
     run = connected if name == "scipy" else lambda own: len(find_families(own, name))
     run(small)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     number = run(tables)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     found.put((seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, number))
 
 
@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spaces", type=int, default=30)
     parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--methods", nargs="+", default=["scipy", *METHODS])
     options = parser.parse_args()
     tables = plant(options.spaces, options.pairs)
     size = sum(len(table) for table in tables.values())
@@ -82,7 +83,7 @@ def main() -> None:
     print(f"{size:,} pairs over {options.spaces} spaces, {held:.0f} MB")
     print(f"{'':12} {'seconds':>8} {'MB more':>8} {'families':>9}")
     context = multiprocessing.get_context("spawn")
-    for name in ("scipy", *METHODS):
+    for name in options.methods:
         queue = context.Queue()
         process = context.Process(target=measured, args=(name, options.spaces, options.pairs, queue))
         process.start()

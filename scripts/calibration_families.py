@@ -157,7 +157,8 @@ def section(results: dict[str, dict[str, list[float]]], studies: int) -> str:
 one another from token to token and have topics. The null re-pairs the documents in every space ({DRAWS} draws). The
 columns are the share of studies with p ≤ {ALPHA:g} (ties broken at random). It should be {ALPHA:g} (95 % of the time
 between {low:.3f} and {high:.3f}) where nothing is shared, and where only the place in the document is; and large where
-what the text says is shared. The last column is how many families of all spaces there are beyond the null's.
+what the text says is shared (but for families of any: the more are of all spaces, the fewer there are). The last column
+is how many families of all spaces there are beyond the null's.
 
 {table(["shared", "method", *COUNTS, "families of all beyond the null's"], rows)}
 """
