@@ -47,7 +47,7 @@ transfer:
 QUICK = {
     "documents": "60",
     "tokens": "40,000",
-    "articles": "20",
+    "articles": "16",
     "smollm2_layers": "[7, 15]",
     "gemma3_layers": "[4, 9]",
     "permutations": "200",
