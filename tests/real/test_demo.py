@@ -21,7 +21,7 @@ from unifeat.saes import load_sae
 from unifeat.saes.checking.check import check_sae
 from unifeat.saes.checking.sample import measure_quality
 from unifeat.study.read import load_study
-from unifeat.study.spec import Study
+from unifeat.study.spec import Study, TransferSpec
 from unifeat.text.corpus import build_corpus
 from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.profiles import extremes, pearson
@@ -179,11 +179,19 @@ def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
             "spaces": [s.model_copy(update={"layers": [s.layers[1]]}) for s in study.spaces if len(s.layers) == 3],
             "compare": [("smollm2", "gemma3")],
             "inference": study.inference.model_copy(update={"permutations": 100, "rematches": 9, "same_token": 9}),
+            "families": None,
+            "transfer": TransferSpec(
+                draws=19, loss_draws=1, loss_tokens=128, pairs=20, contexts=2, steering=4, steering_draws=1
+            ),
         }
     )
     run = uf.run(small, tmp_path / "run")
     kept = run.pairs[run.pairs["kept"]]
     (cell,) = run.info["pairs"]
+    # Partners carry what exchanged ones do not, and do alike where they fire.
+    carried = run.transfer[run.transfer["variant"] == "own_and_from_a"]
+    assert (carried["carried"] > carried["null_mean"] + 0.3).all()
+    assert cell["effects"]["removed"]["value"] > cell["effects"]["removed"]["control"]
     assert len(kept) > 200
     assert abs(kept["correlation_heldout"].mean() - kept["correlation"].mean()) < 0.1
     median = len(cell["best_r"]["a_to_b"]) // 2
