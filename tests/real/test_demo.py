@@ -180,9 +180,7 @@ def test_demo_finds_shared_features(study: Study, tmp_path: Path) -> None:
             "compare": [("smollm2", "gemma3")],
             "inference": study.inference.model_copy(update={"permutations": 100, "rematches": 9, "same_token": 9}),
             "families": None,
-            "transfer": TransferSpec(
-                draws=19, loss_draws=1, loss_tokens=128, pairs=20, contexts=2, steering=4, steering_draws=1
-            ),
+            "transfer": TransferSpec(draws=19, loss_tokens=0, pairs=12, contexts=2, steering=0),
         }
     )
     run = uf.run(small, tmp_path / "run")
