@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from explorer_data import data_of
-from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world, spiral
 
 from pages import ROOT
 from unifeat.explorer.write import write_explorer
+from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world, spiral
 
 PAGE = Path(__file__).parents[2] / "src" / "unifeat" / "explorer" / "page"
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

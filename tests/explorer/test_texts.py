@@ -1,10 +1,10 @@
 """The text that is shown, and where tokens are in it."""
 
 import numpy as np
-from worlds import World
 
+from unifeat.codes.peaks import strongest
 from unifeat.explorer.texts import Excerpts, excerpts, merged, tokens_in
-from unifeat.explorer.windows import strongest
+from worlds import World
 
 
 def test_merged():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from explorer_data import data_of
-from worlds import CREATED, FEATURES, HOSTILE, WORDS, World, enrich, make_world
 
 from homes import shared_place
 from unifeat.cli import app
@@ -21,6 +20,7 @@ from unifeat.runs.folder import open_run
 from unifeat.saes.weights import decoder_piece
 from unifeat.store import cache_root
 from unifeat.store.usage import contents
+from worlds import CREATED, FEATURES, HOSTILE, WORDS, World, enrich, make_world
 
 pytestmark = pytest.mark.usefixtures("quick_maps")
 
@@ -220,6 +220,6 @@ def test_a_run_of_the_pipeline(tmp_path_factory, model_folder, tmp_path, monkeyp
 
 def test_gather_asks_for_nothing_twice(world: World, monkeypatch):
     first = gather(world.run, ["a@0", "b@1"])
-    for name in ("unifeat.explorer.maps._umap", "unifeat.explorer.activity.strongest"):
+    for name in ("unifeat.explorer.maps._umap", "unifeat.codes.activity.strongest"):
         monkeypatch.setattr(name, lambda *args: pytest.fail("it is made again"))
     assert gather(world.run, ["a@0", "b@1"]) == first

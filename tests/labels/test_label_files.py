@@ -85,10 +85,10 @@ def test_labels_are_one_line_and_of_bounded_length(tmp_path: Path) -> None:
         ("x.csv", b"feature,label\n3,\xff\xfe\n", r"x.csv is no table of text in UTF-8"),
         ("x.csv", b"", r"x.csv is no table of text"),
         ("x.parquet", b"not parquet", r"x.parquet is no Parquet file, or a damaged one"),
-        ("x.jsonl", b'{"feature": 1, "label": "a"}\nnot json\n', r"x.jsonl, line 2: no JSON object"),
+        ("x.jsonl", b'{"feature": 1, "label": "a"}\nnot json\n', r"x.jsonl, line 2: not JSON"),
         ("x.jsonl", b"[1, 2]\n", r"x.jsonl needs the columns feature and label"),
-        ("x.jsonl", b"17\n", r"x.jsonl, line 1: no JSON object"),
-        ("x.jsonl", b"\xff\xfe\x00", r"x.jsonl is not UTF-8 text"),
+        ("x.jsonl", b"17\n", r"x.jsonl needs the columns feature and label"),
+        ("x.jsonl", b"\xff\xfe\x00", r"x.jsonl is not UTF-8"),
         ("x.jsonl.gz", b"not gzip", r"x.jsonl.gz is damaged"),
         (
             "x.jsonl.gz",

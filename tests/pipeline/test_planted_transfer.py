@@ -29,7 +29,8 @@ from unifeat.saes.checking.claims import Claims
 from unifeat.saes.checking.examine import examine
 from unifeat.saes.checking.loss import measure_loss
 from unifeat.study.read import load_study
-from unifeat.study.spec import Study, SubspacesSpec, TransferSpec
+from unifeat.study.spec import Study, SubspacesSpec
+from unifeat.study.transfer import TransferSpec
 from unifeat.synthetic import PlantedModels, plant_models
 from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.splicing_loss import Losses, spliced_losses

@@ -25,7 +25,8 @@ from unifeat.pipeline.transfer import Direction
 from unifeat.saes import load_sae
 from unifeat.saes.quality import Variance
 from unifeat.study.read import load_study
-from unifeat.study.spec import MatchingSpec, SpacesSpec, Study, TransferSpec
+from unifeat.study.spec import MatchingSpec, SpacesSpec, Study
+from unifeat.study.transfer import TransferSpec
 from unifeat.synthetic import PlantedModels, plant_models
 from unifeat.vocabulary.hook_points import HookPoint
 

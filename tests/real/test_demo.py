@@ -21,7 +21,8 @@ from unifeat.saes import load_sae
 from unifeat.saes.checking.check import check_sae
 from unifeat.saes.checking.sample import measure_quality
 from unifeat.study.read import load_study
-from unifeat.study.spec import Study, TransferSpec
+from unifeat.study.spec import Study
+from unifeat.study.transfer import TransferSpec
 from unifeat.text.corpus import build_corpus
 from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.profiles import extremes, pearson

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unifeat.explorer.activity import AROUND, Activity, activity_unit, partner_unit
+from unifeat.codes.activity import AROUND, Activity, activity_unit, partner_unit
 from unifeat.explorer.blob import fixed, narrow, packed
 from unifeat.explorer.maps import decoder_map, firing_map
 from unifeat.explorer.opened import OpenedSpace, open_space, open_text

@@ -8,7 +8,7 @@ from typing import Any
 
 from unifeat.codes.shard import read_shard
 from unifeat.codes.store import CodeStore
-from unifeat.errors import UserError, did_you_mean
+from unifeat.errors import UserError
 from unifeat.progress import track
 from unifeat.runs.folder import Run
 from unifeat.store import cache_root
@@ -44,11 +44,8 @@ def open_space(run: Run, name: str) -> OpenedSpace:
     Raises:
         UserError: the run has no such space; its codes are no longer in the cache, or damaged.
     """
-    spaces = run.info["spaces"]
-    if name not in spaces:
-        near = did_you_mean(name, list(spaces))
-        raise UserError(f"run {run.folder} has no space {name!r}{near}: it has {', '.join(spaces)}")
-    info = spaces[name]
+    run.check_space(name)
+    info = run.info["spaces"][name]
     store = _store(run, name, info)
     with track(f"checking the codes of {name}", store.n_shards, unit="shards") as advance:
         for number, entry in enumerate(store.manifest["shards"]):

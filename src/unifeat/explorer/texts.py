@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unifeat.codes.peaks import Peaks, places
 from unifeat.codes.store import CodeStore
-from unifeat.explorer.windows import Peaks, places
 from unifeat.text.corpus import Corpus
 
 Array = NDArray[Any]

@@ -19,15 +19,7 @@ _STRINGS = ("promotes_a", "suppresses_a", "promotes_b", "suppresses_b")
 
 def labels_of(run: Run, names: list[str], given: Mapping[str, Mapping[int, str]]) -> list[dict[int, str]]:
     """Of each space, the labels of its features: those that are given for it, else the run's own."""
-    table = run.labels
-    found = []
-    for name in names:
-        own = given.get(name)
-        if own is None and table is not None:
-            rows = table[table["space"] == name]
-            own = dict(zip(rows["feature"].tolist(), rows["label"].tolist(), strict=True))
-        found.append({int(feature): str(label) for feature, label in (own or {}).items() if str(label).strip()})
-    return found
+    return [dict(given.get(name, run.labels_of(name))) for name in names]
 
 
 def categories_of(run: Run, names: list[str]) -> list[tuple[NDArray[Any], NDArray[Any]]]:

@@ -6,10 +6,7 @@ text), `description`, `modelId`, `layer` (the source), and who explained it.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ from typing import Any
 from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import user_path
+from unifeat.text.rows import json_lines
+from unifeat.text.unpacking import Reading, as_text
 
 LONGEST = 500  # characters of a label
 _FEATURE, _LABEL = ("feature", "index"), ("label", "description")
@@ -50,7 +49,7 @@ def read_labels(source: str | Path, *, features: int | None = None, what: str = 
                 text = " ".join(str(label).split())[:LONGEST] if label is not None else ""
                 if text:
                     labels.setdefault(_feature(feature, features, f"{what}: {file}, label {number}"), text)
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         raise machine_error(error, f"reading {path}") or UserError(f"{what}: {path} is damaged ({error})") from error
     if not labels:
         raise UserError(f"{what}: {path} holds no label")
@@ -94,20 +93,11 @@ def _feature(value: Any, features: int | None, where: str) -> int:
 
 
 def _json_lines(file: Path) -> Iterator[Row]:
-    opener = gzip.open if file.name.lower().endswith(".gz") else open
-    with opener(file, "rt", encoding="utf-8-sig") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                    names = _names(record, file)
-                except (ValueError, RecursionError, TypeError) as error:
-                    raise UserError(f"{file}, line {number}: no JSON object ({error})") from error
-                yield record[names[0]], record[names[1]]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file} is not UTF-8 text ({error})") from error
+    reading = Reading(file)
+    with as_text(reading) as lines:
+        for _, record in json_lines(lines, reading):
+            names = _names(record if isinstance(record, dict) else (), file)
+            yield record[names[0]], record[names[1]]
 
 
 def _table(separator: str) -> Callable[[Path], Iterator[Row]]:

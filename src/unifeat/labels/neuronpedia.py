@@ -79,7 +79,7 @@ def feature_record(
     *,
     fires: float,
     heights: Sequence[int],
-    greatest: float,
+    reach: tuple[float, float],
     partners: Sequence[tuple[int, float]],
     activations: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -87,16 +87,16 @@ def feature_record(
 
     Args:
         fires: the share of tokens on which it fires.
-        heights: a histogram of its activations, in equal bins from 0 to the greatest.
+        heights: a histogram of its activations, in equal bins from one end of `reach` to the other.
         partners: features of the other space with their r, the kept ones first.
     """
-    width = greatest / max(len(heights), 1)
+    low, width = reach[0], (reach[1] - reach[0]) / max(len(heights), 1)
     return {name: [] for name in _EMPTY} | {
         "feature_index": feature,
         "correlated_features_indices": [other for other, _ in partners],
         "correlated_features_pearson": [_rounded(r) for _, r in partners],
         "frac_nonzero": fires,
-        "freq_hist_data_bar_values": [_rounded((i + 0.5) * width) for i in range(len(heights))],
+        "freq_hist_data_bar_values": [_rounded(low + (i + 0.5) * width) for i in range(len(heights))],
         "freq_hist_data_bar_heights": [float(height) for height in heights],
         "n_prompts_total": source.documents,
         "n_tokens_in_prompt": source.context,

@@ -20,6 +20,7 @@ from unifeat.correlation.block_sums import BlockSums, FeatureSums
 from unifeat.correlation.csls import csls
 from unifeat.progress import track
 from unifeat.store import Form
+from unifeat.vocabulary.json_values import number_or_none
 from unifeat.vocabulary.paired_codes import Array
 
 Keep = Callable[[pd.DataFrame], Array]
@@ -32,7 +33,7 @@ _FEWEST_BLOCKS = 5
 # Drawn documents repeat, which adds noise to r. Where little is shared, most candidates lie just below the minimum r,
 # and the noise lifts many of them over it: draws then keep twice as many pairs as the text itself. An interval around
 # the estimate would say nothing of that, so beyond this share of the estimate there is none.
-_MOST_BIAS = 0.25
+MOST_BIAS = 0.25
 
 _RNG_STREAMS = {
     "fitted": 2,
@@ -144,10 +145,10 @@ def bootstrap(
         limits = np.array([low[0], high[0]]) - bias
         if name in ("share_a", "share_b", "kept"):
             limits = np.clip(limits, 0, 1 if name != "kept" else None)
-        if abs(bias) > _MOST_BIAS * abs(estimate):
+        if abs(bias) > MOST_BIAS * abs(estimate):
             limits[:] = np.nan
-        ends = {"low": _none(limits[0]), "high": _none(limits[1])}
-        facts[name] = {"estimate": _none(estimate), **ends, "bias": _none(bias)}
+        ends = {"low": number_or_none(limits[0]), "high": number_or_none(limits[1])}
+        facts[name] = {"estimate": number_or_none(estimate), **ends, "bias": number_or_none(bias)}
     columns = {}
     for name, sums, drawn_weights in (
         ("correlation", fitted, weights),
@@ -264,7 +265,7 @@ def mean_interval(
     drawn = np.concatenate(means) if means else np.zeros(0)
     low, high = percentiles(drawn[:, None], level, sums.blocks)
     bias = drawn.mean() - estimate if len(drawn) else np.nan
-    return _none(low[0] - bias), _none(high[0] - bias)
+    return number_or_none(low[0] - bias), number_or_none(high[0] - bias)
 
 
 def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str, float]:
@@ -282,7 +283,3 @@ def _rates(table: pd.DataFrame, kept: Array, size: tuple[int, int]) -> dict[str,
 def _batches(length: int, width: int) -> Iterator[slice]:
     step = max(_BATCH_CELLS // max(width, 1), 1)
     return (slice(first, min(first + step, length)) for first in range(0, length, step))
-
-
-def _none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

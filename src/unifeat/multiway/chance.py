@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from unifeat.inference import family_wise
 from unifeat.inference.multiplicity import false_discovery_rate
-from unifeat.matching.bootstrap import percentiles
+from unifeat.matching.bootstrap import MOST_BIAS, percentiles
 from unifeat.multiway.result import Families, at_least
-
-MOST_BIAS = 0.25  # as for the number of pairs (see `matching.bootstrap`): beyond it, draws say nothing of the estimate
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,18 +84,12 @@ def next_words(corpus: Corpus, places: Places) -> Words:
         wanted.setdefault(document, []).append(row)
     found: Words = [None] * len(places)
     ends = places.char_end
-    for group in range(corpus.groups):
-        first, last = corpus.group_documents[group][0], corpus.group_documents[group][1]
-        if not any(first <= document <= last for document in wanted):
-            continue
-        for part in corpus.parts(group):
-            rows = np.array(wanted.get(part.document, []), np.int64)
-            rows = rows[(ends[rows] > part.start) & (ends[rows] < part.start + len(part.text))]
-            if not len(rows):
-                continue
-            starts, stops = word_spans(part.text)
-            for row, end in zip(rows.tolist(), (ends[rows] - part.start).tolist(), strict=True):
-                next_word = int(np.searchsorted(starts, end, "left"))
-                if next_word < len(starts) and not part.text[end : starts[next_word]].strip(" "):
-                    found[row] = fold(part.text[starts[next_word] : stops[next_word]])
+    for part in corpus.parts_of(wanted):
+        rows = np.array(wanted[part.document], np.int64)
+        rows = rows[(ends[rows] > part.start) & (ends[rows] < part.start + len(part.text))]
+        starts, stops = word_spans(part.text)
+        for row, end in zip(rows.tolist(), (ends[rows] - part.start).tolist(), strict=True):
+            next_word = int(np.searchsorted(starts, end, "left"))
+            if next_word < len(starts) and not part.text[end : starts[next_word]].strip(" "):
+                found[row] = fold(part.text[starts[next_word] : stops[next_word]])
     return found

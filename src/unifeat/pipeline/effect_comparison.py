@@ -17,6 +17,7 @@ from unifeat.transfer.agreement import AgreementSums, EffectAgreement
 from unifeat.transfer.profiles import extremes, pearson, spearman, standardised
 from unifeat.transfer.relation import mean_interval, relation
 from unifeat.transfer.strings import SharedStrings
+from unifeat.vocabulary.json_values import number_or_none
 
 WAYS = ("direct", "added", "removed")
 _FEWEST_CONTEXTS = 5
@@ -163,8 +164,7 @@ class Comparison:
         agreement = by_pair[["kl_source", "kl_target"]].apply(_rank_correlation)
         table["kl_agreement"] = agreement.reindex(range(len(table))) if n else np.nan
         beside = self._beside(table, "removed", "control")
-        kl_agreement = table["kl_agreement"].mean()
-        return beside and beside | {"kl_agreement": None if np.isnan(kl_agreement) else float(kl_agreement)}
+        return beside and beside | {"kl_agreement": number_or_none(table["kl_agreement"].mean())}
 
     def _beside(self, table: pd.DataFrame, name: str, control: str) -> dict[str, Any] | None:
         """A mean agreement beside that of a control, with the interval of their difference and p by flipping its signs.

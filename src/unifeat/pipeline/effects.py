@@ -30,7 +30,7 @@ from unifeat.pipeline.transfer import Direction
 from unifeat.pipeline.transfer_loss import whole_model
 from unifeat.progress import say
 from unifeat.store import Form, Piece
-from unifeat.study.spec import TransferSpec
+from unifeat.study.transfer import TransferSpec
 from unifeat.text.corpus import Corpus
 from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.strings import SharedStrings, shared_strings
@@ -146,7 +146,7 @@ def with_second_best(direction: Direction, pairs: pd.DataFrame) -> pd.DataFrame:
         ["correlation", "target_feature"], ascending=[False, True], kind="stable"
     )
     best = others.drop_duplicates("source_feature").set_index("source_feature")["target_feature"]
-    more = cell.within_token.rename(columns=named)
+    more = cell.kept_with_token.rename(columns=named)
     shares = more[["token_share_a", "token_share_b"]].mean(axis=1)
     more = more.assign(within=more["correlation_within_token"], token_share=shares)
     keys = ["source_feature", "target_feature"]

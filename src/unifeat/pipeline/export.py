@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from unifeat.codes.activity import activity_unit
+from unifeat.codes.peaks import Passage, passages
 from unifeat.errors import UserError
 from unifeat.labels.neuronpedia import (
     Source,
@@ -17,7 +19,6 @@ from unifeat.labels.neuronpedia import (
     shared_list,
     write_source,
 )
-from unifeat.labels.strongest import strongest
 from unifeat.pipeline.reopen import reopen
 from unifeat.pipeline.spaces import Space
 from unifeat.runs.folder import Run
@@ -52,9 +53,8 @@ def export_neuronpedia(run: Run, space_a: str, space_b: str, out: str | Path) ->
     with written_aside(folder) as aside:
         aside.mkdir()
         for side, space, source in zip("ab", spaces, sources, strict=True):
-            labels = _labels(run, space.name)
             made_by = str((run.info["spaces"][space.name].get("labels") or {}).get("source", "automatic"))
-            write_source(aside, source, _features(space, source, candidates, side), labels, made_by)
+            write_source(aside, source, _features(space, source, candidates, side), run.labels_of(space.name), made_by)
         kept = candidates[candidates["kept"]].nlargest(_LISTED, "correlation")
         columns = (kept[name].tolist() for name in ("feature_a", "feature_b", "correlation"))
         pairs = list(zip(*columns, strict=True))
@@ -92,15 +92,12 @@ def _id(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.casefold()).strip("-.") or "model"
 
 
-def _labels(run: Run, space: str) -> dict[int, str]:
-    table = run.labels
-    own = table[table["space"] == space] if table is not None else pd.DataFrame({"feature": [], "label": []})
-    return dict(zip(own["feature"].tolist(), own["label"].tolist(), strict=True))
-
-
 def _features(space: Space, source: Source, candidates: pd.DataFrame, side: str) -> Iterator[dict[str, Any]]:
     """Every feature of a space, dead ones too."""
-    found = strongest(space.store, space.tops, passages=_PASSAGES, around=_AROUND)
+    found = activity_unit(space.store, _PASSAGES).result()
+    shown: dict[int, list[Passage]] = {}
+    for at, passage in zip(found.feature.tolist(), passages(space.store, found.peaks, _AROUND), strict=True):
+        shown.setdefault(at, []).append(passage)
     tokenizer, written = space.tokenizer(), dict[int, str]()
 
     def text(token: int) -> str:
@@ -114,18 +111,16 @@ def _features(space: Space, source: Source, candidates: pd.DataFrame, side: str)
     for feature, partner, r in zip(known[f"feature_{side}"], known[other], known["correlation"], strict=True):
         partners.setdefault(int(feature), []).append((int(partner), float(r)))
     for feature in range(space.store.features):
-        greatest = float(found.greatest[feature])
+        low, high = float(min(found.low[feature], 0)), float(max(found.high[feature], 0))
         yield feature_record(
             source,
             feature,
-            fires=float(found.fires[feature] / max(found.rows, 1)),
+            fires=float(found.count[feature] / max(space.store.rows, 1)),
             heights=found.histogram[feature].tolist(),
-            greatest=greatest,
+            reach=(low, high),
             partners=partners.get(feature, []),
             activations=[
-                activation_record(
-                    [text(t) for t in passage.tokens.tolist()], passage.values.tolist(), passage.at, greatest
-                )
-                for passage in found.passages.get(feature, [])
+                activation_record([text(t) for t in passage.token.tolist()], passage.value.tolist(), passage.at, high)
+                for passage in shown.get(feature, [])
             ],
         )

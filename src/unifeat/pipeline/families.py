@@ -16,6 +16,7 @@ from unifeat.multiway.chance import beside_chance, with_intervals
 from unifeat.multiway.depth import Layer
 from unifeat.multiway.drawn import VERSION, Text, repaired_pairs, resampled_pairs, text_blocks
 from unifeat.multiway.find import find_families
+from unifeat.multiway.graph import READINGS
 from unifeat.multiway.result import Families
 from unifeat.pipeline.family_depth import depth_facts
 from unifeat.pipeline.match import Cell
@@ -24,6 +25,7 @@ from unifeat.pipeline.spaces import Space
 from unifeat.progress import track
 from unifeat.store import TABLE, Piece
 from unifeat.study.spec import Study
+from unifeat.vocabulary.json_values import number_or_none, records
 
 _BATCH = 10  # draws of a unit
 _WORDS = 5  # tokens that a family is shown with
@@ -96,11 +98,11 @@ def run_families(study: Study, cells: list[Cell], documents: int, engine: Engine
         "spaces": names,
         "families": len(found),
         "pairs": found.pairs,
-        "sizes": _records(beside.sizes),
-        "presence": _records(found.presence),
+        "sizes": records(beside.sizes),
+        "presence": records(found.presence),
         "walks": int(found.triangles["walks"].sum()),
-        "consistency": _number(consistency),
-        "consistency_chance": _number(chance),
+        "consistency": number_or_none(consistency),
+        "consistency_chance": number_or_none(chance),
         "consistency_draws": float(np.mean(in_draws)) if in_draws else None,
         "draws": draws,
         "bootstraps": spec.bootstraps,
@@ -119,11 +121,7 @@ def run_families(study: Study, cells: list[Cell], documents: int, engine: Engine
 
 def kept_pairs(cell: Cell) -> pd.DataFrame:
     """The kept pairs of two spaces, with their r on held-out documents and within token."""
-    table = cell.table()
-    kept = table[table["kept"]]
-    within = cell.beyond_token(kept).result().pairs["correlation_within_token"]
-    columns = ["feature_a", "feature_b", "correlation", "correlation_heldout"]
-    return kept[columns].join(within)
+    return cell.kept_with_token[["feature_a", "feature_b", "correlation", *READINGS]]
 
 
 @dataclass(frozen=True)
@@ -212,14 +210,3 @@ def _with_words(found: Families, spaces: list[Space]) -> pd.DataFrame:
                 count[word] = count.get(word, 0) + 1
         words.append(sorted(count, key=lambda word: -count[word])[:_WORDS])
     return found.table.assign(top_tokens=pd.Series(words, dtype=object))
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON data: NaN as None."""
-    return [{str(k): _number(v) for k, v in row.items()} for row in table.to_dict("records")]
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

@@ -11,6 +11,7 @@ import pandas as pd
 from unifeat.multiway.depth import Correspondence, Layer, correspondence, partner_depths, passages, spans, streams
 from unifeat.multiway.graph import Pairs
 from unifeat.multiway.result import Families
+from unifeat.vocabulary.json_values import number_or_none, records
 
 _DRAWS = 1000
 
@@ -52,7 +53,7 @@ def depth_facts(
             corresponding.append({"of": of, "in": there} | _facts(ridge))
     return {
         "lasting": lasting,
-        "passages": passages(found, layers).to_dict("records"),
+        "passages": records(passages(found, layers)),
         "correspondence": corresponding,
     }
 
@@ -70,9 +71,5 @@ def _units(depths: pd.DataFrame, family: dict[Any, dict[int, int]]) -> Any:
 
 
 def _facts(found: Correspondence) -> dict[str, Any]:
-    rows = [
-        {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in row.items()}
-        for row in found.layers.to_dict("records")
-    ]
-    ends = {name: getattr(found, name) for name in ("order", "low", "high")}
-    return {"layers": rows} | {name: None if np.isnan(value) else value for name, value in ends.items()}
+    ends = {name: number_or_none(getattr(found, name)) for name in ("order", "low", "high")}
+    return {"layers": records(found.layers)} | ends

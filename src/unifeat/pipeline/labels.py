@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from unifeat.pipeline.spaces import Space
 from unifeat.store import JSON, Piece
 from unifeat.study.spec import Study
 from unifeat.text.corpus import Corpus
+from unifeat.vocabulary.json_values import number_or_none
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,10 @@ def agree(cell: Cell, labels: Mapping[str, Labelled], seed: int) -> dict[str, An
     if not found.pairs:
         return None
     own = [side.get(feature, "") for pair in pairs for side, feature in zip(words, pair, strict=True)]
-    chance = None if math.isnan(found.chance) else found.chance
     return {
         "pairs": found.pairs,
         "mean": found.mean,
-        "chance": chance,
+        "chance": number_or_none(found.chance),
         "p": found.p,
         "draws": found.draws,
         "automatic": any(label.startswith(MARK) for label in own),

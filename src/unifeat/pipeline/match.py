@@ -161,11 +161,11 @@ class Cell:
         return Unit(piece, work, fills_machine=True)
 
     @property
-    def within_token(self) -> pd.DataFrame:
-        """`feature_a`, `feature_b` of the kept pairs, with the columns of `BeyondToken.pairs`."""
+    def kept_with_token(self) -> pd.DataFrame:
+        """The kept pairs as in `table`, with the columns of `BeyondToken.pairs`."""
         table = self.table()
         kept = table[table["kept"]]
-        return kept[["feature_a", "feature_b"]].join(self.beyond_token(kept).result().pairs)
+        return kept.join(self.beyond_token(kept).result().pairs)
 
     def table(self) -> pd.DataFrame:
         """Every candidate, with `kept` and `dropped_because`."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from unifeat.models.edits import Edits
 from unifeat.models.language import LanguageModel
 from unifeat.pipeline.spaces import Space
-from unifeat.text.corpus import Corpus
-from unifeat.text.windows import cut_windows, tokenize_part
+from unifeat.text.corpus import Corpus, Part
+from unifeat.text.windows import Window, cut_windows, tokenize_part
 from unifeat.transfer.splicing_loss import rows_in
 from unifeat.vocabulary.openings import opening_tokens
 from unifeat.vocabulary.places import Places
@@ -39,6 +39,19 @@ class Placed:
         return Edits(self.window[rows], self.position[rows], torch.from_numpy(delta))
 
 
+def windows_of(space: Space, model: LanguageModel, part: Part) -> list[Window]:
+    """A part of a document as a space's model reads it."""
+    windowing = space.windowing
+    assert windowing is not None
+    return cut_windows(
+        tokenize_part(model.tokenizer, part),
+        opening_tokens(windowing.opening),
+        windowing.context,
+        at_start=part.start == 0,
+        limit=windowing.limit,
+    )
+
+
 def placed(space: Space, places: Places, rows: Ids, model: LanguageModel, corpus: Corpus) -> Placed:
     """Find sampled tokens in the windows of a space's model.
 
@@ -47,30 +60,17 @@ def placed(space: Space, places: Places, rows: Ids, model: LanguageModel, corpus
         rows: which of them are wanted.
         model: the space's, for its tokenizer.
     """
-    windowing = space.windowing
-    assert windowing is not None
-    opening = opening_tokens(windowing.opening)
     wanted = np.zeros(len(places), bool)
     wanted[rows] = True
-    documents = set(places.document[rows].tolist())
     ids: list[NDArray[np.int32]] = []
     window_of, position_of = (np.full(len(places), -1, np.int64) for _ in range(2))
-    for group in range(corpus.groups):
-        first, last = corpus.group_documents[group][0], corpus.group_documents[group][1]
-        if not any(first <= document <= last for document in documents):
-            continue
-        for part in corpus.parts(group):
-            if part.document not in documents:
-                continue
-            tokens = tokenize_part(model.tokenizer, part)
-            for window in cut_windows(
-                tokens, opening, windowing.context, at_start=part.start == 0, limit=windowing.limit
-            ):
-                at = rows_in(window, places)
-                position = np.flatnonzero((at >= 0) & wanted[np.maximum(at, 0)])
-                if len(position):
-                    window_of[at[position]], position_of[at[position]] = len(ids), position
-                    ids.append(window.ids)
+    for part in corpus.parts_of(set(places.document[rows].tolist())):
+        for window in windows_of(space, model, part):
+            at = rows_in(window, places)
+            position = np.flatnonzero((at >= 0) & wanted[np.maximum(at, 0)])
+            if len(position):
+                window_of[at[position]], position_of[at[position]] = len(ids), position
+                ids.append(window.ids)
     padded = torch.full((len(ids), max(map(len, ids), default=1)), -1, dtype=torch.int64)
     for number, own in enumerate(ids):
         padded[number, : len(own)] = torch.from_numpy(own.astype(np.int64))

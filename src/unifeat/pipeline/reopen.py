@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
-from unifeat.errors import UserError, did_you_mean
+from unifeat.errors import UserError
 from unifeat.pipeline.encode import Prepared, prepare_spaces
 from unifeat.pipeline.match import Cell, cells_of
 from unifeat.pipeline.spaces import Space
@@ -39,11 +39,8 @@ class Reopened:
         Raises:
             UserError: the run has no such space.
         """
-        found = {space.name: space for space in self.prepared.spaces}
-        if name not in found:
-            near = did_you_mean(name, list(found))
-            raise UserError(f"run {self.run.folder} has no space {name!r}{near}: it has {', '.join(found)}")
-        return found[name]
+        self.run.check_space(name)
+        return next(space for space in self.prepared.spaces if space.name == name)
 
     def cell(self, space_a: str, space_b: str) -> Cell:
         """The pair of two spaces, whichever of them comes first in the run.

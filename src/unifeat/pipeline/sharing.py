@@ -16,6 +16,7 @@ from unifeat.multiway.sharedness import comparative_sharedness, mppc, wmppc, wmp
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
 from unifeat.store import TABLE, Piece
+from unifeat.vocabulary.json_values import number_or_none
 
 Values = NDArray[np.float64]
 _VERSION = 1
@@ -56,7 +57,12 @@ def share(
             best[own.name, other.name] = np.where(np.isinf(strongest), np.nan, strongest)
     weighted = all((own >= 0).all() for own in total.values())  # (codes of both signs have no total activation)
     of_spaces = [
-        {"of": of, "in": there, "mppc": _known(mppc(own)), "wmppc": _known(wmppc(own, total[of])) if weighted else None}
+        {
+            "of": of,
+            "in": there,
+            "mppc": number_or_none(mppc(own)),
+            "wmppc": number_or_none(wmppc(own, total[of])) if weighted else None,
+        }
         for (of, there), own in best.items()
     ]
     models = list(dict.fromkeys(space.group for space in spaces))
@@ -70,7 +76,7 @@ def share(
         compared = [(own, weight) for own, weight in layers if own is not None]
         if compared:
             value = wmppc_over_layers([own for own, _ in compared], [weight for _, weight in compared])
-            of_models.append({"of": of, "in": there, "wmppc": _known(value)})
+            of_models.append({"of": of, "in": there, "wmppc": number_or_none(value)})
     sharedness = _sharedness(groups, spaces, best, total) if groups and weighted else None
     return {"spaces": of_spaces, "models": of_models}, sharedness
 
@@ -110,7 +116,3 @@ def _sharedness(
     whole = pd.concat(tables[1:] or tables, ignore_index=True)
     kinds: dict[str, Any] = dict.fromkeys(columns[4:-1], np.float64) | {"feature": np.int32}
     return whole.astype(kinds | dict.fromkeys(("space", "group", "other"), object))
-
-
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unifeat.errors import UserError, did_you_mean
+from unifeat.errors import UserError
 from unifeat.models.generation import Sampling, continuation
 from unifeat.pipeline.effect_edits import DOSE
 from unifeat.pipeline.reopen import Reopened, reopen
@@ -65,11 +65,9 @@ def steer(
 def _pair(run: Run, space: str, feature: int, partner: str | None) -> Any:
     """The row of `pairs.parquet` of a feature's pair."""
     cells, facts = [(own["space_a"], own["space_b"]) for own in run.info["pairs"]], run.info["spaces"]
-    names = sorted({name for cell in cells for name in cell})
     for name in (space, partner):
-        if name is not None and name not in names:
-            near = did_you_mean(name, names)
-            raise UserError(f"run {run.folder} has no space {name!r}{near}: it has {', '.join(names)}")
+        if name is not None:
+            run.check_space(name)
     found = []
     for a, b in cells:
         if space not in (a, b) or partner not in (None, a, b):

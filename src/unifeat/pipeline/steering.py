@@ -32,7 +32,7 @@ from unifeat.pipeline.transfer import AFFINE, Direction, Fits, sae_of
 from unifeat.pipeline.transfer_loss import whole_model
 from unifeat.store import TABLE, Piece
 from unifeat.store.keys import digest_of
-from unifeat.study.spec import TransferSpec
+from unifeat.study.transfer import TransferSpec
 from unifeat.subspaces.categories import Categories
 from unifeat.text.corpus import Corpus
 from unifeat.transfer.decoding import Decoding
@@ -43,7 +43,8 @@ COLUMNS = [
     *("category", "variant", "places", "tokens", "contexts", "cosine", "explained", "dose", "kl", "rise"),
     *("per_kl", "per_kl_low", "per_kl_high", "null_mean", "null_sd", "p"),
 ]
-OWN, PAIRS, MAP, RANDOM, EXCHANGED = "own", "from_pairs", "from_map", "random", "exchanged"
+_VARIANTS = OWN, PAIRS, MAP = "own", "from_pairs", "from_map"
+RANDOM, EXCHANGED = "random", "exchanged"
 ALL = "all"
 _TEXT = ("category", "variant")
 _KL = 0.1  # nats: directions are compared where they cost as much
@@ -195,90 +196,83 @@ class _Steered:
         return rise.reshape(*shape, -1), kl.reshape(shape)
 
 
-@dataclass
 class _Table:
     """The table of what came out.
 
-    Attributes:
+    Args:
+        doses: (directions,).
         rise: (directions, probes, concepts).
         kl: (directions, probes).
     """
 
-    added: list[_Added]
-    concepts: list[Concept]
-    doses: Vector
-    rise: Vector
-    kl: Vector
-    level: float
-    seed: int
+    def __init__(
+        self,
+        added: list[_Added],
+        concepts: list[Concept],
+        doses: Vector,
+        rise: Vector,
+        kl: Vector,
+        level: float,
+        seed: int,
+    ) -> None:
+        self._added, self._concepts, self._doses = added, concepts, doses
+        self._rise, self._kl, self._level = rise, kl, level
+        self._place = {(one.variant, one.concept, one.draw): i for i, one in enumerate(added)}
+        self._draws = sum(one.variant == RANDOM for one in added)
+        probes = kl.shape[1]
+        # The same probes are drawn for every direction.
+        self._drawn = np.random.default_rng([seed, 25]).integers(probes, size=(_DRAWS, probes))
 
     def rows(self) -> pd.DataFrame:
         """A row for each category and variant, and for the mean over the categories."""
-        table = [self._row(number, variant) for number in range(len(self.concepts)) for variant in (OWN, PAIRS, MAP)]
-        table += [self._mean(variant) for variant in (OWN, PAIRS, MAP)]
+        numbers = range(len(self._concepts))
+        table = [self._row(number, variant) for number in numbers for variant in _VARIANTS]
+        every = list(numbers)
+        table += [self._judged(variant, every) | {"category": ALL, "variant": variant} for variant in _VARIANTS]
         return pd.DataFrame(table, columns=COLUMNS)
 
-    def _row(self, concept: int, variant: str) -> dict[str, Any]:
-        place = self._place(variant, concept)
-        one, own = self.added[place], self.added[self._place(OWN, concept)]
-        known = self.concepts[concept]
-        cosine = one.direction @ own.direction
-        cosine /= max(float(np.linalg.norm(one.direction) * np.linalg.norm(own.direction)), 1e-300)
-        figures = self._per_kl(place, concept)
+    def _row(self, number: int, variant: str) -> dict[str, Any]:
+        place, concept = self._place[variant, number, 0], self._concepts[number]
+        one, own = self._added[place].direction, self._added[self._place[OWN, number, 0]].direction
         return {
-            "category": known.name,
+            "category": concept.name,
             "variant": variant,
-            "places": int(known.places.sum()),
-            "tokens": len(known.heldout),
-            "contexts": self.kl.shape[1],
-            "cosine": float(cosine),
-            "explained": one.explained,
-            "dose": float(self.doses[place]),
-            "kl": float(self.kl[place].mean()),
-            "rise": float(self.rise[place, :, concept].mean()),
-        } | self._judged(figures, self._null(variant, [concept]))
+            "places": int(concept.places.sum()),
+            "tokens": len(concept.heldout),
+            "cosine": float(one @ own) / max(float(np.linalg.norm(one) * np.linalg.norm(own)), 1e-300),
+            "explained": self._added[place].explained,
+            "dose": float(self._doses[place]),
+            "kl": float(self._kl[place].mean()),
+            "rise": float(self._rise[place, :, number].mean()),
+        } | self._judged(variant, [number])
 
-    def _mean(self, variant: str) -> dict[str, Any]:
-        """The mean over the categories."""
-        every = range(len(self.concepts))
-        figures = np.mean([self._per_kl(self._place(variant, concept), concept) for concept in every], axis=0)
-        row = {"category": ALL, "variant": variant, "contexts": self.kl.shape[1]}
-        return row | self._judged(figures, self._null(variant, list(every)))
+    def _judged(self, variant: str, concepts: list[int]) -> dict[str, Any]:
+        """The mean over some concepts, its interval over the probes, and its null: exchanged partners for what pairs
+        carry, else random directions.
+        """
+        probes = self._kl.shape[1]
+        value = self._per_kl(variant, 0, concepts, np.arange(probes)[None])[0]
+        low, high = percentiles(self._per_kl(variant, 0, concepts, self._drawn)[:, None], self._level, probes)
+        kind = EXCHANGED if variant == PAIRS else RANDOM
+        null = np.array([self._per_kl(kind, n, concepts, np.arange(probes)[None])[0] for n in range(self._draws)])
+        return {
+            "contexts": probes,
+            "per_kl": float(value),
+            "per_kl_low": float(low[0]),
+            "per_kl_high": float(high[0]),
+            "null_mean": float(null.mean()) if len(null) else np.nan,
+            "null_sd": float(null.std(ddof=1)) if len(null) > 1 else np.nan,
+            "p": float((np.sum(null >= value) + 1) / (len(null) + 1)) if len(null) else np.nan,
+        }
 
-    def _place(self, variant: str, concept: int, draw: int = 0) -> int:
-        return next(
-            i
-            for i, one in enumerate(self.added)
-            if (one.variant, one.concept, one.draw) == (variant, -1 if variant == RANDOM else concept, draw)
-        )
-
-    def _per_kl(self, place: int, concept: int) -> Vector:
-        """Rise for each nat of KL where KL is `_KL`, and the same of bootstrap draws of the probes, (1 + draws,).
+    def _per_kl(self, variant: str, draw: int, concepts: list[int], probes: NDArray[np.integer]) -> Vector:
+        """Rise for each nat of KL where KL is `_KL`, the mean over concepts, for some draws of the probes (draws, n).
 
         Rise grows with a small dose and KL with its square, so rise / √KL does not depend on the dose.
         """
-        rng = np.random.default_rng([self.seed, 25])  # the same probes are drawn for every direction
-        n = self.kl.shape[1]
-        drawn = np.r_[[np.arange(n)], rng.integers(n, size=(_DRAWS, n))]
-        rise, kl = self.rise[place, :, concept][drawn].mean(1), self.kl[place][drawn].mean(1)
-        return np.asarray(rise / np.sqrt(np.maximum(kl, 1e-12) * _KL))
-
-    def _null(self, variant: str, concepts: list[int]) -> Vector:
-        """Means over concepts: of exchanged partners for what pairs carry, else of random directions."""
-        kind = EXCHANGED if variant == PAIRS else RANDOM
-        draws = 1 + max((one.draw for one in self.added if one.variant == kind), default=-1)
-        return np.array(
-            [np.mean([self._per_kl(self._place(kind, c, draw), c)[0] for c in concepts]) for draw in range(draws)]
-        )
-
-    def _judged(self, figures: Vector, null: Vector) -> dict[str, float]:
-        low, high = percentiles(figures[1:, None], self.level, self.kl.shape[1])
-        drawn = len(null) > 0
-        return {
-            "per_kl": float(figures[0]),
-            "per_kl_low": float(low[0]),
-            "per_kl_high": float(high[0]),
-            "null_mean": float(null.mean()) if drawn else np.nan,
-            "null_sd": float(null.std(ddof=1)) if len(null) > 1 else np.nan,
-            "p": float((np.sum(null >= figures[0]) + 1) / (len(null) + 1)) if drawn else np.nan,
-        }
+        found = []
+        for concept in concepts:
+            place = self._place[variant, -1 if variant == RANDOM else concept, draw]
+            rise, kl = self._rise[place, :, concept][probes].mean(1), self._kl[place][probes].mean(1)
+            found.append(rise / np.sqrt(np.maximum(kl, 1e-12) * _KL))
+        return np.asarray(np.mean(found, axis=0))

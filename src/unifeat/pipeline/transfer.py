@@ -24,7 +24,7 @@ from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
 from unifeat.store import Form, Piece
 from unifeat.store.keys import digest_of
-from unifeat.study.spec import TransferSpec
+from unifeat.study.transfer import TransferSpec
 from unifeat.text.halves import fitting_documents
 from unifeat.transfer.carried import Carried, carried_by, summarise
 from unifeat.transfer.decoding import Decoding

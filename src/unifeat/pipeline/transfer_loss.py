@@ -18,16 +18,16 @@ from unifeat.inference.permuting import permutations_within
 from unifeat.inference.strata import strata_of
 from unifeat.models.language import LanguageModel, load_language_model
 from unifeat.models.placement import ONE_GPU
+from unifeat.pipeline.placed import windows_of
 from unifeat.pipeline.spaces import Space
 from unifeat.pipeline.transfer import Direction, Fits, Rebuilder
 from unifeat.store import TABLE, Piece
-from unifeat.study.spec import TransferSpec
+from unifeat.study.transfer import TransferSpec
 from unifeat.text.corpus import Corpus
-from unifeat.text.windows import Window, cut_windows, tokenize_part
+from unifeat.text.windows import Window
 from unifeat.transfer.carried import share_carried
 from unifeat.transfer.splicing_loss import CLEAN, Losses, rows_in, spliced_losses
 from unifeat.transfer.sums import MIXED, OWN, ZERO, variants
-from unifeat.vocabulary.openings import opening_tokens
 
 VERSION = 1  # raised whenever the results change
 _WHOLE = Held(1)
@@ -115,9 +115,6 @@ def whole_model(space: Space, what: str = "") -> LanguageModel:
 
 def _readings(direction: Direction, corpus: Corpus, model: LanguageModel, tokens: int) -> Iterator[Reading]:
     """Windows of the judged documents that have sampled tokens: as many of each document as give so many tokens."""
-    windowing = direction.target.windowing
-    assert windowing is not None
-    opening = opening_tokens(windowing.opening)
     judged = ~direction.fitting
     stretches = [rows.document[judged[rows.document]] for rows in direction.stretches()]
     documents = np.unique(np.concatenate(stretches)) if stretches else np.zeros(0, np.int32)
@@ -126,15 +123,8 @@ def _readings(direction: Direction, corpus: Corpus, model: LanguageModel, tokens
         for part in corpus.parts(rows.group):
             if left.get(part.document, 0) <= 0:
                 continue
-            cut = cut_windows(
-                tokenize_part(model.tokenizer, part),
-                opening,
-                windowing.context,
-                at_start=part.start == 0,
-                limit=windowing.limit,
-            )
             chosen = []
-            for window in cut:
+            for window in windows_of(direction.target, model, part):
                 at = rows_in(window, rows.places_b)
                 wanted = np.flatnonzero(at[:-1] >= 0)[: max(left[part.document], 0)]
                 if len(wanted):

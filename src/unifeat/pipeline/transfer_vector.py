@@ -16,7 +16,7 @@ from unifeat.pipeline.reopen import reopen
 from unifeat.pipeline.steering import carrier_of
 from unifeat.pipeline.transfer import Direction, Fits, rebuild_unit
 from unifeat.runs.folder import Run
-from unifeat.study.spec import TransferSpec
+from unifeat.study.transfer import TransferSpec
 from unifeat.transfer.steering import Carrier
 
 Way = Literal["pairs", "map"]

@@ -12,7 +12,7 @@ from unifeat.runs.folder import Run
 
 _MOST_PANELS = 3
 _ROW = 46  # pixels
-_GAP = 0.04
+_GAP = 0.07
 _TICKS = {"rematch": "fit", "same_token": "b", "same_two_tokens": "b"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unifeat.errors import UserError, did_you_mean
+from unifeat.errors import UserError
 from unifeat.labels.files import read_labels
 from unifeat.report.tables import number, percent, probability
 from unifeat.runs.folder import Run
@@ -25,11 +25,7 @@ def labels_given(run: Run, given: Iterable[str]) -> dict[str, dict[int, str]]:
         space, equals, path = one.partition("=")
         if not equals or not path:
             raise UserError(f"--labels {one}: give SPACE=PATH, such as {next(iter(spaces))}=labels.csv")
-        if space not in spaces:
-            near = did_you_mean(space, list(spaces))
-            raise UserError(
-                f"--labels {one}: run {run.folder} has no space {space!r}{near}: it has {', '.join(spaces)}"
-            )
+        run.check_space(space)
         found[space] = read_labels(path, features=spaces[space]["d_sae"], what=f"--labels {space}")
     return found
 

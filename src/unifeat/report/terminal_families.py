@@ -12,8 +12,8 @@ from rich.text import Text
 
 from unifeat.multiway.result import Families
 from unifeat.report.contexts import visible
+from unifeat.report.framed import framed
 from unifeat.report.tables import SIGNIFICANCE_LEVEL, decimal, number, percent, probability
-from unifeat.report.terminal import framed
 from unifeat.runs.families import families
 from unifeat.runs.folder import Run
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.text import Text
 
-from unifeat.report.terminal import framed
+from unifeat.report.framed import framed
 from unifeat.study.plan import StudyPlan
 
 _UNITS = ("", " k", " M", " G", " T", " P", " E")

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from unifeat.errors import UserError, did_you_mean
+from unifeat.errors import UserError
 from unifeat.multiway.find import find_families
-from unifeat.multiway.graph import Pairs
+from unifeat.multiway.graph import READINGS, Pairs
 from unifeat.multiway.result import Families
 from unifeat.runs.folder import Run
 
-_COLUMNS = ["feature_a", "feature_b", "correlation", "correlation_heldout", "correlation_within_token"]
+_COLUMNS = ["feature_a", "feature_b", "correlation", *READINGS]
 
 
 def families(
@@ -44,9 +44,7 @@ def families(
     stored = source.info.get("families", {})
     names = list(spaces) if spaces is not None else stored.get("spaces") or _without_controls(source)
     for name in names:
-        if name not in source.info["spaces"]:
-            near = did_you_mean(name, list(source.info["spaces"]))
-            raise UserError(f"run {source.folder} has no space {name!r}{near}")
+        source.check_space(name)
     compared = [(pair["space_a"], pair["space_b"]) for pair in source.info["pairs"]]
     pairs = {key: _kept(source, *key) for key in compared if set(key) <= set(names)}
     if not pairs:

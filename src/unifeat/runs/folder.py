@@ -171,6 +171,20 @@ class Run:
         """The HTML report."""
         return self.folder / REPORT
 
+    def check_space(self, name: str) -> None:
+        """Raise a UserError if the run has no space of this name."""
+        names = list(self.info["spaces"])
+        if name not in names:
+            near = did_you_mean(name, names)
+            raise UserError(f"run {self.folder} has no space {name!r}{near}: it has {', '.join(names)}")
+
+    def labels_of(self, space: str) -> dict[int, str]:
+        """The labels of a space's features; empty for one that has none."""
+        if self.labels is None:
+            return {}
+        own = self.labels[self.labels["space"] == space]
+        return dict(zip(own["feature"].tolist(), own["label"].tolist(), strict=True))
+
     def space_pair(self, space_a: str, space_b: str) -> pd.DataFrame:
         """The candidates of one pair of spaces; only theirs are read.
 
@@ -178,11 +192,8 @@ class Run:
             UserError: the run did not compare these spaces.
         """
         compared = [(pair["space_a"], pair["space_b"]) for pair in self.info["pairs"]]
-        names = sorted({name for pair in compared for name in pair})
         for name in (space_a, space_b):
-            if name not in names:
-                near = did_you_mean(name, names)
-                raise UserError(f"run {self.folder} has no space {name!r}{near}: it has {', '.join(names)}")
+            self.check_space(name)
         if (space_a, space_b) not in compared:
             raise UserError(f"run {self.folder} did not compare {space_a} with {space_b} in this order")
         if "pairs" in self.__dict__:

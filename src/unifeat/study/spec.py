@@ -17,7 +17,8 @@ from unifeat.study.mistakes import explain
 from unifeat.study.presets import expand
 from unifeat.study.text import TextSpec
 from unifeat.study.training import TrainOverride, TrainSpec
-from unifeat.study.values import Pair, Part, Seed, Text, memory
+from unifeat.study.transfer import TransferSpec
+from unifeat.study.values import Part, Seed, Text, memory
 from unifeat.vocabulary.bounds import LARGEST_COUNT, LARGEST_WIDTH
 from unifeat.vocabulary.hook_points import HookKind
 from unifeat.vocabulary.masks import Mask
@@ -246,27 +247,6 @@ class ActivationsSpec(Part):
 
     rows: int = Field(16_384, ge=64, le=LARGEST_WIDTH, description="about how many tokens' activations are kept")
     dims: int = Field(64, ge=1, le=100_000, description="components of SVCCA and of held-out CCA")
-
-
-class TransferSpec(Part):
-    """What shared features do: one model run on another's features."""
-
-    cells: Literal["best"] | list[Pair] = Field(
-        "best", description="pairs of spaces, or best: of each comparison the pair of spaces that shares most"
-    )
-    draws: int = Field(100, ge=1, le=10_000, description="exchanges of partners: the null of what is carried")
-    loss_draws: int = Field(19, ge=0, le=1000, description="exchanges of partners that are spliced into the model")
-    loss_tokens: int = Field(
-        2048, ge=0, le=LARGEST_WIDTH, description="tokens at which activations are replaced to measure the loss"
-    )
-    pairs: int = Field(200, ge=0, le=100_000, description="pairs whose effects on the next token are compared")
-    contexts: int = Field(16, ge=1, le=1000, description="contexts of each pair, and probe contexts of all of them")
-    steering: int = Field(
-        16, ge=0, le=1000, description="probe contexts that are steered to the study's categories of words; 0: none"
-    )
-    steering_draws: int = Field(
-        19, ge=0, le=1000, description="exchanges of partners, and random directions, that steer"
-    )
 
 
 _DEFAULT_METRICS = [

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from unifeat.errors import UserError
 from unifeat.synthetic._firings import as_codes, draw_firings, draw_text, noisy_firings, zipf_frequencies
+from unifeat.synthetic._settings import check_documents, check_ranges, check_whole
 
 Ids = NDArray[np.int64]
 PRIVATE = -1
@@ -177,14 +178,6 @@ _RANGES = {"presence": (0, 1), "split": (0, 1), "noise": (0, 10), "dropout": (0,
 
 
 def _check(settings: Mapping[str, Any]) -> None:
-    for name, least in _SMALLEST.items():
-        value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise UserError(f"{name}={value!r}: give a whole number, {least} or more")
-    for name, (low, most) in _RANGES.items():
-        value = settings[name]
-        real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not real or not low <= value <= most:
-            raise UserError(f"{name}={value!r}: give a number from {low} to {most:g}")
-    if settings["documents"] > settings["n_tokens"]:
-        raise UserError(f"documents={settings['documents']} is more than n_tokens={settings['n_tokens']}")
+    check_whole(settings, _SMALLEST)
+    check_ranges(settings, _RANGES)
+    check_documents(settings)

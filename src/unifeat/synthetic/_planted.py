@@ -20,6 +20,7 @@ from unifeat.synthetic._firings import (
     noisy_firings,
     zipf_frequencies,
 )
+from unifeat.synthetic._settings import check_documents, check_ranges, check_whole
 
 Ids = NDArray[np.int64]
 
@@ -222,16 +223,8 @@ _RANGES = {"shared": (0, 1), "split": (0, 1), "noise": (0, 10), "dropout": (0, 1
 
 
 def _check(settings: dict[str, Any]) -> None:
-    for name, least in _SMALLEST_VALUES.items():
-        value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise UserError(f"{name}={value!r}: give a whole number, {least} or more")
-    for name, (least, most) in _RANGES.items():
-        value = settings[name]
-        real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not real or not least <= value <= most:
-            raise UserError(f"{name}={value!r}: give a number from {least} to {most:g}")
-    if settings["documents"] > settings["n_tokens"]:
-        raise UserError(f"documents={settings['documents']} is more than n_tokens={settings['n_tokens']}")
+    check_whole(settings, _SMALLEST_VALUES)
+    check_ranges(settings, _RANGES)
+    check_documents(settings)
     if settings["hubs_a"] >= settings["features_a"]:
         raise UserError(f"hubs_a={settings['hubs_a']} leave no other of the {settings['features_a']} features of A")

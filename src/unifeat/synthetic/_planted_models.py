@@ -13,6 +13,7 @@ from unifeat.errors import UserError
 from unifeat.store import written_aside
 from unifeat.store.paths import new_folder
 from unifeat.synthetic._directions import random_rotation
+from unifeat.synthetic._settings import check_ranges, check_whole
 from unifeat.synthetic._toy_models import (
     Reading,
     Writing,
@@ -170,16 +171,12 @@ _MOST_WORDS = 4000  # there are 4,900 words of two syllables
 
 
 def _check(settings: dict[str, Any]) -> None:
-    for name, least in _LEAST.items():
-        value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise UserError(f"{name}={value!r}: give a whole number, {least} or more")
+    check_whole(settings, _LEAST)
+    check_ranges(settings, {"mixing": (0, 1)})
     for name in ("same_firing", "same_effect"):
         if not isinstance(settings[name], bool | np.bool_):
             raise UserError(f"{name}={settings[name]!r}: give True or False")
-    mixing, d, concepts, words = (settings[name] for name in ("mixing", "d", "concepts", "words"))
-    if not isinstance(mixing, int | float | np.number) or isinstance(mixing, bool) or not 0 <= mixing <= 1:
-        raise UserError(f"mixing={mixing!r}: give a number from 0 to 1")
+    d, concepts, words = (settings[name] for name in ("d", "concepts", "words"))
     if d % 8:
         raise UserError(f"d={d}: give a multiple of 8")
     if concepts > d:

@@ -7,7 +7,7 @@ holds a bounded amount of text and is encoded at once: shard k of any space's co
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -93,6 +93,18 @@ class Corpus:
         table = self._open().read_row_group(group, columns=["document", "start", "text"])
         return [Part(row["document"], row["start"], row["text"]) for row in table.to_pylist()]
 
+    def parts_of(self, documents: Collection[int]) -> Iterator[Part]:
+        """The parts of some documents, in text order; only the groups that have any of them are read.
+
+        Raises:
+            UserError: as `parts`.
+        """
+        file = self._open()
+        for group in range(self.groups):
+            stats = file.metadata.row_group(group).column(0).statistics
+            if stats is None or any(stats.min <= document <= stats.max for document in documents):
+                yield from (part for part in self.parts(group) if part.document in documents)
+
     @cached_property
     def group_characters(self) -> list[int]:
         """Characters of text in each group; progress is weighted by them."""
@@ -119,18 +131,13 @@ class Corpus:
         for document, character in places:
             wanted.setdefault(document, []).append(character)
         found: dict[tuple[int, int], tuple[str, int]] = {}
-        file = self._open()
-        for group in range(self.groups):
-            stats = file.metadata.row_group(group).column(0).statistics
-            if stats is not None and not any(stats.min <= d <= stats.max for d in wanted):
-                continue
-            for part in self.parts(group):
-                for character in wanted.get(part.document, ()):
-                    at = character - part.start
-                    # A token that ends where one part ends and the next begins belongs to the first of the two.
-                    if 0 <= at <= len(part.text) and (part.document, character) not in found:
-                        left = max(0, at - around)
-                        found[part.document, character] = (part.text[left : at + around], at - left)
+        for part in self.parts_of(wanted):
+            for character in wanted[part.document]:
+                at = character - part.start
+                # A token that ends where one part ends and the next begins belongs to the first of the two.
+                if 0 <= at <= len(part.text) and (part.document, character) not in found:
+                    left = max(0, at - around)
+                    found[part.document, character] = (part.text[left : at + around], at - left)
         return found
 
 

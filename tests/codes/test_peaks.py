@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from worlds import FEATURES, World
 
 from stores import dense_of, places, random_dense, shard_of, written
-from unifeat.explorer.windows import Peaks, fired, strongest
+from unifeat.codes.peaks import Peaks, fired, passages, strongest
+from worlds import FEATURES, make_world
 
 FEATURES_OF_STORE = 32
 
@@ -88,7 +88,8 @@ def test_windows_stay_within_their_part():
     assert high.tolist() == [100, 111, 15, 200]
 
 
-def test_in_a_run(world: World):
+def test_in_a_run(tmp_path):
+    world = make_world(tmp_path / "world")
     """Documents of several parts and shards; features that never fire."""
     document, end, codes = world.rows[0]
     found = strongest(world.stores[0], 4, 50)
@@ -98,3 +99,21 @@ def test_in_a_run(world: World):
         own = found.feature == feature
         best = codes[:, feature].argmax()
         assert (found.document[own][0], found.char_end[own][0]) == (document[best], end[best])
+
+
+@pytest.mark.parametrize("around", [0, 3, 200])
+def test_passages_are_the_tokens_around(store, around):
+    document, end, codes = all_rows(store)
+    token = np.concatenate([np.array(shard.places.token) for shard in store.shards()])
+    peaks = strongest(store, 4, 30)
+    found = passages(store, peaks, around)
+    assert len(found) == len(peaks.feature) > 50
+    for feature, own, where, value, passage in zip(
+        peaks.feature, peaks.document, peaks.char_end, peaks.value, found, strict=True
+    ):
+        here = np.flatnonzero(document == own)
+        (row,) = [r for r in here[end[here] == where] if codes[r, feature] == value][:1]
+        near = here[(here >= row - around) & (here <= row + around)]
+        assert np.array_equal(passage.token, token[near])
+        assert np.array_equal(passage.value, codes[near, feature])
+        assert near[passage.at] == row

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unifeat.codes.peaks import Fired, Peaks, fired, strongest
 from unifeat.codes.store import CodeStore
 from unifeat.engine import Unit
-from unifeat.explorer.windows import Fired, Peaks, fired, strongest
 from unifeat.progress import track
 from unifeat.store import Form, Piece
 

@@ -72,7 +72,7 @@ def strongest(store: CodeStore, n: int, apart: int) -> Peaks:
     Places are chosen greedily, from the strongest; of equal ones, the earlier. So that a feature that fires on every
     word of one sentence does not show that sentence n times. Needs memory for the result and one shard.
     """
-    from unifeat.explorer._kernels import pick  # imported here, since numba is slow to import
+    from unifeat.codes._kernels import pick  # imported here, since numba is slow to import
 
     best = {
         "value": np.full((store.features, n), -np.inf, np.float32),
@@ -151,6 +151,49 @@ def fired(store: CodeStore, feature: Array, peaks: Peaks, around: int) -> Fired:
     which, token, value = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     order = np.argsort(which, kind="stable")
     return Fired(count, token[order].astype(np.int32), value[order])
+
+
+class Passage(NamedTuple):
+    """Tokens around a place where a feature fires.
+
+    Attributes:
+        token: (n,) int32 token ids, in the order of the text.
+        value: (n,) float32 the feature's activations there.
+        at: which of them is the place.
+    """
+
+    token: Array
+    value: Array
+    at: int
+
+
+def passages(store: CodeStore, peaks: Peaks, around: int) -> list[Passage]:
+    """The tokens around each place, fewer where a shard or a document ends.
+
+    Tokens that are masked (special ones, the first, sinks) are in no store, so passages leave them out.
+
+    Args:
+        store: the codes in which the places were found.
+        around: tokens before and after each.
+    """
+    found: dict[int, Passage] = {}
+    for number in np.unique(peaks.shard):
+        shard = store.shard(int(number))
+        by, place = columns(shard), _place(shard)
+        for one in np.flatnonzero(peaks.shard == number).tolist():
+            low, high = np.searchsorted(by.feature, [peaks.feature[one], peaks.feature[one] + 1])
+            rows, values = by.row[low:high], by.value[low:high]
+            # Several tokens may end at one character: the place is the one that fires most.
+            same = np.flatnonzero(place[rows] == int(peaks.document[one]) * _DOCUMENT + int(peaks.char_end[one]))
+            row = int(rows[same[np.argmax(values[same])]])
+            near = np.arange(max(row - around, 0), min(row + around + 1, shard.rows))
+            near = near[place[near] // _DOCUMENT == peaks.document[one]]
+            value = np.zeros(len(near), np.float32)
+            inside = (rows >= near[0]) & (rows <= near[-1])
+            value[rows[inside] - near[0]] = values[inside]
+            token = np.asarray(shard.places.token)[near].astype(np.int32)
+            found[one] = Passage(token, value, row - int(near[0]))
+    return [found[one] for one in range(len(peaks.feature))]
 
 
 def places(store: CodeStore) -> Iterator[tuple[Array, Array]]:

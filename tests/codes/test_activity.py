@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stores import dense_of, places, random_dense, shard_of, written
-from unifeat.explorer.activity import BINS, activity, activity_unit, partner_unit
-from unifeat.explorer.windows import fired
+from unifeat.codes.activity import BINS, activity, activity_unit, partner_unit
+from unifeat.codes.peaks import fired
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Compiled loops of the explorer."""
+"""Compiled loops over the places where features fire."""
 
 from __future__ import annotations
 
