@@ -1,4 +1,5 @@
-// Builds src/unifeat/explorer/page/ from src/: one script, the style, the page, and the licences of what is in them.
+// Builds the script of src/unifeat/explorer/page/ from src/, and the licences of what is in it. The page and its style
+// are written there by hand.
 // `bundle.json` says what they were built from, so that a test finds a bundle that is not the sources'.
 
 import { createHash } from "node:crypto";
@@ -44,8 +45,6 @@ for (const name of [...names].sort()) {
 mkdirSync(page, { recursive: true });
 const files = {
   "explorer.js": outputFiles[0].text,
-  "explorer.css": read("src", "page.css"),
-  "explorer.html": read("src", "page.html"),
   "LICENCES.txt": licences.join(`\n${"-".repeat(80)}\n\n`),
 };
 for (const [name, content] of Object.entries(files)) writeFileSync(join(page, name), content);

@@ -10,9 +10,8 @@ import { unpack } from "./packed";
 import { follow, hashOf } from "./permalink";
 import { State } from "./state";
 import { Texts } from "./texts";
+import { chooseTheme } from "./theme";
 import { Values } from "./values";
-
-const THEME = "unifeat-theme";
 
 async function start(): Promise<void> {
   const packed = await unpack<Data>(byId("features-data").textContent ?? "");
@@ -24,7 +23,7 @@ async function start(): Promise<void> {
   byId("title").textContent = model.spaces.map((space) => space.name).join(" × ");
   byId("run").textContent = `run ${model.data.run.name} · ${model.data.run.created.slice(0, 10)}`;
   const controls = new Controls(values, state);
-  theme(state);
+  chooseTheme(state);
   const list = new List(values, state);
   new FeaturePage(values, state, (by) => list.step(by));
   const maps = draw(values, state);
@@ -113,28 +112,6 @@ function keys(state: State, controls: Controls, list: List): void {
     if (!action) return;
     event.preventDefault();
     action();
-  });
-}
-
-function theme(state: State): void {
-  const root = document.documentElement;
-  try {
-    const kept = localStorage.getItem(THEME);
-    if (kept === "dark" || kept === "light") root.dataset.theme = kept;
-  } catch {
-    // A page from a file may have no storage.
-  }
-  byId("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme
-      ? root.dataset.theme === "dark"
-      : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
-    try {
-      localStorage.setItem(THEME, root.dataset.theme);
-    } catch {
-      // (as above)
-    }
-    state.changed("theme");
   });
 }
 

@@ -8,6 +8,7 @@ import { showLegend } from "./legend";
 import { whole } from "./numbers";
 import { Overlay } from "./overlay";
 import type { Place, State } from "./state";
+import { isDark } from "./theme";
 import type { Values } from "./values";
 
 /** With a setting that the library's types lack. */
@@ -49,7 +50,6 @@ export class Maps {
   private readonly overlay: Overlay;
   private readonly container: HTMLElement;
   private scheme: Scheme;
-  private readonly dark: MediaQueryList;
   private readonly overlaid = framed(() => this.overlay.draw());
   private readonly drawn = framed(() => this.drawAll());
 
@@ -58,14 +58,12 @@ export class Maps {
     private readonly state: State,
   ) {
     this.container = byId("maps");
-    this.dark = matchMedia("(prefers-color-scheme: dark)");
     this.scheme = this.colour();
     for (const space of values.model.spaces) this.addPanel(space.number);
     this.overlay = new Overlay(this.container, values, state, (place) => this.at(place));
     this.container.style.setProperty("--maps", String(this.panels.length));
     new ResizeObserver(() => this.resize()).observe(this.container);
     this.resize();
-    this.dark.addEventListener("change", () => this.state.changed("theme"));
     state.on(["colour", "theme", "list"], () => {
       this.scheme = this.colour();
       this.drawn();
@@ -103,12 +101,7 @@ export class Maps {
   }
 
   private colour(): Scheme {
-    return scheme(this.values, this.state, this.isDark());
-  }
-
-  private isDark(): boolean {
-    const chosen = document.documentElement.dataset.theme;
-    return chosen ? chosen === "dark" : this.dark.matches;
+    return scheme(this.values, this.state, isDark());
   }
 
   private addPanel(space: number): void {
