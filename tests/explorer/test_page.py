@@ -48,7 +48,12 @@ class TestTheBundle:
 
     def test_nobody_changed_it_by_hand(self):
         assert {name: sha256(PAGE / name) for name in self.bundle["files"]} == self.bundle["files"]
-        assert {path.name for path in PAGE.iterdir()} == {*self.bundle["files"], "bundle.json", "explorer.css", "explorer.html"}
+        assert {path.name for path in PAGE.iterdir()} == {
+            *self.bundle["files"],
+            "bundle.json",
+            "explorer.css",
+            "explorer.html",
+        }
 
     def test_licences_of_all_that_is_in_it(self):
         licences = (PAGE / "LICENCES.txt").read_text(encoding="utf-8")

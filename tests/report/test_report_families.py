@@ -13,10 +13,10 @@ from test_report_html import page_of
 import unifeat as uf
 from unifeat.multiway.chance import beside_chance, with_intervals
 from unifeat.multiway.depth import Layer
-from unifeat.pipeline.families import _records
 from unifeat.pipeline.family_depth import depth_facts
 from unifeat.report.family_figures import MOST_SETS, correspondence_figure, passages_figure, upset_figure
 from unifeat.runs.folder import Run
+from unifeat.vocabulary.json_values import records
 
 
 def with_families(run: Run, token: str, draws: int = 3) -> Run:
@@ -29,7 +29,7 @@ def with_families(run: Run, token: str, draws: int = 3) -> Run:
     sharing = [{"of": a, "in": b, "mppc": 0.51, "wmppc": None} for a, b in pairs]
     facts = {
         "method": "consistent", "spaces": list(found.spaces), "families": len(found), "pairs": found.pairs,
-        "sizes": _records(beside.sizes), "presence": _records(found.presence), "walks": 0, "consistency": 0.25,
+        "sizes": records(beside.sizes), "presence": records(found.presence), "walks": 0, "consistency": 0.25,
         "consistency_chance": 0.01, "consistency_draws": None, "draws": draws, "bootstraps": 5, "blocks": 20,
         "sharing": {"spaces": sharing, "models": [{"of": "x", "in": "y", "wmppc": 0.625}]},
         "depth": depth_facts(found, pairs, layers, 0.95, 0),
