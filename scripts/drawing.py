@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from unifeat.report.figures import COLOURS, FONT
+from unifeat.report.figures.style import COLOURS, FONT
 
 # Lines that must be told apart, also in grey: a colour and a dash each.
 LINES = [

@@ -22,7 +22,7 @@ from drawing import LINES, save, style, table
 from unifeat.geometry import MEASURES
 from unifeat.inference import null_scores
 from unifeat.progress import set_mode
-from unifeat.report.figures import COLOURS
+from unifeat.report.figures.style import COLOURS
 
 D_A, D_B = 512, 768  # Pythia-70m and Pythia-160m
 SIZES = [50, 100, 200, 300, 500, 700, 1000, 1300, 1700, 2200, 3000, 5000, 8000]

@@ -13,8 +13,9 @@ import plotly.graph_objects as go
 
 import unifeat as uf
 from drawing import save, save_page, table
-from unifeat.report.dots import dots_figure
-from unifeat.report.figures import COLOURS, count_bounds, count_panel, panel_figure, score_bounds, score_panel
+from unifeat.report.figures.controls import controls_figure
+from unifeat.report.figures.heatmaps import count_bounds, count_panel, panel_figure, score_bounds, score_panel
+from unifeat.report.figures.style import COLOURS
 from unifeat.report.overview import group_overview
 from unifeat.report.tables import group_pairs, measures
 
@@ -40,7 +41,7 @@ def heatmaps(run: uf.Run, picture: str) -> None:
 
 def controls(run: uf.Run, picture: str) -> None:
     """A dot for each two layers: what is compared, its ceiling and its controls, one below the other."""
-    figure = go.Figure(dots_figure(run))
+    figure = go.Figure(controls_figure(run))
     figure.update_layout(template="none", width=1200, paper_bgcolor=COLOURS["surface"], plot_bgcolor=COLOURS["surface"])
     save(figure, picture)
 

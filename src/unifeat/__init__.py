@@ -9,6 +9,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unifeat import synthetic as synthetic
+    from unifeat.api.run import Run as Run
+    from unifeat.api.run import open_run as open  # noqa: F401
+    from unifeat.api.run import run as run
     from unifeat.correlation.correlate import correlate as correlate
     from unifeat.correlation.given_pairs import pair_correlation as pair_correlation
     from unifeat.errors import UserError as UserError
@@ -24,11 +27,8 @@ if TYPE_CHECKING:
     from unifeat.inference import permutation_test as permutation_test
     from unifeat.inference import subsample_interval as subsample_interval
     from unifeat.matching.match import match as match
-    from unifeat.pipeline.run import run as run
     from unifeat.pipeline.transfer_vector import transfer_vector as transfer_vector
     from unifeat.runs.families import families as families
-    from unifeat.runs.folder import Run as Run
-    from unifeat.runs.folder import open_run as open  # noqa: F401
     from unifeat.saes import load_sae as load_sae
     from unifeat.transfer.agreement import effect_agreement as effect_agreement
     from unifeat.transfer.carried import carried as carried
@@ -59,9 +59,9 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "carried": ("unifeat.transfer.carried", "carried"),
     "stitch": ("unifeat.transfer.maps", "stitch"),
     "transfer_vector": ("unifeat.pipeline.transfer_vector", "transfer_vector"),
-    "Run": ("unifeat.runs.folder", "Run"),
-    "run": ("unifeat.pipeline.run", "run"),
-    "open": ("unifeat.runs.folder", "open_run"),
+    "Run": ("unifeat.api.run", "Run"),
+    "run": ("unifeat.api.run", "run"),
+    "open": ("unifeat.api.run", "open_run"),
 }
 __all__ = [*_PUBLIC, "__version__"]
 

@@ -239,6 +239,40 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
+def figure(
+    run: RunFolder,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Which figure; without it, those there are.")
+    ] = None,
+    spaces: Annotated[
+        list[str] | None, typer.Argument(metavar="[SPACE_A SPACE_B]", help="By default, those that share the most.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A file: .svg, .pdf, .png, .html or .json.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Of a heatmap: rsa, svcca, kept …")] = None,
+    value: Annotated[str | None, typer.Option(help="Of a heatmap: score, null_mean or corrected; else all.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of passages: the group of spaces.")] = None,
+    width: Annotated[int | None, typer.Option(min=100, max=10_000, help="In pixels.")] = None,
+    height: Annotated[int | None, typer.Option(min=50, max=10_000, help="In pixels.")] = None,
+) -> None:
+    """Save a figure of a run's report for a paper, or list the figures that it has."""
+    from unifeat.report.figures.named import figure as draw
+    from unifeat.report.figures.save import check_kind, save_figure
+    from unifeat.report.terminal_figures import print_figures
+    from unifeat.runs.folder import open_run
+
+    opened = open_run(run)
+    if name is None:
+        print_figures(opened)
+        return
+    if out is None:
+        raise UserError(f"where to? give --out {name}.svg (or .pdf, .png, .html, .json)")
+    check_kind(out)
+    options = {"spaces": tuple(spaces) if spaces else None, "metric": metric, "value": value, "model": model}
+    drawn = draw(opened, name, **{key: given for key, given in options.items() if given is not None})
+    print(save_figure(drawn, out, width, height))
+
+
+@app.command()
 def explore(
     run: RunFolder,
     spaces: Annotated[

@@ -40,7 +40,7 @@ def changed(run: Run, permutations: int, p: Any = None, **facts: Any) -> Run:
 
 def texts(run: Run, capsys: pytest.CaptureFixture[str]) -> tuple[str, str, str]:
     show(run)
-    return " ".join(summary(run)), capsys.readouterr().out, render(run)
+    return summary(run).text, capsys.readouterr().out, render(run)
 
 
 def test_with_enough_draws_all_are_decided(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_where_most_are_significant_the_others_could_have_been(make_run: MakeRun
     p[[3, 8]] = 0.6
     run = changed(make_run(), 39, p)
     assert (undecidable(run)["q"] == "").all()
-    assert "34 of 36 scores of decoder geometry exceed" in " ".join(summary(run))
+    assert "34 of 36 scores of decoder geometry exceed" in summary(run).text
 
 
 @pytest.mark.parametrize("seed", range(5))

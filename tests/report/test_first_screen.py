@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unifeat.inference.nulls import AGAIN
-from unifeat.report.dots import dots_figure
+from unifeat.report.figures.controls import controls_figure
 from unifeat.report.some_pairs import some_pairs
 from unifeat.report.tables import cells, group_pairs, richest
 
@@ -29,7 +29,7 @@ def test_pairs_of_the_richest_cell_drawn_at_random(make_run: Any) -> None:
 
 def test_a_dot_for_each_cell_and_ticks_for_chance(make_run: Any) -> None:
     run = make_run()
-    figure, table = dots_figure(run), cells(run)
+    figure, table = controls_figure(run), cells(run)
     names = figure["layout"]["yaxis"]["categoryarray"][::-1]
     assert len(names) == len(group_pairs(run))
     for (a, b), name in zip(group_pairs(run), names, strict=True):

@@ -75,7 +75,7 @@ def test_roles_of_groups(run: Run) -> None:
 
 
 def test_the_summary_names_a_measure_that_chance_does_not_inflate(run: Run) -> None:
-    text = " ".join(summary(run))
+    text = summary(run).text
     assert (
         "In RSA, one@5 × two@2 reaches 33 % (28 to 38 %) of its ceiling, which second SAEs of both spaces’ own "
         "activations set, and 80 % of its number of pairs." in text
@@ -132,7 +132,7 @@ def test_a_run_without_ceilings_or_controls_says_nothing_of_them(make_run: MakeR
     page = render(plain)
     for words in ("of the ceiling", "of its ceiling", "Ceiling:", "no more alike", "p equivalent", "share of it"):
         assert words not in page.split("</style>")[1].split("<noscript>")[0], words
-    assert not any("ceiling" in sentence or "control" in sentence for sentence in summary(plain))
+    assert not any("ceiling" in sentence or "control" in sentence for sentence in summary(plain).more)
     assert ceilings.cell_geometry(plain, rows_of(cells(plain))[0]) is None
 
 

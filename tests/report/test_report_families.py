@@ -14,7 +14,7 @@ import unifeat as uf
 from unifeat.multiway.chance import beside_chance, with_intervals
 from unifeat.multiway.depth import Layer
 from unifeat.pipeline.family_depth import depth_facts
-from unifeat.report.family_figures import MOST_SETS, correspondence_figure, passages_figure, upset_figure
+from unifeat.report.figures.families import MOST_SETS, correspondence_figure, passages_figure, upset_figure
 from unifeat.runs.folder import Run
 from unifeat.vocabulary.json_values import records
 

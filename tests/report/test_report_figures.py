@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unifeat.errors import UserError
-from unifeat.report.distributions import correlation_figure, heldout_figure, partner_figure
-from unifeat.report.figures import count_panel, heatmap_figure, panel_figure
+from unifeat.report.figures.distributions import correlation_figure, heldout_figure, partner_figure
+from unifeat.report.figures.heatmaps import count_panel, heatmap_figure, panel_figure
 from unifeat.report.summary import summary
 from unifeat.report.tables import (
     cells,
@@ -111,15 +111,18 @@ def test_control_counts_both_texts_alike(make_run):
     run = make_run()
     cell = run.space_pair("smollm2@7", "gemma3@4")
     over = int((cell["correlation"] > 0.1).sum())  # every feature of the made-up run has one candidate
-    assert f"Before any filter, {over} mutual pairs of these two spaces reach r > 0.1; with the" in summary(run)[1]
-    assert summary(run)[1].endswith("its own counterpart, 11 do.")
+    said = summary(run).more[-1]
+    assert said.startswith(f"Before any filter, {over} mutual pairs of these two spaces reach r > 0.1; with the")
+    assert said.endswith("its own counterpart, 11 do.")
 
 
 def test_summary_of_best_partners(make_run):
     run = make_run()
     study = run.folder / "study.yaml"
     study.write_text(study.read_text().replace("mutual", "max\n  direction: b_to_a"))
-    assert summary(run)[0].startswith("Of the 256 features of gemma3@4, 60 (23 %) have a best partner in smollm2@7")
+    assert (
+        summary(run).lead[0].startswith("Of the 256 features of gemma3@4, 60 (23 %) have a best partner in smollm2@7")
+    )
 
 
 def test_numbers_as_words():

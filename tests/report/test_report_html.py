@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 from unifeat.report.contexts import visible
@@ -97,7 +98,7 @@ def test_says_what_was_compared_and_found(make_run):
 def test_shows_features_in_context(make_run):
     run = make_run()
     page = page_of(run)
-    assert {"strongest", "random"} == {a["data-of"] for _, a in page.elements if "data-of" in a}
+    assert {"strongest", "random", "disputed"} == {a["data-of"] for _, a in page.elements if "data-of" in a}
     row = run.shown.iloc[0]
     assert f"feature {row['feature_a']}" in page.text
     assert f"r {row['correlation']:.3f} held out {row['correlation_heldout']:.3f}" in page.text
@@ -166,11 +167,61 @@ def test_single_cell_and_nothing_held_out(make_run):
     assert f"{run.scores['null_mean'][0]:.3f} ± 0.010" in page.text
 
 
+def heatmaps(page: Page) -> list[dict[str, str | None]]:
+    return [a for _, a in page.elements if "data-heat" in a]
+
+
+def figures_of(page: Page) -> dict:
+    return next(json.loads(s) for s in page.scripts if s.startswith('{"colours"'))["figures"]
+
+
 def test_three_groups_have_three_grids(make_run):
+    """Each shows three counts, and four measures in three ways."""
     page = page_of(make_run(groups={"a": [1, 2], "b": [3], "c": [0, 4, 8]}, kept=20))
-    for title in ("a × b", "a × c", "b × c"):
-        assert page.words.count(title) >= 2
-    assert sum("data-pick" in a for _, a in page.elements) == 3 * 3 * 5
+    assert [a["data-title"] for a in heatmaps(page)] == ["a × b", "a × c", "b × c"]
+    figures = figures_of(page)
+    for a in heatmaps(page):
+        own = [name for name in figures if name.startswith(f"{a['data-heat']}-")]
+        assert len(own) == 3 + 4 * 3
+    options = [a for t, a in page.elements if t == "option" and "data-views" in a]
+    assert [a["data-views"] for a in options] == ["score"] * 3 + ["score null_mean corrected"] * 4
+
+
+def test_spaces_of_one_layer_each_are_one_grid(make_run):
+    run = make_run(groups={"a": [1], "b": [3], "c": [0]}, kept=20)
+    page = page_of(run)
+    assert [a["data-title"] for a in heatmaps(page)] == ["all spaces"]
+    first = figures_of(page)[f"{heatmaps(page)[0]['data-heat']}-0-score"]["data"][0]
+    assert first["x"] == first["y"] == ["a@1", "b@3", "c@0"]
+    ab, ac, bc = (pair["kept"] for pair in run.info["pairs"])
+    assert first["z"] == [[None, ab, ac], [ab, None, bc], [ac, bc, None]]
+
+
+def test_what_is_folded_says_what_is_inside(make_run):
+    page = page_of(make_run())
+    assert "All scores each with its nulls, p, q and flags, in a table to sort" in page.text
+    assert "Where the other candidates went: of 100, 60 were kept" in page.text
+    assert not any(t == "details" and "open" in a for t, a in page.elements)
+
+
+def test_disputed_pairs_say_why(make_run):
+    run = make_run()
+    reason = "r is less than half on held-out documents; no more than its token"
+    first = run.shown.head(1).assign(chosen="disputed", disputed=reason)
+    pd.concat([run.shown.assign(disputed=""), first]).to_parquet(run.folder / "shown.parquet", index=False)
+    page = page_of(type(run)(run.folder))
+    assert "Disputed 1" in page.text
+    assert page.words.count(reason) == 1
+
+
+def test_chance_stands_beside_the_pairs_kept(make_run):
+    run = make_run()
+    info = json.loads((run.folder / "run.json").read_text())
+    for pair in info["pairs"]:
+        pair["rematch"] = {"kept": [2, 4], "draws": 2}
+    (run.folder / "run.json").write_text(json.dumps(info))
+    figures = figures_of(page_of(type(run)(run.folder)))
+    assert figures["heat-0-0-null_mean"]["data"][0]["z"] == [[3.0] * 3] * 3
 
 
 def test_without_examples(make_run):
@@ -204,7 +255,7 @@ def pairs_in_table(run) -> list[tuple[str, str]]:
 
 
 def test_large_runs_are_sampled_and_say_so(make_run, monkeypatch):
-    monkeypatch.setattr("unifeat.report.distributions.MAX_POINTS", 50)
+    monkeypatch.setattr("unifeat.report.figures.distributions.MAX_POINTS", 50)
     run = make_run(groups={"a": [1], "b": [2]}, width=4096, kept=900)
     page = page_of(run)
     assert "200 of 900 pairs, drawn at random" in page.text
@@ -246,11 +297,19 @@ addEventListener("load", () => setTimeout(() => {
   const pick = document.getElementById("pick");
   pick.value = "2"; pick.dispatchEvent(new Event("change"));
   document.querySelector('[data-cell="2"] [data-list="random"]').click();
+  const heat = document.querySelector("[data-heat]");
+  const choice = document.getElementById("heat-choice"), views = [...document.querySelectorAll('[name="heat-view"]')];
+  const offered = views.map((view) => !view.disabled);
+  choice.value = "3"; choice.dispatchEvent(new Event("change"));
+  views[2].click();
+  location.hash = "#scores";
   [...document.querySelectorAll(".sortable th button")].find((b) => b.textContent === "score").click();
   setTimeout(() => { document.body.dataset.seen = JSON.stringify({
     cells: [...document.querySelectorAll(".cell:not([hidden])")].map((c) => c.dataset.cell),
     lists: [...document.querySelectorAll('[data-cell="2"] [data-of]:not([hidden])')].map((l) => l.dataset.of),
     scores: [...document.querySelectorAll(".sortable tbody tr")].map((r) => r.cells[4].textContent),
+    offered, heat: heat.dataset.figure, bar: document.getElementById("heat-high").textContent,
+    unfolded: document.getElementById("scores").closest("details").open,
     drawn: document.querySelectorAll(".plot .main-svg").length, problems,
   }); }, 1500);
 }, 1500));
@@ -271,5 +330,10 @@ def test_in_a_browser(make_run):
     assert seen["cells"] == ["2"]
     assert seen["lists"] == ["random"]
     assert seen["scores"] == sorted(seen["scores"], key=float, reverse=True)
-    assert seen["drawn"] >= 15 + 3
+    assert seen["drawn"] >= 2
+    assert seen["offered"] == [True, False, False], "of the pairs kept there is no corrected number"
+    assert seen["heat"] == "heat-0-3-corrected"
+    svcca = run.scores[(run.scores["metric"] == "svcca") & (run.scores["settings"] == '{"dims": 32}')]
+    assert seen["bar"] == f"{svcca[['score', 'null_mean', 'corrected']].to_numpy().max():.2f}"
+    assert seen["unfolded"]
     assert seen["problems"] == []

@@ -61,6 +61,7 @@ def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]])
         "holds": None if is_missing(elsewhere) or is_missing(line) else elsewhere > line,
         "token_share": None if is_missing(share) else max(share, 0.0),
         "cofiring": row.cofiring,
+        "disputed": getattr(row, "disputed", ""),
         "sides": sides,
     }
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unifeat.inference.nulls import AGAIN
-from unifeat.report import figures
 from unifeat.report.decidable import LEGEND, MARK, any_undecidable, draws_of, stopped_early, tally, undecidable
-from unifeat.report.dots import dots_figure
-from unifeat.report.drawing import Drawn
+from unifeat.report.figures.controls import controls_figure
+from unifeat.report.figures.style import COLOURS, SCALE, Drawn
 from unifeat.report.overview import group_overview
 from unifeat.report.score_table import score_table
 from unifeat.report.sections.categories import subspaces
@@ -64,26 +63,29 @@ class Section(NamedTuple):
         title: its heading, and its name in the page's navigation.
         gather: from a run to the data of its template; adds figures to its second argument. None leaves the section
             out.
+        fold: what is inside, of a section that is folded away; its template has no heading.
     """
 
     id: str
     title: str
     gather: Callable[[Run, Drawn], dict[str, Any] | None]
+    fold: str = ""
 
 
-# The answer before the evidence: features first, what was done to get them last.
+# The answer before the evidence: comparisons, features, what they have to do with each other; then, folded away, what
+# was done to get them.
 SECTIONS = (
+    Section("layers", "Every comparison", layers),
     Section("cell", "Shared features", one_pair),
-    Section("layers", "Layer by layer", layers),
     Section("families", "Families over many spaces", families),
     Section("subspaces", "Subspaces", subspaces),
     Section("transfer", "One model on another’s features", transfer),
     Section("effects", "What pairs do to the next token", effects),
     Section("steering", "Steering across models", steering),
-    Section("latents", "Activations, codes and directions", latents),
     Section("published", "Published beside measured", published),
-    Section("compared", "What was compared", compared),
-    Section("scores", "All scores", score_table),
+    Section("latents", "Activations, codes and directions", latents, "the same measures of each, beside each other"),
+    Section("compared", "What was compared", compared, "models, SAEs, text, tokens read, masked and aligned"),
+    Section("scores", "All scores", score_table, "each with its nulls, p, q and flags, in a table to sort"),
 )
 
 
@@ -100,7 +102,7 @@ def render(run: Run) -> str:
     environment = _environment()
     assert environment.loader is not None
     css, js = (environment.loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
-    drawn: Drawn = {"dots": dots_figure(run)}
+    drawn: Drawn = {"dots": controls_figure(run)}
     shown, context = [], _page(run)
     for section in SECTIONS:
         found = section.gather(run, drawn)
@@ -109,7 +111,7 @@ def render(run: Run) -> str:
             context |= found
     # The figures are JSON in a script element, which must not contain "<".
     page = {"elsewhere": context["elsewhere"], "folder": str(context["folder"])}
-    data = json.dumps({"colours": {v: f"--{k}" for k, v in figures.COLOURS.items()}, "figures": drawn} | page)
+    data = json.dumps({"colours": {v: f"--{k}" for k, v in COLOURS.items()}, "figures": drawn} | page)
     return environment.get_template("report.html.j2").render(
         context,
         sections=shown,
@@ -225,4 +227,4 @@ def _headline(run: Run) -> list[tuple[str, str]]:
 def _css_scale() -> str:
     from plotly.colors import get_colorscale
 
-    return ", ".join(colour for _, colour in get_colorscale(figures.SCALE))
+    return ", ".join(colour for _, colour in get_colorscale(SCALE))

@@ -10,7 +10,7 @@ from typing import Any
 from unifeat.inference.nulls import NULLS, Null
 from unifeat.report.ceilings import cell_role, share, share_text
 from unifeat.report.decidable import MARK, least_p, scores_with_reasons, undecidable
-from unifeat.report.drawing import Drawn
+from unifeat.report.figures.style import Drawn
 from unifeat.report.tables import SIGNIFICANCE_LEVEL, decimal, is_missing, measures, number, probability, rows_of
 from unifeat.runs.folder import Run
 

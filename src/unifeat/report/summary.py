@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from unifeat.matching.methods import mutual_over
 from unifeat.report.ceilings import ceiling_sentence, control_sentence
 from unifeat.report.decidable import tally, undecidable
-from unifeat.report.tables import SIGNIFICANCE_LEVEL, cells, decimal, is_missing, percent, richest, role, study_of
+from unifeat.report.tables import (
+    SIGNIFICANCE_LEVEL,
+    cells,
+    decimal,
+    is_missing,
+    measures,
+    percent,
+    probability,
+    richest,
+    role,
+    rows_of,
+    scores_of,
+    study_of,
+)
 from unifeat.runs.folder import Run
 
 _MATCH_PHRASES = {
@@ -21,8 +34,25 @@ _MATCH_PHRASES = {
 }
 
 
-def summary(run: Run) -> list[str]:
-    """The results in a few sentences: pairs, their held-out r, the control, scores."""
+class Summary(NamedTuple):
+    """The results in sentences.
+
+    Attributes:
+        lead: what is shared, how alike the geometries are, and how sure that is: a sentence each.
+        more: what else the run says, a sentence each.
+    """
+
+    lead: list[str]
+    more: list[str]
+
+    @property
+    def text(self) -> str:
+        """All of them."""
+        return " ".join([*self.lead, *self.more])
+
+
+def summary(run: Run) -> Summary:
+    """The results in sentences made from the run's numbers."""
     whole = cells(run)
     best = whole.iloc[richest(run)]
     table = whole[[role(run, pair) == "" for pair in zip(whole["group_a"], whole["group_b"], strict=True)]]
@@ -34,11 +64,13 @@ def summary(run: Run) -> list[str]:
             f"; most of the {int(table['candidates'].sum()):,} candidates: {reasons.index[0]}" if len(reasons) else ""
         )
         where = "the one pair" if len(table) == 1 else f"any of the {len(table)} pairs"
-        return [f"No pair of features was kept in {where} of spaces{most}."]
-    sentences = [_pairs_sentence(run, best, matching), _control_sentence(run, best), _token_sentence(best)]
-    sentences.append(_elsewhere_sentence(run, best))
-    beside = [ceiling_sentence(run, int(best["cell"])), control_sentence(run)]
-    return [*sentences, *_grid_sentences(run, table), *filter(None, beside)]
+        return Summary([f"No pair of features was kept in {where} of spaces{most}."], [])
+    lead = [_pairs_sentence(run, best, matching), _alike_sentence(run, best), _sure_sentence(best)]
+    more = [_token_sentence(best), _elsewhere_sentence(run, best), *_grid_sentences(run, table)]
+    more += [ceiling_sentence(run, int(best["cell"])), control_sentence(run), _families_sentence(run)]
+    if _rearranged(best) is None:  # (where text was rearranged, that is the better comparison, after all filters)
+        more.append(shifted_sentence(run, best))
+    return Summary(*([sentence for sentence in part if sentence] for part in (lead, more)))
 
 
 def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
@@ -60,7 +92,62 @@ def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
     )
 
 
-def _control_sentence(run: Run, best: pd.Series) -> str:
+def _alike_sentence(run: Run, best: pd.Series) -> str:
+    """How alike the paired decoder rows are beside shuffled pairs: RSA if the run has it, else its first measure."""
+    ways = measures(run)
+    way = next((way for way in ways if way.metric == "rsa"), ways[0] if ways else None)
+    own = scores_of(run, way) if way else None
+    row = None if own is None else next((r for r in rows_of(own) if r.cell == best["cell"]), None)
+    if way is None or row is None or is_missing(row.score):
+        return ""
+    sentence = f"Their decoder rows have {way.short} {decimal(row.score)}"
+    if not is_missing(row.null_mean):
+        sentence += f"; shuffled pairs reach {decimal(row.null_mean)} on average (p = {probability(row.p)})"
+    if not is_missing(getattr(row, "ceiling_share", None)):
+        sentence += f", and second SAEs of the same activations {decimal(row.ceiling)}"
+    return sentence + "."
+
+
+def _rearranged(best: pd.Series) -> dict[str, Any] | None:
+    """What rearranged documents give for a pair of spaces, if they were drawn."""
+    facts = best.get("rematch")
+    return facts if isinstance(facts, dict) and facts["kept"] else None
+
+
+def _sure_sentence(best: pd.Series) -> str:
+    """How many pairs chance, and tokens alone, give by the same rules."""
+    parts = []
+    if (facts := _rearranged(best)) is not None:
+        parts.append(f"{_mean(facts['kept']):,.0f} when the documents of one model are rearranged")
+    again = best.get("same_token")
+    if isinstance(again, dict) and again["kept"]:
+        kept, same = _mean(again["kept"]), _mean(again["same"])
+        parts.append(
+            f"{kept:,.0f} ({same:,.0f} of them the very same) when rows of one model are permuted among those of the "
+            "same token: so many the tokens alone give"
+        )
+    return f"The same rules keep {', and '.join(parts)}." if parts else ""
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _families_sentence(run: Run) -> str:
+    """How many features all spaces have."""
+    facts, sets = run.info.get("families"), run.family_sets
+    if facts is None or sets is None:
+        return ""
+    size = len(facts["spaces"])
+    whole = next((row for row in sets.to_dict("records") if row["size"] == size), None)
+    if whole is None:
+        return ""
+    chance = "" if is_missing(whole.get("null_mean")) else f", {decimal(whole['null_mean'], 1)} by chance"
+    count = _count(int(whole["families"]), "family").capitalize()
+    return f"{count} of features have a member in all {size} spaces{chance}."
+
+
+def shifted_sentence(run: Run, best: pd.Series) -> str:
     """Mutual pairs in aligned and in shifted text, counted in the same way: at r > 0.1, without filters."""
     chance = best.get("mutual_shifted_over_0.1")
     if chance is None or pd.isna(chance):
@@ -77,20 +164,13 @@ def _control_sentence(run: Run, best: pd.Series) -> str:
 
 def _token_sentence(best: pd.Series) -> str:
     """What of the pairs the token explains."""
-    facts, again = best.get("beyond_token"), best.get("same_token")
+    facts = best.get("beyond_token")
     if not isinstance(facts, dict) or is_missing(facts["mean_correlation_within_token"]):
         return ""
-    sentence = (
+    return (
         f"Among rows of the same token, the mean r of its pairs is {decimal(facts['mean_correlation_within_token'])}; "
         f"{percent(facts['mean_token_share'])} of their features’ variance is the token’s."
     )
-    if isinstance(again, dict) and again["kept"]:
-        kept, same = (sum(again[name]) / len(again[name]) for name in ("kept", "same"))
-        sentence += (
-            f" With rows permuted among those of the same token, {kept:,.0f} pairs are kept, {same:,.0f} of them the "
-            "same ones: so many the tokens alone give."
-        )
-    return sentence
 
 
 def _elsewhere_sentence(run: Run, best: pd.Series) -> str:
@@ -136,4 +216,5 @@ def _score_sentences(shown: pd.DataFrame) -> list[str]:
 
 
 def _count(n: int, noun: str) -> str:
-    return f"1 {noun}" if n == 1 else f"{n:,} {noun}s" if n else f"no {noun}s"
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"1 {noun}" if n == 1 else f"{n:,} {many}" if n else f"no {many}"

@@ -163,6 +163,29 @@ def layer_grid(table: pd.DataFrame, value: str, groups: tuple[str, str]) -> pd.D
     return grid.sort_index().sort_index(axis=1)
 
 
+def space_grid(run: Run, table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """One column of a table of ordinary cells as a grid of spaces, the same above and below its diagonal."""
+    known = {
+        pair: found
+        for pair, groups, found in zip(
+            zip(table["space_a"], table["space_b"], strict=True),
+            zip(table["group_a"], table["group_b"], strict=True),
+            table[value],
+            strict=True,
+        )
+        if not role(run, groups)
+    }
+    names = [name for name in run.info["spaces"] if any(name in pair for pair in known)]
+    rows = [[known.get((a, b), known.get((b, a))) for b in names] for a in names]
+    return pd.DataFrame(rows, index=names, columns=names)
+
+
+def depths_of(run: Run) -> dict[str, int]:
+    """How many layers the model of each group of spaces has."""
+    models = {group_of(name): info["model"] for name, info in run.info["spaces"].items()}
+    return {group: run.info["models"][model]["layers"] for group, model in models.items()}
+
+
 def study_of(run: Run) -> dict[str, Any]:
     """The resolved study as plain data; empty if the folder has none."""
     path = run.folder / "study.yaml"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from unifeat.report.distributions import effects_figure
-from unifeat.report.drawing import Drawn
+from unifeat.report.figures.style import Drawn
+from unifeat.report.figures.transfer import effects_figure
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.runs.folder import Run
 

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from unifeat.report.contexts import visible
-from unifeat.report.drawing import Drawn
-from unifeat.report.family_figures import MOST_SETS, correspondence_figure, passages_figure, upset_figure
-from unifeat.report.tables import rows_of
+from unifeat.report.figures.families import MOST_SETS, correspondence_figure, passages_figure, upset_figure
+from unifeat.report.figures.style import Drawn
+from unifeat.report.tables import depths_of, rows_of
 from unifeat.runs.folder import Run
 
 _LISTED = 15
@@ -75,9 +75,7 @@ def _depth(run: Run, facts: dict[str, Any], drawn: Drawn) -> dict[str, Any] | No
         keys.append((own["model"], f"passages-{number}"))
     ridge = None
     if depth["correspondence"]:
-        models = {name.rsplit("@", 1)[0]: info["model"] for name, info in run.info["spaces"].items()}
-        layers = {group: run.info["models"][model]["layers"] for group, model in models.items()}
-        drawn["family-depths"] = correspondence_figure(depth["correspondence"], layers)
+        drawn["family-depths"] = correspondence_figure(depth["correspondence"], depths_of(run))
         ridge = "family-depths"
     return {"streams": keys, "ridge": ridge, "orders": depth["correspondence"]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unifeat.report.drawing import Drawn
+from unifeat.report.figures.style import Drawn
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.runs.folder import Run
 

@@ -1,54 +1,131 @@
-"""The section with layer × layer heatmaps of pairs, r and scores for each pair of groups of spaces."""
+"""The section with one heatmap of all comparisons: what it shows is chosen on the page."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
-from unifeat.report import figures
-from unifeat.report.drawing import Drawn
+from unifeat.report.figures.heatmaps import (
+    COUNTS,
+    REARRANGED,
+    VALUES,
+    Panel,
+    count_bounds,
+    count_panel,
+    panel_figure,
+    score_bounds,
+    score_panel,
+)
+from unifeat.report.figures.style import Drawn
 from unifeat.report.score_table import score_rows
-from unifeat.report.tables import Measure, cells, decimal, group_pairs, measures, number, rows_of
+from unifeat.report.tables import Measure, cells, decimal, group_pairs, measures, number, role, rows_of
 from unifeat.runs.folder import Run
 
 _GLOSSES = {
+    "kept": "Features of one space with a partner in the other, after all filters.",
+    "mean_correlation": "Mean r of the kept pairs on the documents that they were found on.",
+    "mean_correlation_heldout": "Mean r of the kept pairs on documents that took no part in finding them.",
     "svcca": "Mean canonical correlation of the leading principal components of the paired decoder rows.",
     "rsa": "Correlation between the two sides’ distances between features.",
     "cka": "Linear centred kernel alignment of the paired decoder rows; unless debiased, inflated when pairs are few.",
 }
 _ONE_COMPONENT = "Only the first principal component of each side: the setting of the first published results."
+_ROW, _COMPANION_ROW = 52, 32  # pixels
+VIEWS = {"score": "value", "null_mean": "by chance", "corrected": "chance-corrected"}
+
+Groups = tuple[str, str] | None
+
+
+class Choice(NamedTuple):
+    """What the heatmaps can show.
+
+    Attributes:
+        label, gloss: its name and one sentence on it.
+        views: those of `VIEWS` that it has.
+        bounds: of the colour scale, the same in every view.
+    """
+
+    label: str
+    gloss: str
+    views: tuple[str, ...]
+    bounds: tuple[float, float]
+    of: str | Measure
+
+    def panel(self, run: Run, groups: Groups, view: str) -> Panel:
+        """The heatmap of two groups of spaces, or of all spaces."""
+        if isinstance(self.of, str):
+            return count_panel(run, groups, self.of, by_chance=view == "null_mean")
+        return score_panel(run, self.of, groups, view)
+
+    def show(self, value: float) -> str:
+        """A bound of the colour scale."""
+        return number(value) if self.of == "kept" else decimal(value)
 
 
 def layers(run: Run, drawn: Drawn) -> dict[str, Any]:
-    """The grids, one for each pair of groups of spaces."""
-    return {"grids": [_grid(run, groups, drawn) for groups in group_pairs(run)]}
+    """One heatmap of all ordinary pairs of spaces, those of ceilings and controls beside it; a table for two spaces."""
+    table = cells(run)
+    if len(table) == 1:
+        return {"heat": None, "only": rows_of(table)[0], "only_scores": score_rows(run)}
+    options = _choices(run)
+    main, beside = _grids(run)
+    shown: dict[str, list[dict[str, Any]]] = {"main": [], "beside": []}
+    for kind, grids, row in (("main", main, _ROW), ("beside", beside, _COMPANION_ROW)):
+        for groups in grids:
+            key = f"heat-{len(shown['main']) + len(shown['beside'])}"
+            for place, choice in enumerate(options):
+                for view in choice.views:
+                    figure = panel_figure(choice.panel(run, groups, view), groups, choice.bounds, row)
+                    drawn[f"{key}-{place}-{view}"] = figure
+            shown[kind].append({"key": key, "title": _title(groups), "role": role(run, groups) if groups else ""})
+    return {
+        "heat": shown,
+        "only": None,
+        "heat_views": VIEWS,
+        "heat_choices": [
+            {
+                "label": choice.label,
+                "gloss": choice.gloss,
+                "views": choice.views,
+                "low": choice.show(choice.bounds[0]),
+                "high": choice.show(choice.bounds[1]),
+            }
+            for choice in options
+        ],
+    }
 
 
-def _grid(run: Run, groups: tuple[str, str], drawn: Drawn) -> dict[str, Any]:
-    """The heatmaps of one pair of groups: rows of three panels, with counts of pairs in the first row."""
-    own = cells(run).query("group_a == @groups[0] and group_b == @groups[1]")
-    if len(own) == 1:
-        found = [row for row in score_rows(run) if row["cell"] == own["cell"].iloc[0]]
-        return {"groups": groups, "only": rows_of(own)[0], "scores": found}
-    rows = [
-        ("Pairs", "", [(figures.count_panel(run, groups, v), figures.count_bounds(run, v)) for v in figures.COUNTS])
-    ]
+def _choices(run: Run) -> list[Choice]:
+    table = cells(run)
+    options = []
+    for name, label in COUNTS.items():
+        if table[name].isna().all():
+            continue
+        again = name == "kept" and REARRANGED in table and any(isinstance(facts, dict) for facts in table[REARRANGED])
+        views = ("score", "null_mean") if again else ("score",)
+        options.append(Choice(label, _GLOSSES[name], views, count_bounds(run, name), name))
     for measure in measures(run):
-        bounds = figures.score_bounds(run, measure)
-        panels = [(figures.score_panel(run, measure, groups, value), bounds) for value in figures.VALUES]
-        rows.append((measure.label, _gloss(measure), panels))
-    shown = []
-    for label, gloss, panels in rows:
-        captions = []
-        for panel, bounds in panels:
-            key = f"grid-{len(drawn)}"
-            drawn[key] = figures.panel_figure(panel, groups, bounds)
-            digits = 0 if panel.title == figures.COUNTS["kept"] else 2
-            low, high = (decimal(b, digits) if digits else number(b) for b in bounds)
-            spoken = f"{label}, {panel.title}: {groups[0]} layers by {groups[1]} layers, {low} to {high}"
-            captions.append({"key": key, "title": panel.title, "low": low, "high": high, "spoken": spoken})
-        shown.append({"label": label, "gloss": gloss, "panels": captions})
-    return {"groups": groups, "only": None, "rows": shown}
+        options.append(Choice(measure.label, _gloss(measure), tuple(VALUES), score_bounds(run, measure), measure))
+    return options
+
+
+def _grids(run: Run) -> tuple[list[Groups], list[Groups]]:
+    """Ordinary comparisons, and the others: pairs of groups, or None for one grid of spaces of a layer each."""
+    pairs = group_pairs(run)
+    ordinary: list[Groups] = [groups for groups in pairs if not role(run, groups)]
+    beside: list[Groups] = [groups for groups in pairs if role(run, groups)]
+    if not ordinary:  # a run of ceilings and controls alone
+        return beside, []
+    table = cells(run)
+    cells_of = Counter(zip(table["group_a"], table["group_b"], strict=True))
+    if len(ordinary) > 1 and all(cells_of[groups] == 1 for groups in ordinary if groups):
+        return [None], beside
+    return ordinary, beside
+
+
+def _title(groups: Groups) -> str:
+    return " × ".join(groups) if groups else "all spaces"
 
 
 def _gloss(measure: Measure) -> str:

@@ -6,15 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from unifeat.report import distributions
 from unifeat.report.ceilings import cell_geometry
 from unifeat.report.contexts import contexts, listed_pair
-from unifeat.report.drawing import Drawn
+from unifeat.report.figures import distributions
+from unifeat.report.figures.style import Drawn
 from unifeat.report.sections.categories import of_cell
+from unifeat.report.summary import shifted_sentence
 from unifeat.report.tables import cells, richest, rows_of
 from unifeat.report.uncertainty import hubs, pair_table
 from unifeat.runs.folder import Run
 from unifeat.runs.pairs import MOST_SHOWN, shown_cells
+
+LISTS = ("strongest", "random", "disputed")
 
 
 def one_pair(run: Run, drawn: Drawn) -> dict[str, Any]:
@@ -25,14 +28,14 @@ def one_pair(run: Run, drawn: Drawn) -> dict[str, Any]:
         chosen = {*shown_cells(table["kept"].tolist()), richest(run)}
     shown = [cell for cell in rows_of(table) if cell.cell in chosen]
     return {
-        "cells": _cells(run, drawn, shown),
+        "cells": _cells(run, drawn, shown, table),
         "first": richest(run),
         "elsewhere": {cell.cell: [cell.space_a, cell.space_b] for cell in rows_of(table) if cell.cell not in chosen},
     }
 
 
-def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
-    """For each pair of spaces: three figures, why candidates were dropped, features in context."""
+def _cells(run: Run, drawn: Drawn, cells: list[Any], table: pd.DataFrame) -> list[dict[str, Any]]:
+    """For some pairs of spaces, rows of the table of all: figures, why candidates were dropped, features in context."""
     limit = max(200, distributions.MAX_POINTS // len(cells))
     lines, shown_pairs = contexts(run), _shown(run)
     shown = []
@@ -58,12 +61,12 @@ def _cells(run: Run, drawn: Drawn, cells: list[Any]) -> list[dict[str, Any]]:
                 "beyond": cell.beyond_token if beyond else None,
                 "there": cell.elsewhere if there else None,
                 "hubs": hubs(cell),
+                "shifted": shifted_sentence(run, table.iloc[cell.cell]),
                 "geometry": cell_geometry(run, cell),
                 "categories": of_cell(run, cell),
                 "drawn": min(limit, known),
                 "lists": {
-                    name: [listed_pair(row, lines) for row in rows_of(own[own["chosen"] == name])]
-                    for name in ("strongest", "random")
+                    name: [listed_pair(row, lines) for row in rows_of(own[own["chosen"] == name])] for name in LISTS
                 },
             }
         )

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from unifeat.published.beside import SOURCE, beside, differences, model_name
-from unifeat.report.drawing import Drawn
-from unifeat.report.figures import COLOURS, TITLE_FONT, Panel, layout, panel_figure
+from unifeat.report.figures.heatmaps import Panel, panel_figure
+from unifeat.report.figures.style import COLOURS, TITLE_FONT, Drawn, layout
 from unifeat.report.tables import (
     Measure,
     decimal,

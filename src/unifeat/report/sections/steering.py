@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from unifeat.report.drawing import Drawn
+from unifeat.report.figures.style import Drawn
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.runs.folder import Run
 

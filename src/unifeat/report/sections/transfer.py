@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unifeat.report.distributions import bars_figure
-from unifeat.report.drawing import Drawn
-from unifeat.report.tables import cells, is_missing, role, rows_of
+from unifeat.report.figures.style import Drawn
+from unifeat.report.figures.transfer import FROM_A, MATCHED, MEAN, MIXED, OWN, ZERO, transfer_figure
+from unifeat.report.tables import cells, role, rows_of
 from unifeat.runs.folder import Run
 
-ZERO, MIXED, OWN, MEAN, MATCHED, FROM_A = (
-    *("matched_at_mean", "own_and_from_a", "own", "all_at_mean", "own_matched", "from_a"),
-)
 LABELS = {
     "clean": "the model unchanged",
     OWN: "its own SAE",
@@ -52,7 +49,7 @@ def transfer(run: Run, drawn: Drawn) -> dict[str, Any] | None:
         by_variant = own.set_index("variant")
         mixed = by_variant.loc[MIXED]
         key = f"transfer-{number}"
-        drawn[key] = _bars(by_variant)
+        drawn[key] = transfer_figure(by_variant)
         order = [name for name in LABELS if name in by_variant.index]
         shown.append(
             {
@@ -67,30 +64,6 @@ def transfer(run: Run, drawn: Drawn) -> dict[str, Any] | None:
             }
         )
     return {"transfers": shown}
-
-
-def _bars(table: pd.DataFrame) -> dict[str, Any]:
-    """From the zero line to the SAE's own reconstruction: what is lost in either way of counting."""
-    shown = [name for name in (ZERO, MIXED, OWN) if name in table.index]
-    labels = {ZERO: "at their mean", MIXED: "from the other model", OWN: "its own"}
-    panels = []
-    ways = ("fvu", "variance unexplained", "null_mean"), ("loss", "loss, nats a token", "null_recovered_mean")
-    for column, title, share in ways:
-        values = [float(table[column][name]) for name in shown]
-        if any(is_missing(value) for value in values):
-            continue
-        names = [labels[name] for name in shown]
-        drawn = table[share].get(MIXED)
-        if drawn is not None and not is_missing(drawn):
-            zero, own = (float(table[column][name]) for name in (ZERO, OWN))
-            values.insert(1, zero - float(drawn) * (zero - own))
-            names.insert(1, "from exchanged partners")
-        clean = table[column].get("clean")
-        if clean is not None and not is_missing(clean):
-            values.append(float(clean))
-            names.append("model unchanged")
-        panels.append((title, names, values))
-    return bars_figure(panels)
 
 
 def _by_quantile(run: Run, a: str, b: str, direction: str) -> list[dict[str, Any]]:

@@ -34,9 +34,44 @@
     draw(next);
     setTimeout(drawRest);
   };
+  document.addEventListener("toggle", drawRest, true);
   const redraw = () => plots.filter((plot) => plot.dataset.drawn).forEach(draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  addEventListener("beforeprint", () => plots.filter(visible).forEach(draw));
+  // Paper cannot be unfolded.
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll("details:not([open])")];
+    unfolded.forEach((element) => (element.open = true));
+    plots.filter(visible).forEach(draw);
+  });
+  addEventListener("afterprint", () => unfolded.forEach((element) => (element.open = false)));
+  const unfold = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = target && target.closest("details:not([open])");
+    if (!fold) return;
+    fold.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+
+  // What the heatmaps show: a measure, and its value, that of chance, or the corrected one.
+  const choice = document.getElementById("heat-choice");
+  const views = [...document.querySelectorAll('[name="heat-view"]')];
+  const choose = () => {
+    const { views: has, low, high, gloss } = choice.selectedOptions[0].dataset;
+    views.forEach((view) => (view.disabled = !has.split(" ").includes(view.value)));
+    if (views.some((view) => view.checked && view.disabled)) views[0].checked = true;
+    const view = views.find((element) => element.checked);
+    for (const [id, text] of [["heat-low", low], ["heat-high", high], ["heat-gloss", gloss]])
+      document.getElementById(id).textContent = text;
+    plots.filter((plot) => "heat" in plot.dataset).forEach((plot) => {
+      plot.dataset.figure = `${plot.dataset.heat}-${choice.value}-${view.value}`;
+      const what = `${choice.selectedOptions[0].text}, ${view.parentElement.textContent.trim()}`;
+      plot.setAttribute("aria-label", `${plot.dataset.title}: ${what}`);
+      if (plot.dataset.drawn) draw(plot);
+    });
+  };
+  if (choice) [choice, ...views].forEach((element) => element.addEventListener("change", choose));
 
   const picker = document.getElementById("pick");
   const cells = [...document.querySelectorAll(".cell")];
@@ -95,4 +130,6 @@
   );
 
   select(picker.dataset.first);
+  if (choice) choose();
+  unfold();
 })();

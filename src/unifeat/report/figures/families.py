@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unifeat.report.figures import COLOURS, TITLE_FONT, layout
+from unifeat.report.figures.style import COLOURS, TITLE_FONT, layout
 
 MOST_SETS = 24
 _ROW = 22  # pixels of a space's row

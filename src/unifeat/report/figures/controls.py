@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from unifeat.inference.nulls import AGAIN
-from unifeat.report.figures import COLOURS, TITLE_FONT, layout
+from unifeat.report.figures.style import COLOURS, TITLE_FONT, layout
 from unifeat.report.tables import Measure, cells, group_pairs, is_missing, measures, role, rows_of, scores_of
 from unifeat.runs.folder import Run
 
@@ -16,7 +16,7 @@ _GAP = 0.07
 _TICKS = {"rematch": "fit", "same_token": "b", "same_two_tokens": "b"}
 
 
-def dots_figure(run: Run) -> dict[str, Any]:
+def controls_figure(run: Run) -> dict[str, Any]:
     """A dot for each pair of layers: pairs kept, and scores of the first measures, as plain data for plotly.
 
     Rows are the pairs of groups, in the run's order. Ticks are nulls: of the pairs kept, those of rearranged text; of a

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unifeat.report.figures import COLOURS, TITLE_FONT, layout
+from unifeat.report.figures.style import COLOURS, TITLE_FONT, layout
 from unifeat.report.tables import decimal
 
 MAX_POINTS = 5_000  # points in all scatter plots of a report together
@@ -49,7 +49,7 @@ def correlation_figure(kept: pd.DataFrame) -> dict[str, Any]:
                 "hovertemplate": "r from %{x:.3f}: %{y} pairs<extra>held out</extra>",
             }
         )
-    return _figure(traces, "r of kept pairs", "pairs")
+    return xy_figure(traces, "r of kept pairs", "pairs")
 
 
 def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def heldout_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
         "marker": {"color": COLOURS["held"], "size": 5, "opacity": 0.45, "line": {"width": 0}},
         "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>fitted %{x}, held out %{y}<extra></extra>",
     }
-    figure = _figure([_diagonal(low), points], "fitted r", "held-out r", [low, 1.02])
+    figure = xy_figure([_diagonal(low), points], "fitted r", "held-out r", [low, 1.02])
     figure["layout"]["showlegend"] = False
     return figure
 
@@ -98,7 +98,7 @@ def elsewhere_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any
                     f"<extra>{name}</extra>",
                 }
             )
-    return _figure([_diagonal(low), *traces], "r here", "r elsewhere", [low - 0.02, 1.02])
+    return xy_figure([_diagonal(low), *traces], "r here", "r elsewhere", [low - 0.02, 1.02])
 
 
 def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def beyond_token_figure(kept: pd.DataFrame, limit: int, seed: int) -> dict[str, 
         "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>r %{x}, within token %{y}<br>"
         "%{customdata[2]} % of the variance lies between tokens<extra></extra>",
     }
-    figure = _figure([_diagonal(min([0.0, *r])), points], "r", "r within token", [low - 0.02, 1.02])
+    figure = xy_figure([_diagonal(min([0.0, *r])), points], "r", "r within token", [low - 0.02, 1.02])
     figure["layout"]["xaxis"]["range"] = [min([0.0, *r]) - 0.02, 1.02]
     figure["layout"]["showlegend"] = False
     return figure
@@ -183,67 +183,15 @@ def partner_figure(cell: Any) -> dict[str, Any]:
                         "hovertemplate": "the top %{x} % have best r ≥ %{y:.2f}<extra></extra>",
                     }
                 )
-    return _figure(traces, "% of features, best first", "r of best partner")
+    return xy_figure(traces, "% of features, best first", "r of best partner")
 
 
-def effects_figure(pairs: pd.DataFrame) -> dict[str, Any]:
-    """Each pair's agreement of effects, when its features are removed, against its r; the controls beside."""
-    traces: list[dict[str, Any]] = []
-    columns = (("removed_control", "another feature of the token", "fit"), ("removed", "the partner", "held"))
-    for column, name, colour in columns:
-        known = pairs.dropna(subset=[column])
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": known["correlation"].round(3).tolist(),
-                "y": known[column].round(3).tolist(),
-                "customdata": known[["feature_a", "feature_b"]].to_numpy(int).tolist(),
-                "name": name,
-                "marker": {"color": COLOURS[colour], "size": 5, "opacity": 0.6, "line": {"width": 0}},
-                "hovertemplate": "features %{customdata[0]} and %{customdata[1]}<br>r %{x}, agreement %{y}"
-                "<extra></extra>",
-            }
-        )
-    figure = _figure(traces, "r", "agreement of effects", None)
-    figure["layout"]["yaxis"] |= {"range": [-0.6, 1.02], "zeroline": True}
-    return figure
+def xy_figure(traces: list[dict[str, Any]], x: str, y: str, limits: list[float] | None = None) -> dict[str, Any]:
+    """A figure of one pair of axes with these titles and limits."""
+    return {"data": traces, "layout": layout(_HEIGHT) | {"xaxis": axis(x, limits), "yaxis": axis(y, limits)}}
 
 
-def bars_figure(panels: list[tuple[str, list[str], list[float]]]) -> dict[str, Any]:
-    """Horizontal bars in panels side by side: (title, labels, values) each, the first label on top."""
-    traces, axes = [], {}
-    gap = 0.2 if len(panels) > 1 else 0.0
-    width = (1 - gap * (len(panels) - 1)) / max(len(panels), 1)
-    for number, (title, labels, values) in enumerate(panels):
-        name = "" if not number else str(number + 1)
-        traces.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "y": labels[::-1],
-                "x": [round(value, 4) for value in values[::-1]],
-                "text": [decimal(value, 3) for value in values[::-1]],
-                "textposition": "auto",
-                "cliponaxis": False,
-                "marker": {
-                    "color": [COLOURS["held"] if "other" in label else COLOURS["fit"] for label in labels[::-1]]
-                },
-                "xaxis": f"x{name}",
-                "yaxis": f"y{name}",
-                "hoverinfo": "skip",
-            }
-        )
-        start = number * (width + gap)
-        axes[f"xaxis{name}"] = _axis(title, None) | {"domain": [start, start + width], "anchor": f"y{name}"}
-        axes[f"yaxis{name}"] = {"anchor": f"x{name}", "automargin": True, "ticks": ""}
-    return {"data": traces, "layout": layout(200) | axes | {"showlegend": False, "bargap": 0.25}}
-
-
-def _figure(traces: list[dict[str, Any]], x: str, y: str, limits: list[float] | None = None) -> dict[str, Any]:
-    return {"data": traces, "layout": layout(_HEIGHT) | {"xaxis": _axis(x, limits), "yaxis": _axis(y, limits)}}
-
-
-def _axis(title: str, limits: list[float] | None) -> dict[str, Any]:
-    axis = {"title": {"text": title, "standoff": 8, "font": TITLE_FONT}, "gridcolor": COLOURS["rule"]}
-    return axis | {"zeroline": False, "rangemode": "tozero"} | ({"range": limits} if limits else {})
+def axis(title: str, limits: list[float] | None) -> dict[str, Any]:
+    """An axis with a title, from 0 if nothing is negative, or with limits."""
+    own = {"title": {"text": title, "standoff": 8, "font": TITLE_FONT}, "gridcolor": COLOURS["rule"]}
+    return own | {"zeroline": False, "rangemode": "tozero"} | ({"range": limits} if limits else {})

@@ -1,19 +1,19 @@
-"""Layer × layer heatmaps, as plotly figures for the report, notebooks and READMEs.
-
-All colours come from `COLOURS`, so that the HTML report can replace them in dark mode. Plotly is imported when used.
-"""
+"""Layer × layer heatmaps, as plotly figures for the report, notebooks and READMEs. Plotly is imported when used."""
 
 from __future__ import annotations
 
 import json
+import math
 from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from unifeat.errors import UserError
 from unifeat.report.ceilings import share_text
 from unifeat.report.decidable import mark, scores_with_reasons
+from unifeat.report.figures.style import COLOURS, MARGIN, SCALE, TITLE_FONT, layout
 from unifeat.report.tables import (
     Measure,
     cells,
@@ -26,26 +26,14 @@ from unifeat.report.tables import (
     probability,
     rows_of,
     scores_of,
+    space_grid,
 )
 from unifeat.runs.folder import Run
 
-COLOURS = {
-    "ink": "#1b1d21",
-    "muted": "#5f6570",
-    "rule": "#dfe1e4",
-    "surface": "#ffffff",
-    "a": "#1f5fa8",
-    "b": "#b8500b",
-    "fit": "#a3abb8",
-    "held": "#0b7a62",
-}
-SCALE = "Viridis"  # sequential, perceptually uniform, safe for colour-blind readers
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial, sans-serif'
 VALUES = {"score": "score", "null_mean": "mean of shuffled pairs", "corrected": "chance-corrected score"}
 COUNTS = {"kept": "pairs kept", "mean_correlation": "mean r", "mean_correlation_heldout": "mean held-out r"}
+REARRANGED = "rematch"  # the null that matches again with the documents of one side in another order
 _MOST_LABELLED_COLUMNS = 16  # wider grids have no room for numbers, which are then only in the hover text
-TITLE_FONT = {"size": 13, "color": COLOURS["muted"]}
-_MARGIN = {"l": 56, "r": 8, "t": 8, "b": 44}
 
 
 class Panel(NamedTuple):
@@ -59,7 +47,12 @@ class Panel(NamedTuple):
 
 
 def heatmap_figure(
-    run: Run, metric: str, settings: dict[str, Any] | str | None = None, *, subspace: str = "all"
+    run: Run,
+    metric: str,
+    settings: dict[str, Any] | str | None = None,
+    *,
+    subspace: str = "all",
+    value: str | None = None,
 ) -> Any:
     """Layer × layer heatmaps of one score, the mean of its null, and the chance-corrected score.
 
@@ -69,78 +62,117 @@ def heatmap_figure(
     Args:
         metric: "svcca", "rsa", "cka" …
         settings: the measure's settings in the study; by default, the first scores by this metric.
+        value: "score", "null_mean" or "corrected"; by default all three, side by side.
 
     Returns:
         A plotly Figure.
 
     Raises:
-        UserError: the run has no such scores.
+        UserError: the run has no such scores; another value.
     """
+    if value is not None and value not in VALUES:
+        raise UserError(f"value: {value!r} is none of {', '.join(VALUES)}")
+    measure = find_measure(run, metric, settings, subspace)
+    shown = VALUES if value is None else (value,)
+    rows = [(groups, [score_panel(run, measure, groups, one) for one in shown]) for groups in group_pairs(run)]
+    return _grid_figure(measure.label, rows, score_bounds(run, measure))
+
+
+def counts_figure(run: Run, value: str) -> Any:
+    """Layer × layer heatmaps of one of `COUNTS`, one for each pair of groups of spaces, as a plotly Figure."""
+    rows = [(groups, [count_panel(run, groups, value)]) for groups in group_pairs(run)]
+    return _grid_figure(COUNTS[value], rows, count_bounds(run, value))
+
+
+def _grid_figure(title: str, rows: list[tuple[tuple[str, str], list[Panel]]], bounds: tuple[float, float]) -> Any:
+    """A row of panels for each pair of groups, with one colour scale."""
     from plotly.subplots import make_subplots
 
-    measure = find_measure(run, metric, settings, subspace)
-    pairs = group_pairs(run)
-    rows = [[score_panel(run, measure, groups, value) for value in VALUES] for groups in pairs]
+    columns = len(rows[0][1])
+    heights = [_height(panels[0]) for _, panels in rows]
+    top, total = 80, sum(heights)
     figure = make_subplots(
-        rows=len(pairs),
-        cols=len(VALUES),
-        subplot_titles=[escape(panel.title) for panel in rows[0]],
+        rows=len(rows),
+        cols=columns,
+        row_heights=heights,
+        subplot_titles=[escape(panel.title) for panel in rows[0][1]] if columns > 1 else None,
         horizontal_spacing=0.07,
-        vertical_spacing=0.3 / max(len(pairs), 1),
+        vertical_spacing=min(64 / total, 1 / len(rows)) if len(rows) > 1 else 0,
     )
-    bounds = score_bounds(run, measure)
-    for row, (groups, panels) in enumerate(zip(pairs, rows, strict=True), start=1):
+    for row, (groups, panels) in enumerate(rows, start=1):
         for column, panel in enumerate(panels, start=1):
             figure.add_trace(_heatmap(panel), row=row, col=column)
-            place = (row - 1) * len(VALUES) + column
+            place = (row - 1) * columns + column
             for annotation in _numbers(panel, bounds, str(place) if place > 1 else ""):
                 figure.add_annotation(annotation)
             figure.update_xaxes(_axis(groups[1], panel.z.columns), row=row, col=column)
             figure.update_yaxes(_axis(groups[0] if column == 1 else "", panel.z.index), row=row, col=column)
     figure.update_layout(
-        layout(110 + sum(_height(panels[0]) for panels in rows)),
+        layout(top + 48 + total),
         coloraxis={
             "colorscale": SCALE,
             "cmin": bounds[0],
             "cmax": bounds[1],
             "colorbar": {"thickness": 10, "outlinewidth": 0},
         },
-        title={"text": escape(measure.label), "x": 0.01, "font": {"size": 16}},
-        margin={"l": 64, "r": 8, "t": 80, "b": 48},
+        title={"text": escape(title), "x": 0.01, "font": {"size": 16}},
+        margin={"l": 64, "r": 8, "t": top, "b": 48},
         template="none",
     )
     return figure
 
 
-def panel_figure(panel: Panel, groups: tuple[str, str], bounds: tuple[float, float]) -> dict[str, Any]:
-    """One heatmap without a colour bar, as plain data that `plotly.graph_objects.Figure` accepts."""
+def panel_figure(
+    panel: Panel, groups: tuple[str, str] | None, bounds: tuple[float, float], row: int = 46
+) -> dict[str, Any]:
+    """One heatmap without a colour bar, as plain data that `plotly.graph_objects.Figure` accepts.
+
+    Args:
+        groups: what the axes are layers of; None for a panel of whole spaces.
+        row: the height of a row in pixels, where there are not too many of them.
+    """
     from plotly.colors import get_colorscale
 
     scale = {"colorscale": get_colorscale(SCALE), "cmin": bounds[0], "cmax": bounds[1], "showscale": False}
-    axes = {"xaxis": _axis(groups[1], panel.z.columns), "yaxis": _axis(groups[0], panel.z.index)}
+    down, across = groups or ("", "")
+    axes = {"xaxis": _axis(across, panel.z.columns), "yaxis": _axis(down, panel.z.index)}
     own = {"coloraxis": scale, "annotations": _numbers(panel, bounds)} | axes
-    return {"data": [_heatmap(panel)], "layout": layout(_height(panel)) | own}
+    return {"data": [_heatmap(panel)], "layout": layout(_height(panel, row)) | own}
 
 
-def score_panel(run: Run, measure: Measure, groups: tuple[str, str], value: str) -> Panel:
-    """A heatmap of one of `VALUES` of a measure, over the layers of two groups, with the null in the hover text."""
+def score_panel(run: Run, measure: Measure, groups: tuple[str, str] | None, value: str) -> Panel:
+    """A heatmap of one of `VALUES` of a measure, over the layers of two groups, with the null in the hover text.
+
+    Args:
+        groups: the pair of groups; None for all ordinary pairs of spaces in one grid of spaces.
+    """
     table = scores_with_reasons(run, measure)
     shown = [decimal(getattr(r, value)) + (_marks(r) if value == "score" else "") for r in rows_of(table)]
     table = table.assign(shown=shown, hover=[_score_hover(measure, row) for row in rows_of(table)])
-    return _panel(VALUES[value], table, value, groups)
+    return _panel(run, VALUES[value], table, value, groups)
 
 
-def count_panel(run: Run, groups: tuple[str, str], value: str) -> Panel:
-    """A heatmap of one of `COUNTS`, over the layers of two groups."""
+def count_panel(run: Run, groups: tuple[str, str] | None, value: str, *, by_chance: bool = False) -> Panel:
+    """A heatmap of one of `COUNTS`, over the layers of two groups (see `score_panel`).
+
+    Args:
+        by_chance: instead of the pairs kept, those that are kept on average when text is rearranged.
+    """
     table = cells(run)
+    title = COUNTS[value]
+    if by_chance:
+        title = f"{title} when documents are rearranged, on average"
+        kept = [facts["kept"] if isinstance(facts, dict) else [] for facts in table[REARRANGED]]
+        table = table.assign(by_chance=[sum(own) / len(own) if own else math.nan for own in kept])
     show = number if value == "kept" else decimal
     hover = [
         f"<b>{escape(row.space_a)} × {escape(row.space_b)}</b><br>{row.kept:,} pairs kept of {row.candidates:,} "
         f"candidates<br>mean r {decimal(row.mean_correlation, 3)}, held out {decimal(row.mean_correlation_heldout, 3)}"
         for row in rows_of(table)
     ]
-    table = table.assign(shown=[show(v) for v in table[value]], hover=hover)
-    return _panel(COUNTS[value], table, value, groups)
+    column = "by_chance" if by_chance else value
+    table = table.assign(shown=[show(v) for v in table[column]], hover=hover)
+    return _panel(run, title, table, column, groups)
 
 
 def score_bounds(run: Run, measure: Measure) -> tuple[float, float]:
@@ -154,8 +186,11 @@ def count_bounds(run: Run, value: str) -> tuple[float, float]:
     return _bounds(cells(run)[columns].to_numpy(float))
 
 
-def _panel(title: str, table: pd.DataFrame, value: str, groups: tuple[str, str]) -> Panel:
-    return Panel(title, *(layer_grid(table, column, groups) for column in (value, "shown", "hover", "cell")))
+def _panel(run: Run, title: str, table: pd.DataFrame, value: str, groups: tuple[str, str] | None) -> Panel:
+    columns = (value, "shown", "hover", "cell")
+    if groups:
+        return Panel(title, *(layer_grid(table, column, groups) for column in columns))
+    return Panel(title, *(space_grid(run, table, column) for column in columns))
 
 
 def _marks(row: Any) -> str:
@@ -237,30 +272,12 @@ def _layers(index: pd.Index) -> list[str]:
     return [str(layer) for layer in index]
 
 
-def _height(panel: Panel) -> int:
-    return _MARGIN["t"] + _MARGIN["b"] + min(max(46 * len(panel.z), 120), 420)
+def _height(panel: Panel, row: int = 46) -> int:
+    return MARGIN["t"] + MARGIN["b"] + min(max(row * len(panel.z), 2 * row), 10 * row)
 
 
 def _axis(group: str, layers: pd.Index) -> dict[str, Any]:
     title = {"text": f"{escape(group)} layer" if group else "", "standoff": 6, "font": TITLE_FONT}
     limits = [-0.5, len(layers) - 0.5]  # given explicitly for grids in which no cell has a value
     axis = {"type": "category", "categoryarray": _layers(layers), "range": limits, "title": title}
-    return axis | {"showgrid": False, "zeroline": False, "ticks": ""}
-
-
-def layout(height: int) -> dict[str, Any]:
-    """The layout that all figures share."""
-    return {
-        "height": height,
-        "margin": _MARGIN,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": FONT, "size": 13, "color": COLOURS["ink"]},
-        "dragmode": False,
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
-        "hoverlabel": {
-            "bgcolor": COLOURS["surface"],
-            "bordercolor": COLOURS["rule"],
-            "font": {"color": COLOURS["ink"]},
-        },
-    }
+    return axis | {"showgrid": False, "zeroline": False, "ticks": ""} | ({} if group else {"automargin": True})

@@ -1,0 +1,1 @@
+"""What Python users meet: a run that answers questions and draws its figures."""
