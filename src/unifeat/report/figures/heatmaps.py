@@ -33,6 +33,7 @@ from unifeat.runs.folder import Run
 VALUES = {"score": "score", "null_mean": "mean of shuffled pairs", "corrected": "chance-corrected score"}
 COUNTS = {"kept": "pairs kept", "mean_correlation": "mean r", "mean_correlation_heldout": "mean held-out r"}
 REARRANGED = "rematch"  # the null that matches again with the documents of one side in another order
+_NAMED_ROW = 40  # pixels
 _MOST_LABELLED_COLUMNS = 16  # wider grids have no room for numbers, which are then only in the hover text
 
 
@@ -129,13 +130,18 @@ def panel_figure(
 
     Args:
         groups: what the axes are layers of; None for a panel of whole spaces.
-        row: the height of a row in pixels, where there are not too many of them.
+        row: the height of a row in pixels, where there are not too many of them. If they are low, the axes do not name
+            the groups, for which there is no room.
     """
     from plotly.colors import get_colorscale
 
     scale = {"colorscale": get_colorscale(SCALE), "cmin": bounds[0], "cmax": bounds[1], "showscale": False}
     down, across = groups or ("", "")
-    axes = {"xaxis": _axis(across, panel.z.columns), "yaxis": _axis(down, panel.z.index)}
+    named = row >= _NAMED_ROW
+    axes = {
+        "xaxis": _axis(across, panel.z.columns, named=named),
+        "yaxis": _axis(down, panel.z.index, named=named),
+    }
     own = {"coloraxis": scale, "annotations": _numbers(panel, bounds)} | axes
     return {"data": [_heatmap(panel)], "layout": layout(_height(panel, row)) | own}
 
@@ -276,8 +282,9 @@ def _height(panel: Panel, row: int = 46) -> int:
     return MARGIN["t"] + MARGIN["b"] + min(max(row * len(panel.z), 2 * row), 10 * row)
 
 
-def _axis(group: str, layers: pd.Index) -> dict[str, Any]:
-    title = {"text": f"{escape(group)} layer" if group else "", "standoff": 6, "font": TITLE_FONT}
+def _axis(group: str, layers: pd.Index, *, named: bool = True) -> dict[str, Any]:
+    name = f"{escape(group)} layer" if named else "layer"
+    title = {"text": name if group else "", "standoff": 6, "font": TITLE_FONT}
     limits = [-0.5, len(layers) - 0.5]  # given explicitly for grids in which no cell has a value
     axis = {"type": "category", "categoryarray": _layers(layers), "range": limits, "title": title}
     return axis | {"showgrid": False, "zeroline": False, "ticks": ""} | ({} if group else {"automargin": True})
