@@ -25,6 +25,7 @@ from pages import GUIDES, PAGES, ROOT, SOURCE, blocks, broken_links, commands, i
 from tiny import tiny_sae
 from unifeat.cli import app
 from unifeat.study import spec
+from unifeat.study.brought import is_brought
 from unifeat.study.read import load_study_text
 
 NOT_RUN = re.compile(r"<!-- not run: .+ -->")
@@ -170,7 +171,7 @@ _LEAST = {"text": {"source": "./t.txt"}, "models": {}, "spaces": [{"model": "m",
 def loaded(text: str, folder: Path) -> spec.Study:
     """A study from a block of YAML that may hold only a part of one."""
     study = _LEAST | yaml.safe_load(text)
-    used = [spaces["model"] for spaces in study["spaces"]]
+    used = [spaces["model"] for spaces in study["spaces"] if not is_brought(spaces)]
     study["models"] = {name: {"name": f"./{name}"} for name in used} | study["models"]
     study.setdefault("compare", [[used[0], used[0]]])
     return load_study_text(yaml.safe_dump(study), folder)
@@ -196,7 +197,7 @@ def test_wrong_keys_are_found(tmp_path: Path):
 
 
 def test_every_key_is_in_the_docs():
-    pages = [read("docs/study.md"), read("docs/training.md")]
+    pages = [read("docs/study.md"), read("docs/training.md"), read("docs/own.md")]
     written = [block.text for text in pages for block in blocks(text) if block.language == "yaml"]
     words = set(re.findall(r"\w+", " ".join([*written, *inline("\n\n".join(pages))])))
     parts = [kind for kind in vars(spec).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]

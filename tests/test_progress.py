@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from unifeat import progress
-from unifeat.progress import say, set_mode, track
+from unifeat.progress import collected, say, set_mode, track, warn
 
 
 class Clock:
@@ -40,6 +40,18 @@ def test_quiet_prints_nothing(clock: Clock, capfd: pytest.CaptureFixture[str]):
     say("news")
     work(clock, 100, 10)
     assert capfd.readouterr() == ("", "")
+
+
+def test_warnings_are_never_swallowed(capfd: pytest.CaptureFixture[str]):
+    """Nor those that another process collected and hands on."""
+    set_mode("quiet")
+    warn("this is one layer off")
+    with collected() as said:
+        warn("of another process")
+        say("news")
+    for message in said:
+        say(message)
+    assert capfd.readouterr() == ("", "warning: this is one layer off\nwarning: of another process\n")
 
 
 def test_short_work_prints_nothing(clock: Clock, capfd: pytest.CaptureFixture[str]):

@@ -40,6 +40,11 @@ class Done:
     out: str
     err: str
 
+    @property
+    def news(self) -> str:
+        """What is on stderr besides warnings about results, which no mode swallows."""
+        return "".join(line for line in self.err.splitlines(keepends=True) if not line.startswith("warning: "))
+
 
 @dataclass
 class Started:

@@ -9,9 +9,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unifeat import synthetic as synthetic
+    from unifeat.api.compare import compare as compare
     from unifeat.api.run import Run as Run
     from unifeat.api.run import open_run as open  # noqa: F401
     from unifeat.api.run import run as run
+    from unifeat.api.space import space as space
+    from unifeat.codes.brought import Codes as Codes
+    from unifeat.codes.brought import save_codes as save_codes
     from unifeat.correlation.correlate import correlate as correlate
     from unifeat.correlation.given_pairs import pair_correlation as pair_correlation
     from unifeat.errors import UserError as UserError
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from unifeat.pipeline.transfer_vector import transfer_vector as transfer_vector
     from unifeat.runs.families import families as families
     from unifeat.saes import load_sae as load_sae
+    from unifeat.study.spec import Study as Study
     from unifeat.transfer.agreement import effect_agreement as effect_agreement
     from unifeat.transfer.carried import carried as carried
     from unifeat.transfer.maps import stitch as stitch
@@ -59,6 +64,11 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "carried": ("unifeat.transfer.carried", "carried"),
     "stitch": ("unifeat.transfer.maps", "stitch"),
     "transfer_vector": ("unifeat.pipeline.transfer_vector", "transfer_vector"),
+    "Codes": ("unifeat.codes.brought", "Codes"),
+    "save_codes": ("unifeat.codes.brought", "save_codes"),
+    "space": ("unifeat.api.space", "space"),
+    "compare": ("unifeat.api.compare", "compare"),
+    "Study": ("unifeat.study.spec", "Study"),
     "Run": ("unifeat.api.run", "Run"),
     "run": ("unifeat.api.run", "run"),
     "open": ("unifeat.api.run", "open_run"),

@@ -44,14 +44,23 @@ def collected() -> Iterator[list[str]]:
         _said, _mode = before, mode
 
 
+class Warned(str):
+    """A message that is printed in every mode, also when another process collected it."""
+
+
 def say(message: str) -> None:
     """Print one line on stderr, unless the mode is quiet."""
     if _said is not None:
         _said.append(message)
         return
-    if _resolved() == "quiet":
+    if _resolved() == "quiet" and not isinstance(message, Warned):
         return
     print(message, file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning on stderr, in every mode: what a result may be wrong by is never swallowed."""
+    say(Warned(f"warning: {message}"))
 
 
 @contextmanager

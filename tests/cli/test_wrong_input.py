@@ -48,7 +48,7 @@ def refused(warm: Warm, place: Place, *args: object, names: str, **settings: Any
     done = place.unifeat(warm, *args, **settings)
     assert done.code == 2, done
     assert done.out == ""
-    assert re.fullmatch(r"unifeat: [^\n]+\n", done.err), done.err
+    assert re.fullmatch(r"unifeat: [^\n]+\n", done.news), done.err
     assert re.search(names, done.err), done.err
     after = hashes(place.home.parent)
     assert {name: after.get(name) for name in before} == before  # nothing lost
@@ -394,7 +394,7 @@ def test_options_have_bounds(warm: Warm, place: Place, option: str, value: int, 
 def test_wrong_options_are_one_line_too(warm: Warm, finished: Place, args: list[str], names: str) -> None:
     done = finished.unifeat(warm, *args)
     assert (done.code, done.out) == (2, "")
-    assert re.fullmatch(r"unifeat: [^\n]+\n", done.err), done.err
+    assert re.fullmatch(r"unifeat: [^\n]+\n", done.news), done.err
     assert re.search(names, done.err), done.err
 
 
@@ -407,7 +407,7 @@ def test_interrupted(warm: Warm, place: Place) -> None:
     os.kill(started.pid, signal.SIGINT)
     done = started.wait()
     assert (done.code, done.out) == (130, "")
-    assert done.err == "unifeat: interrupted; the same command continues where it stopped\n"
+    assert done.news == "unifeat: interrupted; the same command continues where it stopped\n"
     assert not list(place.cache.rglob(".partial-*"))
 
 
@@ -479,7 +479,7 @@ def test_damage_is_mended_in_silence_with_quiet(warm: Warm, place: Place) -> Non
     before = hashes(place.run, but=OF_ITS_OWN)
     flip(shards(place)[3])
     done = place.unifeat(warm, "run", place.study, "--quiet")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.news) == (0, "")
     assert hashes(place.run, but=OF_ITS_OWN) == before
 
 

@@ -144,7 +144,7 @@ def test_examples_are_text_of_the_study(run: uf.Run, finished: Place) -> None:
     assert len(run.examples)
     for row in run.examples.itertuples():
         assert row.before + row.token + row.after in documents[row.document]
-    assert set(run.shown["chosen"]) <= {"strongest", "random"}
+    assert set(run.shown["chosen"]) <= {"strongest", "random", "disputed"}
     shown = {(r.space_a, r.feature_a) for r in run.shown.itertuples()}
     assert shown <= {(r.space, r.feature) for r in run.examples.itertuples()}
 

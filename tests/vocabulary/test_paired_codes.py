@@ -74,12 +74,30 @@ def test_inputs_that_are_no_codes() -> None:
     good = sparse.csr_array(np.eye(4))
     with pytest.raises(UserError, match=r"codes A have 4 rows and codes B 3: both must cover the same tokens"):
         correlate(good, sparse.csr_array(np.eye(3)))
-    with pytest.raises(UserError, match=r"codes A must be a scipy sparse matrix .* not ndarray; wrap dense codes"):
-        correlate(np.eye(4), good)
-    with pytest.raises(UserError, match="codes B must be a 2-D real matrix, not 2-D complex128"):
+    with pytest.raises(UserError, match=r"codes A must be \(tokens, features\) of real numbers, not 1-D float64"):
+        correlate(np.ones(4), good)
+    with pytest.raises(UserError, match=r"codes B must be \(tokens, features\) of real numbers, not 2-D complex128"):
         correlate(good, good.astype(complex))
     with pytest.raises(UserError, match="expected two code matrices or PairedCodes, got one csr_array"):
         correlate(good)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_dense_and_torch_codes_are_those_of_scipy() -> None:
+    import torch
+
+    rng = np.random.default_rng(0)
+    x, y = awkward(rng, 90, 20), awkward(rng, 90, 30)
+    expected = correlate(sparse.csr_array(x), sparse.csr_array(y))
+    for kind in (
+        np.asarray,
+        torch.tensor,
+        lambda z: torch.tensor(z).to_sparse(),
+        lambda z: torch.tensor(z).to_sparse_csr(),
+    ):
+        same(correlate(kind(x), kind(y)), expected)
+    x16 = torch.tensor(x).bfloat16()
+    same(correlate(x16, y), correlate(sparse.csr_array(x16.float().numpy()), sparse.csr_array(y)))
 
 
 def test_damaged_chunks() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unifeat.errors import UserError
 from unifeat.runs.folder import Run as Folder
 from unifeat.runs.folder import open_run as open_folder
 
@@ -64,7 +66,7 @@ def open_run(folder: str | Path) -> Run:
 
 
 def run(
-    study: str | Path | Study,
+    study: str | Path | Study | Mapping[str, Any],
     out: str | Path | None = None,
     *,
     force: bool = False,
@@ -73,7 +75,7 @@ def run(
     """Run a study. Work already done, in this run or another over the same text, is not repeated.
 
     Args:
-        study: a study file, or a `Study`.
+        study: a study file, a `Study`, or its settings as a dict.
         out: the run's folder; by default `runs/<name of the study>`.
         force: continue, with a warning, with SAEs that are evidently read wrongly (FVU above 1, or L0 off by more than
             a factor of 3).
@@ -83,5 +85,11 @@ def run(
         UserError: a mistake in the study, or something that it names does not exist or does not fit.
     """
     from unifeat.pipeline.run import run as run_study
+    from unifeat.study.read import study_from
+    from unifeat.study.spec import Study
 
+    if isinstance(study, Mapping):
+        study = study_from(dict(study), Path.cwd())
+    if not isinstance(study, str | Path | Study):
+        raise UserError(f"study: give a file's path, a Study or a dict of its settings, not {type(study).__name__}")
     return _held(run_study(study, out, force=force, engine=engine))

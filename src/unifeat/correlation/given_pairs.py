@@ -25,7 +25,8 @@ def pair_correlation(
     token, a pair of features that detect the same token has a high `correlation` and a `correlation_within` near 0.
 
     Args:
-        codes_a, codes_b: SciPy sparse matrices, tokens × features, whose rows are the same tokens.
+        codes_a, codes_b: tokens × features, whose rows are the same tokens: scipy sparse matrices, NumPy arrays or
+            torch tensors.
         pairs: a DataFrame with columns `feature_a` and `feature_b`.
         groups: (tokens,) integers: rows with equal ones are one group, such as the id of the row's token.
         threads: threads to use; all cores by default. It does not change the result.
@@ -38,8 +39,8 @@ def pair_correlation(
         does not vary. Rows alone in their group say nothing about `correlation_within`.
 
     Raises:
-        UserError: codes that are not sparse or have different rows, missing columns, features that do not exist, or
-            not one integer a row in `groups`.
+        UserError: codes that are not (tokens, features) or have different rows, missing columns, features that do not
+            exist, or not one integer a row in `groups`.
     """
     missing = [name for name in ("feature_a", "feature_b") if name not in getattr(pairs, "columns", ())]
     if missing:

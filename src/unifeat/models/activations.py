@@ -8,7 +8,7 @@ all tokens have similar norms, so there the norms of the block's input are used.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unifeat.errors import UserError
-from unifeat.models.language import LanguageModel
 from unifeat.text.corpus import Part
 from unifeat.text.windows import Window, cut_windows, tokenize_part
 from unifeat.vocabulary.hook_points import HookPoint, stream_before
@@ -77,19 +76,50 @@ def are_sinks(norms: Tensor) -> Tensor:
     return norms > SINK_RATIO * norms.median() if len(norms) else norms > 0
 
 
-def run_group(
-    model: LanguageModel, parts: list[Part], points: list[HookPoint], windowing: Windowing
-) -> GroupActivations:
+class Reader(Protocol):
+    """A model whose activations can be read: a `LanguageModel`, or one that a user brings.
+
+    Attributes:
+        name: for messages.
+        tokenizer: a fast tokenizer, which gives character offsets.
+        special_ids: ids of special tokens, which are masked.
+        device, dtype: of the activations.
+        longest_window: the most tokens that it accepts; None if it does not say.
+        vocabulary: how many ids it knows; None if it does not say.
+    """
+
+    name: str
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+    @property
+    def longest_window(self) -> int | None: ...
+    @property
+    def vocabulary(self) -> int | None: ...
+
+    def width(self, point: HookPoint) -> int:
+        """Number of values per token at a hook point."""
+        ...
+
+    def activations(self, input_ids: Tensor, points: list[HookPoint]) -> dict[HookPoint, Tensor]:
+        """(batch, position, width) at each point, of (batch, position) ids padded on the right."""
+        ...
+
+
+def run_group(model: Reader, parts: list[Part], points: list[HookPoint], windowing: Windowing) -> GroupActivations:
     """Tokenize a group of text, cut it into windows and run the model; a pure function of its arguments.
 
     Raises:
         UserError: activations with NaN or Inf, naming model and layer; windows longer than the model accepts.
     """
     context, mask = windowing.context, windowing.mask
-    longest = getattr(model.decoder.config, "max_position_embeddings", None)
-    if longest is not None and context > longest:
+    if model.longest_window is not None and context > model.longest_window:
         raise UserError(
-            f"model {model.name} accepts windows of at most {longest} tokens: lower text.context from {context}"
+            f"model {model.name} accepts windows of at most {model.longest_window} tokens: lower text.context from "
+            f"{context}"
         )
     prefix = opening_tokens(windowing.opening)
     if len(prefix) >= context:
@@ -155,17 +185,17 @@ def pad_token(tokenizer: Any) -> int:
     return 0
 
 
-def _check_vocabulary(model: LanguageModel, cut: list[Window]) -> None:
-    rows = int(model.decoder.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+def _check_vocabulary(model: Reader, cut: list[Window]) -> None:
+    rows = model.vocabulary
     largest = max((int(window.ids.max()) for window in cut), default=0)
-    if largest >= rows:
+    if rows is not None and largest >= rows:
         raise UserError(
             f"model {model.name}: its tokenizer gives token {largest}, but its embeddings end at {rows - 1}: "
             "the tokenizer belongs to another model"
         )
 
 
-def _places(model: LanguageModel, cut: list[Window], mask: Mask) -> tuple[Places, NDArray[np.bool_], Masked]:
+def _places(model: Reader, cut: list[Window], mask: Mask) -> tuple[Places, NDArray[np.bool_], Masked]:
     """The place of each row, whether it is kept, and how many positions are masked."""
 
     def column(name: str) -> NDArray[np.int32]:

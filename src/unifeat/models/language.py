@@ -74,6 +74,16 @@ class LanguageModel:
         """Number of values per token at a hook point."""
         return width_at(self.decoder.config, point.kind)
 
+    @property
+    def longest_window(self) -> int | None:
+        """The most tokens that it accepts at once; None if its configuration does not say."""
+        return getattr(self.decoder.config, "max_position_embeddings", None)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids it has embeddings for."""
+        return int(self.decoder.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
     def cut(self, deepest: int) -> None:
         """Drop the blocks deeper than `deepest`."""
         self.blocks = cut_after(self.decoder, self.decoder.config, len(self.blocks), deepest)

@@ -17,7 +17,7 @@ from unifeat.models.activations import GroupActivations, run_group
 from unifeat.models.language import LanguageModel
 from unifeat.models.placement import ONE_GPU
 from unifeat.pipeline.loading import Loader, PlannedSpace
-from unifeat.progress import say
+from unifeat.progress import warn
 from unifeat.saes.checking.examine import examine
 from unifeat.saes.checking.misreadings import neighbours, with_outputs
 from unifeat.saes.checking.sample import sample_at
@@ -140,10 +140,10 @@ def _report(space: str, name: str, findings: list[Finding], force: bool) -> None
     if faults and not force:
         raise UserError(f"space {space}, SAE {name}: {message}. `unifeat check` shows more; --force continues anyway")
     if faults:
-        say(f"warning: space {space}: {message}; continuing anyway")
+        warn(f"space {space}: {message}; continuing anyway")
     for finding in findings:
         if finding.level == "warning":
-            say(f"warning: space {space}: {finding.text}")
+            warn(f"space {space}: {finding.text}")
 
 
 def _findings(outcome: dict[str, Any] | None) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from unifeat.codes.activations import activation_settings, sample_share
@@ -18,6 +19,7 @@ from unifeat.models.opening import describe_opening, opening_of
 from unifeat.models.placement import MAP, ONE_GPU, device_memory, resolve_device
 from unifeat.models.sizes import sizes_of
 from unifeat.models.tokens import extra_specials
+from unifeat.pipeline.brought import brought_models, brought_spaces, check_brought
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace
 from unifeat.pipeline.space_facts import control_of, facts_elsewhere, facts_of
@@ -37,7 +39,7 @@ from unifeat.saes.encoding import check_pre_activation, codes_for
 from unifeat.saes.fit import check_fits
 from unifeat.saes.load import is_local
 from unifeat.saes.recipe import Recipe
-from unifeat.saes.weights import Decoder, size_of
+from unifeat.saes.weights import Decoder, RowsOfSae, decoder_rows, size_of
 from unifeat.store import cache_root, key_of
 from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import ModelSpec, Study
@@ -90,7 +92,8 @@ def prepare_spaces(
     engine = engine or Local()
     study = with_types(study, engine)
     _check_names(study, engine)
-    used = [name for name in study.models if any(group.model == name for group in study.spaces)]
+    check_brought(study)
+    used = [name for name in study.models if any(group.model == name for group in study.encoded)]
     tokenizers = {name: Tokenizer(spec)() for name, spec in study.models.items()}
     # Openings are made before any model runs, so that a missing chat template is reported at once.
     windowings = {
@@ -99,7 +102,7 @@ def prepare_spaces(
         )
         for name, spec in study.models.items()
     }
-    counter = tokenizers[next(iter(study.models))]
+    counter = tokenizers[next(iter(study.models))] if study.models else None
     corpus = study_corpus(study.text, counter)
     tell = say if encode else _nothing
     tell(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
@@ -109,16 +112,18 @@ def prepare_spaces(
         tell(f"elsewhere: {other.documents:,} documents, {other.characters:,} characters from {source}")
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
+    brought = brought_spaces(study, corpus, engine, encode=encode)
+    unseen = brought_models(brought)
     plans = [_plan(study, name, corpus, other, tokenizers[name], windowings[name]) for name in used]
     if not encode:
         _check_encoded(plans)
-        spaces = {space.name: space for plan in plans for space in _finished(study, plan, engine)}
-        return Prepared(corpus, _ordered(study, spaces), {plan.name: plan.facts for plan in plans}, other)
+        spaces = brought | {space.name: space for plan in plans for space in _finished(study, plan, engine)}
+        return Prepared(corpus, _ordered(study, spaces), unseen | {plan.name: plan.facts for plan in plans}, other)
     _check_memory(plans, engine.memory)
     try:
         # A preset repeats published choices, even codes of a wrong layer; so faults are reported but do not stop it.
         last = _check_all(plans, corpus, engine, force or study.preset is not None)
-        spaces = {}
+        spaces = dict(brought)
         # The model that was checked last is already loaded, so it comes first; what is only a control comes last.
         for number, plan in enumerate(sorted(plans, key=lambda p: (None not in p.controls, p is not last)), start=1):
             samplers = plan.unfinished_samples()
@@ -131,7 +136,7 @@ def prepare_spaces(
                 ready(Prepared(corpus, _ordered(study, spaces), {}, other))
     finally:
         forget()
-    return Prepared(corpus, _ordered(study, spaces), {plan.name: plan.facts for plan in plans}, other)
+    return Prepared(corpus, _ordered(study, spaces), unseen | {plan.name: plan.facts for plan in plans}, other)
 
 
 def _nothing(_: str) -> None:
@@ -140,8 +145,7 @@ def _nothing(_: str) -> None:
 
 def _ordered(study: Study, spaces: dict[str, Space]) -> list[Space]:
     """Those of the study's spaces that there are, in its order."""
-    names = [f"{group.name or group.model}@{layer}" for group in study.spaces for layer in group.layers]
-    return [spaces[name] for name in names if name in spaces]
+    return [spaces[name] for name in study.space_names if name in spaces]
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +227,7 @@ def _plan(study: Study, name: str, corpus: Corpus, other: Corpus | None, tokeniz
     compared = compared_spaces(study) if other is not None else set()
     spaces: list[PlannedSpace] = []
     controls: list[str | None] = []
-    for group in study.spaces:
+    for group in study.encoded:
         for layer in group.layers if group.model == name else ():
             point, recipe = HookPoint(layer, group.hook), Recipe(group.sae_at(layer), group.format)
             sae = recipe.load()
@@ -245,20 +249,20 @@ def _plan(study: Study, name: str, corpus: Corpus, other: Corpus | None, tokeniz
                 values=group.values,
                 specials=extra_specials(tokenizer),
             )
-            space = f"{group.name or name}@{layer}"
+            space = f"{group.prefix}@{layer}"
             store, elsewhere = _store(settings, corpus), None
             if other is not None and space in compared:
                 elsewhere = _store(settings | {"text": other.digest, "cut": list(other.cut)}, other)
             sample = _sample(study, corpus, settings, point, writes_at(sae, point), config)
-            decoder = Decoder(recipe, settings["sae"])
-            decoder.store(sae)
+            decoder = Decoder(RowsOfSae(recipe), settings["sae"])
+            decoder.store(partial(decoder_rows, sae))
             control = control_of(spec, group)
             info = {"model": name, "layer": layer, "hook": group.hook, "sae": recipe.name}
             info |= {"d_in": int(sae.cfg.d_in), "architecture": sae.cfg.architecture(), "control": control}
             spaces.append(
                 PlannedSpace(
                     name=space,
-                    group=group.name or name,
+                    group=group.prefix,
                     layer=layer,
                     point=point,
                     writes_at=writes_at(sae, point),
@@ -385,13 +389,13 @@ def _check_names(study: Study, engine: Engine) -> None:
     for device in [
         study.matching.device,
         study.inference.device,
-        *(study.models[group.model].device for group in study.spaces),
+        *(study.models[group.model].device for group in study.encoded),
     ]:
         if not engine.remote:
             resolve_device(device)
         elif device.startswith("cuda") and not engine.gpus:
             raise UserError(f"device {device!r}: no node of the cluster has a GPU; use auto or cpu")
-    for group in study.spaces:
+    for group in study.encoded:
         spec = study.models[group.model]
         points = [HookPoint(layer, group.hook) for layer in group.layers]
         config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)

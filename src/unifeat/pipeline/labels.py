@@ -92,7 +92,7 @@ def label_spaces(
 def _sources(study: Study) -> dict[str, str | None]:
     """By the name of each space, where its labels are; None if they are made from contexts."""
     return {
-        f"{group.name or group.model}@{layer}": "off" if group.labels == "off" else group.labels_at(layer)
+        f"{group.prefix}@{layer}": "off" if group.labels == "off" else group.labels_at(layer)
         for group in study.spaces
         for layer in group.layers
     }

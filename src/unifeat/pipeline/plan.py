@@ -79,7 +79,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     if gpu not in GPUS:
         raise UserError(f"no GPU {gpu!r} is known{did_you_mean(gpu, GPUS)}: give one of {', '.join(GPUS)}")
     notes: list[str] = []
-    used = [name for name in study.models if any(group.model == name for group in study.spaces)]
+    used = [name for name in study.models if any(group.model == name for group in study.encoded)]
     tokenizers = {name: Tokenizer(study.models[name])() for name in study.models}
     counter = tokenizers[next(iter(study.models))]
     corpus = study_corpus(study.text, counter)
@@ -89,7 +89,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     for name in used:
         spec = study.models[name]
         config = read_config(spec.name, spec.dtype, spec.revision, trust_remote_code=spec.trust_remote_code)
-        groups = [group for group in study.spaces if group.model == name]
+        groups = [group for group in study.encoded if group.model == name]
         points = [HookPoint(layer, group.hook) for group in groups for layer in group.layers]
         check_layers(spec.name, points, config.num_hidden_layers)
         opening = opening_of(tokenizers[name], spec.bos, spec.chat)
@@ -173,7 +173,7 @@ def _tokens_per_character(tokenizer: Any, sample: list[str], windowing: Windowin
 
 
 def _space_of(study: Study, group: SpacesSpec, layer: int, width: int, notes: list[str]) -> _Space:
-    name, prefix = group.sae_at(layer), group.name or group.model
+    name, prefix = group.sae_at(layer), group.prefix
     path = user_path(name, "SAE")
     features, l0 = _from_files(path)
     if features is None and not exists(path) and study.train is not None:
@@ -324,8 +324,8 @@ def _families_steps(
     if spec is None:
         return []
     controls = {
-        group.name or group.model
-        for group in study.spaces
+        group.prefix
+        for group in study.encoded
         if group.random_directions is not None or study.models[group.model].randomise is not None
     }
     own = [

@@ -98,7 +98,7 @@ def run(
 
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = Clock()
-    names = [f"{spaces.name or spaces.model}@{layer}" for spaces in study.spaces for layer in spaces.layers]
+    names = study.space_names
     if not any(study.compares(a, b) for a, b in combinations(names, 2)):
         raise UserError("the study compares no two spaces: check its compare key")
     shown = False

@@ -12,7 +12,11 @@ from unifeat.study.spec import ModelSpec, SpacesSpec
 
 def facts_of(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
     """Counts and quality of a space, from its shards."""
-    store = space.store
+    return facts_of_store(space.store, counted, space.codes)
+
+
+def facts_of_store(store: CodeStore, counted: dict[str, int], encoded_as: str) -> dict[str, Any]:
+    """Counts and quality of codes, from their shards."""
     totals = store.totals()
     return {
         "d_sae": store.features,
@@ -24,7 +28,7 @@ def facts_of(space: PlannedSpace, counted: dict[str, int]) -> dict[str, Any]:
         "fvu": fvu(totals["fvu_error"], totals["fvu_total"]) if totals.get("fvu_total", 0.0) > 0 else None,
         "alive": counted["alive"],
         "dead_share": float(1 - counted["alive"] / store.features),
-        "encoded_as": space.codes,
+        "encoded_as": encoded_as,
         "codes": str(store.folder),
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from unifeat.codes.imported import TokenTexts
 from unifeat.codes.store import CodeStore
 from unifeat.codes.top_activations import TopTokens
 from unifeat.engine import Engine, Held
@@ -47,7 +48,7 @@ class Space:
 
     Attributes:
         name: `model@layer`.
-        tokenizer: loads the model's tokenizer.
+        tokenizer: loads the model's tokenizer or, of a brought space, the texts of its tokens.
         decoder: rows of unit norm.
         tokens: the texts of each feature's strongest tokens, for the token filters.
         info: its facts in the report.
@@ -61,7 +62,7 @@ class Space:
     group: str
     layer: int
     store: CodeStore
-    tokenizer: Tokenizer = field(repr=False)
+    tokenizer: Tokenizer | TokenTexts = field(repr=False)
     decoder: Decoder = field(repr=False)
     tokens: TopTokens = field(repr=False)
     info: dict[str, Any] = field(repr=False)
@@ -89,12 +90,11 @@ def role(a: Space, b: Space) -> str:
 
 def compared_spaces(study: Study) -> set[str]:
     """The names of the spaces that the study compares with any other."""
-    names = [f"{group.name or group.model}@{layer}" for group in study.spaces for layer in group.layers]
-    return {name for pair in combinations(names, 2) if study.compares(*pair) for name in pair}
+    return {name for pair in combinations(study.space_names, 2) if study.compares(*pair) for name in pair}
 
 
 def study_corpus(text: TrainTextSpec, tokenizer: Any) -> Corpus:
-    """The documents of a study, or those that it trains on; this tokenizer counts a token budget."""
+    """The documents of a study, or those that it trains on; this tokenizer counts a token budget, if there is one."""
     return _corpus(text, text.group, tokenizer)
 
 
@@ -137,7 +137,7 @@ def _corpus(text: DocumentsSpec, group: int, tokenizer: Any) -> Corpus:
         documents=text.documents,
         tokens=text.tokens,
         count_tokens=lambda t: len(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]),
-        tokenizer_digest=tokenizer_digest(tokenizer),
+        tokenizer_digest="" if tokenizer is None else tokenizer_digest(tokenizer),
         skip=text.skip,
         field=text.field,
         split=text.split,

@@ -162,7 +162,7 @@ def _missing(study: Study, out: Path | None) -> dict[str, list[Job]]:
     missing: dict[str, list[Job]] = {}
     targets: dict[Path, Path] = {}
     out = user_path(out, "--out") if out is not None else None
-    for spaces in study.spaces:
+    for spaces in study.encoded:
         model = study.models[spaces.model]
         points = [HookPoint(layer, spaces.hook) for layer in spaces.layers]
         config = read_config(model.name, model.dtype, model.revision, trust_remote_code=model.trust_remote_code)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unifeat.engine import Held, Unit
 from unifeat.errors import UserError
@@ -45,7 +47,11 @@ def decoder_rows(sae: SAE) -> Any:
     d_out is d_in except for transcoders. Norms are a convention of the checkpoint, not a property of the feature, so
     geometry does not use them. A row of zeros stays zero.
     """
-    rows = sae.W_dec.detach().to("cpu", torch.float32)
+    return unit_norm(sae.W_dec.detach().to("cpu", torch.float32))
+
+
+def unit_norm(rows: Tensor) -> Any:
+    """(rows, width) float32 as a NumPy array of rows of unit norm; a row of zeros stays zero."""
     return (rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)).numpy()
 
 
@@ -65,16 +71,49 @@ def decoder_piece(digest: str) -> Piece[NDArray[np.float32]]:
     return Piece("decoders", {"version": _VERSION, "sae": digest}, _FORM, "the decoder rows")
 
 
+class Rows(Protocol):
+    """Where decoder rows can be made from again, if the cache has lost them."""
+
+    def unit_rows(self, digest: str) -> NDArray[np.float32]:
+        """(features, width) float32 rows of unit norm.
+
+        Args:
+            digest: what they had when they were first used.
+
+        Raises:
+            UserError: they have changed.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class Decoder:
-    """Unit decoder rows of an SAE, on disk.
+class RowsOfSae:
+    """Decoder rows of an SAE.
 
     Attributes:
         recipe: the SAE, to make them from.
-        digest: `sae_digest` of it.
     """
 
     recipe: Recipe
+
+    def unit_rows(self, digest: str) -> NDArray[np.float32]:
+        """See `Rows`."""
+        sae = self.recipe.load()
+        if sae_digest(sae) != digest:
+            raise UserError(f"SAE {self.recipe.name} changed while it was used: run the same command again")
+        return decoder_rows(sae)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Unit decoder rows, on disk.
+
+    Attributes:
+        source: what to make them from.
+        digest: `sae_digest` of an SAE, or of rows that are in a file.
+    """
+
+    source: Rows
     digest: str
 
     @property
@@ -82,22 +121,19 @@ class Decoder:
         """Where they are."""
         return decoder_piece(self.digest)
 
-    def store(self, sae: SAE) -> None:
-        """Store the rows of the SAE, which is loaded, if they are not there."""
+    def store(self, rows: Callable[[], NDArray[np.float32]]) -> None:
+        """Store the rows, if they are not there.
+
+        Args:
+            rows: gives them, where what they are made from is loaded.
+        """
         self.piece.note_use()
         if not self.piece.exists():
-            self.piece.write(decoder_rows(sae))
+            self.piece.write(rows())
 
     def rows(self, features: NDArray[np.integer]) -> NDArray[np.float32]:
         """The rows of some features, (features, d_out) float32."""
         return np.asarray(_OPEN.get(self.piece.path, self._mapped)[features])
 
     def _mapped(self) -> Any:
-        return Unit(self.piece, partial(_rows_of, self.recipe, self.digest)).result()
-
-
-def _rows_of(recipe: Recipe, digest: str) -> NDArray[np.float32]:
-    sae = recipe.load()
-    if sae_digest(sae) != digest:
-        raise UserError(f"SAE {recipe.name} changed while it was used: run the same command again")
-    return decoder_rows(sae)
+        return Unit(self.piece, partial(self.source.unit_rows, self.digest)).result()

@@ -7,7 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from unifeat.errors import did_you_mean
+from unifeat.study.brought import BroughtSpec
 
+TYPES_OF_SPACES = ("encoded", "brought")
 _HINTS = {
     "bool_type": " (write true or false)",
     "string_type": " (put it in quotes if it is one)",
@@ -23,22 +25,29 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """
     # A misspelt key also leaves the right one missing: report the unknown key first.
     first = min(error.errors(include_url=False, include_context=False), key=lambda e: e["type"] != "extra_forbidden")
-    # (Of several types that a key may have, the one that was tried is named like a list: no key of the study's.)
-    keys = [str(part) for part in first["loc"] if not (isinstance(part, str) and part.startswith("list["))]
-    place = ".".join(keys)
-    place = " ".join(place.split()) if len(place) <= 200 else f"{place[:150]}…{place[-30:]}"
+    place = tuple(part for part in first["loc"] if not _names_a_type(part))
+    keys = [str(part) for part in place]
+    path = ".".join(keys)
+    path = " ".join(path.split()) if len(path) <= 200 else f"{path[:150]}…{path[-30:]}"
     if first["type"] == "extra_forbidden":
         near = did_you_mean(str(first["loc"][-1]), _known_keys(model, first["loc"][:-1]))
-        return f"unknown key {place!r}{near}"
+        return f"unknown key {path!r}{near}"
     message = first["msg"].removeprefix("Value error, ") + _HINTS.get(first["type"], "")
     if first["type"] == "missing":
-        return f"the key {place!r} is missing"
-    return " ".join(f"{place}: {message}".split()) if place else " ".join(message.split())
+        return f"the key {path!r} is missing"
+    return " ".join(f"{path}: {message}".split()) if path else " ".join(message.split())
+
+
+def _names_a_type(part: Any) -> bool:
+    """Whether a part of an error's place is no key, but names the type that was tried where there are several."""
+    return isinstance(part, str) and (part.startswith("list[") or part in TYPES_OF_SPACES)
 
 
 def _known_keys(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
     """Keys allowed at a place in the study, found by following the types."""
     for part in place:
+        if part == "brought":
+            model = BroughtSpec
         # List indices and the user's own model names are not fields.
         if part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
-from unifeat.study.spec import NO_FILE, Study
+from unifeat.study.brought import NO_FILE, BroughtSpec
+from unifeat.study.spec import SpacesSpec, Study
 from unifeat.study.text import DocumentsSpec
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
@@ -63,6 +64,10 @@ def absolute(study: Study, base: Path) -> Study:
         what = f"spaces.{number}.labels"
         return name if name in NO_FILE else str(resolved(base / user_path(name, what), what))
 
+    def paths_of(spaces: SpacesSpec | BroughtSpec) -> list[str]:
+        keys = ("sae",) if isinstance(spaces, SpacesSpec) else ("codes", "activations", "places", "sae", "decoder")
+        return [key for key in keys if getattr(spaces, key) is not None]
+
     own_text = text(study.text, "text.source")
     if own_text.elsewhere:
         own_text = own_text.model_copy(update={"elsewhere": text(own_text.elsewhere, "text.elsewhere.source")})
@@ -70,7 +75,9 @@ def absolute(study: Study, base: Path) -> Study:
         "text": own_text,
         "models": {n: m.model_copy(update={"name": path(m.name, f"models.{n}.name")}) for n, m in study.models.items()},
         "spaces": [
-            s.model_copy(update={"sae": path(s.sae, f"spaces.{i}.sae"), "labels": labels(s.labels, i)})
+            s.model_copy(update={key: path(getattr(s, key), f"spaces.{i}.{key}") for key in paths_of(s)}).model_copy(
+                update={"labels": labels(s.labels, i)}
+            )
             for i, s in enumerate(study.spaces)
         ],
     }

@@ -39,6 +39,15 @@ def load_study_text(text: str, base: Path, what: str = "study") -> Study:
     return _checked(parse_yaml(text, what), base, what)
 
 
+def study_from(data: Any, base: Path, what: str = "study") -> Study:
+    """A study from plain data, as YAML gives it; relative paths in it are relative to `base`.
+
+    Raises:
+        UserError: as `load_study` does.
+    """
+    return _checked(data, base, what)
+
+
 def dump_study(study: Study) -> str:
     """The study as YAML with every default written out, so that it reproduces the run."""
     return dump_yaml(study.model_dump(mode="json"))

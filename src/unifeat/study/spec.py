@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from unifeat.errors import did_you_mean
+from unifeat.study.brought import NO_FILE, BroughtSpec, is_brought
 from unifeat.study.families import Compared, FamiliesSpec, Star
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
@@ -73,9 +74,6 @@ class ModelSpec(Part):
         return self
 
 
-NO_FILE = ("automatic", "off")  # values of `labels` that name no file
-
-
 class SpacesSpec(Part):
     """Spaces of one model: a layer, or several, each with its SAE."""
 
@@ -125,6 +123,11 @@ class SpacesSpec(Part):
         if ".." in parts[below:]:
             raise ValueError(f"{value!r}: .. can only be at the beginning")
         return value
+
+    @property
+    def prefix(self) -> str:
+        """The group of spaces that these are: their names are `prefix@layer`."""
+        return self.name or self.model
 
     def sae_at(self, layer: int) -> str:
         """The SAE's name at a layer."""
@@ -256,6 +259,14 @@ _DEFAULT_METRICS = [
 ]
 
 
+ENCODED, BROUGHT = "encoded", "brought"
+Entry = Annotated[
+    Annotated[SpacesSpec, Tag(ENCODED)] | Annotated[BroughtSpec, Tag(BROUGHT)],
+    Discriminator(lambda entry: BROUGHT if is_brought(entry) else ENCODED),
+]
+"""Spaces of one model, or a space that is brought."""
+
+
 class Study(Part):
     """Text, models, spaces, how to match, and what to compare."""
 
@@ -264,8 +275,8 @@ class Study(Part):
         None, description="use the choices of a published study, except where this study sets its own"
     )
     text: TextSpec
-    models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
-    spaces: Annotated[list[SpacesSpec], Field(min_length=1)]
+    models: dict[Text, ModelSpec] = Field(default_factory=dict, description="the models that are run, by name")
+    spaces: Annotated[list[Entry], Field(min_length=1)]
     compare: Compared | None = Field(
         None,
         description="pairs of groups of spaces (name prefixes) or of single spaces (smollm2@15) to compare; or "
@@ -303,12 +314,12 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Study:
-        for spaces in self.spaces:
+        for spaces in self.encoded:
             if spaces.model not in self.models:
                 near = did_you_mean(spaces.model, self.models)
                 raise ValueError(f"spaces name the model {spaces.model!r}, which is not under models{near}")
-        groups = {s.name or s.model for s in self.spaces}
-        names = Counter(f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers)
+        groups = {s.prefix for s in self.spaces}
+        names = Counter(self.space_names)
         twice = sorted(name for name, times in names.items() if times > 1)
         if twice:
             raise ValueError(f"two spaces are called {twice[0]}: give one group of spaces another name")
@@ -328,6 +339,38 @@ class Study(Part):
                 raise ValueError(f"compare names {pair[0]} with itself: name another space, or a group of several")
         if self.compare is None and len(groups) < 2:
             raise ValueError("there is only one group of spaces: add another, or set compare to compare it with itself")
+        return self
+
+    @property
+    def space_names(self) -> list[str]:
+        """The names of the spaces, in the study's order."""
+        return [f"{spaces.prefix}@{layer}" for spaces in self.spaces for layer in spaces.layers]
+
+    @property
+    def encoded(self) -> list[SpacesSpec]:
+        """The spaces whose models are run."""
+        return [spaces for spaces in self.spaces if isinstance(spaces, SpacesSpec)]
+
+    @property
+    def brought(self) -> list[BroughtSpec]:
+        """The spaces whose codes or activations are on the disk."""
+        return [spaces for spaces in self.spaces if isinstance(spaces, BroughtSpec)]
+
+    @model_validator(mode="after")
+    def _brought_spaces_fit(self) -> Study:
+        if not self.brought:
+            return self
+        name = self.brought[0].name
+        measures = [*self.geometry, *((self.subspaces.geometry if self.subspaces else None) or [])]
+        for key, asked, why in (
+            ("transfer", self.transfer is not None, "runs the models"),
+            ("activations", self.activations is not None, "compares the models' own activations"),
+            ("text.elsewhere", self.text.elsewhere is not None, "reads another text with the models"),
+            ("text.tokens", self.text.tokens is not None and not self.models, "counts tokens of the first model"),
+            ("given", any("given" in m.settings for m in measures), "takes embeddings from the models"),
+        ):
+            if asked:
+                raise ValueError(f"{key} {why}, and the space {name} brings its codes without one: leave out {key}")
         return self
 
     def compares(self, a: str, b: str) -> bool:
@@ -354,16 +397,14 @@ class Study(Part):
     def _transfer_fits(self) -> Study:
         if self.transfer is None:
             return self
-        names = [f"{s.name or s.model}@{layer}" for s in self.spaces for layer in s.layers]
+        names = self.space_names
         for pair in self.transfer.cells if self.transfer.cells != "best" else ():
             for name in pair:
                 if name not in names:
                     raise ValueError(f"transfer.cells names {name!r}, which is no space{did_you_mean(name, names)}")
-        for spaces in self.spaces:
+        for spaces in self.encoded:
             if spaces.codes != "output":
-                raise ValueError(
-                    f"transfer decodes the codes of {spaces.name or spaces.model}: set its codes to output"
-                )
+                raise ValueError(f"transfer decodes the codes of {spaces.prefix}: set its codes to output")
         return self
 
     @model_validator(mode="after")
@@ -379,10 +420,10 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _overrides_fit(self) -> Study:
-        for spaces in self.spaces:
+        for spaces in self.encoded:
             if spaces.train is None:
                 continue
-            name = spaces.name or spaces.model
+            name = spaces.prefix
             if self.train is None:
                 raise ValueError(f"the spaces {name} have a train section, but the study has none: add one")
             try:

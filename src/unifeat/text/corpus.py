@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.progress import say
+from unifeat.progress import say, warn
 from unifeat.store import Form, Piece, cache_root, machine_error
 from unifeat.store.keys import DamagedError
 from unifeat.store.pieces import read_about
@@ -284,7 +284,7 @@ def _tell_duplicates(chosen: _Chosen, documents: int) -> None:
     if chosen.dropping:
         say(f"text source {chosen.source}: {again:,} documents that repeat an earlier one are left out")
     else:
-        say(
-            f"warning: text source {chosen.source}: {again:,} of {documents:,} documents repeat an earlier one, so "
+        warn(
+            f"text source {chosen.source}: {again:,} of {documents:,} documents repeat an earlier one, so "
             "that held-out documents may not be new; set text.drop_duplicates: true to leave them out"
         )

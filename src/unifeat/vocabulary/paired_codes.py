@@ -143,12 +143,12 @@ def joined(chunks: list[CsrArrays]) -> CsrArrays:
 
 
 def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = None) -> PairedCodes:
-    """Two scipy sparse matrices (tokens × features) as `PairedCodes`; `PairedCodes` are returned unchanged.
+    """Two code matrices (see `as_csr`) as `PairedCodes`; `PairedCodes` are returned unchanged.
 
     Duplicate entries are summed on a copy; the inputs are never changed.
 
     Raises:
-        UserError: not sparse, complex, or different numbers of rows.
+        UserError: not two-dimensional, complex, or different numbers of rows.
     """
     if codes_b is None:
         if isinstance(codes_a, tuple) and len(codes_a) == 2:
@@ -156,8 +156,8 @@ def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = Non
         if isinstance(codes_a, PairedCodes):
             return codes_a
         raise UserError(f"expected two code matrices or PairedCodes, got one {type(codes_a).__name__}")
-    a, features_a = _from_scipy(codes_a, "A")
-    b, features_b = _from_scipy(codes_b, "B")
+    a, features_a = _csr_arrays(codes_a, "A")
+    b, features_b = _csr_arrays(codes_b, "B")
     if a.rows != b.rows:
         raise UserError(
             f"codes A have {a.rows} rows and codes B {b.rows}: both must cover the same tokens in the same order"
@@ -221,22 +221,51 @@ def _value_type(dtype: np.dtype[Any]) -> Any:
     return np.float32 if np.result_type(dtype, np.float32) == np.float32 else np.float64
 
 
-def _from_scipy(codes: Any, side: str) -> tuple[CsrArrays, int]:
+def as_csr(codes: Any, what: str = "codes") -> Any:
+    """Codes as a two-dimensional scipy CSR array in canonical form, float32 where that holds every value.
+
+    Args:
+        codes: (tokens, features): a scipy sparse matrix, a NumPy array or anything that becomes one, or a torch tensor,
+            dense or sparse, on any device. The caller's matrix is not changed.
+        what: what messages call them.
+
+    Raises:
+        UserError: not two-dimensional, or not real numbers.
+    """
     from scipy import sparse
 
+    if hasattr(codes, "detach") and hasattr(codes, "layout"):  # torch, which need not be imported here
+        codes = _from_torch(codes.detach())
     if not sparse.issparse(codes):
-        raise UserError(
-            f"codes {side} must be a scipy sparse matrix (tokens × features), not {type(codes).__name__}; "
-            "wrap dense codes with scipy.sparse.csr_array(codes)"
-        )
+        codes = np.asarray(codes)
     if codes.ndim != 2 or codes.dtype.kind not in "buif":
-        raise UserError(f"codes {side} must be a 2-D real matrix, not {codes.ndim}-D {codes.dtype}")
-    csr = codes.tocsr()
+        raise UserError(f"{what} must be (tokens, features) of real numbers, not {codes.ndim}-D {codes.dtype}")
+    csr = sparse.csr_array(codes)  # (shares the arrays of one that is CSR)
     if not csr.has_canonical_format:
         csr = csr.copy()  # sum_duplicates works in place and must not change the caller's matrix
         csr.sum_duplicates()
+    return csr.astype(_value_type(csr.dtype), copy=False)
+
+
+def _from_torch(codes: Any) -> Any:
+    """A torch tensor as a scipy or NumPy array."""
+    from scipy import sparse
+
+    if str(codes.dtype) == "torch.bfloat16":  # NumPy has no such type
+        codes = codes.float()
+    if str(codes.layout) == "torch.strided":
+        return codes.cpu().numpy()
+    if str(codes.layout) == "torch.sparse_csr":
+        parts = (part.cpu().numpy() for part in (codes.values(), codes.col_indices(), codes.crow_indices()))
+        return sparse.csr_array(tuple(parts), shape=tuple(codes.shape))
+    plain = (codes if codes.is_sparse else codes.to_sparse()).coalesce().cpu()
+    return sparse.coo_array((plain.values().numpy(), tuple(plain.indices().numpy())), shape=tuple(codes.shape))
+
+
+def _csr_arrays(codes: Any, side: str) -> tuple[CsrArrays, int]:
+    csr = as_csr(codes, f"codes {side}")
     features = int(csr.shape[1])
     if features > np.iinfo(np.int32).max:
         raise UserError(f"codes {side} have {features} features; feature ids are 32 bits")
     arrays = CsrArrays(np.asarray(csr.indptr, np.int64), np.asarray(csr.indices, np.int32), np.asarray(csr.data))
-    return arrays._replace(value=arrays.value.astype(_value_type(arrays.value.dtype), copy=False)), features
+    return arrays, features

@@ -1,0 +1,83 @@
+"""Where rows of activations come from: documents and, if they are known, ends or tokens; read from a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unifeat.codes.brought import Codes
+from unifeat.errors import UserError
+from unifeat.store.keys import digest_of
+
+_ENDINGS = (".csv", ".tsv", ".parquet", ".npz")
+
+
+@dataclass(frozen=True)
+class RowPlaces:
+    """Places of rows.
+
+    Attributes:
+        documents: (rows,) the document of each row.
+        ends: (rows,) the characters at which tokens end; None if the tokens make the text.
+        tokens: (rows,) their texts; None if they are not known.
+    """
+
+    documents: NDArray[np.int32]
+    ends: NDArray[np.int32] | None = None
+    tokens: list[str] | None = None
+
+    @classmethod
+    def of_shape(cls, shapes: list[tuple[int, ...]]) -> RowPlaces:
+        """Of arrays (documents, positions, width), a document each; of (rows, width), one document for each array."""
+        lengths = (
+            [shape[1] for shape in shapes for _ in range(shape[0])] if len(shapes[0]) == 3 else [s[0] for s in shapes]
+        )
+        return cls(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths))
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the places."""
+        return digest_of([self.documents.tolist(), None if self.ends is None else self.ends.tolist(), self.tokens])
+
+    def codes(self, matrix: Any, rows: slice) -> Codes:
+        """Codes of some rows, with their places."""
+        ends = None if self.ends is None else self.ends[rows]
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Codes(matrix, self.documents[rows], ends=ends, tokens=tokens)
+
+
+def read_places(path: Path) -> RowPlaces:
+    """Read `document`, and `char_end` or `token`, or both, of each row.
+
+    Raises:
+        UserError: another kind of file, or no such columns.
+    """
+    import pandas as pd
+
+    if path.suffix not in _ENDINGS:
+        raise UserError(f"places {path}: give a table that ends in {', '.join(_ENDINGS)}")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                table = pd.DataFrame({name: arrays[name] for name in arrays.files})
+        elif path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            separator = "," if path.suffix == ".csv" else "\t"
+            table = pd.read_csv(path, sep=separator, keep_default_na=False, skip_blank_lines=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"places {path} cannot be read: {str(error).splitlines()[0]}") from error
+    missing = [name for name in ("document",) if name not in table]
+    if missing or not {"char_end", "token"} & {*table.columns}:
+        has = ", ".join(map(str, table.columns))
+        raise UserError(f"places {path}: it needs the columns document, and char_end or token or both; it has {has}")
+    ends = table["char_end"].to_numpy(np.int32) if "char_end" in table else None
+    tokens = [str(token) for token in table["token"]] if "token" in table else None
+    return RowPlaces(table["document"].to_numpy(np.int32), ends, tokens)
