@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from unifeat.study.values import Part, Text
 from unifeat.vocabulary.hook_points import HookKind
 
 KINDS_OF_CODES = ("output", "pre_activation", "before_topk")
 """What `codes` says of a space whose SAE encodes; anything else is a path."""
+
+
+NO_FILE = ("automatic", "off")  # values of `labels` that name no file
+Labels = Annotated[Text, BeforeValidator(lambda value: "off" if value is False else value)]
+"""Where names of features are. (In YAML, `off` is false.)"""
 
 
 class BroughtSpec(Part):
@@ -35,7 +40,7 @@ class BroughtSpec(Part):
     )
     layer: int = Field(0, ge=0, le=10_000, description="the block that they are of, counted from 0")
     hook: HookKind = Field("resid_post", description="what of the block they are of")
-    labels: Text = Field("automatic", description="names of features, as of other spaces; off: none")
+    labels: Labels = Field("automatic", description="names of features, as of other spaces; off: none")
 
     @model_validator(mode="after")
     def _codes_or_activations(self) -> BroughtSpec:
@@ -65,9 +70,6 @@ class BroughtSpec(Part):
     def labels_at(self, layer: int) -> str | None:
         """Where the names of its features are; None if none are given."""
         return None if self.labels in NO_FILE else self.labels
-
-
-NO_FILE = ("automatic", "off")  # values of `labels` that name no file
 
 
 def is_brought(entry: Any) -> bool:

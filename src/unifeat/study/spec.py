@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from unifeat.errors import did_you_mean
-from unifeat.study.brought import NO_FILE, BroughtSpec, is_brought
+from unifeat.study.brought import NO_FILE, BroughtSpec, Labels, is_brought
 from unifeat.study.families import Compared, FamiliesSpec, Star
 from unifeat.study.measures import Measures, MetricSpec
 from unifeat.study.mistakes import explain
@@ -99,7 +99,7 @@ class SpacesSpec(Part):
     random_directions: Seed | None = Field(
         None, description="a control: redraw the SAE's directions with this seed, keeping their lengths"
     )
-    labels: Text = Field(
+    labels: Labels = Field(
         "automatic",
         description="names of features: a source's folder of a Neuronpedia export, or .csv, .tsv, .parquet, .jsonl; "
         "{layer} stands for the layer; features without one get a label made from their contexts; off: none",
