@@ -82,7 +82,7 @@ def check_brought(study: Study) -> None:
             if name is not None and not exists(user_path(name, f"spaces.{key}")):
                 raise UserError(f"space {spec.name}: {key} {name}: no such file or folder")
         if spec.codes is not None:
-            _decoder(spec, SavedCodes.open(user_path(spec.codes, "codes")), None)
+            decoder_of(spec, SavedCodes.open(user_path(spec.codes, "codes")), None)
 
 
 def brought_spaces(study: Study, corpus: Corpus, engine: Engine, *, encode: bool = True) -> dict[str, Space]:
@@ -101,7 +101,7 @@ def brought_spaces(study: Study, corpus: Corpus, engine: Engine, *, encode: bool
         _note_use(spec)
         saved, sae = _saved(name, spec)
         texts = token_texts(saved, corpus)
-        decoder, width, decoded_by = _decoder(spec, saved, sae)
+        decoder, width, decoded_by = decoder_of(spec, saved, sae)
         store = import_codes(name, saved, decoder.digest, corpus, texts, engine, run=encode)
         if not store.finished():
             raise UserError(
@@ -254,7 +254,7 @@ def encoded_blocks(
             advance(len(block))
 
 
-def _decoder(spec: BroughtSpec, saved: SavedCodes, sae: Recipe | None) -> tuple[Decoder, int, str]:
+def decoder_of(spec: BroughtSpec, saved: SavedCodes, sae: Recipe | None) -> tuple[Decoder, int, str]:
     """The decoder rows, their width, and what they are called."""
     if spec.decoder is not None and (path := user_path(spec.decoder, "decoder")).suffix in KINDS:
         return _of_file(spec.name, path, saved.features, path.name)

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from unifeat.codes.array_files import array_files
+from unifeat.codes.brought import SavedCodes
 from unifeat.correlation.correlate import correlate
 from unifeat.errors import UserError, did_you_mean
 from unifeat.inference import find_measure
@@ -24,11 +26,13 @@ from unifeat.memory import free_memory, working_memory
 from unifeat.models.language import check_layers, read_config, resolve_dtype
 from unifeat.models.opening import opening_of
 from unifeat.models.sizes import Sizes, sizes_of
+from unifeat.pipeline.brought import decoder_of
 from unifeat.pipeline.rematch import BATCH
 from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
 from unifeat.saes.checking.claims import claims_of
 from unifeat.saes.recipe import Recipe
 from unifeat.store.paths import exists, user_path
+from unifeat.study.brought import BroughtSpec
 from unifeat.study.plan import PlannedModel, Step, StudyPlan
 from unifeat.study.spec import MetricSpec, SpacesSpec, Study
 from unifeat.text.corpus import Corpus
@@ -81,7 +85,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     notes: list[str] = []
     used = [name for name in study.models if any(group.model == name for group in study.encoded)]
     tokenizers = {name: Tokenizer(study.models[name])() for name in study.models}
-    counter = tokenizers[next(iter(study.models))]
+    counter = tokenizers[next(iter(study.models))] if study.models else None
     corpus = study_corpus(study.text, counter)
     other = elsewhere_corpus(study.text, corpus, counter)
     compared = compared_spaces(study) if other is not None else set()
@@ -103,6 +107,12 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         there = [space for space in own if space.name in compared]
         read_there = _tokens_read(other, tokenizers[name], windowing) if other is not None and there else 0.0
         models.append(_model_of(name, [(read, own), (read_there, there)], sizes, windowing.context, groups))
+    for brought in study.brought:
+        space, rows_of = _brought(brought)
+        spaces.append(space)
+        models.append(_read_only(space, rows_of))
+    order = {name: number for number, name in enumerate(study.space_names)}
+    spaces.sort(key=lambda space: order[space.name])
     cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.name, b.name)]
     rows = {model.name: model.tokens for model in models}
     products = _products(cells, rows)
@@ -188,6 +198,40 @@ def _space_of(study: Study, group: SpacesSpec, layer: int, width: int, notes: li
     return _Space(f"{prefix}@{layer}", prefix, group.model, features, float(l0 or _ASSUMED_L0), width)
 
 
+def _brought(spec: BroughtSpec) -> tuple[_Space, int]:
+    """A space whose codes or activations are there, and its rows."""
+    name = f"{spec.name}@{spec.layer}"
+    if spec.codes is not None:
+        saved = SavedCodes.open(user_path(spec.codes, "codes"))
+        rows = saved.store.rows
+        l0 = sum(entry["nonzeros"] for entry in saved.store.manifest["shards"]) / max(rows, 1)
+        return _Space(name, spec.name, name, saved.features, l0, decoder_of(spec, saved, None)[1]), rows
+    assert spec.activations is not None
+    assert spec.sae is not None
+    files = array_files(user_path(spec.activations, "activations"))
+    sae = Recipe(spec.sae, spec.format).load()
+    claims = claims_of(sae, spec.sae)
+    l0 = float(claims.k or claims.l0 or _ASSUMED_L0)
+    rows = sum(math.prod(file.shape[:-1]) for file in files)
+    return _Space(name, spec.name, name, int(sae.cfg.d_sae), l0, int(sae.cfg.d_in)), rows
+
+
+def _read_only(space: _Space, rows: int) -> PlannedModel:
+    """What stands for the model of a brought space: it is not run, and activations pass through an SAE alone."""
+    row = space.l0 * ((2 if space.features <= 1 << 16 else 4) + 4) + _ROW_BYTES
+    # (Encoded, and decoded to measure FVU, which takes seconds where codes are there already.)
+    return PlannedModel(
+        name=space.name,
+        tokens=rows,
+        flops=rows * 4.0 * space.width * space.features,
+        model_bytes=0.0,
+        sae_bytes=8.0 * space.width * space.features,
+        largest_sae=8.0 * space.width * space.features,
+        code_bytes=rows * row,
+        spaces=1,
+    )
+
+
 def _from_files(path: Path) -> tuple[int | None, float | None]:
     """(features, active features a token) from the configuration in an SAE's folder, where it says so."""
     try:
@@ -264,7 +308,7 @@ def _steps(
     gpu: str,
 ) -> list[Step]:
     flops = sum(model.flops for model in models)
-    load = sum(model.model_bytes for model in models) / 1e9 + 5.0 * len(models)
+    load = sum(model.model_bytes / 1e9 + 5.0 for model in models if model.model_bytes)
     encode = Step(
         "encode",
         units,
