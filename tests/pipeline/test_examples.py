@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unifeat.matching.disputed import ELSEWHERE, FALLS, TOKEN
 from unifeat.pipeline.examples import DISPUTED, RANDOM, STRONGEST, pick_shown
 
 
@@ -55,9 +56,9 @@ def test_two_detectors_of_different_words_are_not_of_one():
 @pytest.mark.parametrize(
     ("columns", "why"),
     [
-        ({"correlation_heldout": 0.2}, "r is less than half on held-out documents"),
-        ({"correlation_within_token": 0.1, "within_token_chance": 0.1}, "no more than its token"),
-        ({"correlation_elsewhere": -0.1, "elsewhere_chance": 0.05}, "does not hold elsewhere"),
+        ({"correlation_heldout": 0.2}, FALLS),
+        ({"correlation_within_token": 0.1, "within_token_chance": 0.1}, TOKEN),
+        ({"correlation_elsewhere": -0.1, "elsewhere_chance": 0.05}, ELSEWHERE),
     ],
 )
 def test_each_reason(columns, why):
@@ -75,7 +76,7 @@ def test_more_reasons_first_then_larger_r():
     table.loc[30, "correlation_heldout"] = 0.0
     assert chosen(table, "disputed") == [30, *range(DISPUTED - 1)]
     assert pick_shown(table, 0).query("feature_a == 30 and chosen == 'disputed'")["disputed"].item() == (
-        "r is less than half on held-out documents; does not hold elsewhere"
+        f"{FALLS}; {ELSEWHERE}"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from unifeat.matching.disputed import against
 from unifeat.pipeline.spaces import Space
 from unifeat.store import written_aside
 from unifeat.text.corpus import Corpus
@@ -28,47 +29,26 @@ def pick_shown(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     Returns:
         Some of the kept rows, with a column `chosen`: "strongest", "random" or "disputed", and `disputed`: what speaks
-        against a disputed pair. A pair may be chosen for two reasons.
+        against the pair, empty if nothing does. A pair may be chosen twice. Disputed ones are those that most evidence
+        speaks against, the strongest first among equals.
     """
-    kept = pairs[pairs["kept"]].assign(disputed="")
+    kept = pairs[pairs["kept"]]
+    reasons = against(kept)
+    kept = kept.assign(disputed=["; ".join(reasons.columns[row]) for row in reasons.to_numpy(bool)])
     one_word = kept.apply(_fires_on_one_word, axis=1) if len(kept) else pd.Series(dtype=bool)
     order = kept.assign(one_word=one_word).sort_values(["one_word", "correlation"], ascending=[True, False])
     strongest = kept.loc[order.index[:STRONGEST]]
     rest = kept.drop(strongest.index)
     drawn = rest.sample(min(RANDOM, len(rest)), random_state=seed)
-    lists = {"strongest": strongest, "random": drawn, "disputed": _disputed(kept)}
+    ranked = kept.assign(against=reasons.sum(axis=1)).sort_values(["against", "correlation"], ascending=False)
+    disputed = kept.loc[ranked.index[ranked["against"] > 0][:DISPUTED]]
+    lists = {"strongest": strongest, "random": drawn, "disputed": disputed}
     return pd.concat([rows.assign(chosen=name) for name, rows in lists.items()], ignore_index=True)
 
 
 def _fires_on_one_word(pair: pd.Series) -> bool:
     words = {str(token).strip().casefold() for side in "ab" for token in pair[f"top_tokens_{side}"]}
     return len(words) <= 1
-
-
-def _disputed(kept: pd.DataFrame) -> pd.DataFrame:
-    """The kept pairs that most evidence speaks against, the strongest first among equals."""
-    reasons = pd.DataFrame(
-        {
-            "r is less than half on held-out documents": _below(
-                kept, "correlation_heldout", kept["correlation"].abs() / 2
-            ),
-            "no more than its token": _below(kept, "correlation_within_token", kept.get("within_token_chance")),
-            "does not hold elsewhere": _below(kept, "correlation_elsewhere", kept.get("elsewhere_chance")),
-        },
-        index=kept.index,
-    )
-    against = reasons.sum(axis=1)
-    order = kept.assign(against=against)[against > 0].sort_values(["against", "correlation"], ascending=False).index
-    chosen = order[:DISPUTED]
-    said = ["; ".join(reasons.columns[row]) for row in reasons.loc[chosen].to_numpy(bool)]
-    return kept.loc[chosen].assign(disputed=said)
-
-
-def _below(kept: pd.DataFrame, column: str, line: pd.Series | None) -> pd.Series:
-    """Whether a value is known and not above a line."""
-    if column not in kept or line is None:
-        return pd.Series(False, index=kept.index)
-    return kept[column] <= line
 
 
 def around_token(text: str, end: int, written: str) -> tuple[str, str, str]:

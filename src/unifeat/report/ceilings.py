@@ -210,14 +210,17 @@ def control_sentence(run: Run) -> str:
     if not tested:
         return ""
     shown = sum(row.p_equivalent < SIGNIFICANCE_LEVEL for row in tested)
+    over = [row for row in own if not is_missing(row.q) and row.q < SIGNIFICANCE_LEVEL]
     margin = f"{tested[0].equivalence_margin:g}"
-    rest = len(tested) - shown
-    more = f"; of the other {rest} that is not shown" if rest and shown else ""
-    if not shown:
-        return f"Of none of the {len(tested)} scores of controls is it shown that it is within {margin} of chance."
-    which = f"{shown} of {len(tested)} scores" if rest else f"all {shown} scores"
-    found = f"{_capital(which)} of controls are no more alike than chance, within {margin}"
-    return f"{found} (p < {SIGNIFICANCE_LEVEL:g}){more}."
+    untested = f", and {len(own) - len(tested)} could not be tested" if len(tested) < len(own) else ""
+    exceed = "none exceeds" if not over else f"{len(over)} exceed{'s' if len(over) == 1 else ''}"
+    if over:
+        most = max(row.score - row.null_mean for row in over)
+        exceed += f" (by at most {decimal(most, 3)})"
+    return (
+        f"Of {len(own)} scores of controls, {exceed} what shuffled pairs reach (q < {SIGNIFICANCE_LEVEL:g}); {shown} "
+        f"{'is' if shown == 1 else 'are'} shown to be within {margin} of chance{untested}."
+    )
 
 
 def _capital(text: str) -> str:

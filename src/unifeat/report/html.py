@@ -209,18 +209,22 @@ def _title_groups(run: Run) -> list[str]:
 
 def _headline(run: Run) -> list[tuple[str, str]]:
     """A few figures for the top of the page: (label, value)."""
-    table, whole = cells(run), run.scores[run.scores["subspace"] == "all"]
-    q = whole["q"].dropna()
-    text = run.info["text"]
+    every, whole = cells(run), run.scores[run.scores["subspace"] == "all"]
+    ordinary = [not role(run, pair) for pair in zip(every["group_a"], every["group_b"], strict=True)]
+    table = every[ordinary] if any(ordinary) else every
     shown = [
-        ("documents", number(text["documents"])),
+        ("documents", number(run.info["text"]["documents"])),
         ("tokens compared", span(table["tokens_aligned"])),
         ("pairs of spaces", number(len(table))),
         ("feature pairs kept", number(table["kept"].sum())),
     ]
-    if len(q):
-        why = undecidable(run)["q"].loc[whole.index]
-        shown.append((f"scores with q < {SIGNIFICANCE_LEVEL:g}", str(tally(whole.assign(undecidable=why)))))
+    compared = set(zip(table["space_a"], table["space_b"], strict=True))
+    own = whole[[pair in compared for pair in zip(whole["space_a"], whole["space_b"], strict=True)]]
+    if own["q"].notna().any():
+        why = undecidable(run)["q"].loc[own.index]
+        shown.append((f"scores with q < {SIGNIFICANCE_LEVEL:g}", str(tally(own.assign(undecidable=why)))))
+    if len(table) < len(every):
+        shown.append(("ceilings and controls beside them", number(len(every) - len(table))))
     return shown
 
 

@@ -46,7 +46,8 @@ class Line(NamedTuple):
 
 def group_overview(run: Run) -> tuple[list[Measure], list[Line]]:
     """The measures, and one line for each pair of groups, in the run's order."""
-    table, ways = cells(run), measures(run)
+    # (Those that depend on a number of components come last.)
+    table, ways = cells(run), sorted(measures(run), key=lambda way: "dims" in way.settings)
     scores = {measure: scores_with_reasons(run, measure) for measure in ways}
     lines = []
     for groups in group_pairs(run):
@@ -80,10 +81,6 @@ def _mean_kept(facts: Any) -> float | None:
     """Pairs kept when text is rearranged, on average over the draws."""
     kept = facts["kept"] if isinstance(facts, dict) else []
     return float(np.mean(kept)) if kept else None
-
-
-def _within(facts: Any) -> float | None:
-    return facts["mean_correlation_within_token"] if isinstance(facts, dict) else None
 
 
 def _scores(table: pd.DataFrame) -> str:

@@ -93,19 +93,38 @@ def _pairs_sentence(run: Run, best: pd.Series, matching: dict[str, Any]) -> str:
 
 
 def _alike_sentence(run: Run, best: pd.Series) -> str:
-    """How alike the paired decoder rows are beside shuffled pairs: RSA if the run has it, else its first measure."""
+    """How alike the paired decoder rows are beside shuffled pairs, a ceiling, and pairs that tokens alone give.
+
+    By RSA if the run has it, else by its first measure.
+    """
     ways = measures(run)
     way = next((way for way in ways if way.metric == "rsa"), ways[0] if ways else None)
     own = scores_of(run, way) if way else None
     row = None if own is None else next((r for r in rows_of(own) if r.cell == best["cell"]), None)
     if way is None or row is None or is_missing(row.score):
         return ""
-    sentence = f"Their decoder rows have {way.short} {decimal(row.score)}"
+    beside = []
     if not is_missing(row.null_mean):
-        sentence += f"; shuffled pairs reach {decimal(row.null_mean)} on average (p = {probability(row.p)})"
+        draws = study_of(run).get("inference", {}).get("permutations")
+        beside.append(f"shuffled pairs {decimal(row.null_mean)} (p {_equals(row.p, draws)})")
     if not is_missing(getattr(row, "ceiling_share", None)):
-        sentence += f", and second SAEs of the same activations {decimal(row.ceiling)}"
+        beside.append(f"second SAEs of the same activations {decimal(row.ceiling)}")
+    sentence = f"Their decoder rows have {way.short} {decimal(row.score)}" + (
+        f"; {', '.join(beside)}" if beside else ""
+    )
+    if not is_missing(getattr(row, "token_mean", None)):
+        draws = None if is_missing(row.token_draws) else int(row.token_draws)
+        sentence += (
+            f"; and pairs that tokens alone give have {decimal(row.token_mean)}, where as many of these have "
+            f"{decimal(row.token_score)} (p {_equals(row.token_p, draws)})"
+        )
     return sentence + "."
+
+
+def _equals(p: float, draws: int | None) -> str:
+    """`= 0.175`, or `≤ 0.002` if so many draws give no lower p."""
+    least = draws is not None and abs(p - 1 / (draws + 1)) < 1e-9
+    return f"{'≤' if least else '='} {probability(p)}"
 
 
 def _rearranged(best: pd.Series) -> dict[str, Any] | None:
@@ -115,7 +134,7 @@ def _rearranged(best: pd.Series) -> dict[str, Any] | None:
 
 
 def _sure_sentence(best: pd.Series) -> str:
-    """How many pairs chance, and tokens alone, give by the same rules."""
+    """How many pairs chance, and tokens alone, give by the same rules, and what correlates beyond the token."""
     parts = []
     if (facts := _rearranged(best)) is not None:
         parts.append(f"{_mean(facts['kept']):,.0f} when the documents of one model are rearranged")
@@ -124,9 +143,18 @@ def _sure_sentence(best: pd.Series) -> str:
         kept, same = _mean(again["kept"]), _mean(again["same"])
         parts.append(
             f"{kept:,.0f} ({same:,.0f} of them the very same) when rows of one model are permuted among those of the "
-            "same token: so many the tokens alone give"
+            "same token"
         )
-    return f"The same rules keep {', and '.join(parts)}." if parts else ""
+    if not parts:
+        return ""
+    sentence = f"The same rules keep {', and '.join(parts)}"
+    beyond = best.get("beyond_token")
+    if isinstance(again, dict) and isinstance(beyond, dict) and not is_missing(beyond["more_than_a_token"]):
+        sentence += (
+            f": the token alone finds so many, though {percent(beyond['more_than_a_token'])} of the pairs correlate "
+            f"beyond it, at r {decimal(beyond['mean_correlation_within_token'])} on average"
+        )
+    return sentence + "."
 
 
 def _mean(values: list[float]) -> float:

@@ -13,17 +13,21 @@ from unifeat.runs.folder import Run
 _MOST_PANELS = 3
 _ROW = 46  # pixels
 _GAP = 0.07
+_SPREAD = 0.62  # of a row's height, over which its pairs of layers are spread
 _TICKS = {"rematch": "fit", "same_token": "b", "same_two_tokens": "b"}
+
+Points = list[tuple[list[float], list[float], str, str]]
+"""Values, the heights at which they are in their row, what they are, and the colour of their ticks (empty for dots)."""
 
 
 def controls_figure(run: Run) -> dict[str, Any]:
     """A dot for each pair of layers: pairs kept, and scores of the first measures, as plain data for plotly.
 
-    Rows are the pairs of groups, in the run's order. Ticks are nulls: of the pairs kept, those of rearranged text; of a
-    score, that of shuffled pairs.
+    Rows are the pairs of groups, in the run's order; in a row, the pairs of layers are one below the other, each with
+    its own nulls as ticks: of the pairs kept, those of rearranged text and of rows of the same token; of a score, those
+    of shuffled pairs and of rows of the same token.
     """
     pairs = group_pairs(run)
-    names = [_name(run, groups) for groups in pairs]
     every = measures(run)
     ways = ([way for way in every if "dims" not in way.settings] or every)[: _MOST_PANELS - 1]
     traces: list[dict[str, Any]] = []
@@ -36,7 +40,7 @@ def controls_figure(run: Run) -> dict[str, Any]:
         axes[f"xaxis{axis}"] = {
             "domain": [start, start + width],
             "rangemode": "tozero",
-            "nticks": 4,
+            "nticks": 3,
             "tickangle": 0,
             "gridcolor": COLOURS["rule"],
             "zerolinecolor": COLOURS["rule"],
@@ -44,18 +48,32 @@ def controls_figure(run: Run) -> dict[str, Any]:
         }
         title = "pairs kept" if way is None else way.short
         titles.append({"text": escape(title), "x": start, "y": 1, "xref": "paper", "yref": "paper", "showarrow": False})
-        for groups, name in zip(pairs, names, strict=True):
+        for row, groups in enumerate(pairs):
             points = _kept(run, groups) if way is None else _scores(run, groups, way)
-            traces += [_trace(name, *of, axis, _colour(run, groups)) for of in points]
+            traces += [_trace(row, *of, axis, _colour(run, groups)) for of in points]
     aligned = {"xanchor": "left", "yanchor": "bottom", "font": TITLE_FONT}
     shared: dict[str, Any] = {
         "showlegend": False,
         "annotations": [title | aligned for title in titles],
-        "yaxis": {"categoryarray": names[::-1], "categoryorder": "array", "gridcolor": COLOURS["rule"], "ticks": ""},
+        "yaxis": {
+            "tickvals": list(range(len(pairs))),
+            "ticktext": [_name(run, groups) for groups in pairs],
+            "range": [len(pairs) - 0.5, -0.5],
+            "automargin": True,
+            "showgrid": False,
+            "zeroline": False,
+            "ticks": "",
+        },
+        "shapes": [_between(row) for row in range(1, len(pairs))],
         "margin": {"l": 8, "r": 12, "t": 30, "b": 30},
     }
-    shared["yaxis"] |= {"automargin": True, "range": [-0.6, len(names) - 0.4], "type": "category"}
-    return {"data": traces, "layout": layout(70 + _ROW * len(names)) | shared | axes}
+    return {"data": traces, "layout": layout(70 + _ROW * len(pairs)) | shared | axes}
+
+
+def _between(row: int) -> dict[str, Any]:
+    """A line above a row."""
+    line = {"color": COLOURS["rule"], "width": 1}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": row - 0.5, "y1": row - 0.5, "line": line}
 
 
 def _name(run: Run, groups: tuple[str, str]) -> str:
@@ -68,36 +86,55 @@ def _colour(run: Run, groups: tuple[str, str]) -> str:
     return COLOURS["held" if what.startswith("ceiling") else "muted" if what else "a"]
 
 
-def _kept(run: Run, groups: tuple[str, str]) -> list[tuple[list[Any], str, str]]:
-    """(values, what they are, colour of their ticks; empty for dots)."""
+def _heights(count: int) -> list[float]:
+    """Where in a row each of its pairs of layers is, from −0.5 to 0.5."""
+    step = min(_SPREAD / max(count, 1), 0.2)
+    return [round((number - (count - 1) / 2) * step, 3) for number in range(count)]
+
+
+def _kept(run: Run, groups: tuple[str, str]) -> Points:
     found = cells(run)
     own = found[(found["group_a"] == groups[0]) & (found["group_b"] == groups[1])]
-    points = []
+    heights = _heights(len(own))
+    points: Points = []
     for name, null in AGAIN.items():
         if name in own and name in _TICKS:
-            kept = [facts["kept"] for facts in own[name] if isinstance(facts, dict) and facts["kept"]]
-            points.append(([sum(counts) / len(counts) for counts in kept], null.label, COLOURS[_TICKS[name]]))
-    return [*points, (own["kept"].tolist(), "pairs kept", "")]
+            known = [
+                (sum(facts["kept"]) / len(facts["kept"]), height)
+                for facts, height in zip(own[name], heights, strict=True)
+                if isinstance(facts, dict) and facts["kept"]
+            ]
+            points.append(([v for v, _ in known], [h for _, h in known], null.label, COLOURS[_TICKS[name]]))
+    return [*points, (own["kept"].tolist(), heights, "pairs kept", "")]
 
 
-def _scores(run: Run, groups: tuple[str, str], way: Measure) -> list[tuple[list[Any], str, str]]:
+def _scores(run: Run, groups: tuple[str, str], way: Measure) -> Points:
     own = [row for row in rows_of(scores_of(run, way)) if (row.group_a, row.group_b) == groups]
-    null = [row.null_mean for row in own if not is_missing(row.null_mean)]
-    return [
-        (null, "pairs shuffled", COLOURS["fit"]),
-        ([r.score for r in own if not is_missing(r.score)], way.short, ""),
-    ]
+    heights = _heights(len(own))
+    points: Points = []
+    for column, what, colour in (
+        ("null_mean", "pairs shuffled", COLOURS["fit"]),
+        ("token_mean", "rows of the same token", COLOURS["b"]),
+        ("score", way.short, ""),
+    ):
+        values: list[Any] = [getattr(row, column, None) for row in own]
+        known = [(float(v), height) for v, height in zip(values, heights, strict=True) if not is_missing(v)]
+        if known:
+            points.append(([v for v, _ in known], [h for _, h in known], what, colour))
+    return points
 
 
-def _trace(name: str, values: list[Any], what: str, tick: str, axis: str, colour: str) -> dict[str, Any]:
-    marker: dict[str, Any] = {"size": 9, "color": colour, "opacity": 0.8}
+def _trace(
+    row: int, values: list[float], heights: list[float], what: str, tick: str, axis: str, colour: str
+) -> dict[str, Any]:
+    marker: dict[str, Any] = {"size": 7, "color": colour, "opacity": 0.9}
     if tick:
-        marker = {"size": 13, "color": tick, "symbol": "line-ns-open", "line": {"width": 2}}
+        marker = {"size": 7, "color": tick, "symbol": "line-ns-open", "line": {"width": 2}}
     return {
         "type": "scatter",
         "mode": "markers",
         "x": [round(float(value), 4) for value in values],
-        "y": [name] * len(values),
+        "y": [row + height for height in heights],
         "xaxis": f"x{axis}",
         "yaxis": "y",
         "marker": marker,

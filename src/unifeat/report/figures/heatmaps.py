@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from unifeat.errors import UserError
+from unifeat.inference.nulls import AGAIN
 from unifeat.report.ceilings import share_text
 from unifeat.report.decidable import mark, scores_with_reasons
 from unifeat.report.figures.style import COLOURS, MARGIN, SCALE, TITLE_FONT, layout
@@ -31,8 +32,8 @@ from unifeat.report.tables import (
 from unifeat.runs.folder import Run
 
 VALUES = {"score": "score", "null_mean": "mean of shuffled pairs", "corrected": "chance-corrected score"}
+SAME_TOKEN = "token_mean"
 COUNTS = {"kept": "pairs kept", "mean_correlation": "mean r", "mean_correlation_heldout": "mean held-out r"}
-REARRANGED = "rematch"  # the null that matches again with the documents of one side in another order
 _NAMED_ROW = 40  # pixels
 _MOST_LABELLED_COLUMNS = 16  # wider grids have no room for numbers, which are then only in the hover text
 
@@ -147,7 +148,7 @@ def panel_figure(
 
 
 def score_panel(run: Run, measure: Measure, groups: tuple[str, str] | None, value: str) -> Panel:
-    """A heatmap of one of `VALUES` of a measure, over the layers of two groups, with the null in the hover text.
+    """A heatmap of one of `VALUES`, or `SAME_TOKEN`, of a measure over the layers of two groups, nulls on hovering.
 
     Args:
         groups: the pair of groups; None for all ordinary pairs of spaces in one grid of spaces.
@@ -155,20 +156,21 @@ def score_panel(run: Run, measure: Measure, groups: tuple[str, str] | None, valu
     table = scores_with_reasons(run, measure)
     shown = [decimal(getattr(r, value)) + (_marks(r) if value == "score" else "") for r in rows_of(table)]
     table = table.assign(shown=shown, hover=[_score_hover(measure, row) for row in rows_of(table)])
-    return _panel(run, VALUES[value], table, value, groups)
+    title = VALUES.get(value, "mean when rows of the same token are permuted")
+    return _panel(run, title, table, value, groups)
 
 
-def count_panel(run: Run, groups: tuple[str, str] | None, value: str, *, by_chance: bool = False) -> Panel:
+def count_panel(run: Run, groups: tuple[str, str] | None, value: str, *, null: str | None = None) -> Panel:
     """A heatmap of one of `COUNTS`, over the layers of two groups (see `score_panel`).
 
     Args:
-        by_chance: instead of the pairs kept, those that are kept on average when text is rearranged.
+        null: instead of the pairs kept, those that are kept on average in this null (a name of `AGAIN`).
     """
     table = cells(run)
     title = COUNTS[value]
-    if by_chance:
-        title = f"{title} when documents are rearranged, on average"
-        kept = [facts["kept"] if isinstance(facts, dict) else [] for facts in table[REARRANGED]]
+    if null:
+        title = f"{title}, {AGAIN[null].label}, on average"
+        kept = [facts["kept"] if isinstance(facts, dict) else [] for facts in table[null]]
         table = table.assign(by_chance=[sum(own) / len(own) if own else math.nan for own in kept])
     show = number if value == "kept" else decimal
     hover = [
@@ -176,14 +178,15 @@ def count_panel(run: Run, groups: tuple[str, str] | None, value: str, *, by_chan
         f"candidates<br>mean r {decimal(row.mean_correlation, 3)}, held out {decimal(row.mean_correlation_heldout, 3)}"
         for row in rows_of(table)
     ]
-    column = "by_chance" if by_chance else value
+    column = "by_chance" if null else value
     table = table.assign(shown=[show(v) for v in table[column]], hover=hover)
     return _panel(run, title, table, column, groups)
 
 
 def score_bounds(run: Run, measure: Measure) -> tuple[float, float]:
-    """The range of the colour scale for a measure's score, null and corrected score: from 0 or below to the largest."""
-    return _bounds(scores_of(run, measure)[list(VALUES)].to_numpy(float))
+    """The range of the colour scale for a measure's score, nulls and corrected score: 0 or below to the largest."""
+    table = scores_of(run, measure)
+    return _bounds(table[[value for value in (*VALUES, SAME_TOKEN) if value in table]].to_numpy(float))
 
 
 def count_bounds(run: Run, value: str) -> tuple[float, float]:
@@ -213,6 +216,11 @@ def _score_hover(measure: Measure, row: Any) -> str:
         *([f"° undecidable: {escape(row.undecidable)}"] if row.undecidable else []),
         f"{row.n_pairs:,} pairs",
     ]
+    if not is_missing(getattr(row, SAME_TOKEN, None)):
+        lines.append(
+            f"rows of the same token permuted {decimal(row.token_mean, 3)}, own at that n "
+            f"{decimal(row.token_score, 3)}, p {probability(row.token_p)}"
+        )
     if not is_missing(getattr(row, "ceiling_share", None)):
         lines.append(f"{share_text(row)} of the ceiling {decimal(row.ceiling, 3)}, at {row.ceiling_pairs:,} pairs")
     details = json.loads(row.details)

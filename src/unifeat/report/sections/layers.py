@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from unifeat.report.figures.heatmaps import (
     COUNTS,
-    REARRANGED,
+    SAME_TOKEN,
     VALUES,
     Panel,
     count_bounds,
@@ -19,7 +19,7 @@ from unifeat.report.figures.heatmaps import (
 )
 from unifeat.report.figures.style import Drawn
 from unifeat.report.score_table import score_rows
-from unifeat.report.tables import Measure, cells, decimal, group_pairs, measures, number, role, rows_of
+from unifeat.report.tables import Measure, cells, decimal, group_pairs, measures, number, role, rows_of, scores_of
 from unifeat.runs.folder import Run
 
 _GLOSSES = {
@@ -32,7 +32,13 @@ _GLOSSES = {
 }
 _ONE_COMPONENT = "Only the first principal component of each side: the setting of the first published results."
 _ROW, _COMPANION_ROW = 52, 32  # pixels
-VIEWS = {"score": "value", "null_mean": "by chance", "corrected": "chance-corrected"}
+VIEWS = {
+    "score": "value",
+    "null_mean": "by chance",
+    "corrected": "chance-corrected",
+    SAME_TOKEN: "by the token alone",
+}
+_NULLS = {"null_mean": "rematch", SAME_TOKEN: "same_token"}
 
 Groups = tuple[str, str] | None
 
@@ -55,7 +61,7 @@ class Choice(NamedTuple):
     def panel(self, run: Run, groups: Groups, view: str) -> Panel:
         """The heatmap of two groups of spaces, or of all spaces."""
         if isinstance(self.of, str):
-            return count_panel(run, groups, self.of, by_chance=view == "null_mean")
+            return count_panel(run, groups, self.of, null=_NULLS.get(view))
         return score_panel(run, self.of, groups, view)
 
     def show(self, value: float) -> str:
@@ -82,7 +88,7 @@ def layers(run: Run, drawn: Drawn) -> dict[str, Any]:
     return {
         "heat": shown,
         "only": None,
-        "heat_views": VIEWS,
+        "heat_views": {view: label for view, label in VIEWS.items() if any(view in choice.views for choice in options)},
         "heat_choices": [
             {
                 "label": choice.label,
@@ -102,12 +108,18 @@ def _choices(run: Run) -> list[Choice]:
     for name, label in COUNTS.items():
         if table[name].isna().all():
             continue
-        again = name == "kept" and REARRANGED in table and any(isinstance(facts, dict) for facts in table[REARRANGED])
-        views = ("score", "null_mean") if again else ("score",)
-        options.append(Choice(label, _GLOSSES[name], views, count_bounds(run, name), name))
+        nulls = _NULLS if name == "kept" else {}
+        drawn = [view for view, null in nulls.items() if null in table and any(map(_is_known, table[null]))]
+        options.append(Choice(label, _GLOSSES[name], ("score", *drawn), count_bounds(run, name), name))
     for measure in measures(run):
-        options.append(Choice(measure.label, _gloss(measure), tuple(VALUES), score_bounds(run, measure), measure))
+        known = SAME_TOKEN in run.scores and bool(scores_of(run, measure)[SAME_TOKEN].notna().any())
+        views = (*VALUES, *([SAME_TOKEN] if known else []))
+        options.append(Choice(measure.label, _gloss(measure), views, score_bounds(run, measure), measure))
     return options
+
+
+def _is_known(facts: Any) -> bool:
+    return isinstance(facts, dict) and bool(facts["kept"])
 
 
 def _grids(run: Run) -> tuple[list[Groups], list[Groups]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from unifeat.matching.disputed import against
 from unifeat.report.ceilings import cell_geometry
 from unifeat.report.contexts import contexts, listed_pair
 from unifeat.report.figures import distributions
@@ -57,6 +58,7 @@ def _cells(run: Run, drawn: Drawn, cells: list[Any], table: pd.DataFrame) -> lis
                 "facts": cell,
                 "dropped": sorted(cell.dropped.items(), key=lambda item: -item[1]),
                 "known": known,
+                "disputed": int(against(kept).any(axis=1).sum()),
                 "uncertainty": pair_table(cell),
                 "beyond": cell.beyond_token if beyond else None,
                 "there": cell.elsewhere if there else None,

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from unifeat.report.figures.style import Drawn
-from unifeat.report.tables import cells, role, rows_of
+from unifeat.report.tables import cells, role, rows_of, study_of
 from unifeat.runs.folder import Run
 
 ALL = "all"
@@ -33,7 +33,8 @@ def steering(run: Run, _: Drawn) -> dict[str, Any] | None:
                 "all": next((row for row in by_category if row["name"] == ALL), None),
             }
         )
-    return {"steered": shown}
+    draws = (study_of(run).get("transfer") or {}).get("steering_draws")
+    return {"steered": shown, "steering_least": 1 / (draws + 1) if draws else None}
 
 
 def _category(name: Any, rows: pd.DataFrame) -> dict[str, Any]:

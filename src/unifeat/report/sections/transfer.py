@@ -9,7 +9,7 @@ import pandas as pd
 
 from unifeat.report.figures.style import Drawn
 from unifeat.report.figures.transfer import FROM_A, MATCHED, MEAN, MIXED, OWN, ZERO, transfer_figure
-from unifeat.report.tables import cells, role, rows_of
+from unifeat.report.tables import cells, role, rows_of, study_of
 from unifeat.runs.folder import Run
 
 LABELS = {
@@ -58,12 +58,20 @@ def transfer(run: Run, drawn: Drawn) -> dict[str, Any] | None:
                 "role": roles.get((a, b), ""),
                 "key": key,
                 "carried": mixed.to_dict(),
+                "at_stake": _at_stake(by_variant),
                 "rows": [{"label": LABELS[name], **by_variant.loc[name].to_dict()} for name in order],
                 "with_loss": bool(by_variant["loss"].notna().any()),
                 "quantiles": _by_quantile(run, str(a), str(b), str(direction)),
             }
         )
-    return {"transfers": shown}
+    asked = study_of(run).get("transfer") or {}
+    return {"transfers": shown, "transfer_draws": (asked.get("draws", 100), asked.get("loss_draws", 19))}
+
+
+def _at_stake(table: pd.DataFrame) -> dict[str, float]:
+    """What matched features are worth in all: from their mean to the SAE's own codes."""
+    both = ZERO in table.index and OWN in table.index
+    return {name: float(table[name][ZERO] - table[name][OWN]) if both else np.nan for name in ("fvu", "loss")}
 
 
 def _by_quantile(run: Run, a: str, b: str, direction: str) -> list[dict[str, Any]]:
