@@ -124,6 +124,13 @@ class Codes:
         """Write them to a folder (see `save_codes`)."""
         return save_codes(self, path, decoder=decoder)
 
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        first = {"document": self.documents[:5], "char_end": self.ends[:5]}
+        shown = pd.DataFrame(first | ({"token": self.tokens[:5]} if self.tokens else {})).to_html(index=False)
+        return f"<div><b>{self!r}</b>{shown}</div>"
+
     def __repr__(self) -> str:
         rows, features = self.matrix.shape
         documents = len(np.unique(self.documents))

@@ -37,6 +37,19 @@ class TokenTexts:
 
     unit: Unit[list[str]]
 
+    @classmethod
+    def of(cls, brought: str, text: str, cut: list[int]) -> TokenTexts:
+        """Those that a run has left in the cache.
+
+        Args:
+            brought, text, cut: of the settings of the space's codes.
+        """
+        made = [{"version": 1, "brought": brought}]
+        made.append(made[0] | {"text": text, "cut": cut})
+        pieces = [Piece("token-texts", made_from, JSON, "the texts of tokens") for made_from in made]
+        piece = next((piece for piece in pieces if piece.exists()), pieces[0])
+        return cls(Unit(piece, _lost))
+
     def __call__(self) -> TokenTexts:
         """Itself, as a loaded tokenizer."""
         return self
@@ -60,6 +73,10 @@ def token_texts(saved: SavedCodes, corpus: Corpus) -> TokenTexts:
     made_from |= {"text": corpus.digest, "cut": list(corpus.cut)}
     read = partial(_read_texts, saved, corpus)
     return TokenTexts(Unit(Piece("token-texts", made_from, JSON, "the texts of tokens"), read))
+
+
+def _lost() -> list[str]:
+    raise UserError("the texts of the tokens are not in the cache (any more): run the study again, which makes them")
 
 
 def _saved(saved: SavedCodes) -> list[str]:

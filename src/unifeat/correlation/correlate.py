@@ -50,7 +50,7 @@ class Partners:
     count: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Correlation:
     """What `correlate` found.
 
@@ -66,6 +66,18 @@ class Correlation:
     b_to_a: Partners
     moments_a: Moments
     moments_b: Moments
+
+    def __repr__(self) -> str:
+        sizes = f"{self.n:,} tokens, {len(self.a_to_b.index):,} × {len(self.b_to_a.index):,} features"
+        best = self.a_to_b.value[:, 0] if self.a_to_b.value.size else np.zeros(0)
+        known = best[~np.isnan(best)]
+        median = f", median best r {np.median(known):.3f}" if len(known) else ""
+        return f"Correlation({sizes}, top {self.a_to_b.index.shape[1]}{median})"
+
+    def _repr_html_(self) -> str:
+        table = self.candidates().nlargest(10, "correlation")[["feature_a", "feature_b", "correlation", "cofiring"]]
+        shown = table.to_html(index=False, float_format=lambda v: f"{v:.3f}")
+        return f"<div><b>{self!r}</b><p>The strongest pairs:</p>{shown}</div>"
 
     def candidates(self) -> pd.DataFrame:
         """The pairs of both directions, each once, ordered by (feature_a, feature_b).

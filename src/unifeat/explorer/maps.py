@@ -20,8 +20,8 @@ from unifeat.codes.store import CodeStore
 from unifeat.correlation.correlate import correlate
 from unifeat.engine import Unit
 from unifeat.errors import UserError
-from unifeat.explorer.opened import OpenedSpace
 from unifeat.progress import say
+from unifeat.runs.opened import OpenedSpace
 from unifeat.saes.weights import decoder_piece
 from unifeat.store import Form, Piece
 
