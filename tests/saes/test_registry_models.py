@@ -17,6 +17,7 @@ from tiny import tiny_tokenizer
 from unifeat.errors import UserError
 from unifeat.models import load_language_model
 from unifeat.saes import known_releases, load_sae, provenance_of
+from unifeat.saes.listing import saes_of
 from unifeat.saes.registry import find
 from unifeat.vocabulary.hook_points import HOOK_KINDS, HookKind, HookPoint, parse_hook
 
@@ -197,6 +198,13 @@ def test_every_hook_name_is_understood(hooks: dict[tuple[str, ...], list[str]]) 
             kind, layer = parse_hook(name)
             assert kind in HOOK_KINDS, (key, name)
             assert layer is not None
+        # What a name says, without a file, is what the files say.
+        sae = representatives()[key]
+        said = next((one for one in saes_of(sae.name.partition("/")[0]) if one.name == sae.name), None)
+        assert said is not None, sae.name
+        kind, layer = parse_hook(names[0])
+        assert said.hook == kind, sae.name
+        assert said.layer == layer or sae.loader == "llama_scope_r1_distill", "(whose stand-in is of one layer)"
     called = [match[1] for sae in all_saes() if (match := _NAMED.match(sae.name.partition("/")[2]))]
     assert len(called) > 1000
     for name in called:

@@ -6,13 +6,13 @@ Only data files of these packages are read; none of their code runs.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import zipfile
 from pathlib import Path
 from string import Template
 
+from unifeat.demo.packages import check_packages, package_folder
 from unifeat.errors import UserError
 from unifeat.progress import say
 from unifeat.store import cache_root, machine_error, sha256_of, write_text, written_aside
@@ -20,8 +20,7 @@ from unifeat.store.paths import new_folder
 from unifeat.study.read import load_study_text
 from unifeat.study.spec import Study
 
-INSTALL = "pip install --no-deps -r requirements/demo.txt"
-SAES = Path(__file__).parent / "saes"
+_INSTALL = "unifeat demo --install"
 
 _ALONG_DEPTH = """\
   - [smollm2, smollm2]          # layers of one model, for families of features along its depth
@@ -126,13 +125,24 @@ def prepare(folder: Path, *, full: bool = False) -> Path:
 
 
 def _study_text(full: bool) -> str:
-    if not SAES.is_dir():
-        raise UserError(f"the demo's SAEs are missing from {SAES}: install unifeat with its package data")
+    check_packages()
     names = {"news": _news(), "encyclopaedia": _encyclopaedia(), "smollm2": _smollm2(), "gemma3": _gemma3()}
-    names |= {"saes": SAES}
+    names |= {"saes": saes_folder()}
     template = Template((Path(__file__).parent / "study.yaml").read_text(encoding="utf-8"))
     sizes = FULL if full else QUICK
     return template.substitute({key: _in_quotes(path) for key, path in names.items()} | sizes)
+
+
+def saes_folder() -> Path:
+    """The folder of the demo's SAEs.
+
+    Raises:
+        UserError: their package is not installed.
+    """
+    check_packages()
+    folder = package_folder("unifeat_demo_saes")
+    assert folder is not None
+    return folder
 
 
 def _in_quotes(path: Path) -> str:
@@ -191,14 +201,14 @@ def _encyclopaedia() -> Path:
 
 
 def _package_file(package: str, name: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    for place in places:
-        if (Path(place) / name).is_file():
-            return Path(place) / name
-    raise UserError(f"the demo needs the package {package.replace('_', '-')}: {INSTALL}")
+    folder = package_folder(package)
+    if folder is None or not (folder / name).is_file():
+        raise UserError(f"the demo needs {name} of the package {package.replace('_', '-')}: {_INSTALL}")
+    return folder / name
 
 
 def _check(path: Path, expected: str, found: str) -> None:
     if found != expected:
-        raise UserError(f"{path.name} is not the file the demo expects (SHA-256 {found[:16]}…): {INSTALL}")
+        raise UserError(
+            f"{path.name} is not the file the demo expects (SHA-256 {found[:16]}…): remove its package, then {_INSTALL}"
+        )

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 
 ASIDE = ".partial-"
@@ -122,6 +123,23 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def write_new_text(path: Path, text: str, what: str) -> Path:
+    """Write a text file whole, where there is none, or one with the same text.
+
+    Args:
+        what: what the path is, for messages: "--out".
+
+    Raises:
+        UserError: another file is there; an error of the machine.
+    """
+    if path.exists():
+        if path.read_bytes() == text.encode():
+            return path
+        raise UserError(f"{what} {path} exists: name another file")
+    write_text(path, text)
+    return path
 
 
 def write_json(path: Path, data: Any) -> None:
