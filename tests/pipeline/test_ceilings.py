@@ -200,13 +200,19 @@ def test_a_study_with_ceilings(asked: Place) -> None:
     pd.testing.assert_frame_equal(more.scores, run.scores)
 
 
-def test_what_chance_reaches_is_no_ceiling(asked: Place) -> None:
-    """A second SAE that writes in other directions: its RSA with the first is not above its null, so no share."""
+def test_what_chance_reaches_is_no_ceiling(asked: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second SAE that writes in other directions: its RSA with the first is not above its null, so no share.
+
+    (It explains nothing, either, which by itself makes it no ceiling: here this is not asked.)
+    """
+    study = write_study(asked.home, **ASKED | {"subspaces": ..., "geometry": ["rsa"], "compare": ASKED["compare"][:3]})
     weights = asked.home / "saes" / "again_2" / "sae_weights.safetensors"
     own = load_file(weights)
     generator = torch.Generator().manual_seed(8)
     save_file(own | {"W_dec": 0.05 * torch.randn(own["W_dec"].shape, generator=generator)}, weights)
-    study = write_study(asked.home, **ASKED | {"subspaces": ..., "geometry": ["rsa"], "compare": ASKED["compare"][:3]})
+    useless = uf.run(study, force=True).scores.set_index(["space_a", "space_b"])
+    assert useless.loc[("one@2", "two@1"), "ceiling_of"] == "b"
+    monkeypatch.setattr("unifeat.runs.roles.LEAST_EXPLAINED", -np.inf)
     scores = uf.run(study, force=True).scores.set_index(["space_a", "space_b"])
     assert scores.loc[("one@2", "again@2"), "p"] > 0.05
     row = scores.loc[("one@2", "two@1")]

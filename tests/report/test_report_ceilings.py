@@ -18,6 +18,7 @@ from unifeat.report.summary import summary
 from unifeat.report.tables import cells, role, rows_of
 from unifeat.report.terminal import show
 from unifeat.runs.folder import Run
+from unifeat.runs.roles import role_of
 
 MakeRun = Callable[..., Run]
 
@@ -72,6 +73,15 @@ def test_roles_of_groups(run: Run) -> None:
     assert role(run, ("one", "two")) == ""
     run.info["spaces"]["one-seed1@5"]["layer"] = 7
     assert role(run, ("one", "one-seed1")) == "layers of one model"
+
+
+def test_an_undertrained_sae_sets_no_ceiling(run: Run) -> None:
+    """It explains less than nine tenths of what the other does; codes that are brought have no FVU, and may set one."""
+    spaces = run.info["spaces"]
+    for fvu, expected in ((0.21, "ceiling"), (0.25, "ceiling"), (0.55, "one model"), (None, "ceiling")):
+        spaces["one-seed1@5"]["fvu"], spaces["one@5"]["fvu"] = fvu, 0.2
+        assert role_of(spaces["one@5"], spaces["one-seed1@5"]) == expected
+        assert role(run, ("one", "one-seed1")).startswith("ceiling") == (expected == "ceiling")
 
 
 def test_the_summary_names_a_measure_that_chance_does_not_inflate(run: Run) -> None:

@@ -99,7 +99,8 @@ def _is_float(place: str) -> bool:
 
 @pytest.mark.parametrize("place", [place for place, _ in NUMBERS if not _is_float(place)])
 def test_no_count_has_a_point(place: str) -> None:
-    assert "valid integer (a whole number, without quotes or a point)" in refusal(place, 4.0)
+    assert "valid integer (write 4)" in refusal(place, 4.0)
+    assert "valid integer (a whole number, without quotes or a point)" in refusal(place, 4.5)
 
 
 @pytest.mark.parametrize(

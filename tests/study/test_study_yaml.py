@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from unifeat.errors import UserError
-from unifeat.study.read import dump_study, load_study
+from unifeat.study.read import dump_study, load_study, load_study_text
 from unifeat.study.spec import Study
 from unifeat.study.text import TextSpec
 
@@ -390,3 +390,25 @@ def test_categories_are_found_from_the_studys_folder(tmp_path: Path, written: st
     assert study.subspaces.categories == found.format(folder=tmp_path, parent=tmp_path.parent)
     again = load_study(write(tmp_path, dump_study(study)))
     assert again == study
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("text: {source: ./t.txt, tokens: 1e5}", r"text\.tokens: .*\(write 100_000\)"),
+        (
+            "spaces: [{model: m, layers: 1, sae: ./s, hook: blocks.15.hook_resid_post}]",
+            r"\(write resid_post; the layer, 15, is",
+        ),
+        (
+            "spaces: [{model: m, layers: 1, sae: ./l{layer}}]",
+            r'line 3: .*put a name with \{layer\} in quotes there, "\./l\{layer\}"',
+        ),
+        ('spaces: [{model: m, layers: 1, sae: "./l{layer}", x: {y}}]', "unknown key 'spaces.0.x'"),
+    ],
+)
+def test_what_is_meant_well_is_answered_with_the_right_form(tmp_path: Path, written: str, hint: str) -> None:
+    least = {"text": "text: {source: ./t.txt}", "spaces": "spaces: [{model: m, layers: 1, sae: ./s}]"}
+    lines = least | {written.partition(":")[0]: written}
+    with pytest.raises(UserError, match=hint):
+        load_study_text("\n".join([lines["text"], "models: {m: {name: ./m}}", lines["spaces"]]), tmp_path)

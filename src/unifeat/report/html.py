@@ -153,7 +153,7 @@ def _page(run: Run) -> dict[str, Any]:
         "headline": _headline(run),
         "some_pairs": some_pairs(run),
         "groups_overview": dict(zip(("measures", "lines"), group_overview(run), strict=True)),
-        "nulls": _nulls(inference),
+        "nulls": _nulls(run, inference),
         "level": inference.get("level", 0.95),
         "permutations": inference.get("permutations"),
         "minimum": study.get("matching", {}).get("min_correlation"),
@@ -195,10 +195,16 @@ def _margin(run: Run) -> str:
     return f"{margin:g}" if margin and controls else ""
 
 
-def _nulls(inference: dict[str, Any]) -> list[tuple[str, str, int]]:
-    """The nulls that match again: (label, what is rearranged, draws)."""
+def _nulls(run: Run, inference: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """The nulls that match again: (label, what is rearranged, draws: those made, which may be fewer than asked for)."""
     asked = {"rematch": inference.get("rematches")} | {name: inference.get(name) for name in AGAIN if name != "rematch"}
-    return [(AGAIN[name].label, AGAIN[name].what, draws) for name, draws in asked.items() if draws]
+    found = []
+    for name, draws in asked.items():
+        facts = [own[name] for own in run.info["pairs"] if isinstance(own.get(name), dict)]
+        made = [own.get("draws") or len(own["kept"]) for own in facts]
+        if draws:
+            found.append((AGAIN[name].label, AGAIN[name].what, max(made, default=draws)))
+    return found
 
 
 def _title_groups(run: Run) -> list[str]:

@@ -11,6 +11,7 @@ import yaml
 
 from unifeat.errors import UserError
 from unifeat.runs.folder import Run
+from unifeat.runs.roles import explain_as_much
 
 SIGNIFICANCE_LEVEL = 0.05  # q-values below this are marked
 
@@ -111,7 +112,7 @@ def subspaces_of(run: Run) -> list[str]:
 def role(run: Run, groups: tuple[str, str]) -> str:
     """The role of a comparison of two groups of spaces: "" for an ordinary one.
 
-    Else `control: …`, `ceiling: …` or `layers of one model`.
+    Else `control: …`, `ceiling: …`, `layers of one model`, or two SAEs of one hook point that set no ceiling.
     """
     own = [next(info for name, info in run.info["spaces"].items() if group_of(name) == group) for group in groups]
     controls = [info["control"] for info in own if info.get("control")]
@@ -122,7 +123,12 @@ def role(run: Run, groups: tuple[str, str]) -> str:
     spaces = run.info["spaces"]
     compared = [(pair["space_a"], pair["space_b"]) for pair in run.info["pairs"]]
     layers = [[spaces[name]["layer"] for name in pair] for pair in compared if tuple(map(group_of, pair)) == groups]
-    return "ceiling: two SAEs of one model" if any(a == b for a, b in layers) else "layers of one model"
+    if not any(a == b for a, b in layers):
+        return "layers of one model"
+    own_pairs = [pair for pair in compared if tuple(map(group_of, pair)) == groups]
+    same = [(a, b) for a, b in own_pairs if spaces[a]["layer"] == spaces[b]["layer"]]
+    good = any(explain_as_much(spaces[a], spaces[b]) for a, b in same)
+    return "ceiling: two SAEs of one model" if good else "two SAEs of one model, one of which explains much less"
 
 
 def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, subspace: str = "all") -> Measure:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from unifeat.errors import did_you_mean
 from unifeat.study.brought import BroughtSpec
+from unifeat.vocabulary.hook_points import HOOK_KINDS, parse_hook
 
 TYPES_OF_SPACES = ("encoded", "brought")
 _HINTS = {
@@ -32,10 +33,21 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         near = did_you_mean(str(first["loc"][-1]), _known_keys(model, first["loc"][:-1]))
         return f"unknown key {path!r}{near}"
-    message = first["msg"].removeprefix("Value error, ") + _HINTS.get(first["type"], "")
+    message = first["msg"].removeprefix("Value error, ") + (_right_form(first) or _HINTS.get(first["type"], ""))
     if first["type"] == "missing":
         return f"the key {path!r} is missing"
     return " ".join(f"{path}: {message}".split()) if path else " ".join(message.split())
+
+
+def _right_form(error: Any) -> str:
+    """How a value that is meant well is written: ` (write 100_000)`; empty if that cannot be told."""
+    value = error["input"]
+    if error["type"] == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f" (write {int(value):_})"
+    kind, layer = parse_hook(value)
+    if error["type"] == "literal_error" and layer is not None and kind in HOOK_KINDS:
+        return f" (write {kind}; the layer, {layer}, is for layers)"
+    return ""
 
 
 def _names_a_type(part: Any) -> bool:

@@ -77,9 +77,18 @@ def parse_yaml(text: str, what: str) -> Any:
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         told = "" if isinstance(error, _RefusedError) else "not valid YAML "
         problem = " ".join(problem.split())
-        raise UserError(f"{what}{where}: {told}" + (f"({problem})" if told else problem)) from error
+        hint = _hint(text, mark.line) if mark and told else ""
+        raise UserError(f"{what}{where}: {told}" + (f"({problem}){hint}" if told else problem)) from error
     except (ValueError, OverflowError) as error:  # an escape such as "\U00110000"
         raise UserError(f"{what}: not valid YAML ({error})") from error
+
+
+def _hint(text: str, number: int) -> str:
+    """What is probably wrong in a line; empty if that cannot be told."""
+    lines = text.splitlines()
+    line = lines[number] if number < len(lines) else ""
+    bare = re.search(r"[^\s\"'{,:]*\{layer\}[^\s\"',}]*", re.sub(r"\"[^\"]*\"|'[^']*'", "", line))
+    return f': put a name with {{layer}} in quotes there, "{bare[0]}"' if bare else ""
 
 
 def dump_yaml(data: Any) -> str:
