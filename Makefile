@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-cluster test-real lint format benchmark explorer clean
+.PHONY: demo test test-slow test-cluster test-real lint format benchmark explorer docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/unifeat demo
@@ -12,13 +12,13 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real and not gpu and not cluster and not slow"
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev $(VENV)/.docs
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu"
 
 test-cluster: $(VENV)/.dev
 	$(BIN)/python -m pytest -m cluster
 
-test-real: $(VENV)/.dev $(VENV)/.demo
+test-real: $(VENV)/.dev $(VENV)/.demo $(VENV)/.docs
 	$(BIN)/python -m pytest -m real
 
 lint: $(VENV)/.dev
@@ -53,5 +53,13 @@ $(VENV)/.demo: $(VENV)/.installed src/unifeat/demo/packages.txt packages/demo-sa
 	$(PIP) --no-deps --editable packages/demo-saes
 	touch $@
 
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -E -W --keep-going -b html docs site
+	@echo site/index.html
+
+$(VENV)/.docs: $(VENV)/.installed requirements/docs.txt
+	$(PIP) -c requirements/constraints.txt -r requirements/docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
