@@ -15,9 +15,11 @@ import unifeat
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(unifeat.__file__).parent
-GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_GENERATED = {"study-keys.md", "command-line.md", "python.md"}  # by docs/conf.py, from the code
+GUIDES = [ROOT / "README.md"]
+GUIDES += [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in _GENERATED]
 PAGES = [path for path in (*GUIDES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md") if path.exists()]
-PAGES += sorted((ROOT / "studies").rglob("*.md"))
+PAGES += [*sorted((ROOT / "studies").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 _LISTED = re.compile(r"\s{2,}")  # what follows a command in a list of commands is what it does
 
 

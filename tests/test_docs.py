@@ -173,7 +173,8 @@ def loaded(text: str, folder: Path) -> spec.Study:
     study = _LEAST | yaml.safe_load(text)
     used = [spaces["model"] for spaces in study["spaces"] if not is_brought(spaces)]
     study["models"] = {name: {"name": f"./{name}"} for name in used} | study["models"]
-    study.setdefault("compare", [[used[0], used[0]]])
+    if len({spaces.get("name", spaces.get("model")) for spaces in study["spaces"]}) < 2:
+        study.setdefault("compare", [[used[0], used[0]]])
     return load_study_text(yaml.safe_dump(study), folder)
 
 

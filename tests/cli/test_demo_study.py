@@ -17,6 +17,8 @@ from unifeat.study.read import load_study
 @pytest.fixture(autouse=True)
 def ingredients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for what the demo's packages carry."""
+    monkeypatch.setattr(demo, "check_packages", lambda: None)
+    monkeypatch.setattr(demo, "saes_folder", lambda: tmp_path / "saes")
     for name in ("news", "encyclopaedia", "smollm2", "gemma3"):
         monkeypatch.setattr(demo, f"_{name}", lambda name=name: tmp_path / f"{name}.file")
 

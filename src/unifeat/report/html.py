@@ -226,7 +226,7 @@ def _headline(run: Run) -> list[tuple[str, str]]:
     ]
     compared = set(zip(table["space_a"], table["space_b"], strict=True))
     own = whole[[pair in compared for pair in zip(whole["space_a"], whole["space_b"], strict=True)]]
-    if own["q"].notna().any():
+    if "q" in own and own["q"].notna().any():
         why = undecidable(run)["q"].loc[own.index]
         shown.append((f"scores with q < {SIGNIFICANCE_LEVEL:g}", str(tally(own.assign(undecidable=why)))))
     if len(table) < len(every):
