@@ -428,3 +428,30 @@ def test_a_study_as_a_dict(here: Place) -> None:
     with pytest.raises(UserError, match="give a file's path, a Study or a dict of its settings, not list"):
         uf.run([])  # type: ignore[arg-type]
     assert uf.Study.model_validate(STUDY).space_names == ["one@0", "one@2", "two@1"]
+
+
+def test_a_plan_counts_what_is_brought(here: Place, activations: Any) -> None:
+    from unifeat.pipeline.plan import plan_study
+
+    values, places = activations
+    np.save(here.work / "acts.npy", values)
+    places.to_parquet(here.work / "places.parquet")
+    codes = uf.Codes(sparse_codes(np.random.default_rng(0), 400), np.repeat(np.arange(4), 100))
+    plan = plan_study(
+        study_of(
+            [
+                named(here, "one", 0),
+                uf.space("mine", codes=codes, decoder=np.eye(80)),
+                uf.space(
+                    "acts", activations=here.work / "acts.npy", places="places.parquet", sae=here.home / "saes/two_1"
+                ),
+            ],
+            text_of(here),
+            **LIKE,
+        )
+    )
+    tokens = {model.name: model.tokens for model in plan.models}
+    assert tokens["mine@0"] == 400
+    assert tokens["acts@0"] == len(values)
+    assert plan.cells == 3
+    assert {model.name: model.model_bytes for model in plan.models}["mine@0"] == 0

@@ -6,35 +6,26 @@ Rates are measured by running the library's own code on made-up data of the stud
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unifeat.codes.array_files import array_files
-from unifeat.codes.brought import SavedCodes
 from unifeat.correlation.correlate import correlate
 from unifeat.errors import UserError, did_you_mean
 from unifeat.inference import find_measure
 from unifeat.memory import free_memory, working_memory
 from unifeat.models.language import check_layers, read_config, resolve_dtype
 from unifeat.models.opening import opening_of
-from unifeat.models.sizes import Sizes, sizes_of
-from unifeat.pipeline.brought import decoder_of
+from unifeat.models.sizes import sizes_of
+from unifeat.pipeline.plan_spaces import SpaceSize, brought_space, model_of, read_only, space_of
 from unifeat.pipeline.rematch import BATCH
 from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
-from unifeat.saes.checking.claims import claims_of
-from unifeat.saes.recipe import Recipe
-from unifeat.store.paths import exists, user_path
-from unifeat.study.brought import BroughtSpec
 from unifeat.study.plan import PlannedModel, Step, StudyPlan
-from unifeat.study.spec import MetricSpec, SpacesSpec, Study
+from unifeat.study.spec import MetricSpec, Study
 from unifeat.text.corpus import Corpus
 from unifeat.threads import cores, one_blas_thread
 from unifeat.vocabulary.hook_points import HookPoint
@@ -45,7 +36,6 @@ from unifeat.vocabulary.windowing import Windowing
 GPUS = {"a100": (312, 80), "h100": (989, 80), "h200": (989, 141), "l40s": (362, 48), "rtx4090": (165, 24)}
 _GPU_SHARE = 0.4  # of the peak, in forward passes of this kind
 _GPU_PRODUCTS = 20e9  # of sparse correlation a second: the target of benchmarks/gpu.py
-_ASSUMED_L0 = 64
 _ASSUMED_KEPT = 0.35  # of the smaller dictionary
 _FORWARD_SHARE = 0.5  # of the speed of one large product that a model on a CPU reaches
 # Reading, aligning, tables and files, in units of the time of correlating. (A rematch has its codes in memory.)
@@ -56,19 +46,6 @@ _AGAIN_S = 1e-5  # of matching a draw again: a feature's share of the tables, in
 _ACTIVATION_BYTES = 6  # of a sampled value, with its number
 _LOSS_VARIANTS = 12  # ways to rebuild activations that are spliced in
 _UNIT_S = 0.02  # of storing a result and reading it back
-_ROW_BYTES = 24  # of a token's place and pointer in a shard
-
-
-@dataclass(frozen=True)
-class _Space:
-    """A space's size, and how many features fire on a token."""
-
-    name: str
-    prefix: str
-    model: str
-    features: int
-    l0: float
-    width: int
 
 
 def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
@@ -101,16 +78,16 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
         read = _tokens_read(corpus, tokenizers[name], windowing)
         sizes = sizes_of(config, max(point.layer for point in points), resolve_dtype(spec.dtype).itemsize)
         own = [
-            _space_of(study, group, layer, int(config.hidden_size), notes) for group in groups for layer in group.layers
+            space_of(study, group, layer, int(config.hidden_size), notes) for group in groups for layer in group.layers
         ]
         spaces += own
         there = [space for space in own if space.name in compared]
         read_there = _tokens_read(other, tokenizers[name], windowing) if other is not None and there else 0.0
-        models.append(_model_of(name, [(read, own), (read_there, there)], sizes, windowing.context, groups))
+        models.append(model_of(name, [(read, own), (read_there, there)], sizes, windowing.context, groups))
     for brought in study.brought:
-        space, rows_of = _brought(brought)
+        space, rows_of = brought_space(brought)
         spaces.append(space)
-        models.append(_read_only(space, rows_of))
+        models.append(read_only(space, rows_of))
     order = {name: number for number, name in enumerate(study.space_names)}
     spaces.sort(key=lambda space: order[space.name])
     cells = [(a, b) for a, b in combinations(spaces, 2) if study.compares(a.name, b.name)]
@@ -145,7 +122,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     )
 
 
-def _not_estimated(study: Study, cells: list[tuple[_Space, _Space]]) -> list[str]:
+def _not_estimated(study: Study, cells: list[tuple[SpaceSize, SpaceSize]]) -> list[str]:
     """What a study asks for that the times leave out, and how much of it there is."""
     notes = []
     if study.sampled is not None:
@@ -163,7 +140,7 @@ def _not_estimated(study: Study, cells: list[tuple[_Space, _Space]]) -> list[str
     return notes
 
 
-def _products(cells: list[tuple[_Space, _Space]], rows: dict[str, float]) -> float:
+def _products(cells: list[tuple[SpaceSize, SpaceSize]], rows: dict[str, float]) -> float:
     """Products of two activations when all pairs of spaces are correlated on so many rows of each model."""
     return sum(min(rows[a.model], rows[b.model]) * a.l0 * b.l0 for a, b in cells)
 
@@ -182,103 +159,6 @@ def _tokens_per_character(tokenizer: Any, sample: list[str], windowing: Windowin
     return sum(min(len(own), most) for own in ids) / max(sum(map(len, sample)), 1)
 
 
-def _space_of(study: Study, group: SpacesSpec, layer: int, width: int, notes: list[str]) -> _Space:
-    name, prefix = group.sae_at(layer), group.prefix
-    path = user_path(name, "SAE")
-    features, l0 = _from_files(path)
-    if features is None and not exists(path) and study.train is not None:
-        spec = study.train.overridden(group.train)
-        features, l0 = spec.features, float(spec.k)
-    if features is None:
-        sae = Recipe(name, group.format).load()
-        claims = claims_of(sae, name)
-        features, l0, width = int(sae.cfg.d_sae), claims.k or claims.l0, int(sae.cfg.d_in)
-    if l0 is None:
-        notes.append(f"{_ASSUMED_L0} active features a token where an SAE does not say ({prefix})")
-    return _Space(f"{prefix}@{layer}", prefix, group.model, features, float(l0 or _ASSUMED_L0), width)
-
-
-def _brought(spec: BroughtSpec) -> tuple[_Space, int]:
-    """A space whose codes or activations are there, and its rows."""
-    name = f"{spec.name}@{spec.layer}"
-    if spec.codes is not None:
-        saved = SavedCodes.open(user_path(spec.codes, "codes"))
-        rows = saved.store.rows
-        l0 = sum(entry["nonzeros"] for entry in saved.store.manifest["shards"]) / max(rows, 1)
-        return _Space(name, spec.name, name, saved.features, l0, decoder_of(spec, saved, None)[1]), rows
-    assert spec.activations is not None
-    assert spec.sae is not None
-    files = array_files(user_path(spec.activations, "activations"))
-    sae = Recipe(spec.sae, spec.format).load()
-    claims = claims_of(sae, spec.sae)
-    l0 = float(claims.k or claims.l0 or _ASSUMED_L0)
-    rows = sum(math.prod(file.shape[:-1]) for file in files)
-    return _Space(name, spec.name, name, int(sae.cfg.d_sae), l0, int(sae.cfg.d_in)), rows
-
-
-def _read_only(space: _Space, rows: int) -> PlannedModel:
-    """What stands for the model of a brought space: it is not run, and activations pass through an SAE alone."""
-    row = space.l0 * ((2 if space.features <= 1 << 16 else 4) + 4) + _ROW_BYTES
-    # (Encoded, and decoded to measure FVU, which takes seconds where codes are there already.)
-    return PlannedModel(
-        name=space.name,
-        tokens=rows,
-        flops=rows * 4.0 * space.width * space.features,
-        model_bytes=0.0,
-        sae_bytes=8.0 * space.width * space.features,
-        largest_sae=8.0 * space.width * space.features,
-        code_bytes=rows * row,
-        spaces=1,
-    )
-
-
-def _from_files(path: Path) -> tuple[int | None, float | None]:
-    """(features, active features a token) from the configuration in an SAE's folder, where it says so."""
-    try:
-        config = json.loads((path / "cfg.json").read_text(encoding="utf-8"))
-        features = int(config["d_sae"])
-        l0 = config.get("k")
-        if l0 is None:
-            l0 = json.loads((path / "training.json").read_text(encoding="utf-8"))["heldout"]["l0"]
-        return features, float(l0)
-    except (OSError, ValueError, LookupError, TypeError):
-        return None, None
-
-
-def _model_of(
-    name: str,
-    texts: list[tuple[float, list[_Space]]],
-    sizes: Sizes,
-    context: int,
-    groups: list[SpacesSpec],
-) -> PlannedModel:
-    """The work of one model.
-
-    Args:
-        texts: tokens, and the spaces that are encoded on them: of the study's text, and of its text elsewhere.
-    """
-    flops = codes = 0.0
-    value = 2 if all(group.values == "float16" for group in groups) else 4
-    for tokens, spaces in texts:
-        # An encoder is one product; every fourth group of text is also decoded, to measure FVU.
-        saes = sum(2 * space.width * space.features * 1.25 for space in spaces)
-        flops += tokens * (2 * sizes.parameters + 2 * sizes.blocks * context * sizes.width + saes)
-        row = sum(s.l0 * ((2 if s.features <= 1 << 16 else 4) + value) + _ROW_BYTES for s in spaces)
-        codes += tokens * row
-    own = texts[0][1]
-    return PlannedModel(
-        name=name,
-        tokens=texts[0][0],
-        flops=flops,
-        model_bytes=sizes.bytes,
-        sae_bytes=sum(8.0 * space.width * space.features for space in own),
-        largest_sae=max(8.0 * space.width * space.features for space in own),
-        code_bytes=codes,
-        spaces=len(own),
-        tokens_elsewhere=texts[1][0],
-    )
-
-
 def _correlations(study: Study) -> float:
     """Passes over all tokens in the correlations of one cell: both halves, one shifted half, and all draws."""
     passes = (1.5 if study.matching.heldout else 2.0) + 0.5 * _draws(study)
@@ -291,7 +171,7 @@ def _draws(study: Study) -> int:
     return inference.rematches + inference.same_token + inference.same_two_tokens
 
 
-def _cell_bytes(a: _Space, b: _Space) -> float:
+def _cell_bytes(a: SpaceSize, b: SpaceSize) -> float:
     """Memory of one pair of spaces: tables of candidates, or the distances of all pairs kept."""
     kept = _ASSUMED_KEPT * min(a.features, b.features)
     return max(8 * 150.0 * (a.features + b.features), 4 * 8 * kept**2)
@@ -300,7 +180,7 @@ def _cell_bytes(a: _Space, b: _Space) -> float:
 def _steps(
     study: Study,
     models: list[PlannedModel],
-    cells: list[tuple[_Space, _Space]],
+    cells: list[tuple[SpaceSize, SpaceSize]],
     products: float,
     units: int,
     flop_rate: float,
@@ -361,7 +241,7 @@ def _steps(
 
 
 def _families_steps(
-    study: Study, models: list[PlannedModel], cells: list[tuple[_Space, _Space]], product_rate: float
+    study: Study, models: list[PlannedModel], cells: list[tuple[SpaceSize, SpaceSize]], product_rate: float
 ) -> list[Step]:
     """The draws of families: all their pairs of spaces matched again, on re-paired and on resampled documents."""
     spec = study.families
@@ -386,7 +266,7 @@ def _families_steps(
     return [Step("families", units, again / product_rate + rest, again / max(_GPU_PRODUCTS, product_rate) + rest)]
 
 
-def _subspace_seconds(study: Study, cells: list[tuple[_Space, _Space]]) -> float:
+def _subspace_seconds(study: Study, cells: list[tuple[SpaceSize, SpaceSize]]) -> float:
     if study.subspaces is None or not cells:
         return 0.0
     lists = 8 * (1 + study.subspaces.control_lists)
