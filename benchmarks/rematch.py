@@ -27,7 +27,8 @@ from unifeat.pipeline.rematch import again, rematch_cells
 from unifeat.pipeline.reopen import reopen
 from unifeat.progress import set_mode
 from unifeat.store import cache_root
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.measures import MetricSpec
+from unifeat.study.spec import Study
 from unifeat.threads import cores, each
 
 

@@ -15,7 +15,7 @@ from unifeat.explorer.blob import fixed, narrow, packed
 from unifeat.explorer.maps import decoder_map, firing_map
 from unifeat.explorer.texts import Excerpts, excerpts, tokens_in
 from unifeat.explorer.told import categories_of, effects_of, families_of, labels_of
-from unifeat.report.sections.categories import categories
+from unifeat.report.figures.categories import categories
 from unifeat.report.tables import study_of
 from unifeat.runs.folder import Run
 from unifeat.runs.opened import OpenedSpace, open_space, open_text

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unifeat.report.sections.categories import categories
+from unifeat.report.figures.categories import categories
 from unifeat.runs.folder import Run
 
 _EFFECTS = ("direct", "added", "removed")

@@ -24,7 +24,8 @@ from unifeat.pipeline.match import Cell
 from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.spaces import role
 from unifeat.progress import track
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.measures import MetricSpec
+from unifeat.study.spec import Study
 
 COLUMNS: dict[str, Any] = {  # with their values where there is no ceiling
     **dict.fromkeys(("ceiling", "ceiling_share", "ceiling_share_low", "ceiling_share_high"), NAN),

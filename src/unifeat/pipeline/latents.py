@@ -22,7 +22,7 @@ from unifeat.pipeline.pair_set import PairSet
 from unifeat.progress import track
 from unifeat.store import JSON, Piece
 from unifeat.store.keys import digest_of
-from unifeat.study.spec import MetricSpec
+from unifeat.study.measures import MetricSpec
 
 VERSION = 2  # raised whenever the results change (in 2, by rounding)
 MEASURES = ("cka", "svcca", "heldout_cca")

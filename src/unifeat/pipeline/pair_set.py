@@ -25,7 +25,7 @@ from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
 from unifeat.store import JSON, Piece
 from unifeat.store.keys import digest_of
-from unifeat.study.spec import MetricSpec
+from unifeat.study.measures import MetricSpec
 
 Floats = NDArray[np.float64]
 _COUNTS, _TOKEN_SHARES = ("count_a", "count_b"), ("token_share_a", "token_share_b")

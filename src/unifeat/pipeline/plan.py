@@ -24,8 +24,9 @@ from unifeat.models.sizes import sizes_of
 from unifeat.pipeline.plan_spaces import SpaceSize, brought_space, model_of, read_only, space_of
 from unifeat.pipeline.rematch import BATCH
 from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
+from unifeat.study.measures import MetricSpec
 from unifeat.study.plan import PlannedModel, Step, StudyPlan
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.spec import Study
 from unifeat.text.corpus import Corpus
 from unifeat.threads import cores, one_blas_thread
 from unifeat.vocabulary.hook_points import HookPoint

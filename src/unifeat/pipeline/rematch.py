@@ -27,12 +27,13 @@ from unifeat.inference.nulls import AGAIN, NULLS
 from unifeat.matching.by_chance import Arrangement, ByChance
 from unifeat.matching.rule import Rule
 from unifeat.pipeline.match import Cell, mean
+from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.rematch_tests import R_BINS, Drawn, Tests, families, summary
-from unifeat.pipeline.score import PairSet
 from unifeat.pipeline.spaces import role
 from unifeat.progress import Advance, track
 from unifeat.store import JSON, Piece
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.measures import MetricSpec
+from unifeat.study.spec import Study
 
 BATCH = 5  # draws of a unit
 _FIRST_ROUND = 20  # draws; each later round doubles them

@@ -49,8 +49,9 @@ from unifeat.store import write_json, write_text
 from unifeat.store.digests import read_sha256
 from unifeat.store.paths import user_path
 from unifeat.store.usage import RunNote
+from unifeat.study.measures import MetricSpec
 from unifeat.study.read import dump_study, load_study
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.spec import Study
 from unifeat.study.text import DocumentsSpec
 from unifeat.text.corpus import Corpus
 

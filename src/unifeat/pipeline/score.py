@@ -36,7 +36,8 @@ from unifeat.pipeline.spaces import role
 from unifeat.progress import track
 from unifeat.runs.roles import questions
 from unifeat.store.keys import digest_of
-from unifeat.study.spec import MetricSpec, Study
+from unifeat.study.measures import MetricSpec
+from unifeat.study.spec import Study
 
 Floats = NDArray[np.float64]
 _PAIR_TESTS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`

@@ -21,7 +21,8 @@ from unifeat.pipeline.score import score_sets
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import track
 from unifeat.store.keys import digest_of
-from unifeat.study.spec import MetricSpec, Study, SubspacesSpec
+from unifeat.study.measures import MetricSpec
+from unifeat.study.spec import Study, SubspacesSpec
 from unifeat.subspaces import (
     control_lists,
     load_categories,
