@@ -57,6 +57,7 @@ def listed_pair(row: Any, lines_of: dict[tuple[str, int], list[dict[str, Any]]])
         "r": row.correlation,
         "heldout": row.correlation_heldout,
         "within": None if is_missing(within) else within,
+        "judged_within": not is_missing(getattr(row, "within_token_chance", 0.0)),
         "elsewhere": None if is_missing(elsewhere) else elsewhere,
         "holds": None if is_missing(elsewhere) or is_missing(line) else elsewhere > line,
         "token_share": None if is_missing(share) else max(share, 0.0),

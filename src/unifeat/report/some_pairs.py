@@ -25,8 +25,9 @@ def some_pairs(run: Run) -> dict[str, Any] | None:
     chosen = rows_of((drawn if len(drawn) else own).head(_SHOWN))
     if not chosen:
         return None
-    pairs = [listed_pair(row, {}) for row in chosen]
+    pairs = sorted((listed_pair(row, {}) for row in chosen), key=lambda pair: -pair["r"])
     for pair in pairs:
         for side in pair["sides"]:
             side["words"] = list(dict.fromkeys(word.strip() or word for word in side["words"]))
-    return {"space_a": best["space_a"], "space_b": best["space_b"], "pairs": pairs}
+    within = any(pair["within"] is not None for pair in pairs)
+    return {"space_a": best["space_a"], "space_b": best["space_b"], "pairs": pairs, "within": within}

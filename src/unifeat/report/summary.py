@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from unifeat.matching.methods import mutual_over
-from unifeat.report.ceilings import ceiling_sentence, control_sentence
+from unifeat.report.ceilings import ceiling_sentence, control_sentence, share_text
 from unifeat.report.decidable import tally, undecidable
 from unifeat.report.tables import (
     SIGNIFICANCE_LEVEL,
@@ -22,6 +22,7 @@ from unifeat.report.tables import (
     role,
     rows_of,
     scores_of,
+    span,
     study_of,
 )
 from unifeat.runs.folder import Run
@@ -38,7 +39,7 @@ class Summary(NamedTuple):
     """The results in sentences.
 
     Attributes:
-        lead: what is shared, how alike the geometries are, and how sure that is: a sentence each.
+        lead: what is shared, how sure that is, and how alike the geometries are: a few sentences each.
         more: what else the run says, a sentence each.
     """
 
@@ -65,7 +66,7 @@ def summary(run: Run) -> Summary:
         )
         where = "the one pair" if len(table) == 1 else f"any of the {len(table)} pairs"
         return Summary([f"No pair of features was kept in {where} of spaces{most}."], [])
-    lead = [_pairs_sentence(run, best, matching), _alike_sentence(run, best), _sure_sentence(best)]
+    lead = [_pairs_sentence(run, best, matching), _sure_sentence(run, best), _alike_sentence(run, best)]
     more = [_token_sentence(best), _elsewhere_sentence(run, best), *_grid_sentences(run, table)]
     more += [ceiling_sentence(run, int(best["cell"])), control_sentence(run), _families_sentence(run)]
     if _rearranged(best) is None:  # (where text was rearranged, that is the better comparison, after all filters)
@@ -103,22 +104,25 @@ def _alike_sentence(run: Run, best: pd.Series) -> str:
     row = None if own is None else next((r for r in rows_of(own) if r.cell == best["cell"]), None)
     if way is None or row is None or is_missing(row.score):
         return ""
-    beside = []
+    sentence = f"{way.short} of their decoder rows is {decimal(row.score)}"
+    if not is_missing(getattr(row, "ceiling_share", None)):
+        sentence += f", {share_text(row)} of what two SAEs of the same activations reach"
     if not is_missing(row.null_mean):
         draws = study_of(run).get("inference", {}).get("permutations")
-        beside.append(f"shuffled pairs {decimal(row.null_mean)} (p {_equals(row.p, draws)})")
-    if not is_missing(getattr(row, "ceiling_share", None)):
-        beside.append(f"second SAEs of the same activations {decimal(row.ceiling)}")
-    sentence = f"Their decoder rows have {way.short} {decimal(row.score)}" + (
-        f"; {', '.join(beside)}" if beside else ""
+        sentence += f"; shuffled pairs reach {decimal(row.null_mean)} (p {_equals(row.p, draws)})"
+    return f"{sentence}. {_token_alone(row)}".strip()
+
+
+def _token_alone(row: Any) -> str:
+    """Whether pairs that the token alone finds are as alike."""
+    if is_missing(getattr(row, "token_mean", None)) or is_missing(row.token_p):
+        return ""
+    draws = None if is_missing(row.token_draws) else int(row.token_draws)
+    alike = "as alike" if row.token_p >= SIGNIFICANCE_LEVEL else "less alike"
+    return (
+        f"Pairs that the token alone finds are {alike}: {decimal(row.token_mean)}, against {decimal(row.token_score)} "
+        f"for as many of these (p {_equals(row.token_p, draws)})."
     )
-    if not is_missing(getattr(row, "token_mean", None)):
-        draws = None if is_missing(row.token_draws) else int(row.token_draws)
-        sentence += (
-            f"; and pairs that tokens alone give have {decimal(row.token_mean)}, where as many of these have "
-            f"{decimal(row.token_score)} (p {_equals(row.token_p, draws)})"
-        )
-    return sentence + "."
 
 
 def _equals(p: float, draws: int | None) -> str:
@@ -133,8 +137,8 @@ def _rearranged(best: pd.Series) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) and facts["kept"] else None
 
 
-def _sure_sentence(best: pd.Series) -> str:
-    """How many pairs chance, and tokens alone, give by the same rules, and what correlates beyond the token."""
+def _sure_sentence(run: Run, best: pd.Series) -> str:
+    """How many pairs chance, tokens alone and controls give by the same rules, and what correlates beyond the token."""
     parts = []
     if (facts := _rearranged(best)) is not None:
         parts.append(f"{_mean(facts['kept']):,.0f} when the documents of one model are rearranged")
@@ -142,19 +146,31 @@ def _sure_sentence(best: pd.Series) -> str:
     if isinstance(again, dict) and again["kept"]:
         kept, same = _mean(again["kept"]), _mean(again["same"])
         parts.append(
-            f"{kept:,.0f} ({same:,.0f} of them the very same) when rows of one model are permuted among those of the "
-            "same token"
+            f"{kept:,.0f} when rows of one model are permuted within a token ({same:,.0f} of them the very same pairs)"
         )
+    parts += _controls(run)
     if not parts:
         return ""
-    sentence = f"The same rules keep {', and '.join(parts)}"
+    listed = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+    sentence = f"The same rules keep {listed}."
     beyond = best.get("beyond_token")
-    if isinstance(again, dict) and isinstance(beyond, dict) and not is_missing(beyond["more_than_a_token"]):
+    if isinstance(beyond, dict) and not is_missing(beyond["more_than_a_token"]):
         sentence += (
-            f": the token alone finds so many, though {percent(beyond['more_than_a_token'])} of the pairs correlate "
-            f"beyond it, at r {decimal(beyond['mean_correlation_within_token'])} on average"
+            f" Within a token, {percent(beyond['more_than_a_token'])} of the pairs still correlate more than random "
+            f"ones, at r {decimal(beyond['mean_correlation_within_token'])} on average."
         )
-    return sentence + "."
+    return sentence
+
+
+def _controls(run: Run) -> list[str]:
+    """The pairs that controls keep, as ranges over their pairs of layers: of each kind of control."""
+    table = cells(run)
+    kinds: dict[str, list[int]] = {}
+    for row in rows_of(table):
+        what = role(run, (row.group_a, row.group_b))
+        if what.startswith("control: "):
+            kinds.setdefault(what.removeprefix("control: "), []).append(row.kept)
+    return [f"{span(kept)} beside {what}" for what, kept in kinds.items()]
 
 
 def _mean(values: list[float]) -> float:

@@ -45,9 +45,20 @@ def controls_figure(run: Run) -> dict[str, Any]:
             "gridcolor": COLOURS["rule"],
             "zerolinecolor": COLOURS["rule"],
             "anchor": "y",
+            "side": "top",
         }
         title = "pairs kept" if way is None else way.short
-        titles.append({"text": escape(title), "x": start, "y": 1, "xref": "paper", "yref": "paper", "showarrow": False})
+        titles.append(
+            {
+                "text": escape(title),
+                "x": start,
+                "y": 1,
+                "xref": "paper",
+                "yref": "paper",
+                "yshift": 20,
+                "showarrow": False,
+            }
+        )
         for row, groups in enumerate(pairs):
             points = _kept(run, groups) if way is None else _scores(run, groups, way)
             traces += [_trace(row, *of, axis, _colour(run, groups)) for of in points]
@@ -65,7 +76,7 @@ def controls_figure(run: Run) -> dict[str, Any]:
             "ticks": "",
         },
         "shapes": [_between(row) for row in range(1, len(pairs))],
-        "margin": {"l": 8, "r": 12, "t": 30, "b": 30},
+        "margin": {"l": 8, "r": 12, "t": 50, "b": 8},
     }
     return {"data": traces, "layout": layout(70 + _ROW * len(pairs)) | shared | axes}
 

@@ -38,6 +38,13 @@ VIEWS = {
     "corrected": "chance-corrected",
     SAME_TOKEN: "by the token alone",
 }
+_VIEW_GLOSSES = {
+    "score": "",
+    "null_mean": "Here: what chance gives, on average.",
+    "corrected": "Here: 0 at the 5 % level of chance, 1 for a perfect score.",
+    SAME_TOKEN: "Here: of the pairs found when rows of one model are permuted within a token. Where this is as high as "
+    "the value, the token explains it.",
+}
 _NULLS = {"null_mean": "rematch", SAME_TOKEN: "same_token"}
 
 Groups = tuple[str, str] | None
@@ -88,6 +95,7 @@ def layers(run: Run, drawn: Drawn) -> dict[str, Any]:
     return {
         "heat": shown,
         "only": None,
+        "heat_glosses": _VIEW_GLOSSES,
         "heat_views": {view: label for view, label in VIEWS.items() if any(view in choice.views for choice in options)},
         "heat_choices": [
             {

@@ -62,7 +62,8 @@
     views.forEach((view) => (view.disabled = !has.split(" ").includes(view.value)));
     if (views.some((view) => view.checked && view.disabled)) views[0].checked = true;
     const view = views.find((element) => element.checked);
-    for (const [id, text] of [["heat-low", low], ["heat-high", high], ["heat-gloss", gloss]])
+    const said = `${gloss} ${view.dataset.gloss}`.trim();
+    for (const [id, text] of [["heat-low", low], ["heat-high", high], ["heat-gloss", said]])
       document.getElementById(id).textContent = text;
     plots.filter((plot) => "heat" in plot.dataset).forEach((plot) => {
       plot.dataset.figure = `${plot.dataset.heat}-${choice.value}-${view.value}`;
