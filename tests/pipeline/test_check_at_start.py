@@ -196,7 +196,8 @@ def test_force_on_the_command_line(warm: Warm, place: Place) -> None:
     assert done.err.startswith("unifeat: space two@1, SAE ")
     assert done.err.endswith("--force continues anyway\n")
     done = place.unifeat(warm, "run", path, "--quiet", "--force")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.news) == (0, "")
+    assert "warning: space two@1: FVU is" in done.err, "also when quiet"
     info = json.loads((place.work / "runs/bad/run.json").read_text())
     assert info["spaces"]["two@1"]["warnings"]
 

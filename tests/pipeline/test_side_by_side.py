@@ -27,7 +27,7 @@ def test_three_runs_from_an_empty_cache(warm: Warm, finished: Place, tmp_path: P
     ]
     for number, command in enumerate(started):
         done = command.wait()
-        assert (done.code, done.err) == (0, "")
+        assert (done.code, done.news) == (0, "")
         assert hashes(place.work / f"run-{number}", but=CHANGING) == hashes(finished.run, but=CHANGING)
     assert hashes(place.cache) == hashes(finished.cache)
     assert not [path for path in place.cache.rglob(".*") if path.name.startswith((ASIDE, DAMAGED))]
