@@ -6,6 +6,7 @@ A command runs in a process of its own, with its own exit code, stdout and stder
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import itertools
 import json
@@ -13,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,9 @@ def _command(request: dict[str, Any]) -> None:
 
         traceback.print_exc()
     finally:
+        # (As at the end of every Python process: threads finish, and what is suspended is closed.)
+        threading._shutdown()  # type: ignore[attr-defined]
+        gc.collect()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
