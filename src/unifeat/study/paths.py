@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ def resolved(path: Path, what: str) -> Path:
         UserError: its links form a loop, or it is too long.
     """
     try:
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()  # since Python 3.13, `resolve` is silent about a loop
         return user_path(path.resolve(), what)
     except (OSError, RuntimeError) as error:  # up to Python 3.12, a loop is a RuntimeError
         raise machine_error(error, f"{what} {path}") or UserError(f"{what} {path}: its links form a loop") from error
