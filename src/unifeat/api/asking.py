@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -212,24 +213,34 @@ _ORDER = ["space", "feature", "correlation", "correlation_heldout", "correlation
 _ORDER += ["dropped_because", "cofiring", "label", "top_tokens"]
 
 
+def _compared(run: Run, space: str, other: str | None) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The tables of a space's comparisons, with the letter of its side and that of the other space's.
+
+    Raises:
+        UserError: it was not compared, or not with the other space.
+    """
+    compared = False
+    for own in run.info["pairs"]:
+        for here, there in (("a", "b"), ("b", "a")):
+            if own[f"space_{here}"] == space and other in (None, own[f"space_{there}"]):
+                compared = True
+                yield here, there, run.space_pair(own["space_a"], own["space_b"])
+    if not compared:
+        raise UserError(f"run {run.folder} did not compare {space} with {other or 'any space'}")
+
+
 def partners(run: Run, space: str, feature: int, other: str | None) -> pd.DataFrame:
     """See `unifeat.api.run.Run.partners`."""
     run.check_space(space)
     if other is not None:
         run.check_space(other)
     found = []
-    for own in run.info["pairs"]:
-        for here, there in (("a", "b"), ("b", "a")):
-            if own[f"space_{here}"] != space or other not in (None, own[f"space_{there}"]):
-                continue
-            table = run.space_pair(own["space_a"], own["space_b"])
-            table = table[table[f"feature_{here}"] == feature]
-            renamed = {f"space_{there}": "space", f"feature_{there}": "feature", f"top_tokens_{there}": "top_tokens"}
-            renamed |= {f"label_{there}": "label"}
-            table = table.drop(columns=f"space_{here}").rename(columns=renamed)
-            found.append(table[[name for name in _ORDER if name in table]])
-    if not found:
-        raise UserError(f"run {run.folder} did not compare {space} with {other or 'any space'}")
+    for here, there, table in _compared(run, space, other):
+        own = table[table[f"feature_{here}"] == feature]
+        renamed = {f"space_{there}": "space", f"feature_{there}": "feature", f"top_tokens_{there}": "top_tokens"}
+        renamed |= {f"label_{there}": "label"}
+        own = own.drop(columns=f"space_{here}").rename(columns=renamed)
+        found.append(own[[name for name in _ORDER if name in own]])
     whole = pd.concat(found, ignore_index=True)
     return whole.sort_values(["kept", "correlation"], ascending=False, ignore_index=True)
 
@@ -239,19 +250,11 @@ def unmatched(run: Run, space: str, other: str | None) -> pd.DataFrame:
     opened = _open(run, space)
     matched: set[int] = set()
     best = np.full(opened.features, np.nan)
-    compared = False
-    for own in run.info["pairs"]:
-        for here, there in (("a", "b"), ("b", "a")):
-            if own[f"space_{here}"] != space or other not in (None, own[f"space_{there}"]):
-                continue
-            compared = True
-            table = run.space_pair(own["space_a"], own["space_b"])
-            matched.update(table.loc[table["kept"], f"feature_{here}"].tolist())
-            strongest = table.groupby(f"feature_{here}")["correlation"].max()
-            ids = strongest.index.to_numpy(int)
-            best[ids] = np.fmax(best[ids], strongest.to_numpy(float))
-    if not compared:
-        raise UserError(f"run {run.folder} did not compare {space} with {other or 'any space'}")
+    for here, _, table in _compared(run, space, other):
+        matched.update(table.loc[table["kept"], f"feature_{here}"].tolist())
+        strongest = table.groupby(f"feature_{here}")["correlation"].max()
+        ids = strongest.index.to_numpy(int)
+        best[ids] = np.fmax(best[ids], strongest.to_numpy(float))
     counts = firing_counts(opened.store)
     labels = run.labels_of(space)
     left = np.setdiff1d(np.arange(opened.features), np.fromiter(matched, np.int64, len(matched)))

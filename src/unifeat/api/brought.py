@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
 from unifeat.api.space import SpaceSource
 from unifeat.codes.brought import Codes, SavedCodes, decoder_array, write_codes
@@ -24,9 +22,8 @@ from unifeat.models.activations import Reader, run_group
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity, tokenizer_digest
 from unifeat.models.opening import opening_of
 from unifeat.models.own import OwnModel
-from unifeat.pipeline.brought import encoded_blocks, known_fvu
+from unifeat.pipeline.brought import encoded_blocks, encoded_matrix, known_fvu
 from unifeat.progress import track
-from unifeat.saes.decoding import reconstruct
 from unifeat.saes.encoding import encode_rows
 from unifeat.saes.load import load_sae
 from unifeat.saes.own import OwnSAE
@@ -34,6 +31,7 @@ from unifeat.saes.protocol import SAE
 from unifeat.saes.quality import Variance
 from unifeat.saes.weights import sae_digest
 from unifeat.store import Form, Piece, cache_root
+from unifeat.store.keys import digest_of_arrays
 from unifeat.store.writing import make_folder
 from unifeat.text.corpus import Corpus, Part
 from unifeat.vocabulary.hook_points import HookPoint
@@ -52,7 +50,7 @@ def stored_codes(codes: Codes | Iterable[Codes], decoder: Any = None, about: dic
         folder.mkdir()
         write_codes([codes] if isinstance(codes, Codes) else codes, folder, decoder, about)
         saved = SavedCodes.open(folder)
-        rows = None if saved.decoder is None else hashlib.sha256(saved.decoder.read_bytes()).hexdigest()
+        rows = None if saved.decoder is None else digest_of_arrays(np.load(saved.decoder, mmap_mode="r"))
         made_from = {"version": _VERSION, "content": saved.identity, "decoder": rows, "about": saved.about}
         piece = _piece(made_from)
         if piece.read() is None:
@@ -100,22 +98,21 @@ def as_places(places: Any, rows: int) -> RowPlaces:
     """
     if isinstance(places, RowPlaces):
         found = places
-    elif hasattr(places, "keys"):
-        columns = {str(key): places[key] for key in places.keys()}  # noqa: SIM118 (a DataFrame iterates over columns)
-        if "document" not in columns:
-            raise UserError(f"places: there is no document; there is {', '.join(columns) or 'nothing'}")
-        ends = columns.get("char_end")
-        tokens = columns.get("token")
-        found = RowPlaces(
-            np.asarray(columns["document"], np.int32),
-            None if ends is None else np.asarray(ends, np.int32),
-            None if tokens is None else [str(token) for token in tokens],
-        )
+    elif (names := _columns(places)) is not None:
+        found = RowPlaces.of_columns({str(name): places[name] for name in names})
     else:
-        found = RowPlaces(np.asarray(places, np.int32))
+        found = RowPlaces(np.asarray(places))
     if len(found) != rows:
         raise UserError(f"places: {len(found):,} for {rows:,} rows")
     return found
+
+
+def _columns(table: Any) -> list[Any] | None:
+    """The names of the columns of an Arrow, pandas or polars table, or of a dict; None of anything else."""
+    for names in ("column_names", "columns"):
+        if hasattr(table, names):
+            return list(getattr(table, names))
+    return list(table) if isinstance(table, Mapping) else None
 
 
 def as_sae(sae: Any) -> SAE:
@@ -188,10 +185,7 @@ def _probe(model: Reader, sae: SAE, corpus: Corpus, point: HookPoint, windowing:
 
 
 def _sha256(*tensors: Any) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(np.ascontiguousarray(torch.as_tensor(tensor).detach().float().cpu().numpy()).data)
-    return digest.hexdigest()
+    return digest_of_arrays(*(torch.as_tensor(tensor).detach().float().cpu().numpy() for tensor in tensors))
 
 
 def _work(
@@ -222,17 +216,11 @@ def _of_text(
     with track(f"encoding {name}", corpus.groups, unit="groups") as advance:
         for group in range(corpus.groups):
             x, places, _ = run_group(model, corpus.parts(group), [point], windowing).without_sinks(point)
-            parts = []
-            for rows, codes in encode_rows(sae, x):
-                if not bool(torch.isfinite(codes).all()):
-                    raise UserError(f"space {name}: the SAE's codes hold NaN or Inf; check the SAE's weights")
-                parts.append(sparse.csr_array(codes.float().cpu().numpy()))
-                if getattr(sae, "decodes", True):
-                    unexplained.add(rows.cpu(), reconstruct(sae, rows, codes).float().cpu())
             for token in np.unique(places.token).tolist():
                 texts.setdefault(token, model.tokenizer.decode([token]))
-            if parts:
+            if len(x):
                 tokens = [texts[token] for token in places.token.tolist()]
-                yield Codes(sparse.vstack(parts, format="csr"), places.document, ends=places.char_end, tokens=tokens)
+                codes = encoded_matrix(sae, x, unexplained, point)
+                yield Codes(codes, places.document, ends=places.char_end, tokens=tokens)
             advance(1)
     about["fvu"] = known_fvu(unexplained)

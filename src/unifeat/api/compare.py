@@ -9,24 +9,24 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from unifeat.api.brought import codes_of_blocks, codes_of_model, stored_codes
 from unifeat.api.run import Run, run
 from unifeat.api.space import SpaceSource
-from unifeat.codes.brought import TEXT, Codes, SavedCodes
+from unifeat.codes.array_files import KINDS
+from unifeat.codes.brought import TEXT, Codes, SavedCodes, decoder_array
 from unifeat.errors import UserError
 from unifeat.models.language import load_tokenizer
 from unifeat.pipeline.spaces import study_corpus
 from unifeat.store import Form, Piece
-from unifeat.store.keys import digest_of
+from unifeat.store.keys import digest_of, digest_of_arrays
 from unifeat.store.paths import user_path
-from unifeat.study.brought import BroughtSpec
 from unifeat.study.read import study_from
 from unifeat.study.spec import Study
 
 if TYPE_CHECKING:
     from unifeat.engine import Engine
-
-_FORMATS = (".npy", ".safetensors", ".pt", ".pth", ".zarr")
 
 
 def compare(
@@ -162,18 +162,14 @@ def _brought(one: SpaceSource) -> dict[str, Any]:
 
 def _absolute(path: Any) -> str:
     found = user_path(path, "path")
-    return str(found.resolve()) if found.exists() or found.suffix in _FORMATS else str(path)
+    return str(found.resolve()) if found.exists() or found.suffix in KINDS else str(path)
 
 
 def _decoder_file(decoder: Any, features: int) -> Path:
     """Decoder rows of the session as a file in the cache."""
-    import numpy as np
-
-    from unifeat.codes.brought import decoder_array
-
     rows = decoder_array(decoder, features)
     form: Form[Path] = Form(lambda value, folder: np.save(folder / "rows.npy", value), lambda value, folder: folder)
-    piece = Piece("brought", {"decoder": digest_of(rows.tolist())}, form, "decoder rows of a session")
+    piece = Piece("brought", {"decoder": digest_of_arrays(rows)}, form, "decoder rows of a session")
     if piece.read() is None:
         piece.write(rows)
     return piece.path / "rows.npy"
@@ -190,7 +186,7 @@ def _at_common_places(spaces: list[SpaceSource]) -> list[SpaceSource]:
     if placed is None:
         return spaces
     return [
-        replace(one, codes=Codes.like(one.codes, placed))
+        replace(one, codes=one.codes.at_places_of(placed))
         if isinstance(one.codes, Codes) and one.codes.named_by_rows
         else one
         for one in spaces
@@ -224,6 +220,4 @@ def _write_documents(documents: list[str], folder: Path) -> None:
 def _partial(data: dict[str, Any], entries: dict[int, dict[str, Any]], spaces: list[SpaceSource]) -> Study:
     """The study, checked before a function of the session runs; what it will make is not there yet."""
     later = [entries.get(number) or _entry(one) | {"codes": "later"} for number, one in enumerate(spaces)]
-    study = study_from(data | {"spaces": later}, Path.cwd(), "compare")
-    assert all(isinstance(entry, BroughtSpec) or entry for entry in study.spaces)
-    return study
+    return study_from(data | {"spaces": later}, Path.cwd(), "compare")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from unifeat.codes.brought import Codes
 from unifeat.errors import UserError
-from unifeat.store.keys import digest_of
+from unifeat.store.keys import digest_of, digest_of_arrays
 
 _ENDINGS = (".csv", ".tsv", ".parquet", ".npz")
 
@@ -26,9 +27,27 @@ class RowPlaces:
         tokens: (rows,) their texts; None if they are not known.
     """
 
-    documents: NDArray[np.int32]
-    ends: NDArray[np.int32] | None = None
+    documents: NDArray[Any]
+    ends: NDArray[Any] | None = None
     tokens: list[str] | None = None
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, Any]) -> RowPlaces:
+        """Of a table's columns `document` and, where there are any, `char_end` and `token`.
+
+        Whether they are whole numbers is checked with the codes (`Codes`).
+
+        Raises:
+            UserError: there is no `document`.
+        """
+        if "document" not in columns:
+            raise UserError(f"places: there is no document; there is {', '.join(columns) or 'nothing'}")
+        ends, tokens = columns.get("char_end"), columns.get("token")
+        return cls(
+            np.asarray(columns["document"]),
+            None if ends is None else np.asarray(ends),
+            None if tokens is None else [str(token) for token in tokens],
+        )
 
     @classmethod
     def of_shape(cls, shapes: list[tuple[int, ...]]) -> RowPlaces:
@@ -44,7 +63,8 @@ class RowPlaces:
     @property
     def digest(self) -> str:
         """Identity of the places."""
-        return digest_of([self.documents.tolist(), None if self.ends is None else self.ends.tolist(), self.tokens])
+        arrays = [self.documents, *([] if self.ends is None else [self.ends])]
+        return digest_of([digest_of_arrays(*arrays), self.tokens])
 
     def codes(self, matrix: Any, rows: slice) -> Codes:
         """Codes of some rows, with their places."""
@@ -74,10 +94,7 @@ def read_places(path: Path) -> RowPlaces:
             table = pd.read_csv(path, sep=separator, keep_default_na=False, skip_blank_lines=False)
     except (OSError, ValueError) as error:
         raise UserError(f"places {path} cannot be read: {str(error).splitlines()[0]}") from error
-    missing = [name for name in ("document",) if name not in table]
-    if missing or not {"char_end", "token"} & {*table.columns}:
+    if "document" not in table or not {"char_end", "token"} & {*table.columns}:
         has = ", ".join(map(str, table.columns))
         raise UserError(f"places {path}: it needs the columns document, and char_end or token or both; it has {has}")
-    ends = table["char_end"].to_numpy(np.int32) if "char_end" in table else None
-    tokens = [str(token) for token in table["token"]] if "token" in table else None
-    return RowPlaces(table["document"].to_numpy(np.int32), ends, tokens)
+    return RowPlaces.of_columns({str(name): table[name] for name in table})

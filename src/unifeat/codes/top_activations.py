@@ -18,11 +18,12 @@ from unifeat.progress import track
 from unifeat.store import JSON, TABLE, Piece, cache_root, key_of
 
 VERSION = 1  # raised whenever the table made from the same codes changes
+_KEPT = 10  # strongest activations of each feature
 _HELD = Held(6)
 COLUMNS = ["feature", "rank", "activation", "document", "char_end", "token"]
 
 
-def top_unit(store: CodeStore, n: int) -> Unit[pd.DataFrame]:
+def top_unit(store: CodeStore, n: int = _KEPT) -> Unit[pd.DataFrame]:
     """`top_activations` as a unit of work."""
     made_from = {"version": VERSION, "codes": store.identity, "n": n}
     piece = Piece("top-activations", made_from, TABLE, "the strongest activations")

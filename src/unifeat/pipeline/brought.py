@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from unifeat.saes.quality import Variance
 from unifeat.saes.recipe import Recipe
 from unifeat.saes.weights import Decoder, RowsOfSae, decoder_rows, sae_digest, unit_norm
 from unifeat.store import Form, Piece, cache_root, file_stamp
+from unifeat.store.keys import digest_of_arrays
 from unifeat.store.paths import exists, user_path
 from unifeat.store.pieces import note_use
 from unifeat.study.brought import BroughtSpec
@@ -40,9 +40,9 @@ from unifeat.text.corpus import Corpus
 from unifeat.vocabulary.hook_points import HookPoint
 
 _VERSION = 1  # raised whenever the codes made from the same activations change
-_TOP_ACTIVATIONS = 10
 _BLOCK = 16 * ENCODE_ROWS  # rows of activations in memory at once
 _HIGH_FVU = 1.0
+_ANYWHERE = HookPoint(0)  # of activations in files it is not known
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RowsOfFile:
     def unit_rows(self, digest: str) -> NDArray[np.float32]:
         """See `unifeat.saes.weights.Rows`."""
         rows = self.read()
-        if _digest(rows) != digest:
+        if digest_of_arrays(rows) != digest:
             raise UserError(f"decoder {self.path} changed while it was used: run the same command again")
         return unit_norm(torch.from_numpy(rows))
 
@@ -68,10 +68,6 @@ class RowsOfFile:
         """The rows as they are in the file."""
         file = ArrayFile(self.path, "W_dec")
         return decoder_array(file[slice(None)].copy(), self.features)
-
-
-def _digest(rows: NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
 
 
 def check_brought(study: Study) -> None:
@@ -117,7 +113,7 @@ def brought_spaces(study: Study, corpus: Corpus, engine: Engine, *, encode: bool
         info["warnings"] = _warnings(name, saved, store.rows, about)
         for warning in info["warnings"] if encode else ():
             warn(f"space {name}: {warning}")
-        tokens = TopTokens(top_unit(store, _TOP_ACTIVATIONS), texts, saved.identity, study.matching.top_tokens)
+        tokens = TopTokens(top_unit(store), texts, saved.identity, study.matching.top_tokens)
         spaces[name] = Space(name, spec.name, spec.layer, store, texts, decoder, tokens, info)
     return spaces
 
@@ -243,15 +239,25 @@ def encoded_blocks(
     device = sae.W_dec.device
     with track(f"encoding activations of {name}", rows, unit="rows") as advance:
         for block in blocks:
-            parts = []
-            for x, codes in encode_rows(sae, torch.from_numpy(np.array(block)).to(device)):
-                parts.append(sparse.csr_array(codes.float().cpu().numpy()))
-                if getattr(sae, "decodes", True) and writes_at(sae, HookPoint(0)) == HookPoint(0):
-                    unexplained.add(x.cpu(), reconstruct(sae, x, codes).float().cpu())
-            matrix = sparse.vstack(parts, format="csr")
+            matrix = encoded_matrix(sae, torch.from_numpy(np.array(block)).to(device), unexplained)
             yield places.codes(matrix, slice(done, done + len(block)))
             done += len(block)
             advance(len(block))
+
+
+def encoded_matrix(sae: SAE, x: torch.Tensor, unexplained: Variance, point: HookPoint = _ANYWHERE) -> sparse.csr_array:
+    """(rows, features) codes of (rows, width) activations.
+
+    Args:
+        unexplained: what the reconstruction leaves is added to it, if the SAE decodes to where it reads.
+        point: where the activations are read.
+    """
+    parts = []
+    for rows, codes in encode_rows(sae, x):
+        parts.append(sparse.csr_array(codes.float().cpu().numpy()))
+        if getattr(sae, "decodes", True) and writes_at(sae, point) == point:
+            unexplained.add(rows.cpu(), reconstruct(sae, rows, codes).float().cpu())
+    return sparse.vstack(parts, format="csr")
 
 
 def decoder_of(spec: BroughtSpec, saved: SavedCodes, sae: Recipe | None) -> tuple[Decoder, int, str]:
@@ -282,6 +288,6 @@ def _of_file(name: str, path: Path, features: int, called: str) -> tuple[Decoder
         raise UserError(f"space {name}: decoder {path}: no such file")
     source = RowsOfFile(path, features)
     rows = source.read()
-    decoder = Decoder(source, _digest(rows))
+    decoder = Decoder(source, digest_of_arrays(rows))
     decoder.store(lambda: unit_norm(torch.from_numpy(rows)))
     return decoder, rows.shape[1], called

@@ -49,7 +49,6 @@ from unifeat.vocabulary.hook_points import HookPoint, width_at
 from unifeat.vocabulary.windowing import Windowing
 
 _SHARE_OF_SAES = 0.5  # of the memory of the device that the SAEs run on
-_TOP_ACTIVATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -370,7 +369,7 @@ def _finished(study: Study, plan: _Plan, engine: Engine) -> Iterator[Space]:
     """A plan's spaces, after they have been encoded."""
     counts = engine.map(facts_unit(space.store) for space in plan.spaces)
     for space, counted in zip(plan.spaces, counts, strict=True):
-        tops = top_unit(space.store, _TOP_ACTIVATIONS)
+        tops = top_unit(space.store)
         tokens = TopTokens(tops, plan.tokenizer, plan.tokenizer_digest, study.matching.top_tokens)
         info = space.info | facts_of(space, counted) | {"warnings": warnings_of(space)}
         if study.text.elsewhere is not None:

@@ -65,18 +65,7 @@ def run(
     force: bool = False,
     engine: Engine | str = "local",
 ) -> Run:
-    """Run a study. Work already done, in this run or another over the same text, is not repeated.
-
-    Args:
-        study: a study file, or a `Study`.
-        out: the run's folder; by default `runs/<name of the study>`.
-        force: continue, with a warning, with SAEs that are evidently read wrongly (FVU above 1, or L0 off by more than
-            a factor of 3).
-        engine: what runs the units of work, or its name: "local" (this machine) or "ray" (see docs/scale.md).
-
-    Raises:
-        UserError: a mistake in the study, or something that it names does not exist or does not fit.
-    """
+    """Run a study, from a file or as a `Study`: see `unifeat.api.run.run`, which also takes a dict."""
     if not isinstance(study, Study):
         study = load_study(study)
     for spec in study.geometry:

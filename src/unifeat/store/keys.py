@@ -6,6 +6,9 @@ import hashlib
 import json
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class DamagedError(Exception):
     """Something stored is not as it was written; the message says how."""
@@ -19,6 +22,15 @@ def canonical(data: Any) -> str:
 def digest_of(data: Any) -> str:
     """SHA-256 of JSON data, 64 hex digits."""
     return hashlib.sha256(canonical(data).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def digest_of_arrays(*arrays: NDArray[Any]) -> str:
+    """SHA-256 of the numbers of arrays, as they lie in memory, and of their types and shapes: 64 hex digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def sealed(content: Any) -> str:
