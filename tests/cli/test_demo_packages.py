@@ -80,8 +80,10 @@ def test_the_wheel_is_small_and_holds_all_that_it_reads(tmp_path: Path) -> None:
     site = next((tmp_path / "env").rglob("site-packages"))
     zipfile.ZipFile(wheel).extractall(site)
     own = [path for path in sys.path if path.endswith("site-packages")]
-    code = f"import sys; sys.path += {own!r}; from unifeat.demo.packages import missing; print(missing())"
+    code = f"import sys; sys.path += {own!r}; import unifeat; from unifeat.demo.packages import missing; missing()"
+    code += "; print(unifeat.__file__)"
     ran: Any = subprocess.run(
         [next((tmp_path / "env").rglob("bin/python")), "-c", code], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(str(site)), "it is the wheel that was imported"

@@ -13,6 +13,7 @@ import psutil
 from unifeat.demo.packages import missing
 from unifeat.memory import free_memory
 from unifeat.report.terminal_doctor import Finding
+from unifeat.report.terminal_plan import size
 from unifeat.store import cache_root
 from unifeat.store.usage import contents
 from unifeat.threads import cores
@@ -25,14 +26,6 @@ _VERSIONS = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "numba")
 def examine() -> list[Finding]:
     """Look at everything."""
     return [_versions(), _cores(), _memory(), _gpu(), _ray(), _cache(), _disk(), _hub(), _figures(), _demo()]
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _versions() -> Finding:
@@ -56,7 +49,7 @@ def _cores() -> Finding:
 def _memory() -> Finding:
     free = free_memory()
     advice = "" if free >= _LITTLE_MEMORY else "little for models above 1B parameters: dtype: bfloat16 takes half"
-    return Finding("memory", f"{_size(free)} free of {_size(psutil.virtual_memory().total)}", advice)
+    return Finding("memory", f"{size(free)} free of {size(psutil.virtual_memory().total)}", advice)
 
 
 def _gpu() -> Finding:
@@ -68,7 +61,7 @@ def _gpu() -> Finding:
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     free = torch.cuda.mem_get_info()[0]
     advice = "matching: {device: cuda} correlates there, too"
-    return Finding("GPU", f"{', '.join(names)}; {_size(free)} free on the first", advice)
+    return Finding("GPU", f"{', '.join(names)}; {size(free)} free on the first", advice)
 
 
 def _ray() -> Finding:
@@ -81,9 +74,9 @@ def _ray() -> Finding:
 def _cache() -> Finding:
     root = cache_root()
     held = contents(root) if root.exists() else []
-    size = sum(one.size for one in held)
+    held_bytes = sum(one.size for one in held)
     where = "UNIFEAT_CACHE" if "UNIFEAT_CACHE" in os.environ else "the default place"
-    return Finding("cache", f"{root} ({where}): {_size(size)} in {len(held):,} pieces")
+    return Finding("cache", f"{root} ({where}): {size(held_bytes)} in {len(held):,} pieces")
 
 
 def _disk() -> Finding:
@@ -92,7 +85,7 @@ def _disk() -> Finding:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     advice = "" if free >= _LITTLE_DISK else "little: `unifeat cache prune --unused` removes what no kept run uses"
-    return Finding("disk", f"{_size(free)} free where the cache is", advice)
+    return Finding("disk", f"{size(free)} free where the cache is", advice)
 
 
 def _hub() -> Finding:

@@ -35,6 +35,12 @@ class SpaceSize:
 
 
 def space_of(study: Study, group: SpacesSpec, layer: int, width: int, notes: list[str]) -> SpaceSize:
+    """A space that a model and an SAE make: from the SAE's configuration, from how it is to be trained, or loaded.
+
+    Args:
+        width: of the model, where the SAE does not say its own.
+        notes: what had to be assumed is added to them.
+    """
     name, prefix = group.sae_at(layer), group.prefix
     path = user_path(name, "SAE")
     features, l0 = _from_files(path)
