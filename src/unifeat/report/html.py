@@ -135,7 +135,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "percent": percent, "decimal": decimal, "probability": probability}
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "decimal": decimal,
+        "probability": probability,
+        "unbroken": _unbroken,
+    }
     return environment
 
 
@@ -238,3 +244,8 @@ def _css_scale() -> str:
     from plotly.colors import get_colorscale
 
     return ", ".join(colour for _, colour in get_colorscale(SCALE))
+
+
+def _unbroken(sentence: str) -> str:
+    """A sentence in which a number stays on the line of its sign."""
+    return sentence.replace(" %", "\u00a0%").replace(" ≤ ", "\u00a0≤\u00a0").replace("p = ", "p\u00a0=\u00a0")

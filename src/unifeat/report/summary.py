@@ -186,7 +186,8 @@ def _families_sentence(run: Run) -> str:
     whole = next((row for row in sets.to_dict("records") if row["size"] == size), None)
     if whole is None:
         return ""
-    chance = "" if is_missing(whole.get("null_mean")) else f", {decimal(whole['null_mean'], 1)} by chance"
+    missing = is_missing(whole.get("null_mean"))
+    chance = " (how many chance gives was not drawn)" if missing else f", {decimal(whole['null_mean'], 1)} by chance"
     count = _count(int(whole["families"]), "family").capitalize()
     return f"{count} of features have a member in all {size} spaces{chance}."
 
