@@ -7,12 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generated_pages import api_page, cli_page, study_page
+from generated_pages import MADE
 from unifeat import __version__
 
 HERE = Path(__file__).parent
-for name, make in (("study-keys.md", study_page), ("command-line.md", cli_page), ("python.md", api_page)):
-    text, page = make(), HERE / "reference" / name
+for name, make in MADE.items():
+    text, page = make(), HERE / name
     if not page.exists() or page.read_text(encoding="utf-8") != text:
         page.write_text(text, encoding="utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import types
+from collections.abc import Callable
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
@@ -147,3 +148,11 @@ def _of_name(name: str) -> list[str]:
     if isinstance(thing, type) and issubclass(thing, BaseModel | Exception):
         return [f"### `uf.{name}`", "", *markdown(thing.__doc__ or "")]
     return page_of(thing, f"uf.{name}")
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "reference/study-keys.md": study_page,
+    "reference/command-line.md": cli_page,
+    "reference/python.md": api_page,
+}
+"""What makes each page, by its path in `docs/`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ import unifeat
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(unifeat.__file__).parent
-_GENERATED = {"study-keys.md", "command-line.md", "python.md"}  # by docs/conf.py, from the code
+sys.path.insert(0, str(ROOT / "docs"))
+from generated_pages import MADE  # noqa: E402
+
+GENERATED = {ROOT / "docs" / name: make for name, make in MADE.items()}  # not in a clone until the site is built
 GUIDES = [ROOT / "README.md"]
-GUIDES += [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in _GENERATED]
+GUIDES += [path for path in sorted((ROOT / "docs").rglob("*.md")) if path not in GENERATED]
 PAGES = [path for path in (*GUIDES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md") if path.exists()]
 PAGES += [*sorted((ROOT / "studies").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 _LISTED = re.compile(r"\s{2,}")  # what follows a command in a list of commands is what it does
@@ -97,11 +101,12 @@ def broken_links(text: str, folder: Path) -> list[str]:
         if re.match(r"[a-z]+:", link):
             continue
         path, _, heading = link.partition("#")
-        target = folder / path if path else None
-        if target is not None and not target.exists():
+        target = (folder / path).resolve() if path else None
+        if target is not None and target not in GENERATED and not target.exists():
             lost.append(link)
         elif heading:
-            held = target.read_text(encoding="utf-8") if target else text
+            made = GENERATED.get(target) if target else None
+            held = made() if made else target.read_text(encoding="utf-8") if target else text
             titles = [re.sub(r"[^\w -]", "", t).strip().lower() for t in re.findall(r"^#+ (.+)$", held, re.M)]
             if heading not in [title.replace(" ", "-") for title in titles]:
                 lost.append(link)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # keys are made where NumPy is not loaded
+    from numpy.typing import NDArray
 
 
 class DamagedError(Exception):
@@ -29,7 +29,7 @@ def digest_of_arrays(*arrays: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update((array if array.flags.c_contiguous else array.copy(order="C")).data)
     return digest.hexdigest()
 
 
