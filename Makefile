@@ -13,13 +13,13 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not real and not gpu and not cluster and not slow"
 
 test-slow: $(VENV)/.dev $(VENV)/.docs
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu" --durations=12
 
 test-cluster: $(VENV)/.dev
 	$(BIN)/python -m pytest -m cluster
 
 test-real: $(VENV)/.dev $(VENV)/.demo $(VENV)/.docs
-	$(BIN)/python -m pytest -m real
+	$(BIN)/python -m pytest -m real --durations=12
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

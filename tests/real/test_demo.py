@@ -34,22 +34,10 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(real_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNIFEAT_CACHE", str(_shared_cache(tmp_path_factory)))
+        patch.setenv("UNIFEAT_CACHE", str(real_cache))
         return load_study(demo.prepare(tmp_path_factory.mktemp("demo"), full=True))
-
-
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    # Converting the models takes a minute: all tests here share one cache.
-    monkeypatch.setenv("UNIFEAT_CACHE", str(_shared_cache(tmp_path_factory)))
-
-
-def _shared_cache(factory: pytest.TempPathFactory) -> Path:
-    cache = factory.getbasetemp() / "real-cache"
-    cache.mkdir(exist_ok=True)
-    return cache
 
 
 @pytest.mark.parametrize(("name", "n_layers", "d_model"), [("smollm2", 30, 576), ("gemma3", 18, 640)])

@@ -124,11 +124,14 @@ def test_passages_flow_from_layer_to_layer():
     }
     assert flows == {
         ("m@1", "m@2"): 5,
-        ("m@1", "in no later layer"): 2,
-        ("in no earlier layer", "m@2"): 3,
+        ("m@1", "2 end"): 2,
+        ("3 begin", "m@2"): 3,
         ("m@2", "m@3"): 4,
-        ("in no earlier layer", "m@3"): 1,
+        ("1 begin", "m@3"): 1,
     }
+    place = dict(zip(labels, trace.node.x, strict=True))
+    assert place["m@1"] < place["2 end"] < place["3 begin"] < place["m@2"] < place["1 begin"] < place["m@3"]
+    assert trace.link.customdata[1] == "2 families of m@1 in no later layer"
 
 
 def test_depths_are_relative():

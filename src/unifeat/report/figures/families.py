@@ -99,6 +99,13 @@ def _matrix(rows: list[list[int]], spaces: int) -> list[dict[str, Any]]:
     return [dots[0], lines, dots[1]]
 
 
+_PASSAGE = {
+    "stay": "in both {here} and {there}",
+    "end": "of {here} in no later layer",
+    "begin": "of {there} in no earlier layer",
+}
+
+
 def passages_figure(passages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Families from layer to layer of one model: which stay, end, begin (a Sankey diagram).
 
@@ -107,35 +114,29 @@ def passages_figure(passages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     names = [passages[0]["space"], *(row["next"] for row in passages)]
     labels = [escape(name) for name in names]
-    node = {name: number for number, name in enumerate(names)}
-    colours = [COLOURS["a"]] * len(names)
-    source, target, value, said = [], [], [], []
-    for row in passages:
-        here, there = node[row["space"]], node[row["next"]]
-        for count, begins, what in (
-            (row["stay"], None, "also in"),
-            (row["end"], False, "in no later layer"),
-            (row["begin"], True, "in no earlier layer"),
-        ):
-            if not count:
+    at = [0.001 + 0.998 * number / len(passages) for number in range(len(names))]  # Plotly ignores exactly 0 and 1
+    down, colours = [0.3] * len(names), [COLOURS["a"]] * len(names)
+    ends, value, hues, said = [], [], [], []
+    for here, row in enumerate(passages):
+        for what, aside in (("stay", 0.0), ("end", 0.3), ("begin", -0.3)):
+            if not row[what]:
                 continue
-            if begins is None:
-                ends = here, there
-            else:
-                labels.append(what)
+            link = [here, here + 1]
+            if aside:  # those that leave and those that come stand below, between their two layers
+                link[what == "end"] = len(labels)
+                labels.append(f"{row[what]:,} end" if what == "end" else f"{row[what]:,} begin")
+                at.append(at[here + (what == "begin")] + aside / len(passages))
+                down.append(0.84)
                 colours.append(COLOURS["fit"])
-                ends = (len(labels) - 1, there) if begins else (here, len(labels) - 1)
-            source.append(ends[0])
-            target.append(ends[1])
-            value.append(count)
-            said.append(f"{count:,} families: {labels[ends[0]]} → {labels[ends[1]]}")
-    link = {"source": source, "target": target, "value": value, "customdata": said, "color": COLOURS["rule"]}
-    trace = {
-        "type": "sankey",
-        "node": {"label": labels, "color": colours, "pad": 14, "thickness": 12, "line": {"width": 0}},
-        "link": link | {"hovertemplate": "%{customdata}<extra></extra>"},
-    }
-    return {"data": [trace], "layout": layout(230) | {"margin": {"l": 8, "r": 8, "t": 8, "b": 8}}}
+            ends.append(link)
+            value.append(row[what])
+            said.append(f"{row[what]:,} families {_PASSAGE[what].format(here=labels[here], there=labels[here + 1])}")
+            hues.append(COLOURS["rule"] if aside else COLOURS["fit"])
+    nodes = {"label": labels, "color": colours, "x": at, "y": down, "pad": 14, "thickness": 12, "line": {"width": 0}}
+    links: dict[str, Any] = {"source": [a for a, _ in ends], "target": [b for _, b in ends], "value": value}
+    links |= {"color": hues, "customdata": said, "hovertemplate": "%{customdata}<extra></extra>"}
+    trace = {"type": "sankey", "arrangement": "snap", "node": nodes, "link": links}
+    return {"data": [trace], "layout": layout(260) | {"margin": {"l": 8, "r": 8, "t": 8, "b": 8}}}
 
 
 def correspondence_figure(ridges: Sequence[Mapping[str, Any]], depths: Mapping[str, int]) -> dict[str, Any]:
