@@ -68,7 +68,7 @@ def test_the_demo_leaves_its_folder_to_the_run(tmp_path: Path, monkeypatch: pyte
     """A study there that no run wrote would be in the run's way."""
     asked: list[Any] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(unifeat.cli, "_run", lambda *args: asked.append(args))
+    monkeypatch.setattr(unifeat.cli.studies, "_run", lambda *args: asked.append(args))
     for args in ([], ["--full", "--out", "else/where"], ["--documents", "7", "--force"]):
         done = CliRunner().invoke(unifeat.cli.app, ["demo", "--quiet", *args])
         assert done.exit_code == 0, done.output
