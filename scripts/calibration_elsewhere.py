@@ -99,7 +99,7 @@ def row_of(name: str, world: World, documents: int, studies: int) -> list[str]:
 def section(rows: list[list[str]], studies: int) -> str:
     """The page's section."""
     heads = ["features", "documents", "judged", "hold", "r ≥ 0.1", "interval of r", "interval of the mean"]
-    return f"""# Pairs elsewhere
+    return f"""## Pairs elsewhere
 
 `python scripts/calibration_elsewhere.py --studies {studies}`: {PAIRS} pairs, read on texts of {ROWS} rows a document
 and {TOPICS} topics. Features fire on 1 to 5 % of the rows, rare ones on 0.1 to 0.5 %. *Hold* is the share of the judged

@@ -150,7 +150,7 @@ def section(results: dict[str, dict[str, list[float]]], studies: int) -> str:
         for world, by_method in results.items()
         for method, values in by_method.items()
     ]
-    return f"""# Families by chance
+    return f"""## Families by chance
 
 `python scripts/calibration_families.py --studies {studies}`: {SPACES} spaces of {FEATURES} features over texts of
 {DOCUMENTS} documents of unequal lengths (21 tokens and more, 60 on average); features fire on 7 % of the tokens, follow

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from calibration_rematch import FEATURES, WORLDS, World, pairs_of, text_of
+from calibration_rematch import FEATURES, WORLDS, World, mean_r, pairs_of, text_of
 from drawing import table
 from sections import put
 from studies import options_of
@@ -51,7 +51,8 @@ def values_of(world: World, seed: int) -> np.ndarray:
         rows_a, rows_b = Draw("documents", seed, number).rows(text)
         found.append(pairs_of(InMemoryCodes(taken(text.a, rows_a), taken(text.b, rows_b), FEATURES, FEATURES)))
     rng = np.random.default_rng([seed, 2])
-    return np.array(found).T + rng.uniform(0, 1e-6, (2, DRAWS + 1))
+    values = np.array([[len(pairs), mean_r(pairs)] for pairs in found])
+    return values.T + rng.uniform(0, 1e-6, (2, DRAWS + 1))
 
 
 def study(worlds: list[World], seed: int) -> Found:
@@ -108,7 +109,7 @@ def section(results: dict[str, list[Found]], studies: int) -> str:
     made = np.mean([one.made for one in nothing])
     power = np.mean([max(one.family) <= LEVELS[0] for one in shared])
     stopped = sum(one.made < DRAWS for one in shared)
-    return f"""# Nulls that match again: stopping early
+    return f"""## Nulls that match again: stopping early
 
 `python scripts/calibration_stopping.py --studies {studies}`: texts and the null `documents` as in
 calibration_rematch.py; families of {FAMILY} pairs of spaces; up to {DRAWS} draws, of which {ENOUGH} that reach a score

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from oracles import same
 from stores import dense_rows, random_dense
 from unifeat.correlation.correlate import correlate
-from unifeat.correlation.rearranged import ALIKE, Draw, RearrangedCodes, Stretch, taken
+from unifeat.correlation.rearranged import ALIKE, Draw, RearrangedCodes, Stretch, cycles, taken
 from unifeat.vocabulary.grouped_codes import GroupedCodes
 from unifeat.vocabulary.paired_codes import CsrArrays, as_paired
 
@@ -74,10 +74,19 @@ def test_every_order_is_as_likely() -> None:
     orders = Counter(tuple(Draw("types", 0, number).rows(stretch)[1]) for number in range(6000))
     assert len(orders) == 6
     assert all(850 < count < 1150 for count in orders.values())
-    cycles = stretch_of(np.random.default_rng(0), [1] * 4)
-    partners = Counter(tuple(Draw("documents", 0, number).rows(cycles)[1]) for number in range(6000))
+    few = stretch_of(np.random.default_rng(0), [1] * 4)
+    partners = Counter(tuple(Draw("documents", seed, 0).rows(few)[1]) for seed in range(6000))
     assert len(partners) == 6  # the cycles of four documents
     assert all(850 < count < 1150 for count in partners.values())
+
+
+@pytest.mark.parametrize(("documents", "ways"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 6), (5, 24), (17, 5040 * 40320)])
+def test_few_documents_have_few_arrangements_and_each_is_drawn_once(documents: int, ways: int) -> None:
+    """A p-value from draws that repeat each other would be too small."""
+    assert cycles(documents) == ways
+    drawn = range(min(ways, 99))
+    stretch = stretch_of(np.random.default_rng(0), [3] * documents)
+    assert len({tuple(Draw("documents", 5, number).rows(stretch)[1]) for number in drawn}) == len(drawn)
 
 
 @pytest.mark.parametrize("how", ["documents", "types"])

@@ -7,13 +7,16 @@
   own context: what correlates here does so because of the tokens.
 
 A draw depends on its seed and number, and on the places of the rows in the text. So pairs of spaces over one text are
-rearranged alike, whatever tokens they share.
+rearranged alike, whatever tokens they share. Few documents can be put beside each other in few ways (`cycles`): then
+no two draws are the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +26,7 @@ from unifeat.vocabulary.paired_codes import Array, ChunkPair, CsrArrays, normal
 
 Kind = Literal["documents", "types"]
 ALIKE = 8  # documents of like length, within which partners are drawn
+_COUNTED = 8  # so many documents have 5,040 cycles: draws of more hardly ever repeat
 
 
 class Stretch(NamedTuple):
@@ -79,7 +83,10 @@ class Draw:
         word = self._words(document)
         for alike in np.array_split(np.lexsort((document, length)), max(len(document) // ALIKE, 1)):
             # One random cycle: no document meets itself.
-            cycle = alike[np.argsort(word[alike], kind="stable")]
+            if len(document) <= _COUNTED and self.number < cycles(len(document)):
+                cycle = alike[_cycle(len(alike), self.seed, self.number)]
+            else:
+                cycle = alike[np.argsort(word[alike], kind="stable")]
             partner[cycle] = np.roll(cycle, -1)
         shorter = np.minimum(length, length[partner])
         within = np.arange(int(shorter.sum())) - np.repeat(np.cumsum(shorter) - shorter, shorter)
@@ -128,6 +135,34 @@ class RearrangedCodes:
             rows_a, rows_b = self.draw.rows(stretch)
             if len(rows_a):
                 yield (taken(stretch.a, rows_a), taken(stretch.b, rows_b)), stretch.group[rows_a]
+
+
+def cycles(documents: int, alike: int = ALIKE) -> int:
+    """In how many ways a draw can put documents of one stretch beside each other; 0 if there is but one.
+
+    A null cannot have more draws than that: further ones would be the same again, and p too small.
+
+    Args:
+        documents: how many.
+        alike: how many at least are exchanged with each other.
+    """
+    groups = max(documents // alike, 1)
+    sizes = [documents // groups + (place < documents % groups) for place in range(groups)]
+    return math.prod(math.factorial(size - 1) for size in sizes) if documents > 1 else 0
+
+
+def _cycle(documents: int, seed: int, number: int) -> list[int]:
+    """One of the cycles of few documents; each number has another."""
+    rank, left, order = int(_ranks(documents, seed)[number]), list(range(1, documents)), [0]
+    while left:
+        rank, place = divmod(rank, len(left))
+        order.append(left.pop(place))
+    return order
+
+
+@cache
+def _ranks(documents: int, seed: int) -> Array:
+    return np.random.default_rng([seed, documents]).permutation(math.factorial(documents - 1))
 
 
 def taken(codes: CsrArrays, rows: Array) -> CsrArrays:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unifeat.correlation.rearranged import ALIKE, Stretch
+from unifeat.correlation.rearranged import ALIKE, Stretch, cycles
 from unifeat.errors import UserError
 
 Documents = NDArray[np.int64]
@@ -107,6 +108,11 @@ class Blocks:
             own = np.flatnonzero(self.block == block)
             whole[:, own] = own[orders(self.length[own], spaces, seed, number * len(blocks) + place)]
         return whole
+
+    def arrangements(self, spaces: int) -> int:
+        """In how many ways the documents can be re-paired, at least: more draws than that would repeat each other."""
+        sizes = np.unique(self.block, return_counts=True)[1].tolist()
+        return math.prod(cycles(size, max(ALIKE, spaces)) for size in sizes) if min(sizes, default=0) >= spaces else 0
 
     def repaired(self, order_a: Documents, order_b: Documents) -> Repaired:
         """Two of the spaces in one draw, by their rows of `orders`."""

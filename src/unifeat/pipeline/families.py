@@ -84,7 +84,7 @@ def run_families(study: Study, cells: list[Cell], documents: int, engine: Engine
     group = partial(find_families, method=spec.method, spaces=names, features=features)
     found = group(pairs)
     text = Text(spaces[0].store, documents, study.matching.heldout, study.seed)
-    draws = spec.draws if len(text.read(len(names))[0].documents) >= len(names) else 0
+    draws = min(spec.draws, text.read(len(names))[0].arrangements(len(names)))
     beside = beside_chance(found, map(group, _drawn(own, _repaired(text, names, own, draws), draws, engine)))
     resampled = _drawn(own, _resampled(text, own, spec.bootstraps), spec.bootstraps, engine)
     blocks = len(text_blocks(text)) - 1

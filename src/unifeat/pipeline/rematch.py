@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unifeat.correlation.rearranged import cycles
 from unifeat.engine import Engine, Unit
 from unifeat.inference import find_measure
 from unifeat.inference.clusters import VERSION as CLUSTERS
@@ -107,10 +108,10 @@ def rounds(draws: int) -> list[int]:
 
 
 def _possible(null: Asked, own: dict[str, Any]) -> int:
-    """How many draws a cell can have: a short text has few rotations, and one document cannot be beside another."""
+    """How many draws a cell can have: a short text has few rotations, and few documents few others to stand beside."""
     if null.how == "rotation":
         return min(null.draws, int(own["shifts"]))
-    return 0 if null.how == "documents" and own["documents_fitted"] < 2 else null.draws
+    return min(null.draws, cycles(int(own["documents_fitted"]))) if null.how == "documents" else null.draws
 
 
 def _draw_round(
