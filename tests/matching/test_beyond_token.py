@@ -54,6 +54,16 @@ def test_detectors_of_a_token_are_no_more_than_it() -> None:
     assert found.facts["at_random"] > 1000
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_detectors_of_a_token_are_hardly_ever_more(seed: int) -> None:
+    """Pairs at random seldom fire on one token: against them alone, half of the detectors would be more."""
+    codes, pairs = world(seed, 120, shares_context=False)
+    found = beyond_token(codes, STARTS, pairs, draws=200, level=0.95, seed=0)
+    above = found.pairs["correlation_within_token"] > found.pairs["within_token_chance"]
+    assert above.mean() > 0.4
+    assert found.facts["more_than_a_token"] == found.pairs["more_than_a_token"].mean() <= 0.075
+
+
 def test_what_is_shared_within_the_token_is_found() -> None:
     codes, pairs = world(1, 120, shares_context=True)
     found = beyond_token(codes, STARTS, pairs, draws=50, level=0.95, seed=0)
@@ -65,16 +75,25 @@ def test_what_is_shared_within_the_token_is_found() -> None:
 
 
 def test_pairs_of_noise_pass_as_often_as_pairs_at_random() -> None:
-    """Features that fire anywhere: the level is the share that is taken for more than a token."""
+    """Features that fire anywhere: the level is the share that is above the line."""
     rng = np.random.default_rng(2)
     tokens = rng.integers(0, TOKENS, DOCUMENTS * ROWS)
     x, y = (np.where(rng.random((len(tokens), 1000)) < 0.05, 1.0, 0.0) for _ in "ab")
     ids = np.arange(1000)
     table = pd.DataFrame({"feature_a": ids, "feature_b": ids, "count_a": (x != 0).sum(0), "count_b": (y != 0).sum(0)})
     codes = in_groups(as_paired(sparse.csr_array(x), sparse.csr_array(y)), tokens)
-    found = beyond_token(codes, STARTS, table, draws=0, level=0.95, seed=0)
-    assert 0.03 < found.facts["more_than_a_token"] < 0.075
+    found = beyond_token(codes, STARTS, table, draws=100, level=0.95, seed=0)
+    above = found.pairs["correlation_within_token"] > found.pairs["within_token_chance"]
+    assert 0.03 < above.mean() < 0.075
+    assert found.facts["more_than_a_token"] < 0.05
+
+
+def test_without_intervals_it_is_not_said() -> None:
+    codes, pairs = world(0, 40, shares_context=True)
+    found = beyond_token(codes, STARTS, pairs, draws=0, level=0.95, seed=0)
     assert found.pairs["correlation_within_token_low"].isna().all()
+    assert found.pairs["more_than_a_token"].isna().all()
+    assert found.facts["more_than_a_token"] is None
 
 
 def test_intervals_are_those_of_drawn_documents() -> None:

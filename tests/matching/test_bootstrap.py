@@ -167,21 +167,17 @@ def test_any_method(method: str) -> None:
     assert done.facts["blocks_heldout"] == 0
 
 
-@pytest.mark.parametrize("documents", [1, 2, 3])
+@pytest.mark.parametrize("documents", [1, 2, 4, 5])
 def test_few_documents(documents: int) -> None:
-    """One document tells nothing of the spread between documents; two or three give wide intervals, not wrong ones."""
+    """One document tells nothing of the spread between documents, and up to four too little for intervals of r."""
     x, y = codes(6, documents)
     _, table = candidates(x, y)
     done = bootstrap(table, sums_of(x, y, table), None, keep, draws=60, level=0.95, seed=0)
     assert done.facts["blocks"] == documents
+    assert done.facts["kept"]["estimate"] == keep(table).sum()
     if documents == 1:
-        assert done.pairs.isna().all(axis=None)
-        assert (done.facts["kept"]["low"], done.facts["kept"]["high"]) == (None, None)
-        assert done.facts["kept"]["estimate"] == keep(table).sum()
-    else:
-        known = done.pairs.dropna(subset=["correlation_low"])
-        assert len(known)
-        assert (known["correlation_low"] <= known["correlation_high"]).all()
+        assert done.facts["kept"]["low"] is None
+    assert done.pairs["correlation_low"].notna().any() == (documents > 4)
 
 
 def test_nothing_to_match_and_nothing_kept() -> None:

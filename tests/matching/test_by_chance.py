@@ -107,3 +107,20 @@ def test_numbers_are_other_draws_and_the_same_ones_again(stores: tuple[CodeStore
     first = chance.candidates(0)
     pd.testing.assert_frame_equal(first, ByChance(comparison(stores), "same_token").candidates(0, threads=1))
     assert not first.equals(chance.candidates(1))
+
+
+@pytest.mark.parametrize("memory", ["one stretch", "read each time"])
+def test_rows_that_no_draw_moves_are_counted(
+    stores: tuple[CodeStore, CodeStore], monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    if memory == "read each time":
+        monkeypatch.setattr(ByChance, "_stretches", lambda self: [])
+    token = dense(stores[0])[1].reshape(DOCUMENTS, TOKENS)
+    before = np.pad(token, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+    kinds = pd.Series(list(zip(before.ravel(), token.ravel(), strict=True)))
+    alone = int((kinds.value_counts() == 1).sum())
+    assert alone > 0
+    found = ByChance(comparison(stores), "same_two_tokens").rows_alone()
+    assert found == {"rows": DOCUMENTS * TOKENS, "rows_alone": alone}
+    assert ByChance(comparison(stores), "same_token").rows_alone() == {"rows": DOCUMENTS * TOKENS, "rows_alone": 0}
+    assert ByChance(comparison(stores), "documents").rows_alone() == {}

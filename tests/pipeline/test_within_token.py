@@ -32,6 +32,7 @@ def test_every_r_is_within_token(place: Place, monkeypatch: pytest.MonkeyPatch, 
     for facts in run.info["pairs"]:
         assert len(facts["same_token"]["kept"]) == 3
         assert len(facts["same_two_tokens"]["kept"]) == 2
+        assert facts["same_token"]["rows_alone"] < facts["same_two_tokens"]["rows_alone"]
         assert facts["intervals"]["kept"]["estimate"] == facts["kept"]
         assert facts["shifts"] == 0
     # These tiny models share nothing beyond the token: what is found is what the same search finds by chance.

@@ -109,6 +109,24 @@ def test_few_pairs_have_few_pairings(make_run: MakeRun) -> None:
     assert undecidable(run)["q"][0] == "500 shuffles: p cannot be below 0.167"
 
 
+def test_tests_know_their_least_p(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where clusters or strata are exchanged, the number of pairs does not say how many pairings there are."""
+    run = make_run(kept=120)
+    scores = pd.read_parquet(run.folder / "scores.parquet")
+    scores = scores.assign(p=1 / 501, least_p=1 / 501, p_strata=[0.3, *35 * [1 / 501]], least_p_strata=1 / 501)
+    scores = scores.assign(p_cluster=scores["p_strata"], q_cluster=0.2, least_p_cluster=[1 / 6, *35 * [1 / 501]])
+    scores.loc[0, "least_p_strata"] = 0.25
+    scores.to_parquet(run.folder / "scores.parquet", index=False)
+    run = changed(run, 500, [1 / 501] * 36)
+    found = undecidable(run)
+    assert (found["q"] == "").all()
+    assert found["q_strata"].ne("").tolist() == [True] + 35 * [False]
+    assert found["q_strata"][0] == "500 shuffles: p cannot be below 0.250"
+    assert found["q_cluster"][0] == "500 shuffles: p cannot be below 0.167"
+    assert (found["q_cluster"][1:] == "").all()
+    assert "shuffles of clusters: 500, no p below 0.002" in " ".join(texts(run, capsys)[1].split())
+
+
 def test_nulls_that_match_again_have_their_own_draws(make_run: MakeRun) -> None:
     run = make_run()
     scores = pd.read_parquet(run.folder / "scores.parquet")

@@ -51,6 +51,8 @@ class ClusterTest(WithNull):
     """Settings of the measure."""
     flags: tuple[str, ...]
     """Flags of the scores and of the test."""
+    least_p: float
+    """The least p that the test can give: 1 / (m + 1), or 1 / K! if that is more."""
 
     def __repr__(self) -> str:
         line = (
@@ -119,8 +121,9 @@ def cluster_test(
     null.flags.writeable = False
     p, corrected, _ = calibrate(score, null, alpha=alpha, tolerance=tolerance)
     flags = tuple(dict.fromkeys(flag for each in scores for flag in each.flags))
-    if size <= 12 and math.factorial(size) <= m:
-        flags += (f"few shuffles: {size} clusters have only {math.factorial(size)} pairings",)
+    pairings = math.factorial(size)
+    if pairings <= m:
+        flags += (f"few shuffles: {size} clusters have only {pairings} pairings",)
     return ClusterTest(
         measure=chosen.name,
         score=score,
@@ -134,6 +137,7 @@ def cluster_test(
         seed=seed,
         settings=scores[0].settings,
         flags=flags,
+        least_p=1 / min(m + 1, pairings),
     )
 
 

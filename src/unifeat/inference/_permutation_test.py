@@ -76,6 +76,8 @@ class PermutationTest(WithNull):
     """Number of units of rows that moved together; None: each row by itself."""
     fixed: int = 0
     """Rows that no permutation moved, because there was nothing that they could be exchanged with."""
+    least_p: float = math.nan
+    """The least p that the test can give: 1 / (m + 1), or one over the number of pairings if there are fewer."""
 
     def __repr__(self) -> str:
         line = (
@@ -151,6 +153,7 @@ def permutation_test(
     prepared = chosen.prepare(x, y, **settings)
     observed = prepared.score()
     exchange = None if strata is None and units is None else Exchange.of(observed.n, strata, units)
+    exchanged = exchange or Exchange.of(observed.n)
     if math.isnan(observed.value):
         null = np.full(m, np.nan)
     else:
@@ -174,11 +177,12 @@ def permutation_test(
         seed=seed,
         settings=observed.settings,
         n=observed.n,
-        flags=observed.flags + _test_flags(exchange or Exchange.of(observed.n), m, alpha),
+        flags=observed.flags + _test_flags(exchanged, m, alpha),
         observed=observed,
         strata=None if exchange is None else exchange.strata,
         units=len(exchange.classes) if exchange is not None and exchange.grouped else None,
         fixed=0 if exchange is None else exchange.fixed,
+        least_p=max(1 / (m + 1), math.exp(-exchanged.log_arrangements)),
     )
 
 

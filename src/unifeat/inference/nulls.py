@@ -19,7 +19,8 @@ class Null:
 
     Attributes:
         columns: its columns in `scores.parquet`, in order, each with its value where the null was not computed.
-        p, q: the columns of its p-value and q-value.
+        p, q: the columns of its p-value and q-value. What is least possible for p is in the column `least_` + p, where
+            it is not the same for all scores of a cell.
         headings: the columns that the report's table of scores shows: (heading, column).
         version: raised whenever the null's results change; part of the keys of stored results.
     """
@@ -68,14 +69,14 @@ def _again(name: str) -> Null:
             ("family-wise p", f"{prefix}_p_family"),
             (f"{label} q", f"{prefix}_q"),
         ),
-        version=4,  # no two draws of few documents are the same
+        version=4,  # no two draws of few documents are the same; rows that stay are counted
     )
 
 
 NULLS: dict[str, Null] = {
     # Does the pairing of rows matter, given the pairs?
     "shuffle": Null(
-        columns=dict.fromkeys(("null_mean", "null_sd", "corrected", "p", "p_family", "q"), NAN),
+        columns=dict.fromkeys(("null_mean", "null_sd", "corrected", "p", "p_family", "q", "least_p"), NAN),
         p="p",
         q="q",
         headings=(
@@ -86,11 +87,11 @@ NULLS: dict[str, Null] = {
             ("family-wise p", "p_family"),
             ("q", "q"),
         ),
-        version=2,  # `corrected` is at most the score
+        version=3,  # knows its least p
     ),
     # The same among pairs that are alike in what the study's `inference.strata` names.
     "strata": Null(
-        columns=dict.fromkeys(("null_strata_mean", "p_strata", "p_strata_family", "q_strata"), NAN),
+        columns=dict.fromkeys(("null_strata_mean", "p_strata", "p_strata_family", "q_strata", "least_p_strata"), NAN),
         p="p_strata",
         q="q_strata",
         headings=(
@@ -99,11 +100,14 @@ NULLS: dict[str, Null] = {
             ("family-wise p within strata", "p_strata_family"),
             ("q within strata", "q_strata"),
         ),
+        version=2,  # knows its least p
     ),
     # Does the pairing of clusters of near-copies matter, when one pair of each is scored?
     "cluster": Null(
         columns={"clusters": 0}
-        | dict.fromkeys(("effective_pairs", "cluster_score", "null_cluster_mean", "p_cluster", "q_cluster"), NAN),
+        | dict.fromkeys(
+            ("effective_pairs", "cluster_score", "null_cluster_mean", "p_cluster", "q_cluster", "least_p_cluster"), NAN
+        ),
         p="p_cluster",
         q="q_cluster",
         headings=(
@@ -114,6 +118,7 @@ NULLS: dict[str, Null] = {
             ("p of clusters", "p_cluster"),
             ("q of clusters", "q_cluster"),
         ),
+        version=2,  # knows its least p
     ),
     # Is the score higher than with the same matching where no token meets its own text?
     "rematch": _again("rematch"),

@@ -22,7 +22,7 @@ from unifeat.threads import cores
 from unifeat.vocabulary.grouped_codes import GroupedCodes
 from unifeat.vocabulary.paired_codes import Array
 
-VERSION = 2  # raised whenever the results change (in 2, the interval of the mean)
+VERSION = 3  # raised whenever the results change (in 3, what is more than a token)
 _RNG_STREAM = 4  # separates these draws from others made with the study's seed
 
 
@@ -32,11 +32,11 @@ class BeyondToken:
 
     Attributes:
         pairs: one row per pair given, with its index: `correlation_within_token`, `correlation_within_token_low` and
-            `_high`, `token_share_a`, `token_share_b`, `within_token_chance` (float64, NaN where undefined).
+            `_high`, `token_share_a`, `token_share_b`, `within_token_chance` (float64, NaN where undefined);
+            `more_than_a_token` (boolean, missing where there are no intervals, or nothing to compare with).
         facts: `types`, `rows`, `rows_alone` (in a type with no other row), `mean_correlation_within_token` and its
             interval over documents (`_low`, `_high`), `mean_token_share` (of both sides),
-            `more_than_a_token` (the share of the pairs whose r within token is above `within_token_chance`),
-            `at_random` (pairs at random); None where undefined.
+            `more_than_a_token` (the share of all pairs), `at_random` (pairs at random); None where undefined.
     """
 
     pairs: pd.DataFrame
@@ -91,6 +91,7 @@ def beyond_token(
         },
         index=pairs.index,
     )
+    table["more_than_a_token"] = _more_than_a_token(table, intervals=draws > 1)
     facts = _facts(table, codes, found, len(exchanged))
     known, mean = np.flatnonzero(~np.isnan(r[:n])), facts["mean_correlation_within_token"]
     ends = mean_interval(found.sums, weights, known, level, mean) if len(known) else (None, None)
@@ -98,17 +99,30 @@ def beyond_token(
     return BeyondToken(table, facts | dict(zip(names, ends, strict=True)))
 
 
+def _more_than_a_token(table: pd.DataFrame, *, intervals: bool) -> pd.Series:
+    """Whether r within token is above that of pairs at random, and its interval above 0.
+
+    Pairs at random seldom fire on the same tokens, so that their line is near 0: half of all pairs of mere detectors of
+    one token are above it. The interval says which r are more than noise of that kind.
+    """
+    r, low, line = (
+        table[name] for name in ("correlation_within_token", "correlation_within_token_low", "within_token_chance")
+    )
+    # A pair without r within token does not vary there, and one that fires in few documents shows nothing.
+    more = ((r > line) & (low > 0)).astype("boolean")
+    known = line.notna() | r.isna() if intervals and line.notna().any() else np.zeros(len(table), bool)
+    return more.where(known)
+
+
 def _facts(table: pd.DataFrame, codes: GroupedCodes, found: Within, at_random: int) -> dict[str, Any]:
-    compared = table.dropna(subset=["correlation_within_token", "within_token_chance"])
-    more = compared["correlation_within_token"] > compared["within_token_chance"]
+    more = table["more_than_a_token"]
     return {
         "types": len(codes.sizes),
         "rows": codes.n_rows,
         "rows_alone": found.alone,
         "mean_correlation_within_token": _mean(table["correlation_within_token"]),
         "mean_token_share": _mean(table[["token_share_a", "token_share_b"]].mean(axis=1)),
-        # A pair without r within token does not vary there: it is no more than a token.
-        "more_than_a_token": float(more.sum() / len(table)) if len(compared) else None,
+        "more_than_a_token": float(more.sum() / len(table)) if more.notna().any() else None,
         "at_random": at_random,
     }
 

@@ -24,10 +24,10 @@ from unifeat.vocabulary.json_values import number_or_none
 from unifeat.vocabulary.paired_codes import Array
 
 Keep = Callable[[pd.DataFrame], Array]
-VERSION = 2  # raised whenever the intervals change
+VERSION = 3  # raised whenever the intervals change (in 3, of texts of few documents)
 
-# Of a feature that fires in one, two or three of many documents, intervals of r are far too short: the draws know no
-# other document in which it could fire.
+# Of a feature that fires in one to four documents, intervals of r are far too short: the draws know no other document
+# in which it could fire. (In texts of two, three and four, nominal 95 % intervals hold r 50, 76 and 86 % of the time.)
 _FEWEST_BLOCKS = 5
 
 # Drawn documents repeat, which adds noise to r. Where little is shared, most candidates lie just below the minimum r,
@@ -242,7 +242,7 @@ def pair_intervals(sums: BlockSums | None, weights: Array | None, level: float, 
     for some in _batches(pairs, len(weights)):
         low[some], high[some] = percentiles(resampled_r(sums, weights, some), level, sums.blocks)
     blocks_a, blocks_b = ((side.count > 0).sum(axis=0) for side in (sums.a, sums.b))
-    few = np.minimum(blocks_a[sums.pair_a], blocks_b[sums.pair_b])[:pairs] < min(_FEWEST_BLOCKS, sums.blocks)
+    few = np.minimum(blocks_a[sums.pair_a], blocks_b[sums.pair_b])[:pairs] < _FEWEST_BLOCKS
     low[few] = high[few] = np.nan
     return low, high
 

@@ -66,6 +66,19 @@ class ByChance:
         codes = InMemoryCodes(taken(held[0].a, rows_a), taken(held[0].b, rows_b), *sizes)
         return InGroups(codes, held[0].group[rows_a])
 
+    def rows_alone(self) -> dict[str, int]:
+        """`rows`, and `rows_alone`: those that no draw moves, as no other is of their token type; nothing for others.
+
+        A null of token types says the less the more rows are alone.
+        """
+        if self.how in ("documents", "rotation"):
+            return {}
+        counts = [
+            np.unique(stretch.kind, return_counts=True)[1]
+            for stretch in self._held("stretches", self._stretches) or self._read()
+        ]
+        return {"rows": sum(int(n.sum()) for n in counts), "rows_alone": sum(int((n == 1).sum()) for n in counts)}
+
     def _stretches(self) -> list[Stretch]:
         """The text, if it is one stretch; else nothing, and it is read each time."""
         found = self._read()

@@ -201,7 +201,10 @@ def _draws(
     own = pd.MultiIndex.from_frame(cell.kept[["feature_a", "feature_b"]])
     chance, rule = ByChance(cell.comparison, how), cell.rule.for_many()
     tables = (chance.candidates(number, threads=threads) for number in numbers)
-    return [_draw(cell, rule, table, kept, geometry, own) for table in tables]
+    draws = [_draw(cell, rule, table, kept, geometry, own) for table in tables]
+    if numbers.start == 0:  # the same in all draws
+        draws[0] |= chance.rows_alone()
+    return draws
 
 
 def _draw(

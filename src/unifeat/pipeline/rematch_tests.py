@@ -148,8 +148,9 @@ def summary(drawn: Drawn, asked: int, tests: Tests, place: int) -> dict[str, Any
     `draws` made of those `asked`, `stopped` (early), `least_p`; over the draws `kept`, `mean_correlation`, `same` (how
     many of the run's very pairs are kept again), `pairs_scored`; `p_kept`, `p_mean_correlation` and the same over the
     family, `p_kept_family` and `p_mean_correlation_family`; `r` (a histogram of r of the pairs that the method chooses,
-    summed over the draws); and for each measure of the geometry, in order, `scores` and `observed`, its values over the
-    draws that were scored, and of as many of the run's own pairs; `p` and `p_family`.
+    summed over the draws); of nulls of token types `rows` and `rows_alone`, which no draw moves; and for each measure
+    of the geometry, in order, `scores` and `observed`, its values over the draws that were scored, and of as many of
+    the run's own pairs; `p` and `p_family`.
 
     Args:
         place: the cell's place in its family.
@@ -161,6 +162,7 @@ def summary(drawn: Drawn, asked: int, tests: Tests, place: int) -> dict[str, Any
         "stopped": made < asked,
         "least_p": 1 / (asked + 1) if asked else None,
         **{name: [draw[name] for draw in drawn.draws] for name in (*_OF_PAIRS, "same", "pairs_scored")},
+        **{name: drawn.draws[0][name] for name in ("rows", "rows_alone") if made and name in drawn.draws[0]},
         **{f"p_{name}": _p_at(found[0], place) for name, found in tests.of_pairs.items()},
         **{f"p_{name}_family": _p_at(found[1], place) for name, found in tests.of_pairs.items()},
         "r": np.sum([draw["r"] for draw in drawn.draws], axis=0, dtype=int).tolist() if made else [],

@@ -207,6 +207,7 @@ def _row(
 ) -> dict[str, Any]:
     if clustered.get("clusters") == len(pairs.features_a):  # one pair each: whole clusters are shuffled already
         same = {"cluster_score": "score", "null_cluster_mean": "null_mean", "p_cluster": "p"}
+        same["least_p_cluster"] = "least_p"
         clustered = clustered | {name: shuffled[as_shuffled] for name, as_shuffled in same.items()}
     return {
         "space_a": pairs.a.name,
@@ -235,7 +236,7 @@ def _row(
 
 def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int, *, device: str = "cpu") -> dict[str, Any]:
     """The score, its shuffle null and its held-out counterpart."""
-    nothing = dict.fromkeys(("null_mean", "null_sd", "corrected", "p"), NAN)
+    nothing = dict.fromkeys(("null_mean", "null_sd", "corrected", "p", "least_p"), NAN)
     try:
         measure, of_rows = pairs.measure(spec)
         if permutations and measure.sees_pairing:
@@ -251,6 +252,7 @@ def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int, *,
             )
             observed, flags = test.observed, list(test.flags)
             found = {"null_mean": test.null_mean, "null_sd": test.null_sd, "corrected": test.corrected, "p": test.p}
+            found["least_p"] = test.least_p
             null = test.null.tolist()
         else:
             observed = pairs.value(spec)
@@ -272,7 +274,8 @@ def _shuffles(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int, *,
         return {**empty, "flags": [f"undefined: {error}"], "null": [NAN] * permutations}
 
 
-_NO_STRATA: dict[str, Any] = {"null_strata_mean": NAN, "p_strata": NAN, "null_strata": [], "flags": []}
+_NO_STRATA: dict[str, Any] = dict.fromkeys(("null_strata_mean", "p_strata", "least_p_strata"), NAN)
+_NO_STRATA |= {"null_strata": [], "flags": []}
 
 
 def _within_strata(
@@ -303,7 +306,8 @@ def _within_strata(
     except UserError:
         return _NO_STRATA | {"null_strata": [NAN] * permutations}  # too few pairs, which the shuffle's flags say
     flags = [flag for flag in test.flags if flag.startswith(_STRATA_FLAGS)]
-    return {"null_strata_mean": test.null_mean, "p_strata": test.p, "null_strata": test.null.tolist(), "flags": flags}
+    found = {"null_strata_mean": test.null_mean, "p_strata": test.p, "least_p_strata": test.least_p}
+    return found | {"null_strata": test.null.tolist(), "flags": flags}
 
 
 def _by_cluster(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) -> dict[str, Any]:
@@ -331,6 +335,7 @@ def _by_cluster(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) 
         return found  # too few clusters for the measure
     flags = [flag for flag in test.flags if flag.startswith("few shuffles: ")]
     scores = {"cluster_score": test.score, "null_cluster_mean": test.null_mean, "p_cluster": test.p}
+    scores["least_p_cluster"] = test.least_p
     return found | scores | {"flags": flags}
 
 

@@ -19,9 +19,8 @@ from unifeat.runs.roles import questions, role_of
 Floats = NDArray[np.float64]
 MARK = "°"
 LEGEND = f"{MARK} undecidable: it could not have been significant"
-_LABELS = {"shuffle": "shuffles", "strata": "shuffles within strata", "subset": "random subsets, two-sided"} | {
-    name: again.label for name, again in AGAIN.items()
-}
+_SHUFFLES = {"shuffle": "shuffles", "strata": "shuffles within strata", "cluster": "shuffles of clusters"}
+_LABELS = _SHUFFLES | {"subset": "random subsets, two-sided"} | {name: again.label for name, again in AGAIN.items()}
 _MOST_FACTORIAL = 12  # more pairs have more pairings than there are draws
 _NOTE, _OF_RATES = "undecidable", "undecidable rates"
 
@@ -160,7 +159,7 @@ def _undecidable(run: Run) -> pd.DataFrame:
     of_scores = questions(scores, partial(_role, run))
     found = {}
     for name, null, (draws, least) in _draws_of_nulls(run):
-        what = "shuffles" if name in ("shuffle", "strata") else "draws"
+        what = "shuffles" if name in _SHUFFLES else "draws"
         words = [f"{n:,.0f} {what}" if n == n else "" for n in draws]
         found[null.q] = _reasons(scores[null.p], pd.Series(least, scores.index), of_scores, words, scores.index)
     return pd.DataFrame(found, index=scores.index, dtype=object)
@@ -184,7 +183,11 @@ def _draws(run: Run, name: str) -> tuple[Floats, Floats]:
         return draws, np.minimum(2 / (draws + 1), 1)
     draws = np.full(len(scores), float((study.get("inference") or {}).get("permutations") or np.nan))
     pairings = [math.factorial(min(int(n), _MOST_FACTORIAL)) for n in scores["n_pairs"]]
-    return draws, np.maximum(1 / (draws + 1), 1 / np.array(pairings, np.float64))
+    least = np.maximum(1 / (draws + 1), 1 / np.array(pairings, np.float64))
+    if f"least_{NULLS[name].p}" not in scores:  # an older run
+        return draws, least
+    known = scores[f"least_{NULLS[name].p}"].to_numpy(np.float64)
+    return draws, np.where(np.isnan(known), least, known)
 
 
 def _draws_of_facts(facts: Any) -> float:

@@ -156,21 +156,38 @@ def _sure_sentence(run: Run, best: pd.Series) -> str:
     beyond = best.get("beyond_token")
     if isinstance(beyond, dict) and not is_missing(beyond["more_than_a_token"]):
         sentence += (
-            f" Within a token, {percent(beyond['more_than_a_token'])} of the pairs still correlate more than random "
-            f"ones, at r {decimal(beyond['mean_correlation_within_token'])} on average."
+            f" Of the pairs, {percent(beyond['more_than_a_token'])}{_controls_beyond(run)} are more than a token: they "
+            f"still correlate within one, at r {decimal(beyond['mean_correlation_within_token'])} on average."
         )
     return sentence
 
 
 def _controls(run: Run) -> list[str]:
     """The pairs that controls keep, as ranges over their pairs of layers: of each kind of control."""
-    table = cells(run)
-    kinds: dict[str, list[int]] = {}
-    for row in rows_of(table):
+    return [f"{span([row.kept for row in of])} beside {what}" for what, of in _of_controls(run).items()]
+
+
+def _controls_beyond(run: Run) -> str:
+    """In brackets, what share of the pairs of each kind of control is more than a token."""
+    said = []
+    for what, of in _of_controls(run).items():
+        shares = [
+            facts["more_than_a_token"] for row in of if isinstance(facts := getattr(row, "beyond_token", None), dict)
+        ]
+        known = [share for share in shares if not is_missing(share)]
+        if known:
+            said.append(f"{span(known, percent)} with {what}")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _of_controls(run: Run) -> dict[str, list[Any]]:
+    """The pairs of spaces with each kind of control."""
+    kinds: dict[str, list[Any]] = {}
+    for row in rows_of(cells(run)):
         what = role(run, (row.group_a, row.group_b))
         if what.startswith("control: "):
-            kinds.setdefault(what.removeprefix("control: "), []).append(row.kept)
-    return [f"{span(kept)} beside {what}" for what, kept in kinds.items()]
+            kinds.setdefault(what.removeprefix("control: "), []).append(row)
+    return kinds
 
 
 def _mean(values: list[float]) -> float:

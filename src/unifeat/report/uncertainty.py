@@ -86,7 +86,10 @@ def pair_table(cell: Any) -> PairTable:
     for name, found in nulls.items():
         asked, drawn = draws_asked(found), len(found["kept"])
         draws = number(asked) if drawn >= asked else f"{number(drawn)} of {number(asked)}"
-        heads.append((AGAIN[name].label, AGAIN[name].what, draws, probability(1 / (asked + 1))))
+        what = AGAIN[name].what
+        if found.get("rows"):
+            what += f"; {percent(found['rows_alone'] / found['rows'])} of the rows are the only ones of theirs and stay"
+        heads.append((AGAIN[name].label, what, draws, probability(1 / (asked + 1))))
     return PairTable(heads, lines)
 
 
