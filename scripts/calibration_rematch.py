@@ -67,7 +67,7 @@ def text_of(world: World, seed: int, documents: int = DOCUMENTS) -> Stretch:
         drive = 0.5 * topic + drift + world.place * by_place + world.context * context
         drive += world.token * (token[:, None] == of_token)
         fires = drive > np.quantile(drive, 0.93, axis=0)
-        sides.append(_arrays(np.where(fires, drive, 0.0)))
+        sides.append(arrays(np.where(fires, drive, 0.0)))
     key = (document.astype(np.uint64) << np.uint64(32)) | place.astype(np.uint64)
     return Stretch(sides[0], sides[1], document, key, token.astype(np.uint64), token)
 
@@ -81,7 +81,8 @@ def _following(noise: np.ndarray, document: np.ndarray, share: float) -> np.ndar
     return out
 
 
-def _arrays(values: np.ndarray) -> CsrArrays:
+def arrays(values: np.ndarray) -> CsrArrays:
+    """Dense values as codes."""
     csr = sparse.csr_array(values)
     return CsrArrays(csr.indptr.astype(np.int64), csr.indices.astype(np.int32), csr.data)
 
