@@ -2,8 +2,8 @@
 
     python scripts/calibration_pairs.py [--studies 40] [--page docs/calibration.md]
 
-Simulated detectors of a token whose firing within it is shared or not; and texts of calibration_rematch.py in which half
-of the features share a context. A few minutes on one core.
+Simulated detectors of a token, whose firing within it is shared or not; and texts of calibration_rematch.py: half
+of their features share a context. A few minutes on one core.
 """
 
 from __future__ import annotations

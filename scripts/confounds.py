@@ -37,6 +37,7 @@ SPLIT_CASES: dict[str, tuple[str, dict[str, Any]]] = CASES | {"ridge map": ("rid
 WIDTHS = (32, 40)
 SLOPE, STEEP = 0.5, 1.0
 BINS = (5, 10, 20, 30)
+ERRORS = (0.02, 0.05, 0.1)
 SHARES = (0.15, 0.25, 0.4, 0.6)
 PARTS = (0.3, 0.45, 0.6, 0.8)
 
@@ -68,6 +69,13 @@ def frequency_alone(n: int, slope: float, seed: int) -> list[bool]:
         rejects("RSA", x, y, seed),
         *(rejects("RSA", x, y, seed, strata=strata_of(frequency, size=s)) for s in BINS),
     ]
+
+
+def noisy_strata(n: int, slope: float, seed: int) -> list[bool]:
+    """RSA within strata of an estimate of what the directions depend on: without an error, and with each error."""
+    x, y, frequency = by_frequency(n, seed, slope=slope)
+    noise = np.random.default_rng([seed, 1]).standard_normal(n)
+    return [rejects("RSA", x, y, seed, strata=strata_of(frequency + error * noise)) for error in (0.0, *ERRORS)]
 
 
 def each_measure(n: int, within: bool, seed: int) -> list[bool]:
@@ -138,7 +146,7 @@ def splitting(n: int, units: bool, shared: bool, seed: int) -> list[bool]:
 def rates(cache: Path, study: Callable[..., list[bool]], *arguments: Any, studies: int) -> list[float]:
     """Share of studies that reject, for each of a study's tests; stored."""
     source = "".join(inspect.getsource(f) for f in (study, WORLDS[study], rejects))
-    settings = [source, arguments, studies, SHUFFLES, ALPHA, CASES, WIDTHS, BINS, SHARES, PARTS, uf.__version__]
+    settings = [source, arguments, studies, SHUFFLES, ALPHA, CASES, WIDTHS, BINS, SHARES, PARTS, ERRORS, uf.__version__]
     path = cache / f"{study.__name__}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}.json"
     if not path.exists():
         found = np.mean([study(*arguments, seed) for seed in range(studies)], axis=0).tolist()
@@ -150,7 +158,7 @@ def rates(cache: Path, study: Callable[..., list[bool]], *arguments: Any, studie
 
 
 WORLDS: dict[Any, Any] = {
-    **dict.fromkeys((frequency_alone, each_measure, power), by_frequency),
+    **dict.fromkeys((frequency_alone, noisy_strata, each_measure, power), by_frequency),
     **dict.fromkeys((embedding_alone, embedding_power), by_embedding),
     splitting: split_features,
 }
@@ -165,6 +173,10 @@ def frequency_section(cache: Path, studies: int) -> str:
         [f"{n} pairs, slope {slope:g}", *shown(rates(cache, frequency_alone, n, slope, studies=studies))]
         for slope in (SLOPE, STEEP)
         for n in (60, 120, 300)
+    ]
+    noisy = [
+        [f"{n} pairs, slope {SLOPE:g}", *shown(rates(cache, noisy_strata, n, SLOPE, studies=studies))]
+        for n in (120, 300)
     ]
     measures = [
         [label, *shown(rates(cache, each_measure, 120, within, studies=studies))]
@@ -183,7 +195,11 @@ p ≤ {ALPHA:g} for RSA, against plain shuffles and within quantile strata of f 
 
 {table(["", "plain", *(f"strata of {size}" for size in BINS)], alone)}
 What varies within a stratum is not taken out, so few pairs in wide strata still reject. That is why strata have about
-ten pairs. Other measures, 120 pairs, slope {SLOPE:g}:
+ten pairs. A token share (`strata: token_share`, `both`) is an estimate, and strata of an estimate take out less. Strata
+of ten of f with an error of this standard deviation:
+
+{table(["error of f", *(f"{error:g}" for error in (0, *ERRORS))], noisy)}
+Other measures, 120 pairs, slope {SLOPE:g}:
 
 {table(["", *CASES], measures)}
 Power: no mean direction (slope 0), but a share of the pairs point the same way in both spaces, up to a rotation and

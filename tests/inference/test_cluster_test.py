@@ -89,6 +89,7 @@ def test_undefined_and_flagged():
     assert test.flags == ("constant y: all rows are the same",)
     few = cluster_test("rsa", x, y, LABELS % 5, permutations=500)
     assert any(flag.startswith("few shuffles: 5 clusters have only 120 pairings") for flag in few.flags)
+    assert few.least_p == 1 / 120
 
 
 def test_tensors_and_settings():
@@ -181,3 +182,17 @@ def test_intervals_cover_where_pairs_come_in_clusters(script):
         plain, grouped = (np.mean((a <= truth) & (truth <= b)) for a, b in ((low, high), (low_c, high_c)))
         assert grouped >= binom.ppf(1e-3, 60, 0.95) / 60
         assert plain < grouped - 0.15
+
+
+def test_one_choice_where_a_shuffle_takes_long() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 300, 220))
+    labels = np.arange(300) // 2
+    assert cluster_test("rsa", x, y, labels, permutations=3).choices == 5
+    assert cluster_test("procrustes", x[:, :60], y[:, :60], labels, permutations=3, heldout=True).choices == 5
+    long = np.arange(600) // 2
+    wide = rng.standard_normal((2, 600, 220))
+    once = cluster_test("procrustes", *wide, long, permutations=3, heldout=True)
+    assert once.choices == 1
+    assert once.score == cluster_test("procrustes", *wide, long, permutations=3, heldout=True, choices=1).score
+    assert cluster_test("procrustes", *wide, long, permutations=3, heldout=True, choices=2).choices == 2

@@ -126,6 +126,7 @@ def test_identity_among_few_shuffles_counts_as_a_tie():
     x, y = related(4)
     test = permutation_test("rsa", x, y, permutations=400)
     assert any(flag.startswith("few shuffles: 4 pairs have only 24") for flag in test.flags)
+    assert test.least_p == pytest.approx(1 / 24)
     assert test.p > 1 / 24 - 0.03
 
 

@@ -156,6 +156,7 @@ class TestTest:
         assert test.fixed == 7
         assert "strata: 7 of 12 pairs are alone in their stratum and stay where they are" in test.flags
         assert "few shuffles: 12 pairs have only 12 pairings within their strata" in test.flags
+        assert test.least_p == pytest.approx(1 / 12)
         assert permutation_test("rsa", x, y, permutations=99, strata=np.arange(12)).p == 1.0
 
     def test_what_depends_on_frequency_alone_is_found_by_plain_shuffles_only(self):

@@ -169,6 +169,7 @@ class TestFlags:
         assert (test.units, test.fixed, test.strata) == (8, 3, None)
         assert "units: 3 of 12 pairs are in units that no other equals in size and stay where they are" in test.flags
         assert "few shuffles: 12 pairs in 8 units have only 240 pairings" in test.flags
+        assert test.least_p == pytest.approx(1 / 240)
         assert "300 permutations of 8 units" in repr(test)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.geometry import Measure, Score
+from unifeat.geometry.measure import Heavy
 from unifeat.geometry.score import describe
 from unifeat.inference._permutation_test import WithNull, find_measure
 from unifeat.inference.calibration import calibrate
@@ -21,6 +22,7 @@ from unifeat.progress import track
 
 # Choices use random words that neither tests nor halves use: those start at 0 and at 2^40.
 _FIRST_CHOICE = 2**41
+_CHOICES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def cluster_test(
     clusters: Any,
     *,
     permutations: int = 1000,
-    choices: int = 5,
+    choices: int | None = None,
     seed: int = 0,
     alpha: float = 0.05,
     **settings: Any,
@@ -93,25 +95,30 @@ def cluster_test(
     measure, x, y, permutations, alpha, settings: as in `permutation_test`.
     clusters: (n,) integer labels, e.g. of `find_clusters`. If all differ, this is `permutation_test`.
     choices: how many, 1 to 1,000,000; the more, the less the result owes to which pairs were chosen. Time grows with
-        choices × permutations.
+        choices × permutations, so by default there are five, and one where a shuffle takes long (5 ms or more).
 
     flags: those of the scores, and `few shuffles` (K! is no more than the permutations).
     Raises UserError as `permutation_test` does, also for too few clusters, and for labels that are none.
     """
     chosen = find_measure(measure)
     m, seed = whole(permutations, "permutations", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
-    count = whole(choices, "choices", least=1, most=MOST_DRAWS)
+    count = _CHOICES if choices is None else whole(choices, "choices", least=1, most=MOST_DRAWS)
     rows_x, rows_y = rows_of(x), rows_of(y)
     labels = as_labels(clusters, len(rows_x))
     size = int(labels.max(initial=-1)) + 1
     if size == labels.size:
         count = 1
-    total, null, tolerance, scores = 0.0, np.zeros(m), 0.0, []
+    total, null, tolerance = 0.0, np.zeros(m), 0.0
+    scores: list[Score] = []
     with track(f"{chosen.name} of clusters", total=count, unit="choices") as advance:
         for pairs in representatives(labels, count, seed):
+            if len(scores) == count:
+                break
             # (If y has another number of rows, the measure says so.)
             own = chosen.at_rows(settings, pairs)
             prepared = chosen.prepare(rows_x[pairs], rows_y[pairs] if len(rows_y) == len(rows_x) else rows_y, **own)
+            if choices is None and isinstance(prepared, Heavy) and prepared.heavy:
+                count = 1
             scores.append(prepared.score())
             total += scores[-1].value
             tolerance = max(tolerance, prepared.tolerance)

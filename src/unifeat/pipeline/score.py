@@ -42,7 +42,7 @@ from unifeat.study.spec import Study
 Floats = NDArray[np.float64]
 _PAIR_TESTS = ("p_kept", "p_mean_correlation")  # tests of the pairs themselves, see `rematch_cells`
 _STRATA_FLAGS = ("strata:", "units:", "few shuffles:")
-_CHOICES, _NEARLY_ALL = 5, 0.95  # of a pair of each cluster
+_NEARLY_ALL = 0.95  # pairs that have no near-copies
 _NULL_SCORES = {"null": "p_family", "null_strata": "p_strata_family"}  # null scores by permutation -> family-wise p
 _OTHER_NULL_COLUMNS = {
     column: value for name, null in NULLS.items() if name != "shuffle" for column, value in null.columns.items()
@@ -327,7 +327,7 @@ def _by_cluster(pairs: PairSet, spec: MetricSpec, permutations: int, seed: int) 
             labels,
             permutations=permutations,
             # Where few pairs have near-copies, it hardly matters which one of them is scored.
-            choices=1 if effective > _NEARLY_ALL * n else _CHOICES,
+            choices=1 if effective > _NEARLY_ALL * n else None,
             seed=seed,
             **of_rows,
         )
