@@ -107,6 +107,23 @@ def test_counts_beside_those_of_draws():
     assert len(found.consistency) == 30
 
 
+def test_counts_of_models_beside_those_of_draws():
+    """a and b are of one model: families of a and b alone are of one, those of all three of both."""
+    models = {"a": "one", "b": "one", "c": "two"}
+    draws = [families_of(i % 3, 4 + i % 5) for i in range(30)]
+    found = families_of(20, 6)
+    rows = beside_chance(found, draws, models).models.to_dict("records")
+    assert [(row["models"], row["families"]) for row in rows] == [(("one", "two"), 20), (("one",), 6)]
+    assert (rows[0]["null_mean"], rows[0]["p"]) == (1.0, 1 / 31)
+    assert rows[1]["p"] == (sum(4 + i % 5 >= 6 for i in range(30)) + 1) / 31
+    presence = found.presence_in(models).set_index("space")
+    assert presence["in_all"].tolist() == [20, 20, 20]
+    assert presence["in_some"].tolist() == [0, 0, 0]
+    assert presence["in_none"].tolist() == [6, 6, 0]
+    each = beside_chance(found, draws).models
+    assert each["models"].tolist() == [("a", "b", "c"), ("a", "b")]
+
+
 def test_sets_that_only_draws_have_are_there_and_count_for_no_q():
     found = beside_chance(families_of(3, 0), [families_of(0, 5)] * 9)
     only = found.sets.set_index("spaces").loc[[("a", "b")]].iloc[0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from unifeat.multiway.drawn import Text, repaired_pairs, resampled_pairs
 from unifeat.multiway.sharedness import mppc, wmppc
 from unifeat.pipeline.families import family_cells
 from unifeat.pipeline.reopen import reopen
+from unifeat.pipeline.sharing import _sharedness
 from unifeat.report.terminal_families import show_families
 from unifeat.text.halves import fitting_documents
 from warm import Warm
@@ -259,6 +261,19 @@ def test_comparative_sharedness_by_hand(run: uf.Run) -> None:
     assert all(len(tokens) for tokens in table["top_tokens"])
 
 
+def test_groups_that_a_space_was_compared_with_in_part_say_nothing_of_it() -> None:
+    """Every model of a group has a feature: that cannot be said from some of them."""
+    spaces: list[Any] = [
+        SimpleNamespace(name=f"{name}@1", group=name, tokens=SimpleNamespace(texts=dict)) for name in "abce"
+    ]
+    total = {space.name: np.ones(1) for space in spaces}
+    best = {("a@1", "b@1"): np.array([0.9]), ("a@1", "c@1"): np.array([0.1])}
+    assert _sharedness({"chat": ["b", "e"], "base": ["c"]}, spaces, best, total).empty
+    best["a@1", "e@1"] = np.array([0.5])
+    found = _sharedness({"chat": ["a", "b", "e"], "base": ["c"]}, spaces, best, total)
+    assert found["sharedness"].tolist() == pytest.approx([0.5**2 - 0.1**2, 0.1**2 - 0.9**2])
+
+
 def test_depth_of_the_stream(run: uf.Run) -> None:
     depth = run.info["families"]["depth"]
     (lasting,) = depth["lasting"]
@@ -270,6 +285,7 @@ def test_depth_of_the_stream(run: uf.Run) -> None:
     (passage,) = depth["passages"]
     expected = [int((first & second).sum()), int((first & ~second).sum()), int((~first & second).sum())]
     assert [passage[name] for name in ("stay", "end", "begin")] == expected
+    assert lasting["compared"]
     assert depth["correspondence"] == []  # only one model has two layers
 
 

@@ -23,14 +23,16 @@ def with_families(run: Run, token: str, draws: int = 3) -> Run:
     """The run with the files that a study with families leaves."""
     found = uf.families(run)
     pairs = {(p["space_a"], p["space_b"]): run.space_pair(p["space_a"], p["space_b"]) for p in run.info["pairs"]}
-    beside = beside_chance(found, [found] * draws)
+    models = {name: name.split("@")[0] for name in found.spaces}
+    beside = beside_chance(found, [found] * draws, models)
     sets = with_intervals(beside.sets, [found] * 5, 20, 0.95)
     layers = {name: Layer(name.rsplit("@", 1)[0], info["layer"]) for name, info in run.info["spaces"].items()}
     sharing = [{"of": a, "in": b, "mppc": 0.51, "wmppc": None} for a, b in pairs]
     facts = {
         "method": "consistent", "spaces": list(found.spaces), "families": len(found), "pairs": found.pairs,
-        "sizes": records(beside.sizes), "presence": records(found.presence), "walks": 0, "consistency": 0.25,
-        "consistency_chance": 0.01, "consistency_draws": None, "draws": draws, "bootstraps": 5, "blocks": 20,
+        "sizes": records(beside.sizes), "presence": records(found.presence),
+        "models": records(beside.models), "presence_in_models": records(found.presence_in(models)),
+        "walks": 0, "consistency": 0.25, "consistency_chance": 0.01, "consistency_draws": None, "draws": draws, "bootstraps": 5, "blocks": 20,
         "sharing": {"spaces": sharing, "models": [{"of": "x", "in": "y", "wmppc": 0.625}]},
         "depth": depth_facts(found, pairs, layers, 0.95, 0),
     }  # fmt: skip
@@ -55,7 +57,12 @@ def test_what_the_section_says(make_run):
     assert "leads home 25 % of the time; to a random partner it would be 1.0 %" in text
     assert "No p is below 0.250 : too few draws to decide anything" in text.replace("0.250:", "0.250 :")
     for row in facts["presence"]:
-        assert f"{row['space']} {row['features']} {row['in_all']}" in text
+        everywhere = next(own["in_all"] for own in facts["presence_in_models"] if own["space"] == row["space"])
+        share = f"({everywhere / row['features']:.0%})".replace("%", " %")
+        assert f"{row['space']} {row['features']} {everywhere} {share} {row['in_all']}" in text
+    both = facts["models"][0]
+    assert both["models"] == ["a", "b"]
+    assert f"{both['families']} have one in both models (re-paired: {both['null_mean']:.1f}, p 1.000)" in text
     first = run.families.iloc[0]
     assert "Tuesday Wednesday" in text
     assert f"{first['r_mean']:.2f}" in text

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,35 +29,39 @@ class Beside:
             `at_least_p` of `at_least`. p is the share of draws, with the families themselves, that have as many.
         sizes: one row for each number of spaces: `size`, `families`, `null_mean`, `null_sd`, `p`, and `p_family` over
             all sizes (max-T).
+        models: one row for each set of models that families are of: `models` (tuple), `size`, `families` (of exactly
+            these), `null_mean`, `null_sd`, `p`; the largest sets first.
         consistency: the share of walks around three spaces that lead home, of each draw; NaN without walks.
     """
 
     draws: int
     sets: pd.DataFrame
     sizes: pd.DataFrame
+    models: pd.DataFrame
     consistency: list[float]
 
 
-def beside_chance(found: Families, draws: Iterable[Families]) -> Beside:
+def beside_chance(found: Families, draws: Iterable[Families], models: Mapping[str, str] | None = None) -> Beside:
     """Compare families with those of draws in which nothing is shared.
 
     Args:
         found: the families.
         draws: for each draw, the families found in its pairs in the same way, over the same spaces.
+        models: the model of each space; by default each is of its own.
     """
     own, spaces = found.sets, found.spaces
+    models = models or {name: name for name in spaces}
     consistency: list[float] = []
     drawn: list[dict[tuple[str, ...], int]] = []
     for other in draws:
-        drawn.append(dict(zip(other.sets["spaces"], other.sets["families"].tolist(), strict=True)))
+        drawn.append(_counts(other.sets))
         consistency.append(other.consistency[0])
     kinds = list(dict.fromkeys([*own["spaces"], *sorted({kind for draw in drawn for kind in draw})]))
     place = {name: number for number, name in enumerate(spaces)}
     holds = np.zeros((len(kinds), len(spaces)), bool)
     for row, kind in enumerate(kinds):
         holds[row, [place[name] for name in kind]] = True
-    observed = dict(zip(own["spaces"], own["families"].tolist(), strict=True))
-    counts = [[source.get(kind, 0) for source in (observed, *drawn)] for kind in kinds]
+    counts = [[source.get(kind, 0) for source in (_counts(own), *drawn)] for kind in kinds]
     exact = np.array(counts, np.float64).reshape(len(kinds), 1 + len(drawn))
     or_more = at_least(holds, exact)
     exactly, null = exact[:, 0], exact[:, 1:]
@@ -78,7 +82,28 @@ def beside_chance(found: Families, draws: Iterable[Families]) -> Beside:
     counted, null_counted = of_size @ exactly, of_size @ null
     sizes = pd.DataFrame({"size": ordinal, "families": counted.astype(np.int64)} | _against(counted, null_counted))
     sizes["p_family"] = family_wise(counted, null_counted)
-    return Beside(len(drawn), sets, sizes, consistency)
+    return Beside(len(drawn), sets, sizes, _of_models(kinds, exact, models), consistency)
+
+
+def _counts(sets: pd.DataFrame) -> dict[tuple[str, ...], int]:
+    return dict(zip(sets["spaces"], sets["families"].tolist(), strict=True))
+
+
+def _of_models(kinds: list[tuple[str, ...]], exact: NDArray[np.float64], models: Mapping[str, str]) -> pd.DataFrame:
+    """Counts of sets of spaces, added up over the sets of models that they are of."""
+    own = [tuple(dict.fromkeys(models[space] for space in kind)) for kind in kinds]
+    names = sorted(dict.fromkeys(map(frozenset, own)), key=lambda some: (-len(some), sorted(some)))
+    of = np.array([[some == frozenset(kind) for kind in own] for some in names], np.float64).reshape(-1, len(kinds))
+    counts = of @ exact
+    order = list(dict.fromkeys(models.values()))
+    table = pd.DataFrame(
+        {
+            "models": [tuple(name for name in order if name in some) for some in names],
+            "size": np.array([len(some) for some in names], np.int64),
+            "families": counts[:, 0].astype(np.int64),
+        }
+    )
+    return table.assign(**_against(counts[:, 0], counts[:, 1:]))
 
 
 def _against(observed: NDArray[np.float64], null: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -107,7 +132,7 @@ def with_intervals(sets: pd.DataFrame, draws: Iterable[Families], blocks: int, l
         blocks: how many blocks of documents were drawn from.
         level: confidence level.
     """
-    drawn = [dict(zip(other.sets["spaces"], other.sets["families"].tolist(), strict=True)) for other in draws]
+    drawn = [_counts(other.sets) for other in draws]
     values = np.array([[draw.get(kind, 0) for kind in sets["spaces"]] for draw in drawn], np.float64)
     values = values.reshape(len(drawn), len(sets))
     low, high = percentiles(values, level, blocks)

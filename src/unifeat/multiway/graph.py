@@ -77,8 +77,9 @@ def graph_of(pairs: Pairs, spaces: Sequence[str] | None = None) -> Graph:
         spaces: the spaces to use, in this order; by default all, as they appear.
 
     Raises:
-        UserError: fewer than two spaces; a space compared with itself; two tables for the same two spaces; a missing
-            column; a correlation that is NaN; a pair given twice; a space without a table.
+        UserError: fewer than two spaces, or none compared; a space compared with itself; two tables for the same two
+            spaces; a missing column; ids that are none; a correlation that is none; a pair given twice; a space without
+            a table.
     """
     for key in pairs:
         if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(name, str) for name in key)):
@@ -86,6 +87,8 @@ def graph_of(pairs: Pairs, spaces: Sequence[str] | None = None) -> Graph:
         if key[0] == key[1]:
             raise UserError(f"families: {key[0]} is compared with itself; leave out this table")
     seen = list(dict.fromkeys(name for key in pairs for name in key))
+    if isinstance(spaces, str):
+        raise UserError(f"families: spaces={spaces!r} is one name: give a list of them")
     names = seen if spaces is None else list(spaces)
     for name in names:
         if name not in seen:
@@ -108,6 +111,8 @@ def graph_of(pairs: Pairs, spaces: Sequence[str] | None = None) -> Graph:
         if i > j:
             own = own._replace(feature_a=own.feature_b, feature_b=own.feature_a)
         tables.append((min(i, j), max(i, j), own))
+    if not tables:
+        raise UserError(f"families: no two of {_list(names)} were compared with each other")
     return _assembled(tuple(names), compared, tables)
 
 
@@ -127,12 +132,10 @@ def _checked(table: pd.DataFrame, a: str, b: str) -> _Columns:
         raise UserError(f"{what} have no column {missing[0]}")
     if "kept" in table:
         table = table[table["kept"].to_numpy(bool)]
-    ids = [table[name].to_numpy(np.int64) for name in ("feature_a", "feature_b")]
-    r = table["correlation"].to_numpy(np.float64)
-    if np.isnan(r).any():
-        raise UserError(f"{what} have a correlation that is NaN; leave such pairs out")
-    if any((own < 0).any() for own in ids):
-        raise UserError(f"{what} have a feature below 0")
+    ids = [_ids(table[name], f"{what}: {name}") for name in ("feature_a", "feature_b")]
+    r = pd.to_numeric(table["correlation"], errors="coerce").to_numpy(np.float64)
+    if not (np.abs(r) <= 1 + 1e-6).all():
+        raise UserError(f"{what} have a correlation that is NaN, or none from -1 to 1; leave such pairs out")
     if len(r) and len(np.unique(ids[0] * (ids[1].max() + 1) + ids[1])) < len(r):
         raise UserError(f"{what} have a pair twice")
     unknown = np.full(len(r), np.nan)
@@ -140,6 +143,14 @@ def _checked(table: pd.DataFrame, a: str, b: str) -> _Columns:
         name: table[column].to_numpy(np.float64) if column in table else unknown for column, name in READINGS.items()
     }
     return _Columns(ids[0], ids[1], r, readings)
+
+
+def _ids(column: pd.Series, what: str) -> Places:
+    """Feature ids, whole numbers from 0 to 2³¹ − 1."""
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    if not ((values >= 0) & (values <= np.iinfo(np.int32).max) & (values == np.floor(values))).all():
+        raise UserError(f"{what} must be feature ids, whole numbers from 0 to {np.iinfo(np.int32).max:,}")
+    return values.astype(np.int64)
 
 
 def _assembled(names: tuple[str, ...], compared: NDArray[np.bool_], tables: list[tuple[int, int, _Columns]]) -> Graph:

@@ -1,7 +1,8 @@
 """From the graph of pairs to families: at most one feature of each space, held together by kept pairs.
 
 Every method is a function from a `Graph` to one number a node: nodes with the same number are a family. What it gives
-depends on the pairs alone, not on the order of tables or rows. A feature is in at most one family.
+depends on the pairs alone, not on the order of rows; of pairs with the very same r, those of the space that is named
+first come first. A feature is in at most one family.
 """
 
 from __future__ import annotations

@@ -78,11 +78,28 @@ class Families:
 
         Columns: `space`, `features`, `in_all`, `in_some`, `in_none`.
         """
-        all_of = self.holds.all(axis=1) if len(self) else np.zeros(0, bool)
+        return self._presence(self.holds)
+
+    def presence_in(self, models: Mapping[str, str]) -> pd.DataFrame:
+        """The same of models: features in families of all models, of some besides their own, of no other.
+
+        Args:
+            models: the model of each space; two models or more.
+        """
+        return self._presence(self.in_models(models)[0])
+
+    def in_models(self, models: Mapping[str, str]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+        """(families, models) bool, which models have a member of which family; and the models, in order."""
+        of_space = np.array([models[name] for name in self.spaces], object)
+        names = tuple(dict.fromkeys(of_space.tolist()))
+        return np.stack([self.holds[:, of_space == name].any(axis=1) for name in names], axis=1), names
+
+    def _presence(self, holds: NDArray[np.bool_]) -> pd.DataFrame:
+        count, most = holds.sum(axis=1), holds.shape[1]
         rows = []
         for place, name in enumerate(self.spaces):
             own = self.holds[:, place]
-            everywhere, somewhere = int((own & all_of).sum()), int((own & ~all_of).sum())
+            everywhere, somewhere = int((own & (count == most)).sum()), int((own & (count > 1) & (count < most)).sum())
             rows.append([name, self.features[name], everywhere, somewhere])
         table = pd.DataFrame(rows, columns=["space", "features", "in_all", "in_some"])
         return table.assign(in_none=table["features"] - table["in_all"] - table["in_some"])

@@ -48,7 +48,7 @@ def family_cells(study: Study, cells: list[Cell]) -> tuple[list[Space], list[Cel
     """The spaces whose features are grouped into families, and the pairs of them that were compared.
 
     Raises:
-        UserError: fewer than two of the spaces are compared with each other.
+        UserError: fewer than two of the spaces are compared with each other; a group of others.
     """
     spec = study.families
     assert spec is not None
@@ -62,7 +62,12 @@ def family_cells(study: Study, cells: list[Cell]) -> tuple[list[Space], list[Cel
     if not own:
         raise UserError("families: the study compares no two of their spaces: name others, or add them to compare")
     reached = {space.name for cell in own for space in (cell.a, cell.b)}
-    return [space for space in chosen if space.name in reached], own
+    found = [space for space in chosen if space.name in reached]
+    known = {name for space in found for name in (space.name, space.group)}
+    for name in (name for members in spec.groups.values() for name in members):
+        if name not in known:
+            raise UserError(f"families: groups name {name}, which is none of the spaces: add it to families.spaces")
+    return found, own
 
 
 def run_families(study: Study, cells: list[Cell], documents: int, engine: Engine) -> Found:
@@ -85,7 +90,9 @@ def run_families(study: Study, cells: list[Cell], documents: int, engine: Engine
     found = group(pairs)
     text = Text(spaces[0].store, documents, study.matching.heldout, study.seed)
     draws = min(spec.draws, text.read(len(names))[0].arrangements(len(names)))
-    beside = beside_chance(found, map(group, _drawn(own, _repaired(text, names, own, draws), draws, engine)))
+    models = {space.name: str(space.info["model"]) for space in spaces}
+    repaired = _drawn(own, _repaired(text, names, own, draws), draws, engine)
+    beside = beside_chance(found, map(group, repaired), models)
     resampled = _drawn(own, _resampled(text, own, spec.bootstraps), spec.bootstraps, engine)
     blocks = len(text_blocks(text)) - 1
     sets = with_intervals(beside.sets, map(group, resampled), blocks, study.inference.level)
@@ -100,6 +107,8 @@ def run_families(study: Study, cells: list[Cell], documents: int, engine: Engine
         "pairs": found.pairs,
         "sizes": records(beside.sizes),
         "presence": records(found.presence),
+        "models": records(beside.models) if 1 < len(set(models.values())) < len(names) else None,
+        "presence_in_models": records(found.presence_in(models)) if len(set(models.values())) > 1 else None,
         "walks": int(found.triangles["walks"].sum()),
         "consistency": number_or_none(consistency),
         "consistency_chance": number_or_none(chance),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ def depth_facts(
 ) -> dict[str, Any] | None:
     """How long features last in each stream, and how the depths of two streams correspond; None without any stream.
 
-    `lasting`: for each model, how many families have a member in its first, second … layer first (`begin`), and by how
-    many layers they have (`layers`). `passages`: see `passages`. `correspondence`: for both directions of two streams,
-    the layers of the partners (see `correspondence`), with intervals over families.
+    `lasting`: for each model, how many families have a member in its first, second … layer first (`begin`), by how many
+    layers they have (`layers`), and whether each layer was compared with the next (`compared`). `passages`: see
+    `passages`. `correspondence`: for both directions of two streams, the layers of the partners (see `correspondence`),
+    with intervals over families.
     """
     streamed = streams(layers)
     if not streamed:
@@ -39,6 +40,7 @@ def depth_facts(
                 "layer": at,
                 "begin": [int((own["first"] == layer).sum()) for layer in at],
                 "layers": [int((own["layers"] == count).sum()) for count in range(1, len(names) + 1)],
+                "compared": all((a, b) in pairs or (b, a) in pairs for a, b in pairwise(names)),
             }
         )
     family = {

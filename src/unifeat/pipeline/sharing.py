@@ -90,22 +90,26 @@ def _over(best: dict[tuple[str, str], Values], space: Space, others: list[Space]
 def _sharedness(
     groups: dict[str, list[str]], spaces: list[Space], best: dict[tuple[str, str], Values], total: dict[str, Values]
 ) -> pd.DataFrame:
-    """Comparative sharedness of every feature for every two groups, of models that its own was compared with."""
+    """Comparative sharedness of every feature for every two groups, where its space was compared with all their models.
+
+    (Its own model is left out of the groups. Of a group that it was only compared with in part, it could not be said
+    that every model has the feature.)
+    """
     columns = ["space", "feature", "group", "other", "total", "r_group", "r_other", "sharedness", "top_tokens"]
     tables = [pd.DataFrame({name: [] for name in columns})]
     for space in spaces:
-        of_models: dict[str, Values] = {}
+        of_models: dict[str, Values | None] = {}
         words = space.tokens.texts()
         for name in dict.fromkeys(name for members in groups.values() for name in members):
-            others = [o for o in spaces if name in (o.name, o.group) and o.group != space.group]
-            found = _over(best, space, others)
-            if found is not None:
-                of_models[name] = found
+            members = [o for o in spaces if name in (o.name, o.group)]
+            if all(o.group != space.group for o in members):
+                of_models[name] = _over(best, space, members)
         for group, other in permutations(groups, 2):
             sides = [[of_models[name] for name in groups[side] if name in of_models] for side in (group, other)]
-            if not all(sides):
+            compared = [[values for values in side if values is not None] for side in sides]
+            if not all(sides) or [*map(len, compared)] != [*map(len, sides)]:
                 continue
-            near, far = (np.stack(side) for side in sides)
+            near, far = (np.stack(side) for side in compared)
             shared = comparative_sharedness(total[space.name], near, far)
             known = np.flatnonzero(~np.isnan(shared))
             tokens = pd.Series([words.get(feature, [])[:_WORDS] for feature in known.tolist()], dtype=object)

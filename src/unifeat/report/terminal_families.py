@@ -18,6 +18,7 @@ from unifeat.runs.families import families
 from unifeat.runs.folder import Run
 
 _SETS = 12  # sets of spaces that are listed
+_FEWEST_WORDS = 16  # columns of the terminal for a family's tokens
 
 
 def show_families(
@@ -46,6 +47,7 @@ def show_families(
     console.print(Text(title, style="bold"), soft_wrap=True)
     for line in others:
         console.print(line, soft_wrap=True)
+    _print_models(console, stored if own else None)
     console.print(Text("\nfeatures of each space in families", style="dim"))
     rows = [
         [row.space, number(row.features), number(row.in_all), number(row.in_some), number(row.in_none)]
@@ -59,18 +61,16 @@ def show_families(
 def _print_sets(console: Console, found: Families, sets: pd.DataFrame | None, stored: dict[str, Any]) -> None:
     beside = sets is not None and stored.get("draws")
     shown = sets if sets is not None else found.sets
+    intervals = "low" in shown and shown["low"].notna().any()
     console.print(Text(f"\nfamilies of exactly these spaces{_of(len(shown), _SETS)}", style="dim"))
-    headings = ["families", *(["interval", "other text", "p"] if beside else []), "spaces"]
+    headings = ["families", *(["interval"] if intervals else []), *(["other text", "p"] if beside else []), "spaces"]
     rows = []
     for row in shown.head(_SETS).to_dict("records"):
         more = []
+        if intervals:
+            more.append("–" if np.isnan(row["low"]) else f"{number(row['low'])}–{number(row['high'])}")
         if beside:
-            known = not np.isnan(row["low"])
-            more = [
-                f"{number(row['low'])}–{number(row['high'])}" if known else "–",
-                decimal(row["null_mean"], 1),
-                probability(row["p"]),
-            ]
+            more += [decimal(row["null_mean"], 1), probability(row["p"])]
         names = "all" if row["size"] == len(found.spaces) else " ".join(row["spaces"])
         rows.append([number(row["families"]), *more, names])
     table = framed(headings, rows)
@@ -84,6 +84,21 @@ def _print_sets(console: Console, found: Families, sets: pd.DataFrame | None, st
         if (share := stored.get("consistency_draws")) is not None:
             line += f"; partners there lead home {percent(share)} of the time"
         console.print(Text(line, style="dim"), soft_wrap=True)
+    else:
+        line = "what chance would make is not known: no documents were re-paired (families.draws in the study)"
+        console.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def _print_models(console: Console, stored: dict[str, Any] | None) -> None:
+    """How many families have a member in every model."""
+    whole = next(iter((stored or {}).get("models") or []), None)
+    if stored is None or whole is None or len(whole["models"]) < 2:
+        return
+    count = len(whole["models"])
+    line = f"{number(whole['families'])} have a member in {'both' if count == 2 else f'each of the {count}'} models"
+    if stored["draws"]:
+        line += f"; with documents re-paired {decimal(whole['null_mean'], 1)} (p {probability(whole['p'])})"
+    console.print(line, soft_wrap=True)
 
 
 def _print_largest(console: Console, found: Families, words: list[Any] | None, top: int) -> None:
@@ -96,10 +111,26 @@ def _print_largest(console: Console, found: Families, words: list[Any] | None, t
         features = ["–" if pd.isna(row[name]) else str(int(row[name])) for name in found.spaces]
         own = [" ".join(dict.fromkeys(visible(str(w)).strip() or "␣" for w in words[place]))] if words else []
         rows.append([row["family"], *features, decimal(row["r_min"]), decimal(row["r_mean"]), *own])
+    fixed = rows if not words else [row[:-1] for row in rows]
+    width = sum(max(len(str(line[i])) for line in [headings, *fixed]) + 2 for i in range(len(fixed[0])))
+    if width + (_FEWEST_WORDS if words else 0) > console.width:
+        _print_narrow(console, found, rows, bool(words))
+        return
     table = framed(headings, rows)
     if words:
         table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     console.print(table)
+
+
+def _print_narrow(console: Console, found: Families, rows: list[list[Any]], words: bool) -> None:
+    """Each family in two lines, where a table would not fit."""
+    for row in rows:
+        family, *features = row[: 1 + len(found.spaces)]
+        least, mean, *own = row[1 + len(found.spaces) :]
+        head = f"{family}: r {least}, on average {mean}" + (f"  {own[0]}" if words else "")
+        members = [f"{name}/{feature}" for name, feature in zip(found.spaces, features, strict=True) if feature != "–"]
+        console.print(Text(head))
+        console.print(Text("   " + " ".join(members), style="dim"))
 
 
 def _of(whole: int, shown: int) -> str:

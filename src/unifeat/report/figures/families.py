@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from unifeat.report.figures.style import COLOURS, TITLE_FONT, layout
+from unifeat.report.tables import probability
 
 MOST_SETS = 24
 _ROW = 22  # pixels of a space's row
@@ -22,8 +23,8 @@ def upset_figure(sets: pd.DataFrame, spaces: Sequence[str]) -> dict[str, Any]:
     """How many families each set of spaces has: bars above a matrix of dots (Lex et al. 2014, "UpSet", IEEE TVCG 20).
 
     Args:
-        sets: `spaces`, `families`, the most families first; with `null_mean`, `low`, `high`, also what re-paired
-            documents give (a dash) and the interval over documents. At most `MOST_SETS` are drawn.
+        sets: `spaces`, `families`, the most families first; with `null_mean`, `p`, `q`, `low`, `high`, also what
+            re-paired documents give (a dash) and the interval over documents. At most `MOST_SETS` are drawn.
         spaces: all spaces, top row first.
     """
     shown = sets[sets["families"] > 0].head(MOST_SETS).reset_index(drop=True)
@@ -51,6 +52,9 @@ def upset_figure(sets: pd.DataFrame, spaces: Sequence[str]) -> dict[str, Any]:
             | {"hoverinfo": "skip"}
         )
         hover = [f"{text}<br>documents re-paired: {value:.1f}" for text, value in zip(hover, mean, strict=True)]
+        if {"p", "q"} <= {*shown}:
+            tests = zip(hover, shown["p"], shown["q"], strict=True)
+            hover = [f"{text}, p {probability(p)}, q {probability(q)}" for text, p, q in tests]
     bars |= {"hovertext": hover, "hoverinfo": "text"}
     rows = [[place[name] for name in own] for own in shown["spaces"]]
     traces += _matrix(rows, len(spaces))

@@ -37,6 +37,8 @@ def families(run: Run, drawn: Drawn) -> dict[str, Any] | None:
         "families_of": facts,
         "family_sets_left": max(int((sets["families"] > 0).sum()) - MOST_SETS, 0),
         "family_whole": whole,
+        "family_models": next(iter(facts.get("models") or []), None),  # (older runs have none)
+        "family_presence": _presence(facts),
         "family_measures": [_MEASURES[name] for name in known],
         "family_lists": [
             (title, [_family(row, spaces, known) for row in own.to_dict("records")])
@@ -46,6 +48,14 @@ def families(run: Run, drawn: Drawn) -> dict[str, Any] | None:
         "family_depth": _depth(run, facts, drawn),
         "sharedness_lists": _sharedness(run),
     }
+
+
+def _presence(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `presence` says of each space, with `in_models`: its features in families of every model, if that is more
+    than a matter of spaces."""
+    of_models = facts.get("presence_in_models") if facts.get("models") else None
+    shares = {row["space"]: row["in_all"] for row in of_models or []}
+    return [row | {"in_models": shares.get(row["space"])} for row in facts["presence"]]
 
 
 def _family(row: dict[Any, Any], spaces: list[str], measures: list[str]) -> dict[str, Any]:
@@ -72,7 +82,7 @@ def _depth(run: Run, facts: dict[str, Any], drawn: Drawn) -> dict[str, Any] | No
     for number, own in enumerate(depth["lasting"]):
         rows = [row for row in depth["passages"] if row["model"] == own["model"]]
         drawn[f"passages-{number}"] = passages_figure(rows)
-        keys.append((own["model"], f"passages-{number}"))
+        keys.append((own["model"], f"passages-{number}", own.get("compared", True)))
     ridge = None
     if depth["correspondence"]:
         drawn["family-depths"] = correspondence_figure(depth["correspondence"], depths_of(run))
