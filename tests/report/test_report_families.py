@@ -32,7 +32,8 @@ def with_families(run: Run, token: str, draws: int = 3) -> Run:
         "method": "consistent", "spaces": list(found.spaces), "families": len(found), "pairs": found.pairs,
         "sizes": records(beside.sizes), "presence": records(found.presence),
         "models": records(beside.models), "presence_in_models": records(found.presence_in(models)),
-        "walks": 0, "consistency": 0.25, "consistency_chance": 0.01, "consistency_draws": None, "draws": draws, "bootstraps": 5, "blocks": 20,
+        "walks": 0, "consistency": 0.25, "consistency_chance": 0.01,
+        "consistency_draws": None, "draws": draws, "bootstraps": 5, "blocks": 20,
         "sharing": {"spaces": sharing, "models": [{"of": "x", "in": "y", "wmppc": 0.625}]},
         "depth": depth_facts(found, pairs, layers, 0.95, 0),
     }  # fmt: skip
