@@ -89,7 +89,7 @@ def controls_at_chance(run: Run) -> Beside:
 
     def text(row: Any) -> str:
         if is_missing(row.p_equivalent):
-            return "–"
+            return "no interval to tell by"  # such as of halves that are saturated
         return (
             "yes" if row.p_equivalent < SIGNIFICANCE_LEVEL else "not shown"
         ) + f" (p {probability(row.p_equivalent)})"

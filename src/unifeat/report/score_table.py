@@ -62,7 +62,7 @@ def score_columns(run: Run) -> list[tuple[str, str, Show]]:
             continue
         for heading, name in null.headings:
             is_probability = name in (null.p, null.q) or name.startswith(("p_", "q_")) or name.endswith("_p_family")
-            is_count = name == "clusters"
+            is_count = name in ("clusters", "effective_pairs")
             show = odds(null, name) if is_probability else count(name) if is_count else plain(name)
             columns.append((heading, name, show))
     controls = any(info.get("control") for info in run.info["spaces"].values())

@@ -23,6 +23,7 @@ from unifeat.report.tables import (
     SIGNIFICANCE_LEVEL,
     cells,
     decimal,
+    group_of,
     group_pairs,
     is_missing,
     layer_grid,
@@ -79,12 +80,13 @@ def _show_run(console: Console, run: Run) -> None:
         Text.assemble((info["name"], "bold"), f": {text['documents']:,} documents of {text['source']}"), soft_wrap=True
     )
     rows = []
-    for model, own in pd.DataFrame(info["spaces"]).T.groupby("model", sort=False):
-        row = [model, _ranges(own["layer"]), span(own["d_sae"]), span(own["l0"]), span(own["fvu"], decimal)]
+    spaces = pd.DataFrame(info["spaces"]).T
+    for group, own in spaces.groupby([group_of(name) for name in spaces.index], sort=False):
+        row = [group, _ranges(own["layer"]), span(own["d_sae"]), span(own["l0"]), span(own["fvu"], decimal)]
         used = span(own["tokens_kept"] / own["tokens_read"], percent)
         rows.append([*row, span(own["dead_share"], percent), span(own["tokens_read"]), used])
-    headings = ["model", "layers", "features", "L0", "FVU", "dead", "tokens", "used"]
-    console.print(framed(headings, rows, left=2))
+    headings = ["spaces", "layers", "features", "L0", "FVU", "dead", "tokens", "used"]
+    console.print(framed(headings, rows, left=1))
     for groups in group_pairs(run):
         own = _of(table, groups)
         shares = " and ".join(span(own[name], percent) for name in ("share_a", "share_b"))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from unifeat.multiway.result import Families
@@ -130,7 +131,7 @@ def _print_narrow(console: Console, found: Families, rows: list[list[Any]], word
         head = f"{family}: r {least}, on average {mean}" + (f"  {own[0]}" if words else "")
         members = [f"{name}/{feature}" for name, feature in zip(found.spaces, features, strict=True) if feature != "–"]
         console.print(Text(head))
-        console.print(Text("   " + " ".join(members), style="dim"))
+        console.print(Padding(Text(" ".join(members), style="dim"), (0, 0, 0, 3)))
 
 
 def _of(whole: int, shown: int) -> str:
