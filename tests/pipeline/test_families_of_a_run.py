@@ -261,6 +261,23 @@ def test_comparative_sharedness_by_hand(run: uf.Run) -> None:
     assert all(len(tokens) for tokens in table["top_tokens"])
 
 
+def test_cycle_matches_around_all_spaces(run: uf.Run) -> None:
+    """Of equal r, the partner of the lower number, as for the pairs themselves."""
+    circle = run.info["families"]["sharing"]["circle"]
+    names = circle["spaces"]
+    at = {feature: feature for feature in range(run.info["spaces"][names[0]]["d_sae"])}
+    for one, other in zip(names, [*names[1:], names[0]], strict=True):
+        best = {}
+        for feature in set(at.values()):
+            partners = run.partners(one, feature, other).sort_values(
+                ["correlation", "feature"], ascending=[False, True]
+            )
+            if len(partners):
+                best[feature] = int(partners.iloc[0]["feature"])
+        at = {start: best[now] for start, now in at.items() if now in best}
+    assert circle["features"] == sum(start == end for start, end in at.items())
+
+
 def test_groups_that_a_space_was_compared_with_in_part_say_nothing_of_it() -> None:
     """Every model of a group has a feature: that cannot be said from some of them."""
     spaces: list[Any] = [

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unifeat.codes.store import CodeStore
 from unifeat.engine import Engine, Unit
-from unifeat.multiway.sharedness import comparative_sharedness, mppc, wmppc, wmppc_over_layers
+from unifeat.multiway.sharedness import comparative_sharedness, cycle_matches, mppc, wmppc, wmppc_over_layers
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
 from unifeat.store import TABLE, Piece
@@ -41,20 +41,30 @@ def share(
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     """How much of each space others share, for `run.json`; and the rows of `sharedness.parquet` if there are groups.
 
-    The first holds, for both directions of every pair of spaces, `spaces`: `of`, `in`, `mppc`, `wmppc`; and for both
-    directions of every pair of models (groups of spaces), `models`: `of`, `in`, `wmppc`, over layers weighted by width.
+    The first holds, for both directions of every pair of spaces, `spaces`: `of`, `in`, `mppc`, `wmppc`; for both
+    directions of every pair of models (groups of spaces), `models`: `of`, `in`, `wmppc`, over layers weighted by width;
+    and `circle` (None where a space and the next were not compared): `spaces` in order and how many `features` lead
+    home when best partners are followed around them (see `cycle_matches`).
     """
     total = {
         space.name: found["total"].to_numpy()
         for space, found in zip(spaces, engine.map(totals_unit(space.store) for space in spaces), strict=True)
     }
     best: dict[tuple[str, str], Values] = {}
+    partners: dict[tuple[str, str], NDArray[np.int64]] = {}
     for cell in cells:
-        table = cell.candidates().table
-        for side, own, other in (("a", cell.a, cell.b), ("b", cell.b, cell.a)):
-            strongest = np.full(own.store.features, -np.inf)
-            np.maximum.at(strongest, table[f"feature_{side}"].to_numpy(), table["correlation"].to_numpy())
-            best[own.name, other.name] = np.where(np.isinf(strongest), np.nan, strongest)
+        # Of equal r, the partner of the lower number.
+        table = (
+            cell.candidates()
+            .table.sort_values(["feature_a", "feature_b"])
+            .sort_values("correlation", ascending=False, kind="stable")
+        )
+        for side, far, own, other in (("a", "b", cell.a, cell.b), ("b", "a", cell.b, cell.a)):
+            strongest = table.drop_duplicates(f"feature_{side}")
+            feature = strongest[f"feature_{side}"].to_numpy()
+            r, partner = np.full(own.store.features, np.nan), np.full(own.store.features, -1)
+            r[feature], partner[feature] = strongest["correlation"], strongest[f"feature_{far}"]
+            best[own.name, other.name], partners[own.name, other.name] = r, partner
     weighted = all((own >= 0).all() for own in total.values())  # (codes of both signs have no total activation)
     of_spaces = [
         {
@@ -78,7 +88,16 @@ def share(
             value = wmppc_over_layers([own for own, _ in compared], [weight for _, weight in compared])
             of_models.append({"of": of, "in": there, "wmppc": number_or_none(value)})
     sharedness = _sharedness(groups, spaces, best, total) if groups and weighted else None
-    return {"spaces": of_spaces, "models": of_models}, sharedness
+    circle = _around([space.name for space in spaces], partners)
+    return {"spaces": of_spaces, "models": of_models, "circle": circle}, sharedness
+
+
+def _around(names: list[str], partners: dict[tuple[str, str], NDArray[np.int64]]) -> dict[str, Any] | None:
+    """How many features lead home when best partners are followed around all spaces; None if that is not possible."""
+    steps = list(zip(names, [*names[1:], names[0]], strict=True))
+    if len(names) < 3 or any(step not in partners for step in steps):
+        return None
+    return {"spaces": names, "features": len(cycle_matches([partners[step] for step in steps]))}
 
 
 def _over(best: dict[tuple[str, str], Values], space: Space, others: list[Space]) -> Values | None:
