@@ -1,5 +1,5 @@
-// Clicks on a map. The library's own are not used: it takes three pixels for a drag, a loop that ends where it began
-// for a click, and forgets a press that comes while it draws.
+// Clicks on a map. The library's own are not used: it takes three pixels for a drag, and a loop that ends where it began
+// for a click.
 
 /** Pixels that a pointer may move during a click: hands are not still, on a trackpad least of all. */
 const STILL = 4;

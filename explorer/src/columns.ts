@@ -37,7 +37,7 @@ export function columnsOf(values: Values, space: number): Column[] {
       name: "found",
       title: "found in",
       kind: "words",
-      width: 5,
+      width: 5.4,
       value: (f) => -(found.get(f)?.rank ?? 9) + Math.min(found.get(f)?.times ?? 0, 99) / 100,
       text: (f) => {
         const match = found.get(f);
@@ -68,7 +68,7 @@ export function columnsOf(values: Values, space: number): Column[] {
       ...numeric(
         measure,
         title,
-        { r: 2.6, heldout: 4.2, within: 5.8, elsewhere: 4.9 }[measure],
+        { r: 2.6, heldout: 4.2, within: 6.1, elsewhere: 4.9 }[measure],
         (f) => values.measure(space, f, measure),
         (v) => decimal(v),
       ),

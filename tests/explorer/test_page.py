@@ -146,7 +146,7 @@ def count(tab: Any) -> tuple[int, int]:
     text = tab.inner_text("#count")
     if text.startswith("No feature"):
         return 0, 0
-    found = re.match(r"([\d,]+) features.*?, ([\d,]+) with a partner", text)
+    found = re.match(r"([\d,]+) features?.*?, ([\d,]+) with a partner", text)
     assert found, text
     return int(found[1]), int(found[2])
 
@@ -211,6 +211,9 @@ def test_search_finds(open_page: Open, shown: tuple[World, Path]):
         tab.click("#tab-0")
         tab.fill("#search", query)
         assert listed(tab) == expected, query
+    tab.fill("#search", "token:Monday")
+    settled(tab)
+    assert tab.inner_text("#count") == "1 feature, 1 with a partner"
     tab.click("#reset")
     assert count(tab)[0] == FEATURES
 
@@ -517,12 +520,17 @@ def test_labels_effects_and_families(open_page: Open, tmp_path: Path, quick_maps
     assert "least r 0.50" in family
     assert "b@1 / 3" in family
     assert "c@2 / 7 far away" in family, "a member of a space that is not shown"
+    assert tab.inner_text("section[aria-label=Family] .auto") == "far away", "an automatic label"
     effects = tab.inner_text("section[aria-label='Effects on the next token']")
     for text in ("0.25", "up", "down", "<b>"):
         assert text in effects
     options = tab.locator("#colour option").all_inner_texts()
     assert {"label", "family", "size of its family", "category"} <= set(options)
-    tab.select_option("#colour", "family")
+    height = tab.locator(".controls").bounding_box()["height"]
+    for colour in ("category", "label", "members", "family"):
+        tab.select_option("#colour", colour)
+        settled(tab)
+        assert tab.locator(".controls").bounding_box()["height"] == height, "names of colours move nothing"
     assert tab.inner_text("#legend").split("\n")[0] == "label 1 (3)", "the largest family first"
     tab.fill("#search", "label 7")
     tab.wait_for_function("location.hash.includes('q=label')")
