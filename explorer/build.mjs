@@ -1,7 +1,8 @@
 // Builds the script of src/unifeat/explorer/page/ from src/, and the licences of what is in it. The page and its style
 // are written there by hand.
-// `bundle.json` says what they were built from, so that a test finds a bundle that is not the sources'.
+// `bundle.json` says what they were built from, so that a test finds a bundle that is not the sources', or not checked.
 
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -12,6 +13,12 @@ const here = dirname(fileURLToPath(import.meta.url));
 const page = join(here, "..", "src", "unifeat", "explorer", "page");
 const sha256 = (content) => createHash("sha256").update(content).digest("hex");
 const read = (...path) => readFileSync(join(here, ...path), "utf8");
+
+// Nothing is written that TypeScript finds wrong: esbuild leaves types out without reading them.
+execFileSync(process.execPath, [join(here, "node_modules", "typescript", "bin", "tsc"), "--noEmit"], {
+  cwd: here,
+  stdio: "inherit",
+});
 
 const { outputFiles, metafile } = await build({
   absWorkingDir: here,

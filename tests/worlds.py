@@ -164,7 +164,9 @@ def enrich(world: World) -> None:
     """Add to the run what only some runs have: labels, the effects of one pair, and families with other spaces."""
     folder, pairs = world.run.folder, world.run.pairs
     labels = pd.DataFrame({"space": "a@0", "feature": range(len(WORDS)), "automatic": False})
-    labels.assign(label=[f"label {f}" for f in range(len(WORDS))]).to_parquet(folder / "labels.parquet", index=False)
+    labels = labels.assign(label=[f"label {f}" for f in range(len(WORDS))])
+    far = pd.DataFrame({"space": "c@2", "feature": [7], "automatic": True, "label": ["auto: far away"]})
+    pd.concat([labels, far]).to_parquet(folder / "labels.parquet", index=False)
     row = pairs.iloc[2]
     effect = {"space_a": "a@0", "space_b": "b@1", "feature_a": row["feature_a"], "feature_b": row["feature_b"]}
     effect |= {"direct": 0.5, "added": np.nan, "removed": 0.25, "promotes_a": ["up"], "suppresses_a": ["down"]}
@@ -173,7 +175,17 @@ def enrich(world: World) -> None:
     families = pd.DataFrame({"family": [0, 1, 2], "r_min": [0.5, np.nan, 0.25], "elsewhere@9": [1, 2, 3]})
     families["a@0"] = pd.array([1, None, 9], dtype="Int32")
     families["b@1"] = pd.array([3, None, None], dtype="Int32")
+    if "c@2" in world.run.info["spaces"]:
+        families["c@2"] = pd.array([7, None, None], dtype="Int32")
     families.to_parquet(folder / "families.parquet")
+
+
+def add_pair(world: World, feature_a: int, feature_b: int, r: float) -> None:
+    """Add a kept pair to the run, as methods do that give a feature several partners."""
+    path = world.run.folder / "pairs.parquet"
+    pairs = pd.read_parquet(path)
+    row = pairs[pairs["kept"]].head(1).assign(feature_a=feature_a, feature_b=feature_b, correlation=r)
+    pd.concat([pairs, row]).astype(dict(pairs.dtypes)).to_parquet(path, index=False)
 
 
 def spiral(index: np.ndarray, distance: np.ndarray, rows: np.ndarray | None) -> np.ndarray:

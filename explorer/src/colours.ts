@@ -28,7 +28,7 @@ export function colourNames(model: Model, values: Values): [Colour, string][] {
   found.push(["partner", "partner or none"], ["frequency", "firing frequency"]);
   if (model.data.categories.length) found.push(["category", "category"]);
   if (model.spaces.some((space) => space.labels.size)) found.push(["label", "label"]);
-  if (model.families.length) found.push(["family", "family"]);
+  if (model.families.length) found.push(["family", "family"], ["members", "size of its family"]);
   return found;
 }
 
@@ -73,6 +73,18 @@ export function scheme(values: Values, state: State, dark: boolean): Scheme {
     });
   }
   if (colour === "family") {
+    const top = largest(model, DISTINCT.length);
+    const names = top.map((family, i): [string, string] => [familyName(values, family), DISTINCT[i]]);
+    const place = new Map(top.map((family, i) => [family, i]));
+    return categorical(
+      "family",
+      [...names, ["another, or none", grey]],
+      grey,
+      model,
+      (space, feature) => place.get(space.family[feature]) ?? -1,
+    );
+  }
+  if (colour === "members") {
     const most = Math.max(2, ...model.families.map((members) => members.length));
     return graded("members of its family", 2, most, String, dark, grey, model, (space, feature) => {
       const family = space.family[feature];
@@ -112,6 +124,31 @@ export function scheme(values: Values, state: State, dark: boolean): Scheme {
     (space, feature) =>
       values.hasPartner(space.number, feature) ? values.measure(space.number, feature, colour) : NaN,
   );
+}
+
+/** The families with the most members; of equals, those with the most in the spaces that are shown, then the tightest. */
+function largest(model: Model, count: number): number[] {
+  const shown = model.families.map(() => 0);
+  for (const { family } of model.spaces) for (const id of family) if (id >= 0) shown[id]++;
+  const least = (id: number) => model.data.families?.facts.r_min?.[id] ?? -1;
+  return [...model.families.keys()]
+    .sort(
+      (x, y) =>
+        model.families[y].length - model.families[x].length || shown[y] - shown[x] || least(y) - least(x) || x - y,
+    )
+    .slice(0, count);
+}
+
+/** A family is called after its first member that is shown. */
+function familyName(values: Values, id: number): string {
+  const { model } = values;
+  const members = model.families[id];
+  for (const space of model.spaces) {
+    const feature = space.family.indexOf(id);
+    if (feature < 0) continue;
+    return `${values.words(space.number, feature) || `${space.name} / ${feature}`} (${members.length})`;
+  }
+  return `family of ${members.length}`;
 }
 
 function categorical(

@@ -9,7 +9,9 @@ export interface Column {
   title: string;
   /** For CSS. */
   kind: "number" | "words";
-  width: string;
+  /** In rem, and whether it takes what is left. */
+  width: number;
+  grows?: boolean;
   /** What is sorted by; NaN and empty texts come last. */
   value: (feature: number) => number | string;
   text: (feature: number) => string;
@@ -27,7 +29,7 @@ export function columnsOf(values: Values, space: number): Column[] {
   const found = matches?.[space];
   const faint = (feature: number) => !values.hasPartner(space, feature);
   const columns: Column[] = [
-    { name: "feature", title: "feature", kind: "number", width: "4.2rem", value: (f) => f, text: String, down: false },
+    { name: "feature", title: "feature", kind: "number", width: 3.7, value: (f) => f, text: String, down: false },
     words("words", own.labels.size ? "label" : "fires most on", (f) => values.words(space, f)),
   ];
   if (found) {
@@ -35,7 +37,7 @@ export function columnsOf(values: Values, space: number): Column[] {
       name: "found",
       title: "found in",
       kind: "words",
-      width: "6rem",
+      width: 5.4,
       value: (f) => -(found.get(f)?.rank ?? 9) + Math.min(found.get(f)?.times ?? 0, 99) / 100,
       text: (f) => {
         const match = found.get(f);
@@ -45,12 +47,12 @@ export function columnsOf(values: Values, space: number): Column[] {
     });
   }
   columns.push(
-    numeric("fires", "frequency", "5rem", (f) => own.count[f] / Math.max(own.tokens, 1), percent),
+    numeric("fires", "fires on", 4.8, (f) => own.count[f] / Math.max(own.tokens, 1), percent),
     {
       name: "partner",
       title: "partner",
       kind: "number",
-      width: "4.6rem",
+      width: 3.8,
       value: (f) => (values.hasPartner(space, f) ? values.partner(space, f) : NaN),
       text: (f) => (values.hasPartner(space, f) ? String(values.partner(space, f)) : "–"),
       down: false,
@@ -66,7 +68,7 @@ export function columnsOf(values: Values, space: number): Column[] {
       ...numeric(
         measure,
         title,
-        title.length > 8 ? "6.4rem" : "4.8rem",
+        { r: 2.6, heldout: 4.2, within: 6.1, elsewhere: 4.9 }[measure],
         (f) => values.measure(space, f, measure),
         (v) => decimal(v),
       ),
@@ -75,23 +77,23 @@ export function columnsOf(values: Values, space: number): Column[] {
   }
   if (model.data.categories.length) {
     const text = (f: number) => (own.categories.get(f) ?? []).map((c) => model.data.categories[c]).join(", ");
-    columns.push({ name: "category", title: "category", kind: "words", width: "7rem", value: text, text, down: false });
+    columns.push({ name: "category", title: "category", kind: "words", width: 4.6, value: text, text, down: false });
   }
   if (model.families.length) {
     const size = (f: number) => (own.family[f] < 0 ? NaN : model.families[own.family[f]].length);
-    columns.push(numeric("family", "family", "4.2rem", size, (v) => (Number.isNaN(v) ? "–" : String(v))));
+    columns.push(numeric("family", "family", 3.3, size, (v) => (Number.isNaN(v) ? "–" : String(v))));
   }
   return columns;
 }
 
 function words(name: string, title: string, text: (feature: number) => string): Column {
-  return { name, title, kind: "words", width: "minmax(8rem, 1fr)", value: text, text, down: false };
+  return { name, title, kind: "words", width: 7, grows: true, value: text, text, down: false };
 }
 
 function numeric(
   name: string,
   title: string,
-  width: string,
+  width: number,
   value: (feature: number) => number,
   shown: (value: number) => string,
 ): Column {

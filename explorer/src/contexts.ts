@@ -1,7 +1,7 @@
 // The contexts of a feature, and of its partner beside them.
 
 import { h } from "./dom";
-import { partners } from "./model";
+import { partners, type Side } from "./model";
 import { activation, percent } from "./numbers";
 import type { Place } from "./state";
 import { type Context, visible } from "./texts";
@@ -22,6 +22,9 @@ export function contextsOf(values: Values, { space, feature }: Place): HTMLEleme
     return section;
   }
   const [own, other] = [model.spaces[space].name, model.spaces[side.other].name];
+  // Of each feature, the page knows where one partner fires: the strongest.
+  const [theirs] = partners(model.sideOf(side.other, space) as Side, partner);
+  const mutual = theirs === feature;
   section.append(
     h(
       "p",
@@ -29,7 +32,7 @@ export function contextsOf(values: Values, { space, feature }: Place): HTMLEleme
       h("span", { class: `shade space-${space}` }, "shaded"),
       ": this feature fires, the darker the stronger; ",
       h("span", { class: `under space-${side.other}` }, "underlined"),
-      `: its partner in ${other} fires.`,
+      `: its partner ${other} / ${partner} fires.`,
     ),
     h(
       "div",
@@ -44,7 +47,14 @@ export function contextsOf(values: Values, { space, feature }: Place): HTMLEleme
         "div",
         {},
         h("h4", {}, `strongest of the partner in ${other}`),
-        lines(texts.contexts(side.other, partner, space), side.other, space),
+        lines(texts.contexts(side.other, partner, mutual ? space : null), side.other, mutual ? space : null),
+        mutual
+          ? null
+          : h(
+              "p",
+              { class: "quiet small" },
+              `Nothing is underlined here: the strongest partner of ${other} / ${partner} is ${own} / ${theirs}.`,
+            ),
       ),
     ),
   );

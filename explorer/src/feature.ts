@@ -9,6 +9,7 @@ import { candidatesIn, partnersIn } from "./pairs";
 import { linkTo } from "./permalink";
 import type { Place, State } from "./state";
 import type { Values } from "./values";
+import { spoken } from "./words";
 
 export class FeaturePage {
   private readonly element = byId("feature");
@@ -125,7 +126,7 @@ export class FeaturePage {
         h("i", { class: "swatch", "aria-hidden": "true" }),
         `${space.name} / ${feature}`,
       ),
-      label ? h("p", { class: "label" }, label) : null,
+      label ? h("p", { class: "label" }, spoken(label)) : null,
       tokens ? h("p", { class: label ? "quiet" : "label" }, tokens) : null,
     );
   }

@@ -88,7 +88,7 @@ export class Controls {
   /** Make the controls say what is chosen. */
   show(): void {
     const { state } = this;
-    if (document.activeElement !== this.search) this.search.value = state.query;
+    this.search.value = state.query;
     this.colour.value = state.colour;
     if (!this.colour.value) this.colour.value = state.colour = "r";
     this.partner.value = state.filters.partner;

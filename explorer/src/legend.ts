@@ -2,11 +2,14 @@
 
 import type { Legend } from "./colours";
 import { byId, h } from "./dom";
+import { spoken } from "./words";
 
 export function showLegend(legend: Legend): void {
   const element = byId("legend");
   if (legend.kind === "names") {
-    const names = legend.names.map(([name, colour]) => h("span", { class: "key" }, dot(colour), name));
+    const names = legend.names.map(([name, colour]) =>
+      h("span", { class: "key", title: name }, dot(colour), h("span", { class: "text" }, spoken(name))),
+    );
     element.replaceChildren(...names);
     return;
   }

@@ -3,11 +3,13 @@
 import { elementScroll, observeElementOffset, observeElementRect, Virtualizer } from "@tanstack/virtual-core";
 import { type Column, columnsOf, csv, sorted } from "./columns";
 import { byId, framed, h } from "./dom";
-import { whole } from "./numbers";
+import { counted, whole } from "./numbers";
 import type { State } from "./state";
 import type { Values } from "./values";
+import { spoken } from "./words";
 
 const ROW = 30;
+const GAP = 0.55; // rem between columns, as in the style
 
 export class List {
   features: number[] = [];
@@ -93,16 +95,20 @@ export class List {
     values.passing[space].forEach((passes, feature) => {
       if (passes && (!only || only.has(feature))) passing.push(feature);
     });
-    const chosen = state.sort ?? (values.matches ? { column: "found", down: true } : { column: "r", down: true });
-    const column = this.columns.find(({ name }) => name === chosen.column) ?? this.columns[0];
-    this.features = sorted(passing, column, chosen.down);
-    if (!state.sort && !values.matches) {
+    const named = (name: string) => this.columns.find((column) => column.name === name);
+    const wanted = state.sort && named(state.sort.column);
+    const down = wanted && state.sort ? state.sort.down : true;
+    const column = wanted ?? named(values.matches ? "found" : "r") ?? this.columns[0];
+    this.features = sorted(passing, column, down);
+    if (!wanted && !values.matches) {
       const kept = (feature: number) => values.hasPartner(space, feature);
       this.features = [...this.features.filter(kept), ...this.features.filter((feature) => !kept(feature))];
     }
-    this.head(column.name, chosen.down);
-    this.scroller.style.setProperty("--columns", this.columns.map(({ width }) => width).join(" "));
-    byId("heads").style.setProperty("--columns", this.columns.map(({ width }) => width).join(" "));
+    this.head(column.name, down);
+    const widths = this.columns.map(({ width, grows }) => (grows ? `minmax(${width}rem, 1fr)` : `${width}rem`));
+    this.scroller.style.setProperty("--columns", widths.join(" "));
+    const least = this.columns.reduce((sum, { width }) => sum + width + GAP, GAP);
+    this.scroller.style.setProperty("--least", `${least}rem`);
     this.scroller.setAttribute("aria-rowcount", String(this.features.length + 1));
     this.scroller.setAttribute("aria-label", `Features of ${values.model.spaces[space].name}`);
     for (const tab of byId("tabs").children) tab.setAttribute("aria-selected", String(tab.id === `tab-${space}`));
@@ -121,7 +127,7 @@ export class List {
       (sum, feature) => sum + Number(this.values.hasPartner(this.state.list, feature)),
       0,
     );
-    return `${whole(n)} features${lassoed ? " in the lasso" : ""}, ${whole(kept)} with a partner`;
+    return `${counted(n, "feature")}${lassoed ? " in the lasso" : ""}, ${whole(kept)} with a partner`;
   }
 
   private head(by: string, down: boolean): void {
@@ -130,6 +136,7 @@ export class List {
       const sort = () => {
         this.state.sort = { column: name, down: here ? !down : first };
         this.refresh();
+        this.state.changed("sort");
       };
       const arrow = here ? (down ? " ↓" : " ↑") : "";
       return h(
@@ -156,7 +163,7 @@ export class List {
       "div",
       { role: "row", id: `row-${space}-${feature}`, class: "row", "aria-rowindex": index + 2, onclick: open },
       ...this.columns.map(({ kind, text, faint }) =>
-        h("div", { role: "gridcell", class: `${kind}${faint?.(feature) ? " faint" : ""}` }, text(feature)),
+        h("div", { role: "gridcell", class: `${kind}${faint?.(feature) ? " faint" : ""}` }, spoken(text(feature))),
       ),
     );
     row.addEventListener("mouseenter", () => this.hover(feature));

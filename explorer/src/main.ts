@@ -17,7 +17,7 @@ async function start(): Promise<void> {
   const packed = await unpack<Data>(byId("features-data").textContent ?? "");
   byId("features-data").remove();
   const model = new Model(packed.data, packed);
-  const state = new State();
+  const state = new State(model);
   follow(location.hash, model, state);
   const values = new Values(model, state);
   byId("title").textContent = model.spaces.map((space) => space.name).join(" × ");
@@ -50,7 +50,7 @@ function draw(values: Values, state: State): Maps | null {
   } catch (error) {
     console.error(error);
   }
-  byId("maps").hidden = true;
+  byId("maps").hidden = byId("legend").hidden = true;
   byId("no-maps").hidden = false;
   return null;
 }
@@ -77,11 +77,12 @@ function links(model: Model, state: State, values: Values, controls: Controls): 
     else history.replaceState(null, "", hash);
   };
   state.on(["feature"], () => write(true));
-  state.on(["filters", "query", "colour", "map"], () => write(false));
+  state.on(["filters", "query", "colour", "map", "list", "sort"], () => write(false));
   addEventListener("hashchange", () => {
     if (location.hash === own) return;
     own = location.hash;
     follow(location.hash, model, state);
+    values.compare();
     values.filter();
     controls.show();
     state.changed("feature", "filters", "query", "colour", "map", "list");
@@ -96,8 +97,10 @@ function keys(state: State, controls: Controls, list: List): void {
     const typing =
       event.target instanceof HTMLElement && event.target.matches("input:not([type=range]), select, textarea");
     if (event.key === "Escape") {
-      if (typing) (event.target as HTMLElement).blur();
-      else if (state.lasso) list.clearLasso();
+      if (typing) {
+        event.preventDefault(); // (a browser empties a search field, and tells nobody who no longer has the focus)
+        (event.target as HTMLElement).blur();
+      } else if (state.lasso) list.clearLasso();
       else state.select(null);
       return;
     }

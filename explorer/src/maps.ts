@@ -2,10 +2,11 @@
 
 import createScatterplot from "regl-scatterplot";
 import { type Scheme, scheme } from "./colours";
+import { onClick } from "./clicks";
 import { byId, framed, h } from "./dom";
 import { type MapKind, partners } from "./model";
 import { showLegend } from "./legend";
-import { whole } from "./numbers";
+import { counted, whole } from "./numbers";
 import { Overlay } from "./overlay";
 import type { Place, State } from "./state";
 import { isDark } from "./theme";
@@ -22,6 +23,7 @@ const MARGIN = 0.95;
 const DIM = 0.07;
 const CLEAR = 0.85;
 const MANY = 6000;
+const REACH = 12; // pixels from a click to the point that it means
 
 interface Points {
   x: Float32Array;
@@ -64,7 +66,7 @@ export class Maps {
     this.container.style.setProperty("--maps", String(this.panels.length));
     new ResizeObserver(() => this.resize()).observe(this.container);
     this.resize();
-    state.on(["colour", "theme", "list"], () => {
+    state.on(["colour", "theme", "list", "texts"], () => {
       this.scheme = this.colour();
       this.drawn();
       showLegend(this.scheme.legend);
@@ -130,6 +132,7 @@ export class Maps {
       deselectOnDblClick: false,
       actionKeyMap: { lasso: "shift" },
     };
+    onClick(canvas, (x, y) => this.clicked(space, x, y));
     const plot = createScatterplot(settings);
     const panel: Panel = {
       space,
@@ -147,7 +150,7 @@ export class Maps {
     this.panels.push(panel);
     plot.subscribe("pointOver", (feature) => this.hover({ space, feature }));
     plot.subscribe("pointOut", () => this.hover(null));
-    plot.subscribe("select", ({ points }) => this.picked(space, points));
+    plot.subscribe("select", ({ points }) => this.lassoed(space, points));
     plot.subscribe("view", () => this.overlaid());
     for (const event of ["pointerdown", "wheel"])
       canvas.addEventListener(event, () => (panel.moved = true), { passive: true });
@@ -155,43 +158,52 @@ export class Maps {
 
   private described(space: number): string {
     const { name, features } = this.values.model.spaces[space];
-    return `Map of the ${whole(features)} features of ${name}. The list below has the same features.`;
+    return `Map of the ${counted(features, "feature")} of ${name}. The list below has the same features.`;
   }
 
   private hover(place: Place | null): void {
-    if (place && !this.lit(place.space, place.feature)) return;
+    if (place && !this.lit(place.space)[place.feature]) return;
     this.state.hover = place;
     this.state.changed("hover");
   }
 
-  private picked(space: number, points: number[]): void {
+  /** Select the point nearest to a click, of those that are lit. */
+  private clicked(space: number, x: number, y: number): void {
+    const { plot, shown } = this.panels[space];
+    if (!shown) return;
+    const lit = this.lit(space);
+    let [nearest, least] = [-1, REACH];
+    lit.forEach((one, feature) => {
+      const at = one ? plot.getScreenPosition(feature) : undefined;
+      const far = at ? Math.hypot(at[0] - x, at[1] - y) : Infinity;
+      if (far < least) [nearest, least] = [feature, far];
+    });
+    if (nearest >= 0) this.state.select({ space, feature: nearest });
+  }
+
+  /** Points in a lasso. (The library tells of nothing else: clicks do not reach it.) */
+  private lassoed(space: number, points: number[]): void {
     const { state } = this;
     this.panels[space].plot.deselect({ preventEvent: true });
     const features = points.filter((feature) => this.values.passing[space][feature]);
-    if (points.length === 1) {
-      if (features.length && this.lit(space, points[0])) state.select({ space, feature: points[0] });
-      return;
-    }
     state.lasso = features.length ? { space, features: new Set(features) } : null;
     state.list = space;
     state.changed("lasso", "list");
   }
 
-  /** Whether a point is drawn clearly: it passes, and belongs to the lasso or is a partner of one that does. */
-  private lit(space: number, feature: number): boolean {
-    if (!this.values.passing[space][feature]) return false;
+  /** Which points are drawn clearly: they pass, and belong to the lasso or are partners of those that do. */
+  private lit(space: number): Uint8Array {
+    const passing = this.values.passing[space];
     const { lasso } = this.state;
-    if (!lasso) return true;
-    return lasso.space === space ? lasso.features.has(feature) : this.lassoed(space).has(feature);
+    if (!lasso) return passing;
+    const only = lasso.space === space ? lasso.features : this.beyond(lasso, space);
+    return passing.map((passes, feature) => Number(passes && only.has(feature)));
   }
 
-  private lassoed(space: number): Set<number> {
-    const { lasso } = this.state;
-    const side = lasso && this.values.model.sideOf(lasso.space, space);
-    const found = new Set<number>();
-    if (lasso && side)
-      for (const feature of lasso.features) for (const other of partners(side, feature)) found.add(other);
-    return found;
+  /** The partners of the features in the lasso. */
+  private beyond(lasso: NonNullable<State["lasso"]>, space: number): Set<number> {
+    const side = this.values.model.sideOf(lasso.space, space);
+    return new Set(side ? [...lasso.features].flatMap((feature) => partners(side, feature)) : []);
   }
 
   private resize(): void {
@@ -230,15 +242,12 @@ export class Maps {
     const space = this.values.model.spaces[panel.space];
     const kind = space.maps[this.state.map] ? this.state.map : space.about.maps[0];
     const points = (panel.points[kind] ??= placed(space.maps[kind] as Uint16Array));
-    const { lasso } = this.state;
     const passing = this.values.passing[panel.space];
-    const only = !lasso ? null : lasso.space === panel.space ? lasso.features : this.lassoed(panel.space);
-    const w = Uint8Array.from(passing, (passes, feature) => Number(passes && (!only || only.has(feature))));
     const moves = panel.shown !== null && panel.shown !== kind;
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     await panel.plot.set({ pointColor: this.scheme.colours, backgroundColor: this.ground() });
     await panel.plot.draw(
-      { x: points.x, y: points.y, valueA: this.scheme.index[panel.space], valueB: w },
+      { x: points.x, y: points.y, valueA: this.scheme.index[panel.space], valueB: this.lit(panel.space) },
       {
         zDataType: "categorical",
         wDataType: "categorical",
@@ -251,8 +260,8 @@ export class Maps {
     const count = passing.reduce((sum, one) => sum + one, 0);
     const all = count === passing.length;
     panel.note.textContent = all
-      ? `${whole(passing.length)} features`
-      : `${whole(count)} of ${whole(passing.length)} features`;
+      ? counted(passing.length, "feature")
+      : `${whole(count)} of ${counted(passing.length, "feature")}`;
   }
 
   private ground(): string {
@@ -271,8 +280,6 @@ export class Maps {
     const [frame, all] = [panel.frame.getBoundingClientRect(), this.container.getBoundingClientRect()];
     return [own[0] + frame.left - all.left, own[1] + frame.top - all.top];
   }
-
-  /** Lines from a feature to its partners, and rings around all of them; returns how many lines. */
 }
 
 function placed(grid: Uint16Array): Points {

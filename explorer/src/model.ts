@@ -41,7 +41,12 @@ export interface Data {
   cells: { a: number; b: number; role: string; reasons: string[]; effects: EffectFact[] }[];
   labels: Record<string, string>[];
   categories: string[];
-  families: { spaces: string[]; facts: Record<string, (number | null)[]> } | null;
+  families: {
+    spaces: string[];
+    facts: Record<string, (number | null)[]>;
+    /** Labels of members in spaces that are not shown. */
+    labels: Record<string, Record<string, string>>;
+  } | null;
 }
 
 /** One space's features. */
@@ -122,6 +127,11 @@ export class Model {
     return this.sides(space).find((side) => side.other === other);
   }
 
+  /** The space that a space is compared with at the beginning. */
+  counterpart(space: number): number {
+    return this.sides(space)[0].other;
+  }
+
   named(name: string): number {
     return this.data.spaces.findIndex((space) => space.name === name);
   }
@@ -143,10 +153,15 @@ export function isKept(cell: Cell, row: number): boolean {
   return cell.reason[row] === 0;
 }
 
-/** A feature's partners: the other features of its kept pairs. */
+/** The rows of a feature's kept pairs, best first. */
+export function keptRows(side: Side, feature: number): number[] {
+  return [...candidates(side, feature)].filter((row) => isKept(side.cell, row));
+}
+
+/** A feature's partners: the other features of its kept pairs, best first. */
 export function partners(side: Side, feature: number): number[] {
   const other = side.cell.feature[1 - side.side];
-  return [...candidates(side, feature)].filter((row) => isKept(side.cell, row)).map((row) => other[row]);
+  return keptRows(side, feature).map((row) => other[row]);
 }
 
 function spaceOf(

@@ -6,6 +6,7 @@ import { activation, decimal, whole } from "./numbers";
 import { linked } from "./pairs";
 import { visible } from "./texts";
 import type { Values } from "./values";
+import { spoken } from "./words";
 
 const BAR = { width: 320, height: 56 };
 
@@ -57,17 +58,18 @@ export function family(values: Values, space: Space, feature: number): HTMLEleme
   const { model } = values;
   const id = space.family[feature];
   if (id < 0 || !model.data.families) return [];
-  const { spaces, facts } = model.data.families;
+  const { spaces, facts, labels } = model.data.families;
   const members = model.families[id].map((member) => {
     const shown = model.named(spaces[member.space]);
-    const words = shown < 0 ? "" : values.words(shown, member.feature);
+    const words =
+      shown < 0 ? (labels[spaces[member.space]]?.[member.feature] ?? "") : values.words(shown, member.feature);
     const name = `${spaces[member.space]} / ${member.feature}`;
     return h(
       "li",
       {},
       shown < 0 ? h("span", {}, name) : linked(values, { space: shown, feature: member.feature }),
       " ",
-      h("span", { class: "quiet" }, words),
+      h("span", { class: "quiet" }, spoken(words)),
     );
   });
   const told = Object.entries({ r_min: "least r", r_mean: "mean r", consistency: "cycle consistency" })

@@ -4,6 +4,9 @@ const WHOLE = new Intl.NumberFormat("en");
 
 export const whole = (value: number): string => WHOLE.format(value);
 
+/** `1 feature`, `2,048 features`. */
+export const counted = (value: number, noun: string): string => `${whole(value)} ${noun}${value === 1 ? "" : "s"}`;
+
 /** `0.41` with a typographic minus; an en dash where there is none. */
 export function decimal(value: number | null | undefined, digits = 2): string {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";

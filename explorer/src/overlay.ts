@@ -1,16 +1,18 @@
 // What is drawn over the maps: lines between partners, rings around features, and the tip at the pointer.
 
 import { h } from "./dom";
-import { partners } from "./model";
-import { decimal } from "./numbers";
+import { keptRows, partners } from "./model";
+import { counted, decimal } from "./numbers";
 import type { Place, State } from "./state";
 import type { Values } from "./values";
+import { spoken } from "./words";
 
 const MOST_LINES = 400;
 
 export class Overlay {
   private readonly canvas = h("canvas", { class: "overlay", "aria-hidden": "true" });
   private readonly tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
+  private readonly note = h("p", { class: "lines quiet small", hidden: true });
 
   /** `at` says where a feature is drawn, in the container's pixels; null if it is nowhere, or outside of its panel. */
   constructor(
@@ -19,7 +21,7 @@ export class Overlay {
     private readonly state: State,
     private readonly at: (place: Place) => [number, number] | null,
   ) {
-    container.append(this.canvas, this.tip);
+    container.append(this.canvas, this.note, this.tip);
   }
 
   resize(): void {
@@ -36,15 +38,18 @@ export class Overlay {
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.strokeStyle = ink;
     const { lasso, hover, feature } = this.state;
-    let lines = 0;
+    let [lines, left] = [0, 0];
     if (lasso) {
       context.globalAlpha = 0.25;
       context.lineWidth = 1;
+      const sides = this.values.model.sides(lasso.space);
       for (const one of lasso.features) {
-        if (lines >= MOST_LINES) break;
-        lines += this.link(context, { space: lasso.space, feature: one }, false, ink, ground);
+        if (lines < MOST_LINES) lines += this.link(context, { space: lasso.space, feature: one }, false, ink, ground);
+        else left += Number(sides.some((side) => partners(side, one).length > 0));
       }
     }
+    this.note.hidden = !left;
+    this.note.textContent = `Lines of ${counted(left, "more feature")} are not drawn.`;
     context.globalAlpha = 1;
     context.lineWidth = 1.5;
     if (feature) lines += this.link(context, feature, true, ink, ground);
@@ -95,14 +100,15 @@ export class Overlay {
       [`${model.spaces[hover.space].name}/${hover.feature}`, this.values.words(hover.space, hover.feature)],
     ];
     for (const side of model.sides(hover.space)) {
-      for (const other of partners(side, hover.feature)) {
-        const r = this.values.measure(hover.space, hover.feature, "r");
-        const known = side.other === this.state.against[hover.space] ? `, r ${decimal(r)}` : "";
-        lines.push([`↔ ${model.spaces[side.other].name}/${other}${known}`, this.values.words(side.other, other)]);
+      const { feature, values } = side.cell;
+      for (const row of keptRows(side, hover.feature)) {
+        const other = feature[1 - side.side][row];
+        const name = `↔ ${model.spaces[side.other].name}/${other}, r ${decimal(values.r?.[row])}`;
+        lines.push([name, this.values.words(side.other, other)]);
       }
     }
     if (lines.length === 1) lines.push(["no partner", ""]);
-    this.tip.replaceChildren(...lines.map(([name, words]) => h("div", {}, h("b", {}, name), " ", words)));
+    this.tip.replaceChildren(...lines.map(([name, words]) => h("div", {}, h("b", {}, name), " ", spoken(words))));
     const width = this.container.clientWidth;
     const right = at[0] > width / 2;
     this.tip.style.left = right ? "auto" : `${at[0] + 14}px`;

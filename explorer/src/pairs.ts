@@ -6,6 +6,7 @@ import { decimal, percent, whole } from "./numbers";
 import { linkTo } from "./permalink";
 import type { Place } from "./state";
 import type { Values } from "./values";
+import { spoken } from "./words";
 
 /** A link to a feature. */
 export function linked(values: Values, place: Place, text?: string): HTMLElement {
@@ -60,7 +61,7 @@ function partnerCard(values: Values, side: Side, row: number): HTMLElement {
     "div",
     { class: `partner space-${other.number}` },
     h("h3", {}, "Partner ", linked(values, { space: other.number, feature })),
-    h("p", { class: "words" }, values.words(other.number, feature)),
+    h("p", { class: "words" }, spoken(values.words(other.number, feature))),
     h("dl", {}, ...numbers),
   );
 }
@@ -120,7 +121,7 @@ function candidate(
     "tr",
     { class: kept ? "kept" : null },
     h("td", {}, linked(values, { space: side.other, feature }, String(feature))),
-    h("td", { class: "words" }, values.words(side.other, feature)),
+    h("td", { class: "words" }, spoken(values.words(side.other, feature))),
     ...columns.map((measure) => h("td", { class: "number" }, decimal(cell.values[measure]?.[row]))),
     h("td", { class: "why" }, kept ? "kept" : cell.reasons[cell.reason[row]]),
   );

@@ -28,6 +28,12 @@ export function hashOf(model: Model, state: State): string {
   if (least > LEAST_FREQUENCY || most < 0) words.set("frequency", `${least},${most}`);
   if (filters.category !== null) words.set("category", model.data.categories[filters.category]);
   if (filters.partner !== "any") words.set("partner", filters.partner);
+  if (state.list !== (state.feature?.space ?? 0)) words.set("list", model.spaces[state.list].name);
+  for (const { number } of model.spaces) {
+    const other = state.against[number];
+    if (other !== model.counterpart(number)) words.append("against", compared(model, number, other));
+  }
+  if (state.sort) words.set("sort", `${state.sort.down ? "-" : ""}${state.sort.column}`);
   const place = state.feature ? linkTo(model, state.feature) : "#";
   const rest = words.toString();
   return rest ? `${place}?${rest}` : place;
@@ -52,6 +58,21 @@ export function follow(hash: string, model: Model, state: State): void {
   filters.partner =
     partner === "with" || partner === "without" || partner === "no candidate" ? (partner as PartnerFilter) : "any";
   state.filters = filters;
+  const list = model.named(words.get("list") ?? "");
+  if (list >= 0) state.list = list;
+  else if (!state.feature) state.list = 0;
+  const wanted = words.getAll("against");
+  state.against = model.spaces.map(({ number }) => {
+    const side = model.sides(number).find(({ other }) => wanted.includes(compared(model, number, other)));
+    return side?.other ?? model.counterpart(number);
+  });
+  const sort = words.get("sort");
+  state.sort = sort ? { column: sort.replace(/^-/, ""), down: sort.startsWith("-") } : null;
+}
+
+/** That a space is compared with another one. */
+function compared(model: Model, space: number, other: number): string {
+  return `${model.spaces[space].name} ${model.spaces[other].name}`;
 }
 
 function placeOf(path: string, model: Model): Place | null {

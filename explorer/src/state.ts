@@ -1,6 +1,6 @@
 // What the user has chosen. Whoever changes it says what, and whoever shows it is told.
 
-import { type MapKind, MEASURES, type Measure } from "./model";
+import { type MapKind, MEASURES, type Measure, type Model } from "./model";
 
 export interface Place {
   space: number;
@@ -18,7 +18,7 @@ export interface Filters {
   partner: PartnerFilter;
 }
 
-export type Colour = Measure | "frequency" | "partner" | "category" | "family" | "label";
+export type Colour = Measure | "frequency" | "partner" | "category" | "family" | "members" | "label";
 
 export interface Sort {
   column: string;
@@ -32,7 +32,8 @@ export function noFilters(): Filters {
   return { measures, frequency: [LEAST_FREQUENCY, 0], category: null, partner: "any" };
 }
 
-export type What = "feature" | "hover" | "lasso" | "filters" | "query" | "colour" | "map" | "list" | "texts" | "theme";
+export type What =
+  "feature" | "hover" | "lasso" | "filters" | "query" | "colour" | "map" | "list" | "sort" | "texts" | "theme";
 
 export class State {
   feature: Place | null = null;
@@ -45,10 +46,14 @@ export class State {
   /** The space whose features are listed. */
   list = 0;
   /** Of each space, the one that it is compared with where a single one is shown. */
-  against: number[] = [];
+  against: number[];
   sort: Sort | null = null;
 
   private readonly listeners: [Set<What>, () => void][] = [];
+
+  constructor(model: Model) {
+    this.against = model.spaces.map(({ number }) => model.counterpart(number));
+  }
 
   on(what: What[], run: () => void): void {
     this.listeners.push([new Set(what), run]);

@@ -58,7 +58,8 @@ export class Texts {
     private readonly model: Model,
     packed: Packed<unknown>,
   ) {
-    this.text = new TextDecoder("utf-16le").decode(packed.need("text"));
+    // (A mark of the byte order at the beginning is a character of the text, and places count it.)
+    this.text = new TextDecoder("utf-16le", { ignoreBOM: true }).decode(packed.need("text"));
     this.lower = lowered(this.text);
     this.stretch = summed(packed.need("stretch"));
     this.document = packed.need("document");

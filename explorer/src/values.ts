@@ -27,7 +27,6 @@ export class Values {
     readonly model: Model,
     readonly state: State,
   ) {
-    state.against = model.spaces.map((space) => model.sides(space.number)[0].other);
     this.compare();
     this.filter();
   }

@@ -8,16 +8,18 @@ import io
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from explorer_data import data_of
 
 from pages import ROOT
 from unifeat.explorer.write import write_explorer
-from worlds import FEATURES, HOSTILE, WORDS, World, enrich, make_world, spiral
+from worlds import FEATURES, HOSTILE, WORDS, World, add_pair, documents, enrich, make_world, spiral
 
 PAGE = Path(__file__).parents[2] / "src" / "unifeat" / "explorer" / "page"
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -45,6 +47,19 @@ class TestTheBundle:
         assert set(self.bundle["sources"]) == names
         changed = [name for name, digest in self.bundle["sources"].items() if sha256(folder / name) != digest]
         assert not changed, "run `npm ci && npm run build` in explorer/"
+
+    @pytest.mark.skipif(not (ROOT / "explorer" / "node_modules").is_dir(), reason="no packages to build it with")
+    def test_what_typescript_finds_wrong_is_not_built(self, tmp_path):
+        folder = tmp_path / "explorer"
+        shutil.copytree(ROOT / "explorer", folder, ignore=shutil.ignore_patterns("node_modules"))
+        (folder / "node_modules").symlink_to(ROOT / "explorer" / "node_modules")
+        numbers = folder / "src" / "numbers.ts"
+        with numbers.open("a", encoding="utf-8") as file:
+            file.write('export const wrong: number = "1";\n')
+        done = subprocess.run(["node", "build.mjs"], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "numbers.ts" in done.stdout + done.stderr
+        assert not (tmp_path / "src").exists()
 
     def test_nobody_changed_it_by_hand(self):
         assert {name: sha256(PAGE / name) for name in self.bundle["files"]} == self.bundle["files"]
@@ -131,7 +146,7 @@ def count(tab: Any) -> tuple[int, int]:
     text = tab.inner_text("#count")
     if text.startswith("No feature"):
         return 0, 0
-    found = re.match(r"([\d,]+) features.*?, ([\d,]+) with a partner", text)
+    found = re.match(r"([\d,]+) features?.*?, ([\d,]+) with a partner", text)
     assert found, text
     return int(found[1]), int(found[2])
 
@@ -152,16 +167,10 @@ def point(tab: Any, shown: tuple[World, Path], space: int, feature: int) -> tupl
     return box["x"] + box["width"] / 2 + x * half, box["y"] + box["height"] / 2 - y * half
 
 
-def click(tab: Any, at: tuple[float, float], hash_ends: str) -> None:
-    """Click at a point of a map. A press that lasts is no click there, and on a busy machine any may last."""
-    for _ in range(20):
-        tab.mouse.click(*at)
-        try:
-            return tab.wait_for_function(f"location.hash.endsWith('{hash_ends}')", timeout=5_000)
-        except Exception as error:
-            if type(error).__name__ != "TimeoutError":
-                raise
-    raise AssertionError(f"no click arrived that led to {hash_ends}")
+def click(tab: Any, at: tuple[float, float], hash_ends: str, *, held_ms: float = 0) -> None:
+    """Click at a point of a map, once."""
+    tab.mouse.click(*at, delay=held_ms)
+    tab.wait_for_function(f"location.hash.endsWith('{hash_ends}')")
 
 
 def partner(world: World, feature: int) -> int:
@@ -202,8 +211,31 @@ def test_search_finds(open_page: Open, shown: tuple[World, Path]):
         tab.click("#tab-0")
         tab.fill("#search", query)
         assert listed(tab) == expected, query
+    tab.fill("#search", "token:Monday")
+    settled(tab)
+    assert tab.inner_text("#count") == "1 feature, 1 with a partner"
     tab.click("#reset")
     assert count(tab)[0] == FEATURES
+
+
+@browser_only
+def test_leaving_the_search_keeps_it(open_page: Open):
+    tab = open_page()
+    tab.keyboard.press("/")
+    tab.keyboard.type("geneva")
+    tab.wait_for_function("location.hash.includes('q=geneva')")
+    found = count(tab)
+    tab.keyboard.press("Escape")
+    settled(tab)
+    assert tab.input_value("#search") == "geneva"
+    assert tab.evaluate("document.activeElement.id") != "search"
+    assert count(tab) == found
+    tab.keyboard.press("j")
+    tab.wait_for_function("location.hash.startsWith('#a@0/0?')")
+    # An address says what is searched, wherever the cursor is.
+    tab.focus("#search")
+    tab.evaluate("location.hash = '#?q=monday'")
+    tab.wait_for_function("document.querySelector('#search').value === 'monday'")
 
 
 @browser_only
@@ -231,6 +263,57 @@ def test_a_click_lights_the_partner(open_page: Open, shown: tuple[World, Path]):
     tab.mouse.move(5, 5)
     tab.wait_for_selector("#maps[data-lines='0']")
     assert "was dropped: r at or below 0.1" in tab.inner_text("#feature .partner")
+
+
+@browser_only
+def test_a_click_is_a_press_and_a_release_at_one_place(open_page: Open, shown: tuple[World, Path]):
+    """However long it takes; a hand may tremble, but a drag that ends where it began is no click."""
+    tab = open_page(maps=True)
+    x, y = point(tab, shown, 0, 3)
+    click(tab, (x, y), "a@0/3", held_ms=700)
+    tab.keyboard.press("Escape")
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x + 3, y + 1)
+    tab.mouse.up()
+    tab.wait_for_function("location.hash.endsWith('a@0/3')")
+    for mode in ("panZoom", "lasso"):
+        tab.keyboard.press("Escape")
+        tab.check(f"input[value={mode}]", force=True)
+        tab.mouse.move(x, y)
+        tab.mouse.down()
+        tab.mouse.move(x + 30, y, steps=5)
+        tab.mouse.move(x, y, steps=5)
+        tab.mouse.up()
+        settled(tab)
+        assert "Choose a feature" in tab.inner_text("#feature"), mode
+    # Between points, there is nothing to select.
+    tab.mouse.click(*(c + 4 for c in (tab.locator(".frame").first.bounding_box()[k] for k in ("x", "y"))))
+    settled(tab)
+    assert "Choose a feature" in tab.inner_text("#feature")
+
+
+@browser_only
+def test_each_partner_has_its_own_r(open_page: Open, tmp_path: Path, quick_maps: None):
+    """Methods that let features share a partner: the tip and the contexts are of the pair that they name."""
+    world = make_world(tmp_path / "shared")
+    geneva, president = partner(world, 0), partner(world, 3)
+    add_pair(world, 0, president, 0.33)  # Geneva's second partner, and its partner's second
+    add_pair(world, 5, geneva, 0.99)  # because's better partner, and Geneva's partner's
+    page = write_explorer(type(world.run)(world.run.folder))
+    tab = open_page("#a@0/0?sort=feature", page=page, maps=True)
+    tab.mouse.move(*point(tab, (world, page), 0, 0))
+    tab.wait_for_selector(".tip:visible")
+    said = tab.inner_text(".tip")
+    assert f"b@1/{geneva}, r 0.95" in said
+    assert f"b@1/{president}, r 0.33" in said
+    sides = tab.locator("#feature .sides > div")
+    assert set(sides.nth(0).locator(".under").all_inner_texts()) == {"neva"}
+    assert sides.nth(1).locator(".under").count() == 0, "its partner's own partner is another"
+    assert f"the strongest partner of b@1 / {geneva} is a@0 / 5" in sides.nth(1).inner_text()
+    tab.evaluate("location.hash = '#a@0/5'")
+    tab.wait_for_function("document.querySelector('#feature h2').textContent === 'a@0 / 5'")
+    assert f"its partner b@1 / {geneva} fires" in tab.inner_text("section[aria-label=Contexts]")
 
 
 @browser_only
@@ -283,6 +366,28 @@ def test_permalinks_open(open_page: Open, shown: tuple[World, Path]):
 
 
 @browser_only
+def test_permalinks_of_three_spaces_and_an_order(open_page: Open, tmp_path: Path, quick_maps: None):
+    world = make_world(tmp_path / "three", spaces=("a@0", "b@1", "c@2"))
+    page = write_explorer(world.run, ["a@0", "b@1", "c@2"])
+    tab = open_page(page=page)
+    tab.select_option("#against", label="c@2")
+    tab.click("#heads button:has-text('in c@2')")
+    tab.wait_for_function("location.hash.includes('sort=')")
+    rows, address = listed(tab), tab.evaluate("location.hash")
+    again = open_page(address, page=page)
+    assert again.locator("#against option:checked").inner_text() == "c@2"
+    assert "in c@2" in again.inner_text("#heads")
+    assert again.locator("#heads [aria-sort=ascending]").inner_text().startswith("in c@2")
+    assert listed(again) == rows
+    again.click("#tab-1")
+    again.wait_for_function("location.hash.includes('list=')")
+    assert open_page(again.evaluate("location.hash"), page=page).get_attribute("#tab-1", "aria-selected") == "true"
+    tab.evaluate("location.hash = '#?sort=zzz&against=zzz&list=zzz'")
+    tab.wait_for_function("document.querySelector('#against').selectedOptions[0].textContent === 'b@1'")
+    assert listed(tab)[0] == "0", "the highest r first"
+
+
+@browser_only
 def test_hostile_text_stays_text(open_page: Open):
     tab = open_page()
     for word in HOSTILE:
@@ -312,6 +417,22 @@ def test_contexts_shade_what_fires(open_page: Open):
     # Of the other space, the second half of the word is a token of its own.
     under = sides.nth(0).locator(".under.space-1")
     assert set(under.all_inner_texts()) == {"neva"}
+
+
+@browser_only
+def test_a_mark_of_the_byte_order_is_a_character(
+    open_page: Open, tmp_path: Path, quick_maps: None, monkeypatch: pytest.MonkeyPatch
+):
+    """At the beginning of the text a decoder leaves it out, unless told not to."""
+    marked = [f"\ufeff {text}" for text in documents(np.random.default_rng(0))]
+    monkeypatch.setattr("worlds.documents", lambda rng: marked)
+    world = make_world(tmp_path / "marked")
+    page = write_explorer(world.run)
+    assert data_of(page, "contexts")[1]["text"][0] == 0xFEFF
+    tab = open_page("#a@0/0", page=page)
+    assert tab.inner_text("#feature .label") == "Geneva"
+    lines = tab.locator("#feature .sides > div").first.locator("li").all()
+    assert {"".join(line.locator(".peak").all_text_contents()) for line in lines} == {"Geneva"}
 
 
 @browser_only
@@ -390,19 +511,27 @@ def test_narrow_and_dark(open_page: Open):
 
 @browser_only
 def test_labels_effects_and_families(open_page: Open, tmp_path: Path, quick_maps: None):
-    world = make_world(tmp_path / "richer")
+    world = make_world(tmp_path / "richer", spaces=("a@0", "b@1", "c@2"))
     enrich(world)
-    tab = open_page("#a@0/1", page=write_explorer(type(world.run)(world.run.folder)))
+    tab = open_page("#a@0/1", page=write_explorer(type(world.run)(world.run.folder)), maps=True)
     assert tab.inner_text("#feature .label") == "label 1"
     family = tab.inner_text("section[aria-label=Family]")
-    assert "Family of 2" in family
+    assert "Family of 3" in family
     assert "least r 0.50" in family
     assert "b@1 / 3" in family
+    assert "c@2 / 7 far away" in family, "a member of a space that is not shown"
+    assert tab.inner_text("section[aria-label=Family] .auto") == "far away", "an automatic label"
     effects = tab.inner_text("section[aria-label='Effects on the next token']")
     for text in ("0.25", "up", "down", "<b>"):
         assert text in effects
     options = tab.locator("#colour option").all_inner_texts()
-    assert {"label", "family", "category"} <= set(options)
+    assert {"label", "family", "size of its family", "category"} <= set(options)
+    height = tab.locator(".controls").bounding_box()["height"]
+    for colour in ("category", "label", "members", "family"):
+        tab.select_option("#colour", colour)
+        settled(tab)
+        assert tab.locator(".controls").bounding_box()["height"] == height, "names of colours move nothing"
+    assert tab.inner_text("#legend").split("\n")[0] == "label 1 (3)", "the largest family first"
     tab.fill("#search", "label 7")
     tab.wait_for_function("location.hash.includes('q=label')")
     assert listed(tab) == ["7"]

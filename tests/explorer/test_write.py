@@ -111,7 +111,7 @@ def test_what_other_steps_know(world: World):
         {"pair": 2, "direct": 0.5, "added": None, "removed": 0.25, "promotes_a": ["up"], "suppresses_a": ["down"]}
         | {"promotes_b": ["<b>"], "suppresses_b": []}
     ]
-    assert data["families"] == {"spaces": ["a@0", "b@1"], "facts": {"r_min": [0.5, 0.25]}}
+    assert data["families"] == {"spaces": ["a@0", "b@1"], "facts": {"r_min": [0.5, 0.25]}, "labels": {}}
     members = zip(*(arrays[f"families.{name}"].tolist() for name in ("family", "space", "feature")), strict=True)
     assert sorted(members) == [(0, 0, 1), (0, 1, 3), (1, 0, 9)]
 

@@ -84,6 +84,36 @@ def test_inside_quotations(rng: random.Random) -> None:
     assert labels_with(contexts) == f"{MARK}inside quotation marks"
 
 
+@pytest.mark.parametrize(
+    ("before", "inside"),
+    [
+        ("she said “", True),
+        ("she said “we", True),
+        ("she said “we” and", False),
+        ("er sagte: „Wir kommen", True),
+        ("er sagte: „Wir“ und", False),
+        ("kommen.“ Er sagte", False),  # (it began before the context)
+        ("er sagte: »Wir", True),
+        ("er sagte: »Wir« und", False),
+        ("elle a dit « nous", True),
+        ("elle a dit « nous » et", False),
+        ("nous sommes », dit-elle en", False),
+        ("彼は「私", True),
+        ("彼は「私」と", False),
+        ('said: "we" and "', True),
+        ("the bird’s", False),
+    ],
+)
+def test_quotation_marks_of_several_languages(before: str, inside: bool) -> None:
+    found = traits(Context(before, " x", "", 0))
+    assert (Trait("where", "inside quotation marks") in found) == inside
+
+
+def test_control_characters_are_named_and_not_written(rng: random.Random) -> None:
+    assert labels_with(ten(rng, "", ["\x07"])) == f"{MARK}a control character"
+    assert labels_with(ten(rng, "", [" \x1b$"])) == f"{MARK}“$”"
+
+
 def test_a_piece_of_words(rng: random.Random) -> None:
     contexts = [Context(filler(rng) + stem, "ing", " more", i) for i, stem in enumerate(f"{w}{w}" for w in WORDS[:10])]
     assert labels_with(contexts) == f"{MARK}“ing” in a word"

@@ -65,6 +65,22 @@ def test_tables(tmp_path: Path, ending: str) -> None:
     assert read_labels(path, features=8) == {0: "“quoted”", 4: "a, b"}
 
 
+def test_what_a_table_lacks_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "labels.parquet"
+    for labels in (["a", None, "c"], pd.array(["a", pd.NA, "c"], dtype="string"), pd.Categorical(["a", None, "c"])):
+        pd.DataFrame({"feature": [0, 1, 2], "label": labels}).to_parquet(path)
+        assert read_labels(path) == {0: "a", 2: "c"}
+    lines = tmp_path / "labels.jsonl"
+    lines.write_text('{"feature": 0, "label": NaN}\n{"feature": 1, "label": "b"}\n', encoding="utf-8")
+    assert read_labels(lines) == {1: "b"}
+
+
+def test_control_characters_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps({"feature": 0, "label": "\x1b[31mred\x00\x85 light\x07"}) + "\n", encoding="utf-8")
+    assert read_labels(path) == {0: "[31mred light"}
+
+
 def test_labels_are_one_line_and_of_bounded_length(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     pd.DataFrame({"feature": [0, 1], "label": ["two\nlines\tand  more", "x" * 9999]}).to_csv(path, index=False)

@@ -20,6 +20,7 @@ from unifeat.labels.files import read_labels
 from unifeat.report.html import render
 
 FEATURES = 64
+CHECK = Path(__file__).parents[2] / "scripts" / "check_neuronpedia.py"
 HOSTILE = "<script>alert(1)</script> \u2028 tide"
 SPACES: list[dict[str, Any]] = [
     {"model": "one", "layers": [0, 2], "sae": "saes/one_{layer}", "labels": "names-{layer}.csv"},
@@ -179,16 +180,72 @@ def test_an_export_holds_what_the_run_and_the_codes_say(here: Place, tmp_path: P
     kept = candidates[candidates["kept"]].nlargest(500, "correlation")
     assert [int(f["index"]) for f in shared["features"][::2]] == kept["feature_a"].tolist()
 
-    script = Path(__file__).parents[2] / "scripts" / "check_neuronpedia.py"
-    if script.exists():
-        spec = importlib.util.spec_from_file_location("check_neuronpedia", script)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        assert len(module.lines(exported / "activations" / "batch-0.jsonl.gz")) == sum(
-            len(feature["activations"]) for feature in features
-        )
+    if CHECK.exists():
+        count = sum(len(feature["activations"]) for feature in features)
+        assert len(_check().lines(exported / "activations" / "batch-0.jsonl.gz")) == count
+
+
+def test_an_export_names_no_path_and_its_own_authors(here: Place, tmp_path: Path) -> None:
+    from unifeat.pipeline.export import export_neuronpedia
+
+    secret = here.home / "secret"
+    secret.mkdir()
+    (here.home / "names-2.csv").rename(secret / "names-2.csv")
+    named = [SPACES[0] | {"labels": str(secret / "names-2.csv"), "layers": [0]}, SPACES[1]]
+    run = uf.run(write_study(here.home, spaces=named))
+    given = ["one@0=gemma-3-270m"]
+    folder = export_neuronpedia(run, "one@0", "two@1", tmp_path / "export", given)
+    written = b"".join(
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
+    assert b"secret" not in written
+    (exported,) = folder.glob("exports/gemma-3-270m/0-tiny-one")
+    (other,) = folder.glob("exports/*/1-tiny-two")
+    content = gzip.decompress((exported / "explanations" / "batch-0.jsonl.gz").read_bytes())
+    authors = {True: set[str](), False: set[str]()}
+    for line in map(json.loads, content.decode().splitlines()):
+        assert line["modelId"] == "gemma-3-270m"
+        authors[line["description"].startswith(MARK)].add(line["explanationModelName"])
+    assert authors == {True: {"unifeat"}, False: {"names-2.csv"}}
+    assert (exported / "release.jsonl").read_text() == (other / "release.jsonl").read_text(), "one release of one name"
+
+    for wrong, message in {
+        "gemma": r"--model-id gemma: give SPACE=ID, such as one@0=gemma-3-270m",
+        "three@0=x": r"has no space 'three@0'",
+        "one@0=Gemma 3": r"ids have small letters, digits, dots and dashes, such as gemma-3",
+    }.items():
+        with pytest.raises(uf.UserError, match=message):
+            export_neuronpedia(run, "one@0", "two@1", tmp_path / "again", [wrong])
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sae_dashboard") is None, reason="SAEDashboard is not installed")
+@pytest.mark.skipif(not CHECK.exists(), reason="the scripts are not part of this distribution")
+def test_saedashboards_own_classes_take_an_export(
+    here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unifeat.pipeline.export import export_neuronpedia
+
+    folder = export_neuronpedia(uf.run(write_study(here.home, spaces=SPACES)), "one@0", "two@1", tmp_path / "export")
+    found = importlib.util.find_spec("sae_dashboard")
+    assert found is not None
+    assert found.origin is not None
+    package = Path(found.origin).parents[1]
+    monkeypatch.setattr("sys.argv", ["check_neuronpedia", str(folder), "--package", str(package)])
+    _check().main()
+    assert capsys.readouterr().out.count(f"{FEATURES} features as SAEDashboard reads them") == 2
+
+
+def _check() -> Any:
+    """`scripts/check_neuronpedia.py`."""
+    spec = importlib.util.spec_from_file_location("check_neuronpedia", CHECK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _dense(shard: Any) -> np.ndarray:

@@ -164,6 +164,9 @@ def export(
     space_a: Annotated[str, typer.Argument(metavar="SPACE_A")],
     space_b: Annotated[str, typer.Argument(metavar="SPACE_B")],
     out: Annotated[Path, typer.Option("--out", help="A new folder for the export.")],
+    model_id: Annotated[
+        list[str] | None, typer.Option(metavar="SPACE=ID", help="Neuronpedia's id of a space's model: gemma-3-270m.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write two spaces of a run in the layout of Neuronpedia, with their labels and what they share."""
@@ -174,4 +177,4 @@ def export(
     assert folder is not None
     from unifeat.pipeline.export import export_neuronpedia
 
-    print(export_neuronpedia(opened, space_a, space_b, folder))
+    print(export_neuronpedia(opened, space_a, space_b, folder, model_id or []))

@@ -231,9 +231,12 @@ def _about_cell(run: Run, names: list[str], cell: _Cell) -> dict[str, Any]:
 def _best_partners(pairs: pd.DataFrame, side: str, features: int) -> Array:
     """Each feature's kept partner, (features,) int64, −1 where there is none; of several, the one of highest r."""
     other = "b" if side == "a" else "a"
-    kept = pairs[pairs["kept"]].sort_values("correlation", kind="stable")
+    kept = pairs[pairs["kept"]]
+    # In the order of the page, which knows r to 1/32,000: highest first, of equals the one of the first row.
+    order = np.argsort(-fixed(kept["correlation"].to_numpy(np.float64)).astype(np.int64), kind="stable")
+    best = kept.iloc[order].drop_duplicates(f"feature_{side}")
     partner = np.full(features, -1, np.int64)
-    partner[kept[f"feature_{side}"]] = kept[f"feature_{other}"]  # (of equal places, the last is written last)
+    partner[best[f"feature_{side}"]] = best[f"feature_{other}"]
     return partner
 
 
@@ -262,9 +265,9 @@ def _contexts(
             f"{number}.shade": _shades(activity.activation, np.repeat(activity.feature, activity.fires), activity.high),
         }
     for number, cell in enumerate(cells):
-        told = {"pairs": key_of(cell.pairs.loc[cell.pairs["kept"], ["feature_a", "feature_b"]].to_numpy().tolist())}
         for side, own, other in (("a", cell.a, cell.b), ("b", cell.b, cell.a)):
             partner = _best_partners(cell.pairs, side, spaces[own].features)
+            told = {"partner": key_of(partner.tolist())}
             unit = partner_unit(spaces[own].store, spaces[other].store, partner, contexts, told)
             fired = unit.result()
             who = np.repeat(partner[found[own].feature], fired.count)

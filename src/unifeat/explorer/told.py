@@ -73,8 +73,9 @@ class Families:
     """Families of features over the spaces of a run.
 
     Attributes:
-        about: JSON data: `spaces`, names of the spaces that families have members in, and `facts`, of each family by
-            name (`r_min`, `r_mean`, `consistency`; None where unknown).
+        about: JSON data: `spaces`, names of the spaces that families have members in; `facts`, of each family by name
+            (`r_min`, `r_mean`, `consistency`; None where unknown); and `labels`, by space and feature, of those members
+            that lie in other spaces than the shown ones.
         members: `family`, `space` (number in `spaces`) and `feature`, whole numbers (members,) each.
     """
 
@@ -102,4 +103,10 @@ def families_of(run: Run, names: list[str]) -> Families | None:
     row, space = np.nonzero(holds)
     feature = table[spaces].to_numpy(np.float64, na_value=np.nan)[row, space].astype(np.int64)
     facts = {name: [_number(value) for value in table[name]] for name in _FACTS if name in table}
-    return Families({"spaces": spaces, "facts": facts}, {"family": row, "space": space, "feature": feature})
+    labels = {}
+    for number, name in enumerate(spaces):
+        if name not in names:
+            known = run.labels_of(name)
+            labels[name] = {f: known[f] for f in feature[space == number].tolist() if f in known}
+    about = {"spaces": spaces, "facts": facts, "labels": labels}
+    return Families(about, {"family": row, "space": space, "feature": feature})

@@ -13,6 +13,7 @@ from unifeat.labels.contexts import COMMON
 from unifeat.subspaces.wholewords import fold
 
 _WORDS = re.compile(r"[^\W_]+")
+_QUOTED = re.compile("“(.*?)”")
 _FRAME = frozenset({"near", "inside", "beginning", "line", "sentence", "word"})  # of automatic labels
 
 
@@ -39,9 +40,16 @@ def stems(label: str) -> frozenset[str]:
 
     Plurals lose their ending: the "S" stemmer of Harman 1991, "How effective is suffixing?", J. Am. Soc. Inf. Sci. 42.
     """
-    automatic = label.startswith(MARK)
-    words = [fold(word) for word in _WORDS.findall(label.removeprefix(MARK)) if len(word) > 1 or word.isdigit()]
-    return frozenset(_singular(word) for word in words if word not in COMMON and not (automatic and word in _FRAME))
+    if label.startswith(MARK):  # what is quoted comes from the contexts, and the rest is ours
+        quoted, frame = " ".join(_QUOTED.findall(label)), _QUOTED.sub(" ", label.removeprefix(MARK))
+        words = _words(quoted) + [word for word in _words(frame) if word not in _FRAME]
+    else:
+        words = _words(label)
+    return frozenset(_singular(word) for word in words if word not in COMMON)
+
+
+def _words(text: str) -> list[str]:
+    return [fold(word) for word in _WORDS.findall(text) if len(word) > 1 or word.isdigit()]
 
 
 def _singular(word: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from unifeat.labels.contexts import Context, Trait, traits, written
 
-VERSION = 1  # raised whenever the labels made from the same contexts change
+VERSION = 2  # raised whenever the labels made from the same contexts change
 MARK = "auto: "  # what automatic labels begin with
 LEVEL = 0.01
 _FEWEST = 3  # contexts with a trait

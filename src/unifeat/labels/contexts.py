@@ -25,6 +25,13 @@ MONTHS, WEEKDAYS, COMMON = (frozenset(words.split()) for words in (_MONTHS, _WEE
 _SHORTEST = 3  # letters of a word that is looked for nearby
 _ASCII_WORDS = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*")
 _ENDS_A_SENTENCE = re.compile(r"[.!?…]['\"”’)\]]*\s*$")
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+# What opens a quotation, and what closes it: English, German, French, German printers', Japanese.
+_QUOTES = {"“": "”", "„": "“”", "«": "»", "‹": "›", "»": "«", "›": "‹", "「": "」", "『": "』"}
+_EITHER = frozenset("".join(_QUOTES.values())) & _QUOTES.keys()
+_CLOSES_AFTER = ".,;:!?…’'"  # a quotation that ends does so after one of these, a letter or a digit
 fold = lru_cache(65_536)(wholewords.fold)
 
 
@@ -66,14 +73,15 @@ def traits(context: Context) -> set[Trait]:
     if own is not None and token.strip():
         word = text[starts[own] : ends[own]]
         found.add(Trait("word", fold(word)))
-        piece = token.strip()
+        piece = one_line(token)
         if fold(piece) != fold(word):
             found.add(Trait("piece", piece))
         found |= {Trait("what", what) for what in _what(word)}
-    elif token.strip():
-        found.add(Trait("word", token.strip()))
+    elif one_line(token):
+        found.add(Trait("word", one_line(token)))
     else:
-        found.add(Trait("what", "a line break" if "\n" in token else "a blank"))
+        named = "a line break" if "\n" in token else "a control character" if token.strip() else "a blank"
+        found.add(Trait("what", named))
     begin = starts[own] if own is not None else len(before)
     earlier = [(s, e) for s, e in zip(starts, ends, strict=True) if e <= begin]
     words = [text[s:e] for s, e in earlier]
@@ -116,6 +124,28 @@ def _what(word: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def one_line(text: str) -> str:
+    """The text with one blank for line breaks, other control characters, and runs of blanks."""
+    return " ".join(_CONTROL.sub(" ", text).split())
+
+
+def _quotes(line: str) -> bool:
+    """Whether a line ends within quotation marks that differ at their two ends.
+
+    Some marks open in one language and close in another, and the opening one may have been cut off.
+    """
+    closing = ""
+    for at, sign in enumerate(line):
+        if closing:
+            closing = "" if sign in closing else closing
+        elif sign in _QUOTES:
+            before, after = line[at - 1 : at], line[at + 1 : at + 2]
+            ends = before.isalnum() or (before and before in _CLOSES_AFTER)
+            ends = ends or (sign in "»›" and bool(after) and not after.isalnum())  # French has a blank before it
+            closing = "" if ends and sign in _EITHER else _QUOTES[sign]
+    return bool(closing)
+
+
 def _where(before: str) -> list[str]:
     """Where in the text the firing word stands, as far as what is before it says."""
     found = []
@@ -124,7 +154,7 @@ def _where(before: str) -> list[str]:
         found.append("at the beginning of a line")
     elif _ENDS_A_SENTENCE.search(line):
         found.append("at the beginning of a sentence")
-    if line.count('"') % 2 or line.count("“") > line.count("”"):
+    if line.count('"') % 2 or _quotes(line):
         found.append("inside quotation marks")
     if sum(line.count(c) for c in "([") > sum(line.count(c) for c in ")]"):
         found.append("inside brackets")

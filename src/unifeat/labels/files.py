@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unifeat.errors import UserError
+from unifeat.labels.contexts import one_line
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import user_path
 from unifeat.text.rows import json_lines
@@ -28,7 +29,7 @@ def read_labels(source: str | Path, *, features: int | None = None, what: str = 
     """Labels by feature.
 
     Of several labels of a feature the first counts, in the order of the files' numbers and of their lines. Blank labels
-    are left out; line breaks and runs of blanks become one blank.
+    are left out; line breaks, other control characters and runs of blanks become one blank.
 
     Args:
         source: a file, by its ending: .csv, .tsv, .parquet, .jsonl or .jsonl.gz, with the columns `feature` and `label`
@@ -46,7 +47,8 @@ def read_labels(source: str | Path, *, features: int | None = None, what: str = 
         labels: dict[int, str] = {}
         for file in files:
             for number, (feature, label) in enumerate(_reader(file, what)(file), start=1):
-                text = " ".join(str(label).split())[:LONGEST] if label is not None else ""
+                missing = label is None or label != label  # (as a table's missing number is)
+                text = "" if missing else one_line(str(label))[:LONGEST]
                 if text:
                     labels.setdefault(_feature(feature, features, f"{what}: {file}, label {number}"), text)
     except OSError as error:
@@ -115,15 +117,15 @@ def _table(separator: str) -> Callable[[Path], Iterator[Row]]:
 
 
 def _parquet(file: Path) -> Iterator[Row]:
-    import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        table = pd.read_parquet(file)
+        table = pq.read_table(file)
     except (ValueError, pa.ArrowException) as error:
         raise UserError(f"{file} is no Parquet file, or a damaged one ({str(error).splitlines()[0]})") from error
-    names = _names(table, file)
-    return zip(table[names[0]], table[names[1]], strict=True)
+    names = _names(table.column_names, file)
+    return zip(*(table[name].to_pylist() for name in names), strict=True)
 
 
 def _names(columns: Any, file: Path) -> tuple[str, str]:

@@ -19,6 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from unifeat.labels.automatic import MARK
+
 _BATCH = 1024
 # What needs the model itself.
 _EMPTY = (
@@ -39,7 +41,8 @@ class Source:
         layer: the block.
         set_name: the set of dictionaries, such as `gemmascope-res-16k`.
         hook: the name of the hook point.
-        release: the name of the release.
+        release: the name of the release, which has all sources of a run.
+        release_about: a sentence on it.
         dataset: the text.
         documents, context: how much of it, and the tokens of a window.
         about: a sentence on it.
@@ -50,6 +53,7 @@ class Source:
     set_name: str
     hook: str
     release: str
+    release_about: str
     dataset: str
     documents: int
     context: int
@@ -106,7 +110,7 @@ def feature_record(
 
 
 def write_source(
-    folder: Path, source: Source, features: Iterable[dict[str, Any]], labels: Mapping[int, str], made_by: str
+    folder: Path, source: Source, features: Iterable[dict[str, Any]], labels: Mapping[int, str], read_from: str
 ) -> None:
     """Write one source in both forms.
 
@@ -114,7 +118,7 @@ def write_source(
         folder: gets `exports/` and `saedashboard/`; the caller puts it in its place when it is whole.
         features: of `feature_record`, in order.
         labels: words for features.
-        made_by: who explained them, for each explanation.
+        read_from: what stands as the author of labels that unifeat did not make: what they were read from.
     """
     export = folder / "exports" / source.model / source.id
     dashboard = folder / "saedashboard" / f"{source.model}_{source.id}"
@@ -132,7 +136,8 @@ def write_source(
             lines["features"].append(at | _as_feature(record, source))
             lines["activations"] += [at | _as_activation(one) for one in record["activations"]]
             if label := labels.get(record["feature_index"]):
-                explained = {"description": label, "typeName": "unifeat", "explanationModelName": made_by}
+                author = "unifeat" if label.startswith(MARK) else read_from
+                explained = {"description": label, "typeName": "unifeat", "explanationModelName": author}
                 lines["explanations"].append(at | explained)
         for kind, records in lines.items():
             text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -146,7 +151,8 @@ def write_source(
 
 def _write_about(export: Path, source: Source) -> None:
     model = {"id": source.model, "displayName": source.model, "displayNameShort": source.model}
-    release = {"name": source.release, "description": source.about, "descriptionShort": source.release, "urls": []}
+    about = source.release_about
+    release = {"name": source.release, "description": about, "descriptionShort": source.release, "urls": []}
     of = {"modelId": source.model}
     source_set = of | {"name": source.set_name, "releaseName": source.release, "description": source.about}
     own: dict[str, Any] = of | {"id": source.id, "setName": source.set_name, "dataset": source.dataset}

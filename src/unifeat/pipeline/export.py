@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from unifeat.labels.neuronpedia import (
 from unifeat.pipeline.reopen import reopen
 from unifeat.pipeline.spaces import Space
 from unifeat.runs.folder import Run
+from unifeat.runs.given import by_space
 from unifeat.store import write_json, written_aside
 from unifeat.store.paths import exists, new_folder
 
@@ -29,32 +30,39 @@ _PASSAGES, _AROUND = 5, 32  # of a feature; tokens on either side
 _LISTED = 500  # pairs of a list
 
 
-def export_neuronpedia(run: Run, space_a: str, space_b: str, out: str | Path) -> Path:
+def export_neuronpedia(run: Run, space_a: str, space_b: str, out: str | Path, model_ids: Iterable[str] = ()) -> Path:
     """Write two spaces of a run, and the list of what they share, for Neuronpedia.
 
     `correlated_features_indices` and `_pearson` of a feature are its candidates in the *other* space, kept pairs first.
 
     Args:
         out: the folder, which must not exist.
+        model_ids: `SPACE=ID`, where Neuronpedia calls the model otherwise than its folder, file or repository is
+            called.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: the folder exists, the run did not compare these spaces, or its codes are no longer in the cache.
+        UserError: the folder exists, the run did not compare these spaces, its codes are no longer in the cache, or a
+            model's id is none that Neuronpedia can have, or is of another space.
     """
     folder = new_folder(out, "--out")
     if exists(folder):
         raise UserError(f"--out {folder} exists: name a new folder")
     candidates = run.space_pair(space_a, space_b)
+    ids = _model_ids(run, (space_a, space_b), model_ids)
     opened = reopen(run)
     spaces = opened.space(space_a), opened.space(space_b)
-    sources = _source(run, spaces[0]), _source(run, spaces[1])
+    release = f"Features of {space_a} and {space_b}, compared in run {run.info['name']} of unifeat"
+    sources = _source(run, spaces[0], ids, release), _source(run, spaces[1], ids, release)
     with written_aside(folder) as aside:
         aside.mkdir()
         for side, space, source in zip("ab", spaces, sources, strict=True):
-            made_by = str((run.info["spaces"][space.name].get("labels") or {}).get("source", "automatic"))
-            write_source(aside, source, _features(space, source, candidates, side), run.labels_of(space.name), made_by)
+            # Of a file that only this machine has, no more than its name.
+            read_from = Path(str((run.info["spaces"][space.name].get("labels") or {}).get("source", ""))).name
+            features = _features(space, source, candidates, side)
+            write_source(aside, source, features, run.labels_of(space.name), read_from)
         kept = candidates[candidates["kept"]].nlargest(_LISTED, "correlation")
         columns = (kept[name].tolist() for name in ("feature_a", "feature_b", "correlation"))
         pairs = list(zip(*columns, strict=True))
@@ -66,15 +74,29 @@ def export_neuronpedia(run: Run, space_a: str, space_b: str, out: str | Path) ->
     return folder
 
 
-def _source(run: Run, space: Space) -> Source:
+def _model_ids(run: Run, spaces: tuple[str, str], given: Iterable[str]) -> dict[str, str]:
+    """Neuronpedia's ids of the models, by space, as far as they are given."""
+    found = by_space(run, given, "--model-id", "ID", "gemma-3-270m")
+    for space, name in found.items():
+        if space not in spaces:
+            raise UserError(f"--model-id {space}={name}: the export has {spaces[0]} and {spaces[1]}")
+        if name != _id(name):
+            raise UserError(
+                f"--model-id {space}={name}: ids have small letters, digits, dots and dashes, such as {_id(name)}"
+            )
+    return found
+
+
+def _source(run: Run, space: Space, ids: dict[str, str], release_about: str) -> Source:
     info, text = space.info, run.info["text"]
     model = str(run.info["models"][info["model"]]["name"]) if info["model"] in run.info["models"] else info["model"]
     return Source(
-        model=_id(Path(model).name.removesuffix(".gguf")),
+        model=ids.get(space.name) or _id(Path(model).name.removesuffix(".gguf")),
         layer=int(info["layer"]),
         set_name=_id(f"{run.info['name']}-{space.name.rpartition('@')[0]}"),
         hook=f"blocks.{info['layer']}.hook_{info['hook']}",
         release=_id(f"unifeat-{run.info['name']}"),
+        release_about=release_about,
         dataset=_last(text["source"]),
         documents=int(text["documents"]),
         context=int(text["context"]),

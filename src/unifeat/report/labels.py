@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from unifeat.errors import UserError
 from unifeat.labels.files import read_labels
 from unifeat.report.tables import number, percent, probability
 from unifeat.runs.folder import Run
+from unifeat.runs.given import by_space
 
 
 def labels_given(run: Run, given: Iterable[str]) -> dict[str, dict[int, str]]:
@@ -19,15 +19,11 @@ def labels_given(run: Run, given: Iterable[str]) -> dict[str, dict[int, str]]:
     Raises:
         UserError: not of that form, a space that the run does not have, or as `read_labels` does.
     """
-    found = {}
     spaces = run.info["spaces"]
-    for one in given:
-        space, equals, path = one.partition("=")
-        if not equals or not path:
-            raise UserError(f"--labels {one}: give SPACE=PATH, such as {next(iter(spaces))}=labels.csv")
-        run.check_space(space)
-        found[space] = read_labels(path, features=spaces[space]["d_sae"], what=f"--labels {space}")
-    return found
+    return {
+        space: read_labels(path, features=spaces[space]["d_sae"], what=f"--labels {space}")
+        for space, path in by_space(run, given, "--labels", "PATH", "labels.csv").items()
+    }
 
 
 def with_labels(pairs: pd.DataFrame, labels: Mapping[str, Mapping[int, str]]) -> pd.DataFrame:
