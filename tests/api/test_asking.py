@@ -166,6 +166,8 @@ def test_decoder(run: uf.Run, here: Place) -> None:
     assert np.allclose(rows, w / np.linalg.norm(w, axis=1, keepdims=True), atol=1e-6)
     assert np.array_equal(run.decoder(B, [3, 1]), rows[[3, 1]])
     assert np.array_equal(run.decoder(B, 3), rows[[3]])
+    assert np.array_equal(run.decoder(B, np.arange(64) < 2), rows[:2])
+    assert run.decoder(B, []).shape == (0, rows.shape[1])
 
 
 def test_arrow(run: uf.Run) -> None:
@@ -211,6 +213,18 @@ def test_results_in_memory_show_themselves() -> None:
         (lambda run: run.partners("x@1", 0), "no space 'x@1'"),
         (lambda run: run.unmatched(A, A), "did not compare"),
         (lambda run: run.decoder(A, [64]), "features 0 to 63"),
+        (lambda run: run.decoder(A, 1.5), "a whole number, a list of them, or a mask of all 64"),
+        (lambda run: run.decoder(A, "a"), "a whole number, a list of them"),
+        (lambda run: run.decoder(A, [[1], [2]]), "a whole number, a list of them"),
+        (lambda run: run.decoder(A, [True, False]), "a mask of all 64"),
+        (lambda run: run.contexts(A, 8.31), "a feature is a whole number, not 8.31"),
+        (lambda run: run.contexts(A, "8"), "a feature is a whole number, not '8'"),
+        (lambda run: run.contexts(A, 8, n=1.5), "contexts: n is a whole number, not 1.5"),
+        (lambda run: run.correlation(A, 8.5, B, 1), "a feature is a whole number, not 8.5"),
+        (lambda run: run.correlation(8, A, 1, B), "a space is a name, like 'one@0', not 8"),
+        (lambda run: run.partners(A, 10**7), "one@0 has features 0 to 63, not 10000000"),
+        (lambda run: run.partners(A, -5), "not -5"),
+        (lambda run: run.partners(A, "8"), "a feature is a whole number, not '8'"),
     ],
 )
 def test_mistakes(run: uf.Run, ask: Any, message: str) -> None:

@@ -125,6 +125,8 @@ def test_it_shows_itself() -> None:
         ({"matrix": np.eye(2), "documents": [0]}, r"documents: shape \(1,\) for 2 rows"),
         ({"matrix": np.eye(2), "documents": [0.5, 1]}, "whole numbers from 0"),
         ({"matrix": np.eye(2), "documents": [-1, 0]}, "whole numbers from 0"),
+        ({"matrix": np.eye(2), "documents": [2**31, 2**31]}, r"documents: .* below 2\*\*31"),
+        ({"matrix": np.eye(2), "ends": [2**32 + 1, 2**32 + 2]}, r"ends: .* below 2\*\*31"),
         ({"matrix": np.eye(2), "ends": [5, 3]}, "row 1 ends before the row before it, in document 0"),
         ({"matrix": np.eye(2), "ends": [5, 6, 7]}, r"ends: shape \(3,\)"),
         ({"matrix": np.eye(2), "tokens": ["a"]}, "tokens: 1 for 2 rows"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,19 @@ def _only(names: list[str], prefer: str, path: Path) -> str:
     raise UserError(f"{path} holds {len(names)} arrays ({', '.join(sorted(names)[:5])}): keep one, or call it {prefer}")
 
 
+def _numbered(path: Path) -> tuple[list[str | int], str]:
+    """What files of a folder are sorted by; `x_02` and `x_2` by their names."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
+
+
 def array_files(path: Path, prefer: str = "") -> list[ArrayFile]:
-    """The arrays of a file, or of the files in a folder, in the order of their names.
+    """The arrays of a file, or of the files in a folder, in the order of their names, numbers as numbers: 2 before 10.
 
     Raises:
         UserError: there are none, or they differ in their last dimension.
     """
     if path.is_dir() and path.suffix != ".zarr":
-        files = [ArrayFile(own, prefer) for own in sorted(path.iterdir()) if own.suffix in KINDS]
+        files = [ArrayFile(own, prefer) for own in sorted(path.iterdir(), key=_numbered) if own.suffix in KINDS]
     elif path.exists():
         files = [ArrayFile(path, prefer)]
     else:

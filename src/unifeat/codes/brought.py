@@ -23,12 +23,12 @@ from unifeat.errors import UserError
 from unifeat.store import key_of, write_json, written_aside
 from unifeat.store.keys import DamagedError
 from unifeat.store.paths import exists, new_folder
-from unifeat.vocabulary.bounds import LARGEST_COUNT
 from unifeat.vocabulary.paired_codes import as_csr
 from unifeat.vocabulary.places import Places
 
 VERSION = "unifeat-codes/1"
 ROWS = 65_536  # rows of a shard
+_LARGEST_PLACE = np.iinfo(np.int32).max
 TOKENS, TEXT, DECODER, ABOUT = "tokens.json", "text.jsonl", "decoder.npy", "about.json"
 
 
@@ -150,8 +150,8 @@ def _integers(values: Any, rows: int, what: str) -> NDArray[np.int32]:
     found = np.asarray(values)
     if found.shape != (rows,):
         raise UserError(f"{what}: shape {found.shape} for {rows} rows of codes")
-    if rows and (not np.issubdtype(found.dtype, np.integer) or found.min() < 0 or found.max() >= LARGEST_COUNT):
-        raise UserError(f"{what}: give whole numbers from 0, one for each row")
+    if rows and (not np.issubdtype(found.dtype, np.integer) or found.min() < 0 or found.max() > _LARGEST_PLACE):
+        raise UserError(f"{what}: give whole numbers from 0 and below 2**31, one for each row")
     return found.astype(np.int32)
 
 
