@@ -118,6 +118,38 @@ def test_another_function_is_not_taken_for_it(here: Place) -> None:
     assert len(folders) == 2
 
 
+def test_a_decode_that_came_later_is_asked(here: Place) -> None:
+    """The same function and codes, and now an FVU: the stored codes, which have none, are not taken."""
+    reading = Reading(here.home / "model-two", 1)
+    tokenizer = load_tokenizer(str(here.home / "model-two"))
+    fvu = []
+    for kind in (Bare, Wrong):
+        two = uf.space("two", model=reading, tokenizer=tokenizer, sae=kind(here.home / "saes/two_1"), layer=1)
+        study = study_of([named(here, "one", 0), two], text_of(here), **LIKE)
+        fvu.append(SavedCodes.open(Path(str(study.brought[0].codes))).about["fvu"])
+    assert fvu[0] is None
+    assert fvu[1] > 1
+
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda x: (x, None), "space two: the function gave tuple, not activations: return the array alone"),
+        (lambda x: {"hidden": x}, "the function gave dict, not activations"),
+        (lambda x: None, "the function gave NoneType, not activations"),
+        (lambda x: x[0], "it gave activations of shape"),
+        (lambda x: x[:, :, :3], "space two: activations of width 3 for an SAE of width"),
+    ],
+)
+def test_functions_that_give_no_activations(here: Place, give: Any, message: str) -> None:
+    reading = Reading(here.home / "model-two", 1)
+    tokenizer = load_tokenizer(str(here.home / "model-two"))
+    sae = str(here.home / "saes/two_1")
+    two = uf.space("two", model=lambda ids: give(reading(ids)), tokenizer=tokenizer, sae=sae, layer=1)
+    with pytest.raises(UserError, match=message):
+        study_of([named(here, "one", 0), two], text_of(here), **LIKE)
+
+
 def test_identity_stands_for_a_function(here: Place) -> None:
     tokenizer = load_tokenizer(str(here.home / "model-two"))
     reading = Reading(here.home / "model-two", 1)

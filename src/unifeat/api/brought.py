@@ -22,9 +22,8 @@ from unifeat.models.activations import Reader, run_group
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity, tokenizer_digest
 from unifeat.models.opening import opening_of
 from unifeat.models.own import OwnModel
-from unifeat.pipeline.brought import encoded_blocks, encoded_matrix, known_fvu
+from unifeat.pipeline.brought import coded, encoded_blocks, encoded_matrix, known_fvu
 from unifeat.progress import track
-from unifeat.saes.encoding import encode_rows
 from unifeat.saes.load import load_sae
 from unifeat.saes.own import OwnSAE
 from unifeat.saes.protocol import SAE
@@ -139,7 +138,7 @@ def codes_of_model(
     if source.identity is not None:
         known: Any = source.identity
     else:
-        known = [identity, _probe(model, sae, corpus, point, windowing)]
+        known = [identity, _probe(name, model, sae, corpus, point, windowing)]
     made_from = {
         "version": _VERSION,
         "text": corpus.digest,
@@ -176,12 +175,13 @@ def _reader(name: str, source: SpaceSource, point: HookPoint) -> tuple[Reader, A
     return model, identity, tokenizer_digest(load_tokenizer(source.model, **named))
 
 
-def _probe(model: Reader, sae: SAE, corpus: Corpus, point: HookPoint, windowing: Windowing) -> str:
-    """What a model and an SAE give for the beginning of a text."""
+def _probe(name: str, model: Reader, sae: SAE, corpus: Corpus, point: HookPoint, windowing: Windowing) -> str:
+    """What a model and an SAE give for the beginning of a text: activations, codes and what is made of them again."""
     first = corpus.parts(0)[0]
     part = Part(first.document, first.start, first.text[:_PROBE_CHARACTERS])
     x, _, _ = run_group(model, [part], [point], windowing).without_sinks(point)
-    return _sha256(x, *(codes for _, codes in encode_rows(sae, x)))
+    given = [value for _, *values in coded(name, sae, x, point) for value in values if value is not None]
+    return _sha256(x, *given)
 
 
 def _sha256(*tensors: Any) -> str:
@@ -220,7 +220,7 @@ def _of_text(
                 texts.setdefault(token, model.tokenizer.decode([token]))
             if len(x):
                 tokens = [texts[token] for token in places.token.tolist()]
-                codes = encoded_matrix(sae, x, unexplained, point)
+                codes = encoded_matrix(name, sae, x, unexplained, point)
                 yield Codes(codes, places.document, ends=places.char_end, tokens=tokens)
             advance(1)
     about["fvu"] = known_fvu(unexplained)

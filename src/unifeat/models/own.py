@@ -61,12 +61,18 @@ class OwnModel:
         return dict.fromkeys(points, self._read(input_ids))
 
     def _read(self, input_ids: Tensor) -> Tensor:
-        found = self._call(input_ids)
-        found = found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found))
+        given = self._call(input_ids)
+        try:
+            found = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"space {self.name}: the function gave {type(given).__name__}, not activations: return the array alone, "
+                "(batch, position, width)"
+            ) from error
         found = found.to("cpu", torch.float32)
         if found.ndim != 3 or found.shape[:2] != input_ids.shape:
             raise UserError(
-                f"{self.name}: for ids of shape {tuple(input_ids.shape)} it gave activations of shape "
+                f"space {self.name}: for ids of shape {tuple(input_ids.shape)} it gave activations of shape "
                 f"{tuple(found.shape)}, not (batch, position, width)"
             )
         return found

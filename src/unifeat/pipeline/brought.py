@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -236,16 +237,17 @@ def encoded_blocks(
         unexplained: what the reconstruction leaves is added to it, if the SAE decodes.
     """
     done = 0
-    device = sae.W_dec.device
     with track(f"encoding activations of {name}", rows, unit="rows") as advance:
         for block in blocks:
-            matrix = encoded_matrix(sae, torch.from_numpy(np.array(block)).to(device), unexplained)
+            matrix = encoded_matrix(name, sae, torch.from_numpy(np.array(block)), unexplained)
             yield places.codes(matrix, slice(done, done + len(block)))
             done += len(block)
             advance(len(block))
 
 
-def encoded_matrix(sae: SAE, x: torch.Tensor, unexplained: Variance, point: HookPoint = _ANYWHERE) -> sparse.csr_array:
+def encoded_matrix(
+    name: str, sae: SAE, x: torch.Tensor, unexplained: Variance, point: HookPoint = _ANYWHERE
+) -> sparse.csr_array:
     """(rows, features) codes of (rows, width) activations.
 
     Args:
@@ -253,11 +255,30 @@ def encoded_matrix(sae: SAE, x: torch.Tensor, unexplained: Variance, point: Hook
         point: where the activations are read.
     """
     parts = []
-    for rows, codes in encode_rows(sae, x):
+    for rows, codes, made in coded(name, sae, x, point):
         parts.append(sparse.csr_array(codes.float().cpu().numpy()))
-        if getattr(sae, "decodes", True) and writes_at(sae, point) == point:
-            unexplained.add(rows.cpu(), reconstruct(sae, rows, codes).float().cpu())
+        if made is not None:
+            unexplained.add(rows.cpu(), made.float().cpu())
     return sparse.vstack(parts, format="csr")
+
+
+@torch.inference_mode()
+def coded(
+    name: str, sae: SAE, x: torch.Tensor, point: HookPoint
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    """Activations, their codes and, if the SAE decodes to where it reads, their reconstruction; some rows at a time.
+
+    Raises:
+        UserError: activations of another width than the SAE's.
+    """
+    if x.shape[1] != int(sae.cfg.d_in):
+        raise UserError(f"space {name}: activations of width {x.shape[1]} for an SAE of width {sae.cfg.d_in}")
+    for rows, codes in encode_rows(sae, x.to(sae.W_dec.device)):
+        made = None
+        if getattr(sae, "decodes", True) and writes_at(sae, point) == point:
+            with suppress(NotImplementedError):  # of an object that has no decoder after all
+                made = reconstruct(sae, rows, codes)
+        yield rows, codes, made
 
 
 def decoder_of(spec: BroughtSpec, saved: SavedCodes, sae: Recipe | None) -> tuple[Decoder, int, str]:
