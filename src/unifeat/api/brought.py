@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from unifeat.api.space import SpaceSource
+from unifeat.codes.array_files import array_files
 from unifeat.codes.brought import Codes, SavedCodes, decoder_array, write_codes
-from unifeat.codes.row_places import RowPlaces
+from unifeat.codes.row_places import RowPlaces, read_places
 from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.models.activations import Reader, run_group
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity, tokenizer_digest
 from unifeat.models.opening import opening_of
 from unifeat.models.own import OwnModel
-from unifeat.pipeline.brought import coded, encoded_blocks, encoded_matrix, known_fvu
+from unifeat.pipeline.brought import coded, encoded_blocks, encoded_files, encoded_matrix, known_fvu
 from unifeat.progress import track
 from unifeat.saes.load import load_sae
 from unifeat.saes.own import OwnSAE
@@ -31,6 +32,7 @@ from unifeat.saes.quality import Variance
 from unifeat.saes.weights import sae_digest
 from unifeat.store import Form, Piece, cache_root
 from unifeat.store.keys import digest_of_arrays
+from unifeat.store.paths import user_path
 from unifeat.store.writing import make_folder
 from unifeat.text.corpus import Corpus, Part
 from unifeat.vocabulary.hook_points import HookPoint
@@ -66,11 +68,24 @@ def _move(source: Path, folder: Path) -> None:
         os.replace(path, folder / path.name)
 
 
-def codes_of_blocks(name: str, blocks: Iterable[Any], sae: Any) -> Path:
-    """Encode blocks `(activations, places)` and put the codes into the cache."""
+def codes_of_blocks(name: str, blocks: Iterable[Any], sae: Any, decoder: Any = None) -> Path:
+    """Encode blocks `(activations, places)` and put the codes into the cache, with the SAE's decoder or another."""
     own = as_sae(sae)
-    about: dict[str, Any] = {"sae": sae if isinstance(sae, str) else getattr(own, "name", type(sae).__name__)}
-    return stored_codes(_encoded(name, blocks, own, about), own.W_dec, about)
+    about: dict[str, Any] = {"sae": _called(sae, own)}
+    return stored_codes(_encoded(name, blocks, own, about), own.W_dec if decoder is None else decoder, about)
+
+
+def codes_of_files(name: str, path: Any, places: Any, sae: Any, decoder: Any = None) -> Path:
+    """As `codes_of_blocks`, of activations in files, with a table of places."""
+    own = as_sae(sae)
+    files = array_files(user_path(path, "activations"))
+    of_rows = None if places is None else read_places(user_path(places, "places"))
+    blocks, about = encoded_files(name, files, of_rows, own, _called(sae, own))
+    return stored_codes(blocks, own.W_dec if decoder is None else decoder, about)
+
+
+def _called(given: Any, sae: SAE) -> str:
+    return str(given) if isinstance(given, str | Path) else getattr(sae, "name", type(given).__name__)
 
 
 def _encoded(name: str, blocks: Iterable[Any], sae: SAE, about: dict[str, Any]) -> Iterator[Codes]:

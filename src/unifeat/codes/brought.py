@@ -96,12 +96,6 @@ class Codes:
             order[row] = order[row + 1] + 1
         return Places(self.documents, self.ends, order, np.zeros(len(self.ends), np.int32))
 
-    def at_places_of(self, placed: Codes) -> Codes:
-        """The same codes at the places of others: row i is row i."""
-        found = Codes(self.matrix, placed.documents, ends=placed.ends, tokens=placed.tokens)
-        found.own_text = placed.own_text
-        return found
-
     def following(self, rows: int, document: int, end: int) -> Codes:
         """The same block where its tokens make the text, after other blocks.
 
@@ -116,7 +110,7 @@ class Codes:
         ends = ends_of(tokens, self.documents)
         ends[self.documents == document] += end
         placed = Codes(self.matrix, self.documents, ends=ends, tokens=tokens)
-        placed.own_text = True
+        placed.own_text, placed.named_by_rows = True, self.named_by_rows
         return placed
 
     def save(self, path: str | Path, *, decoder: Any = None) -> Path:
@@ -189,10 +183,10 @@ def write_codes(
     """
     store: CodeStore | None = None
     vocabulary, text = Vocabulary(), OwnText(folder / TEXT)
-    kind: tuple[int, bool, bool] | None = None
+    kind: tuple[int, bool, bool, bool] | None = None
     shards, rows, last = 0, 0, (-1, 0)
     for given in blocks:
-        own = (given.shape[1], given.own_text, given.tokens is not None)
+        own = (given.shape[1], given.own_text, given.tokens is not None, given.named_by_rows)
         kind = kind or own
         if own != kind:
             raise UserError(f"a block of codes has {_kind(own)}, and those before it {_kind(kind)}")
@@ -203,6 +197,7 @@ def write_codes(
             raise UserError("a block of codes begins before the end of the one before it: keep the order of the text")
         if store is None:
             settings = {"format": VERSION, "brought": True, "d_sae": own[0], "own_text": own[1], "tokens": own[2]}
+            settings |= {"numbered": True} if own[3] else {}
             store = CodeStore(folder, settings)
             write_json(folder / "settings.json", settings)
         if block.own_text:
@@ -223,9 +218,10 @@ def write_codes(
     store.finish(shards)
 
 
-def _kind(kind: tuple[int, bool, bool]) -> str:
-    features, own_text, tokens = kind
-    return f"{features} features, {'no ends' if own_text else 'ends'} and {'tokens' if tokens else 'no tokens'}"
+def _kind(kind: tuple[int, bool, bool, bool]) -> str:
+    features, own_text, tokens, numbered = kind
+    has_tokens = tokens and not numbered
+    return f"{features} features, {'no ends' if own_text else 'ends'} and {'tokens' if has_tokens else 'no tokens'}"
 
 
 def _shard(matrix: sparse.csr_array, places: Places) -> Shard:
@@ -293,6 +289,11 @@ class SavedCodes:
     def features(self) -> int:
         """Number of features."""
         return self.store.features
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the rows have neither ends nor tokens, and are called by their numbers."""
+        return bool(self.store.settings.get("numbered"))
 
     @cached_property
     def identity(self) -> str:

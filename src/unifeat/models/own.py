@@ -66,8 +66,8 @@ class OwnModel:
             found = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"space {self.name}: the function gave {type(given).__name__}, not activations: return the array alone, "
-                "(batch, position, width)"
+                f"space {self.name}: the function gave {type(given).__name__}, not activations: return the array "
+                "alone, (batch, position, width)"
             ) from error
         found = found.to("cpu", torch.float32)
         if found.ndim != 3 or found.shape[:2] != input_ids.shape:

@@ -22,6 +22,7 @@ from unifeat.codes.row_places import RowPlaces, read_places
 from unifeat.codes.top_activations import TopTokens, top_unit
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
+from unifeat.pipeline.rows import at_their_places
 from unifeat.pipeline.space_facts import facts_of_store
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import track, warn
@@ -93,12 +94,16 @@ def brought_spaces(study: Study, corpus: Corpus, engine: Engine, *, encode: bool
             in the cache, without `encode`.
     """
     spaces: dict[str, Space] = {}
+    as_given: dict[str, tuple[SavedCodes, Recipe | None]] = {}
+    for spec in study.brought:
+        _note_use(spec)
+        as_given[f"{spec.name}@{spec.layer}"] = _saved(f"{spec.name}@{spec.layer}", spec)
+    placed = at_their_places({name: saved for name, (saved, _) in as_given.items()})
     for spec in study.brought:
         name = f"{spec.name}@{spec.layer}"
-        _note_use(spec)
-        saved, sae = _saved(name, spec)
+        saved = placed[name]
         texts = token_texts(saved, corpus)
-        decoder, width, decoded_by = decoder_of(spec, saved, sae)
+        decoder, width, decoded_by = decoder_of(spec, *as_given[name])
         store = import_codes(name, saved, decoder.digest, corpus, texts, engine, run=encode)
         if not store.finished():
             raise UserError(
@@ -179,7 +184,7 @@ def _saved(name: str, spec: BroughtSpec) -> tuple[SavedCodes, Recipe | None]:
     }
     form: Form[SavedCodes] = Form(_write, lambda value, folder: SavedCodes(folder))
     piece = Piece("brought", made_from, form, "the codes of activations")
-    work = partial(_encoded, name, files, places, sae, spec.sae)
+    work = partial(encoded_files, name, files, places, sae, spec.sae)
     return Unit(piece, work).result(), recipe
 
 
@@ -192,10 +197,14 @@ def _write(work: tuple[Iterator[Codes], dict[str, Any]], folder: Path) -> None:
     write_codes(blocks, folder, about=about)
 
 
-def _encoded(
+def encoded_files(
     name: str, files: list[ArrayFile], places: RowPlaces | None, sae: SAE, sae_name: str
 ) -> tuple[Iterator[Codes], dict[str, Any]]:
-    """Blocks of codes, and what is known of them when all blocks have been made."""
+    """Blocks of codes of activations in files, and what is known of them when all blocks have been made.
+
+    Raises:
+        UserError: arrays or places that do not fit each other or the SAE.
+    """
     rows = sum(int(np.prod(file.shape[:-1])) for file in files)
     if files[0].shape[-1] != sae.cfg.d_in or len(files[0].shape) not in (2, 3):
         raise UserError(

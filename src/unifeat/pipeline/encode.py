@@ -22,6 +22,7 @@ from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.brought import brought_models, brought_spaces, check_brought
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace
+from unifeat.pipeline.rows import text_of
 from unifeat.pipeline.space_facts import control_of, facts_elsewhere, facts_of
 from unifeat.pipeline.spaces import (
     Space,
@@ -102,7 +103,7 @@ def prepare_spaces(
         for name, spec in study.models.items()
     }
     counter = tokenizers[next(iter(study.models))] if study.models else None
-    corpus = study_corpus(study.text, counter)
+    corpus = study_corpus(text_of(study.text, study.brought, encoded=bool(study.encoded)), counter)
     tell = say if encode else _nothing
     tell(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
     other = elsewhere_corpus(study.text, corpus, counter)

@@ -23,6 +23,7 @@ from unifeat.models.opening import opening_of
 from unifeat.models.sizes import sizes_of
 from unifeat.pipeline.plan_spaces import SpaceSize, brought_space, model_of, read_only, space_of
 from unifeat.pipeline.rematch import BATCH
+from unifeat.pipeline.rows import text_of
 from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
 from unifeat.study.measures import MetricSpec
 from unifeat.study.plan import PlannedModel, Step, StudyPlan
@@ -64,7 +65,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     used = [name for name in study.models if any(group.model == name for group in study.encoded)]
     tokenizers = {name: Tokenizer(study.models[name])() for name in study.models}
     counter = tokenizers[next(iter(study.models))] if study.models else None
-    corpus = study_corpus(study.text, counter)
+    corpus = study_corpus(text_of(study.text, study.brought, encoded=bool(study.encoded)), counter)
     other = elsewhere_corpus(study.text, corpus, counter)
     compared = compared_spaces(study) if other is not None else set()
     models, spaces = [], []
