@@ -67,6 +67,15 @@ def test_correlation_of_any_two_features(run: uf.Run) -> None:
     assert run.correlation(B, int(first["feature_b"]), A, int(first["feature_a"])).correlation == own.correlation
 
 
+def test_codes_can_be_correlated(run: uf.Run) -> None:
+    one, two = run.codes(A), run.codes("one@2")
+    found = uf.correlate(one, two, top=1)
+    beside = uf.correlate(one.matrix, two.matrix, top=1)
+    pd.testing.assert_frame_equal(found.candidates(), beside.candidates())
+    with pytest.raises(UserError, match="rows of codes A|codes A have"):
+        uf.correlate(one, run.codes(B))
+
+
 def test_contexts_are_where_the_feature_fires_most(run: uf.Run) -> None:
     codes = run.codes(A)
     feature = int(np.argmax((codes.matrix != 0).sum(axis=0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from unifeat.store.writing import make_folder
 from unifeat.text.corpus import Corpus, Part
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Mask
+from unifeat.vocabulary.tables import column_names
 from unifeat.vocabulary.windowing import Windowing
 
 _VERSION = 1  # raised whenever the codes of the same function and SAE change
@@ -112,21 +113,13 @@ def as_places(places: Any, rows: int) -> RowPlaces:
     """
     if isinstance(places, RowPlaces):
         found = places
-    elif (names := _columns(places)) is not None:
-        found = RowPlaces.of_columns({str(name): places[name] for name in names})
+    elif (names := column_names(places)) is not None:
+        found = RowPlaces.of_columns({name: places[name] for name in names})
     else:
         found = RowPlaces(np.asarray(places))
     if len(found) != rows:
         raise UserError(f"places: {len(found):,} for {rows:,} rows")
     return found
-
-
-def _columns(table: Any) -> list[Any] | None:
-    """The names of the columns of an Arrow, pandas or polars table, or of a dict; None of anything else."""
-    for names in ("column_names", "columns"):
-        if hasattr(table, names):
-            return list(getattr(table, names))
-    return list(table) if isinstance(table, Mapping) else None
 
 
 def as_sae(sae: Any) -> SAE:
