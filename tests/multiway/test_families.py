@@ -199,8 +199,6 @@ def test_tables_of_every_kind():
     expected = find_families(pairs).table
     arrow = {key: pa.Table.from_pandas(own) for key, own in pairs.items()}
     pd.testing.assert_frame_equal(find_families(arrow).table, expected)
-    polars = pytest.importorskip("polars")
-    pd.testing.assert_frame_equal(find_families({k: polars.from_arrow(t) for k, t in arrow.items()}).table, expected)
 
 
 def test_some_of_the_spaces(three):

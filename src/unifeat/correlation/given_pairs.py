@@ -33,11 +33,11 @@ def pair_correlation(
         threads: threads to use; all cores by default. It does not change the result.
 
     Returns:
-        A DataFrame, with the index of `pairs` if they are one: `feature_a`, `feature_b`; `correlation` (Pearson's r) and
-        `cofiring` (rows on which both fire). With `groups` also `correlation_within`, r of the deviations from the groups' means
-        (pooled within-group correlation), and `share_a`, `share_b`, the share of each feature's variance that lies
-        between groups (ε²: corrected for the number of groups, so it can be slightly negative). NaN where a feature
-        does not vary. Rows alone in their group say nothing about `correlation_within`.
+        A DataFrame, with the index of `pairs` if they are one: `feature_a`, `feature_b`; `correlation` (Pearson's r)
+        and `cofiring` (rows on which both fire). With `groups` also `correlation_within`, r of the deviations from the
+        groups' means (pooled within-group correlation), and `share_a`, `share_b`, the share of each feature's variance
+        that lies between groups (ε²: corrected for the number of groups, so it can be slightly negative). NaN where a
+        feature does not vary. Rows alone in their group say nothing about `correlation_within`.
 
     Raises:
         UserError: codes that are not (tokens, features) or have different rows, missing columns, features that do not

@@ -170,14 +170,12 @@ def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = Non
 
 def _at_different_places(codes_a: Any, codes_b: Any) -> bool:
     """Whether both have places (`unifeat.Codes`, what `run.codes` gives), and they are not the same."""
-    if any(
-        getattr(codes, "places", None) is None or getattr(codes, "named_by_rows", False) for codes in (codes_a, codes_b)
-    ):
+    known = [
+        getattr(codes, "places", None) for codes in (codes_a, codes_b) if not getattr(codes, "named_by_rows", False)
+    ]
+    if len(known) < 2 or any(places is None for places in known):
         return False
-    return not all(
-        np.array_equal(getattr(codes_a.places, column), getattr(codes_b.places, column))
-        for column in ("document", "char_end")
-    )
+    return not all(np.array_equal(*(getattr(of, column) for of in known)) for column in ("document", "char_end"))
 
 
 def row_slice(codes: CsrArrays, first: int, last: int) -> CsrArrays:
