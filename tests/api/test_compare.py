@@ -150,6 +150,26 @@ def test_functions_that_give_no_activations(here: Place, give: Any, message: str
         study_of([named(here, "one", 0), two], text_of(here), **LIKE)
 
 
+def test_tokenizers_of_a_function(here: Place) -> None:
+    """One of the tokenizers library does as well as one of transformers; one without offsets is one line."""
+    fast = load_tokenizer(str(here.home / "model-two"))
+    folders = set()
+    for tokenizer in (fast, fast.backend_tokenizer):
+        reading = Reading(here.home / "model-two", 1)
+        two = uf.space("two", model=reading, tokenizer=tokenizer, sae=str(here.home / "saes/two_1"), layer=1)
+        folders.add(study_of([named(here, "one", 0), two], text_of(here), **LIKE).brought[0].codes)
+    assert len(folders) == 1
+
+    class Slow:
+        is_fast = False
+
+    slow = uf.space("two", model=reading, tokenizer=Slow(), sae=str(here.home / "saes/two_1"), layer=1)
+    with pytest.raises(
+        UserError, match=r"space two: the tokenizer \(Slow\) gives no character offsets: use a fast one"
+    ):
+        study_of([named(here, "one", 0), slow], text_of(here), **LIKE)
+
+
 def test_identity_stands_for_a_function(here: Place) -> None:
     tokenizer = load_tokenizer(str(here.home / "model-two"))
     reading = Reading(here.home / "model-two", 1)

@@ -18,6 +18,7 @@ from unifeat.codes.array_files import KINDS
 from unifeat.codes.brought import TEXT, Codes, SavedCodes, decoder_array
 from unifeat.errors import UserError
 from unifeat.models.language import load_tokenizer
+from unifeat.models.own import fast_tokenizer
 from unifeat.pipeline.rows import text_of
 from unifeat.pipeline.spaces import study_corpus
 from unifeat.store import Form, Piece
@@ -72,6 +73,10 @@ def study_of(spaces: Sequence[SpaceSource], text: Any = None, **sections: Any) -
     spaces = [
         one if one.name is not None else replace(one, name=_name(one, number))
         for number, one in enumerate(_checked(spaces))
+    ]
+    spaces = [
+        one if one.tokenizer is None else replace(one, tokenizer=fast_tokenizer(str(one.name), one.tokenizer))
+        for one in spaces
     ]
     entries: dict[int, dict[str, Any]] = {}
     models: dict[str, dict[str, Any]] = {}

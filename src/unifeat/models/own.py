@@ -15,6 +15,26 @@ from unifeat.models.tokens import special_ids
 from unifeat.vocabulary.hook_points import HookPoint
 
 
+def fast_tokenizer(space: str, tokenizer: Any) -> Any:
+    """A tokenizer that a user brings, as a fast one of transformers; a `tokenizers.Tokenizer` becomes one.
+
+    Raises:
+        UserError: it gives no character offsets.
+    """
+    from tokenizers import Tokenizer
+
+    if isinstance(tokenizer, Tokenizer):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"space {space}: the tokenizer ({type(tokenizer).__name__}) gives no character offsets: use a fast one of "
+            "transformers (AutoTokenizer.from_pretrained), or tokenizers.Tokenizer.from_file of a tokenizer.json"
+        )
+    return tokenizer
+
+
 class OwnModel:
     """A function from token ids to activations, as `run_group` reads models."""
 
@@ -28,17 +48,12 @@ class OwnModel:
         Args:
             call: from (batch, position) int64 ids, padded on the right with 0, to (batch, position, width) activations:
                 a torch tensor, or what NumPy takes. Attention must be causal: padding may not change what is before it.
-            tokenizer: a fast tokenizer of transformers.
+            tokenizer: a fast tokenizer of transformers, or a `tokenizers.Tokenizer`.
 
         Raises:
             UserError: a tokenizer that gives no character offsets.
         """
-        if not getattr(tokenizer, "is_fast", False):
-            raise UserError(
-                f"{name}: the tokenizer gives no character offsets: use a fast one of transformers "
-                "(AutoTokenizer.from_pretrained, or PreTrainedTokenizerFast of a tokenizer.json)"
-            )
-        self.name, self.tokenizer, self.device = name, tokenizer, torch.device("cpu")
+        self.name, self.tokenizer, self.device = name, fast_tokenizer(name, tokenizer), torch.device("cpu")
         self._call = call
 
     @cached_property
