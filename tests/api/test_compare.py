@@ -422,6 +422,10 @@ def test_names_are_made_up_where_none_are_given(here: Place) -> None:
         ({"activations": "y"}, "activations need an sae"),
         ({"codes": "x", "sae": "y"}, "leave out sae, or give it as decoder"),
         ({"model": len, "sae": "y"}, "a function as a model needs its tokenizer"),
+        (
+            {"codes": np.eye(3)},
+            "codes: give uf.Codes(matrix, documents, …), or a folder that save_codes wrote, not ndarray",
+        ),
         ({"model": "m", "sae": "y", "hok": "resid_pre"}, "no setting 'hok' (did you mean 'hook'?)"),
     ],
 )
@@ -440,6 +444,9 @@ def test_mistakes_of_compare(here: Place) -> None:
     )
     for spaces, settings, message in (
         ([a], {}, "two spaces or more"),
+        (a, {}, r"compare takes a list of spaces: uf.compare\(\[a, b\], text\)"),
+        (None, {}, "compare takes a list of spaces"),
+        ([a, a], {"text": 5}, "text: give a file, a dataset's name, or a list of documents, not int"),
         ([a, "b"], {}, "takes spaces from uf.space"),
         ([a, longer], {}, r"row i must be row i, and they have \[400, 500\] rows"),
         ([a, uf.space(codes=codes)], {}, "geometry compares decoder rows: give decoder"),

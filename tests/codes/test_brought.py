@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_negative_codes_and_dead_rows_stay(tmp_path: Path) -> None:
     assert [row[4] for row in saved(tmp_path / "c")] == [(0, -1.5), (0, 0), (2, 0)]
 
 
+def test_a_decoder_may_be_an_sae_s(tmp_path: Path) -> None:
+    rows = np.ones((4, 2), np.float32)
+    path = save_codes(Codes(codes()), tmp_path / "c", decoder=SimpleNamespace(W_dec=torch.from_numpy(rows)))
+    assert np.array_equal(np.load(path / "decoder.npy"), rows)
+
+
 def test_it_shows_itself() -> None:
     assert repr(Codes(np.eye(4), [0, 0, 1, 1])) == "Codes(4 rows × 4 features, 1.0 active a row, 2 documents)"
 
@@ -129,6 +136,8 @@ def test_it_shows_itself() -> None:
         ({"matrix": np.eye(2), "ends": [2**32 + 1, 2**32 + 2]}, r"ends: .* below 2\*\*31"),
         ({"matrix": np.eye(2), "ends": [5, 3]}, "row 1 ends before the row before it, in document 0"),
         ({"matrix": np.eye(2), "ends": [5, 6, 7]}, r"ends: shape \(3,\)"),
+        ({"matrix": np.ones((2, 0))}, r"codes have no features: their shape is \(2, 0\)"),
+        ({"matrix": np.eye(2), "tokens": ["a", "\ud800"]}, r"tokens: that of row 1, '\\ud800', is no text"),
         ({"matrix": np.eye(2), "tokens": ["a"]}, "tokens: 1 for 2 rows"),
     ],
 )
@@ -152,6 +161,12 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     refused("of number 0 are all blank", Codes(codes(2), [0, 1], tokens=[" ", "a"]))
     refused(r"decoder: shape \(3, 2\) for 4 features", one, decoder=np.ones((3, 2)))
     refused("NaN or Inf", one, decoder=np.full((4, 2), np.nan))
+    refused("decoder: give the rows, an array .*, not 'rows.npy'", one, decoder="rows.npy")
+    refused("decoder: give the rows, an array .*, not object", one, decoder=object())
+    refused(r"codes to save are uf.Codes\(matrix, …\), or blocks of them, not ndarray", np.eye(3))  # type: ignore[arg-type]
+    for wrong in (codes(), None):
+        with pytest.raises(UserError, match=r"codes to save are uf.Codes\(matrix, …\), or blocks of them, not"):
+            save_codes(wrong, tmp_path / "c")  # type: ignore[arg-type]
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="exists: name a new folder"):
         one.save(tmp_path / "there")

@@ -116,7 +116,13 @@ def as_places(places: Any, rows: int) -> RowPlaces:
     elif (names := column_names(places)) is not None:
         found = RowPlaces.of_columns({name: places[name] for name in names})
     else:
-        found = RowPlaces(np.asarray(places))
+        documents = np.asarray(places)
+        if documents.ndim != 1:
+            raise UserError(
+                "places: give the document of each row, or a table with document and, if they are known, char_end and "
+                "token"
+            )
+        found = RowPlaces(documents)
     if len(found) != rows:
         raise UserError(f"places: {len(found):,} for {rows:,} rows")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase
@@ -100,6 +100,8 @@ def study_of(spaces: Sequence[SpaceSource], text: Any = None, **sections: Any) -
 
 
 def _checked(spaces: Sequence[SpaceSource]) -> list[SpaceSource]:
+    if isinstance(spaces, SpaceSource) or not isinstance(spaces, Iterable):
+        raise UserError("compare takes a list of spaces: uf.compare([a, b], text)")
     found = list(spaces)
     wrong = next((one for one in found if not isinstance(one, SpaceSource)), None)
     if wrong is not None:
@@ -188,6 +190,8 @@ def _text(text: Any) -> dict[str, Any]:
         return dict(text)
     if isinstance(text, str | Path):
         return {"source": str(text)}
+    if not isinstance(text, Iterable):
+        raise UserError(f"text: give a file, a dataset's name, or a list of documents, not {type(text).__name__}")
     documents = [str(document) for document in text]
     if not documents:
         raise UserError("text: the list has no documents")

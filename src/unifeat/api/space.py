@@ -104,6 +104,10 @@ def space(
         near = did_you_mean(unknown[0], [*_OF_MODEL, *_OF_SPACE])
         raise UserError(f"a space has no setting {unknown[0]!r}{near}")
     given = [what for what, value in (("codes", codes), ("activations", activations)) if value is not None]
+    if codes is not None and not isinstance(codes, Codes | str | Path):
+        raise UserError(
+            f"codes: give uf.Codes(matrix, documents, …), or a folder that save_codes wrote, not {type(codes).__name__}"
+        )
     if len(given) == 2:
         raise UserError("a space has codes or activations, not both")
     if not given and (model is None or sae is None):

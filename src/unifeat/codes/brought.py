@@ -61,12 +61,15 @@ class Codes:
             UserError: arrays of other lengths; documents or ends that fall; a code that is not finite.
         """
         self.matrix = _matrix(matrix)
-        rows = self.matrix.shape[0]
+        rows, features = self.matrix.shape
+        if not features:
+            raise UserError(f"codes have no features: their shape is {self.matrix.shape}")
         self.documents = _integers(documents if documents is not None else np.zeros(rows, np.int32), rows, "documents")
         if rows and (np.diff(self.documents) < 0).any():
             raise UserError("documents: they fall somewhere: sort the rows by document, in the order of the text")
         if tokens is not None and len(tokens) != rows:
             raise UserError(f"tokens: {len(tokens)} for {rows} rows")
+        _check_characters(tokens or ())
         self.own_text = ends is None
         if ends is None:
             self.tokens: list[str] | None = (
@@ -140,6 +143,17 @@ def _matrix(matrix: Any) -> sparse.csr_array:
     return found
 
 
+def _check_characters(tokens: Sequence[str]) -> None:
+    try:
+        "".join(map(str, tokens)).encode()
+    except UnicodeEncodeError:
+        row = next(row for row, token in enumerate(tokens) if any("\ud800" <= sign <= "\udfff" for sign in str(token)))
+        raise UserError(
+            f"tokens: that of row {row}, {tokens[row]!r}, is no text (it has a lone surrogate): decode it with "
+            "errors='replace'"
+        ) from None
+
+
 def _integers(values: Any, rows: int, what: str) -> NDArray[np.int32]:
     found = np.asarray(values)
     if found.shape != (rows,):
@@ -155,7 +169,7 @@ def save_codes(codes: Codes | Iterable[Codes], path: str | Path, *, decoder: Any
     Args:
         codes: all of them or, one after another, blocks of rows in the order of the text.
         path: the folder, which must not exist.
-        decoder: (features, width) decoder rows, to be kept with them.
+        decoder: (features, width) decoder rows, or an SAE that has them as `W_dec`, to be kept with them.
 
     Returns:
         The folder.
@@ -185,7 +199,11 @@ def write_codes(
     vocabulary, text = Vocabulary(), OwnText(folder / TEXT)
     kind: tuple[int, bool, bool, bool] | None = None
     shards, rows, last = 0, 0, (-1, 0)
+    if not isinstance(blocks, Iterable):
+        raise UserError(f"codes to save are uf.Codes(matrix, …), or blocks of them, not {type(blocks).__name__}")
     for given in blocks:
+        if not isinstance(given, Codes):
+            raise UserError(f"codes to save are uf.Codes(matrix, …), or blocks of them, not {type(given).__name__}")
         own = (given.shape[1], given.own_text, given.tokens is not None, given.named_by_rows)
         kind = kind or own
         if own != kind:
@@ -241,9 +259,17 @@ def decoder_array(decoder: Any, features: int) -> NDArray[np.float32]:
     Raises:
         UserError: another shape, or rows that are not finite.
     """
+    decoder = getattr(decoder, "W_dec", decoder)
     if hasattr(decoder, "detach"):
         decoder = decoder.detach().to("cpu").float().numpy()
-    found = np.asarray(decoder, np.float32)
+    try:
+        found = np.asarray(decoder, np.float32)
+    except (TypeError, ValueError):
+        what = repr(decoder) if isinstance(decoder, str | Path) else type(decoder).__name__
+        raise UserError(
+            f"decoder: give the rows, an array (features, width), not {what}; files and names of SAEs are for uf.space "
+            "and for studies"
+        ) from None
     if found.ndim == 3:
         raise UserError(
             f"decoder: shape {found.shape} looks like a crosscoder's: make a space of each side, with decoder[0] and "
