@@ -12,6 +12,7 @@ import unifeat
 from homes import Place
 from unifeat.errors import UserError
 from unifeat.pipeline.first_study import first_study
+from unifeat.pipeline.plan import plan_study
 from unifeat.saes import known_releases
 from unifeat.saes.listing import hub_name, saes_of
 from unifeat.study.read import load_study_text
@@ -80,7 +81,24 @@ def test_another_model_than_the_registry_s() -> None:
     study = yaml.safe_load(first_study(["./my-gpt2=gpt2-small-res-jb/blocks.8.hook_resid_pre"]))
     assert study["models"] == {"my-gpt2": {"name": "./my-gpt2"}}
     assert study["spaces"][0]["layers"] == [8]
-    assert study["compare"] == [["my-gpt2", "my-gpt2"]]
+
+
+def test_one_space_is_not_a_study_yet(tmp_path: Path) -> None:
+    """The file says what is lacking, plan refuses it as run does, and with a second space as told it compares two."""
+    written = first_study(["gpt2-small-res-jb/blocks.8.hook_resid_pre"], text="./t.txt")
+    assert "# There is only one space yet" in written
+    one = load_study_text(written, tmp_path)
+    for refuse in (plan_study, lambda study: unifeat.run(study, tmp_path / "run")):
+        with pytest.raises(UserError, match="the study compares no two spaces: it has one space: add another"):
+            refuse(one)
+    more = written.replace("layers: [8]", "layers: [4, 8]").replace("blocks.8", "blocks.{layer}")
+    layers = load_study_text(more, tmp_path)
+    assert layers.compares("gpt2@4", "gpt2@8")
+    data = yaml.safe_load(written)
+    del data["compare"]
+    data["spaces"].append(data["spaces"][0] | {"name": "other"})
+    assert load_study_text(yaml.safe_dump(data), tmp_path).compares("gpt2@8", "other@8")
+    assert "only one space" not in first_study(["gpt2-small-res-jb"])
 
 
 @pytest.mark.parametrize(

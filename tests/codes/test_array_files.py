@@ -74,6 +74,11 @@ def test_the_array_of_the_name_that_is_wanted(tmp_path: Path) -> None:
     assert ArrayFile(tmp_path / "x.pt", "W_dec").shape == (3, 2)
     with pytest.raises(UserError, match=r"holds 2 arrays \(W_dec, b\): keep one, or call it x"):
         ArrayFile(tmp_path / "x.pt", "x")
+    with pytest.raises(UserError, match=r"holds 2 arrays \(W_dec, b\): keep one$"):
+        ArrayFile(tmp_path / "x.pt")
+    torch.save(X, tmp_path / "numpy.pt")
+    with pytest.raises(UserError, match=r"cannot be read as an array: [^\x1b\n]+$"):
+        ArrayFile(tmp_path / "numpy.pt")
 
 
 def test_what_is_no_array(tmp_path: Path) -> None:

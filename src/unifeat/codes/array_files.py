@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")  # of a terminal, in torch's messages
 KINDS = (".npy", ".safetensors", ".pt", ".pth", ".zarr")
 
 
@@ -40,7 +41,8 @@ class ArrayFile:
             raise
         except Exception as error:  # (of three libraries, with errors of their own)
             told = machine_error(error, f"reading {path}")
-            raise told or UserError(f"{path} cannot be read as an array: {str(error).splitlines()[0]}") from error
+            said = _COLOURS.sub("", str(error)).splitlines()[0]
+            raise told or UserError(f"{path} cannot be read as an array: {said}") from error
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         """Some rows, float32 if they are numbers of another width."""
@@ -84,7 +86,8 @@ def _only(names: list[str], prefer: str, path: Path) -> str:
         return prefer
     if len(names) == 1:
         return names[0]
-    raise UserError(f"{path} holds {len(names)} arrays ({', '.join(sorted(names)[:5])}): keep one, or call it {prefer}")
+    called = f", or call it {prefer}" if prefer else ""
+    raise UserError(f"{path} holds {len(names)} arrays ({', '.join(sorted(names)[:5])}): keep one{called}")
 
 
 def _numbered(path: Path) -> tuple[list[str | int], str]:

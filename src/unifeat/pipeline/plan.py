@@ -24,7 +24,7 @@ from unifeat.models.sizes import sizes_of
 from unifeat.pipeline.plan_spaces import SpaceSize, brought_space, model_of, read_only, space_of
 from unifeat.pipeline.rematch import BATCH
 from unifeat.pipeline.rows import text_of
-from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
+from unifeat.pipeline.spaces import Tokenizer, check_compares, compared_spaces, elsewhere_corpus, study_corpus
 from unifeat.study.measures import MetricSpec
 from unifeat.study.plan import PlannedModel, Step, StudyPlan
 from unifeat.study.spec import Study
@@ -61,6 +61,7 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     """
     if gpu not in GPUS:
         raise UserError(f"no GPU {gpu!r} is known{did_you_mean(gpu, GPUS)}: give one of {', '.join(GPUS)}")
+    check_compares(study)
     notes: list[str] = []
     used = [name for name in study.models if any(group.model == name for group in study.encoded)]
     tokenizers = {name: Tokenizer(study.models[name])() for name in study.models}

@@ -37,7 +37,7 @@ from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.rematch import again, rematch_cells
 from unifeat.pipeline.rematch_tests import add_rematch, decoys
 from unifeat.pipeline.score import score_sets, with_q
-from unifeat.pipeline.spaces import role
+from unifeat.pipeline.spaces import check_compares, role
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.pipeline.transfer_step import chosen_cells, run_transfer
 from unifeat.report.html import write_report
@@ -88,9 +88,7 @@ def run(
 
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = Clock()
-    names = study.space_names
-    if not any(study.compares(a, b) for a, b in combinations(names, 2)):
-        raise UserError("the study compares no two spaces: check its compare key")
+    check_compares(study)
     shown = False
 
     def show(prepared: Prepared) -> None:
