@@ -241,6 +241,14 @@ def test_mistakes(run: uf.Run, ask: Any, message: str) -> None:
         ask(run)
 
 
+def test_decoder_rows_need_no_codes(run: uf.Run, here: Place) -> None:
+    rows = run.decoder(A)
+    run.info["spaces"][A]["codes"] = f"/nowhere/{Path(run.info['spaces'][A]['codes']).name}"
+    run.notes.clear()
+    shutil.rmtree(here.cache / "codes")
+    assert np.array_equal(run.decoder(A), rows)
+
+
 def test_what_was_pruned_is_named(run: uf.Run, here: Place) -> None:
     name = Path(run.info["spaces"][A]["codes"]).name
     run.info["spaces"][A]["codes"] = f"/nowhere/{name}"  # (the run was made with another cache, which is still there)

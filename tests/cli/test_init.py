@@ -130,4 +130,5 @@ def test_the_doctor(warm: Warm, place: Place) -> None:
     assert int(found["cores"]["found"].split()[0]) >= 1
     shown = place.unifeat(warm, "doctor")
     assert shown.code == 0
+    assert f"unifeat {unifeat.__version__}, torch " in found["versions"]["found"]
     assert "versions" in shown.out

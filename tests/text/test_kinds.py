@@ -54,6 +54,7 @@ CONTENT = {
     ".txt": DOCUMENTS[0],
     ".md": DOCUMENTS[0],
     ".jsonl": "".join(json.dumps(row) + "\n" for row in ROWS),
+    ".ndjson": "".join(json.dumps(row) + "\n" for row in ROWS),
     ".json": json.dumps(ROWS, indent=2, ensure_ascii=False),
     ".csv": table(","),
     ".tsv": table("\t"),
@@ -80,6 +81,9 @@ class TestStreamedKinds:
         path = tmp_path / f"a{kind}{packing}"
         path.write_bytes(PACK[packing](CONTENT[kind].encode()))
         assert read(path) == expected(kind)
+        large = path.rename(tmp_path / f"A{kind}{packing}".upper())
+        assert read(large) == expected(kind)
+        assert read(tmp_path) == expected(kind)
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le"])
     def test_byte_order_marks(self, tmp_path: Path, kind: str, packing: str, encoding: str) -> None:
@@ -90,8 +94,9 @@ class TestStreamedKinds:
 
     def test_a_file_of_nothing(self, tmp_path: Path, kind: str, packing: str) -> None:
         path = tmp_path / f"a{kind}{packing}"
-        path.write_bytes(PACK[packing](b""))
-        assert read(path) == []
+        for nothing in (PACK[packing](b""), b""):
+            path.write_bytes(nothing)
+            assert read(path) == []
 
     def test_no_utf8(self, tmp_path: Path, kind: str, packing: str) -> None:
         path = tmp_path / f"a{kind}{packing}"

@@ -165,7 +165,7 @@ class CorrelationOfTwo:
 def correlation(run: Run, space_a: str, feature_a: int, space_b: str, feature_b: int) -> CorrelationOfTwo:
     """See `unifeat.api.run.Run.correlation`."""
     (a, id_a), (b, id_b) = feature_of(run, space_a, feature_a), feature_of(run, space_b, feature_b)
-    paired = align(a.store, b.store)
+    paired = align(a.store, b.store, (space_a, space_b))
     study = load_study(run.folder / STUDY)
     pair = np.array([id_a]), np.array([id_b])
     r, cofiring = correlate_pairs(paired, *pair)
@@ -286,8 +286,10 @@ def unmatched(run: Run, space: str, other: str | None) -> pd.DataFrame:
 
 def decoder(run: Run, space: str, features: Any) -> NDArray[np.float32]:
     """See `unifeat.api.run.Run.decoder`."""
-    opened = _open(run, space)
-    rows = decoder_piece(opened.store.settings["sae"]).read()
+    run.check_space(space)
+    # (Older runs do not say the digest: it is among the settings of their codes.)
+    digest = run.info["spaces"][space].get("decoder") or _open(run, space).store.settings["sae"]
+    rows = decoder_piece(digest).read()
     if rows is None:
         raise UserError(
             f"the decoder rows of {space} are not in the cache (any more): `unifeat run {run.folder / STUDY}` makes "

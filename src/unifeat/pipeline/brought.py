@@ -114,7 +114,7 @@ def brought_spaces(study: Study, corpus: Corpus, engine: Engine, *, encode: bool
         about = saved.about
         info: dict[str, Any] = {"model": spec.of_model, "layer": spec.layer, "hook": spec.hook}
         info |= {"sae": about.get("sae") or decoded_by}
-        info |= {"d_in": width, "architecture": "codes of your own", "control": None}
+        info |= {"d_in": width, "architecture": "codes of your own", "control": None, "decoder": decoder.digest}
         info |= facts_of_store(store, counted, "output") | {"fvu": about.get("fvu")}
         info["warnings"] = _warnings(name, saved, store.rows, about)
         for warning in info["warnings"] if encode else ():

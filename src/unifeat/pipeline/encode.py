@@ -259,6 +259,7 @@ def _plan(study: Study, name: str, corpus: Corpus, other: Corpus | None, tokeniz
             control = control_of(spec, group)
             info = {"model": name, "layer": layer, "hook": group.hook, "sae": recipe.name}
             info |= {"d_in": int(sae.cfg.d_in), "architecture": sae.cfg.architecture(), "control": control}
+            info["decoder"] = decoder.digest
             spaces.append(
                 PlannedSpace(
                     name=space,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unifeat import __version__
 from unifeat.engine import Engine, forget
 from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
@@ -55,7 +56,7 @@ from unifeat.study.spec import Study
 from unifeat.study.text import DocumentsSpec
 from unifeat.text.corpus import Corpus
 
-_PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
+_PACKAGES = ("torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
 
 
 def run(
@@ -186,7 +187,8 @@ def compare_spaces(
     info = {
         "name": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version(), "unifeat": __version__}
+        | {name: version(name) for name in _PACKAGES},
         "seed": study.seed,
         "text": _text_facts(study.text, corpus) | {"context": study.text.context},
         "models": prepared.models,

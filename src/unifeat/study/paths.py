@@ -54,7 +54,7 @@ def absolute(study: Study, base: Path) -> Study:
     def text(spec: _Documents, what: str) -> _Documents:
         if spec.source == ROWS:
             return spec
-        local = spec.source.endswith(LOCAL_SUFFIXES) and not user_path(spec.source, what).is_absolute()
+        local = spec.source.lower().endswith(LOCAL_SUFFIXES) and not user_path(spec.source, what).is_absolute()
         source = str(resolved(base / spec.source, what)) if local else path(spec.source, what)
         return spec.model_copy(update={"source": source})
 
