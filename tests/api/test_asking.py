@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ def test_contexts_are_where_the_feature_fires_most(run: uf.Run) -> None:
         assert {round(float(v), 4) for v in column[inside]} <= {round(v, 4) for v in [*one.activations, 0.0]}
     ends = found.table.groupby("document")["char_end"].apply(lambda s: s.sort_values().diff().min())
     assert not (ends.dropna() < 30).any(), "contexts do not overlap"
+
+
+def test_a_correlation_shows_itself(run: uf.Run) -> None:
+    found = run.correlation(A, 3, B, 5)
+    assert re.sub("<[^>]+>", "", found._repr_html_()).replace(" ", "") == repr(found).replace(" ", "")
 
 
 def test_contexts_show_themselves(run: uf.Run) -> None:

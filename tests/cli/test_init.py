@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -16,6 +18,7 @@ from unifeat.pipeline.plan import plan_study
 from unifeat.saes import known_releases
 from unifeat.saes.listing import hub_name, saes_of
 from unifeat.study.read import load_study_text
+from unifeat.threads import cores
 from warm import Warm
 
 _REFUSED = {"mntss-gemma-2-2b-2.5m-clt-as-per-layer", "temporal-sae-gemma-2-2b", "temporal-sae-llama-3.1-8b"}
@@ -127,7 +130,10 @@ def test_the_doctor(warm: Warm, place: Place) -> None:
     found = {line["what"]: line for line in json.loads(done.out)}
     assert str(place.cache) in found["cache"]["found"]
     assert "GB" in found["memory"]["found"]
-    assert int(found["cores"]["found"].split()[0]) >= 1
+    assert int(found["cores"]["found"].split()[0]) == cores()
+    free = float(re.search(r"([\d.]+) GB", found["memory"]["found"]).group(1))
+    assert 0 < free <= psutil.virtual_memory().total / 1e9
+    assert set(found) >= {"versions", "cores", "memory", "GPU", "Ray", "cache", "disk"}
     shown = place.unifeat(warm, "doctor")
     assert shown.code == 0
     assert f"unifeat {unifeat.__version__}, torch " in found["versions"]["found"]

@@ -161,6 +161,10 @@ class CorrelationOfTwo:
         both = f"both fire on {self.cofiring:,} of {self.tokens:,} tokens"
         return f"r {decimal(self.correlation, 3)} ({halves}); {both}"
 
+    def _repr_html_(self) -> str:
+        r, bracket, rest = escape(repr(self)).partition(" (")
+        return f"<div><b>{r}</b>{bracket}{rest}</div>"
+
 
 def correlation(run: Run, space_a: str, feature_a: int, space_b: str, feature_b: int) -> CorrelationOfTwo:
     """See `unifeat.api.run.Run.correlation`."""

@@ -44,6 +44,7 @@ from unifeat.saes.weights import Decoder, RowsOfSae, decoder_rows, size_of
 from unifeat.store import cache_root, key_of
 from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import ModelSpec, Study
+from unifeat.study.text import source_said
 from unifeat.text.corpus import Corpus
 from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.hook_points import HookPoint, width_at
@@ -105,10 +106,11 @@ def prepare_spaces(
     counter = tokenizers[next(iter(study.models))] if study.models else None
     corpus = study_corpus(text_of(study.text, study.brought, encoded=bool(study.encoded)), counter)
     tell = say if encode else _nothing
-    tell(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
+    source = source_said(study.text.source)
+    tell(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {source}")
     other = elsewhere_corpus(study.text, corpus, counter)
     if other is not None and study.text.elsewhere is not None:
-        source = study.text.elsewhere.source
+        source = source_said(study.text.elsewhere.source)
         tell(f"elsewhere: {other.documents:,} documents, {other.characters:,} characters from {source}")
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)

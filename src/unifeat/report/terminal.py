@@ -38,6 +38,7 @@ from unifeat.report.tables import (
 )
 from unifeat.report.terminal_pair import show_pair
 from unifeat.runs.folder import Run
+from unifeat.study.text import source_said
 
 _LONGEST_LIST = 15  # rows of the list shown instead of a grid that is too wide for the terminal
 
@@ -76,7 +77,8 @@ def _show_run(console: Console, run: Run) -> None:
     info, table = run.info, cells(run)
     text = info["text"]
     console.print(
-        Text.assemble((info["name"], "bold"), f": {text['documents']:,} documents of {text['source']}"), soft_wrap=True
+        Text.assemble((info["name"], "bold"), f": {text['documents']:,} documents of {source_said(text['source'])}"),
+        soft_wrap=True,
     )
     rows = []
     for model, own in pd.DataFrame(info["spaces"]).T.groupby("model", sort=False):
@@ -94,7 +96,8 @@ def _show_run(console: Console, run: Run) -> None:
     if "elsewhere" in info:
         there = info["elsewhere"]
         console.print(
-            f"pairs read again elsewhere: {there['documents']:,} documents of {there['source']}", soft_wrap=True
+            f"pairs read again elsewhere: {there['documents']:,} documents of {source_said(there['source'])}",
+            soft_wrap=True,
         )
     _overview(console, run)
     _ceilings_and_controls(console, run)

@@ -10,6 +10,11 @@ from unifeat.vocabulary.bounds import LARGEST_COUNT
 ROWS = "rows"  # as a study's source: the text that the rows of its own spaces make
 
 
+def source_said(source: str) -> str:
+    """A text's source as a sentence says it."""
+    return {"-": "standard input", ROWS: "the spaces' own rows"}.get(source, source)
+
+
 class DocumentsSpec(Part):
     """Documents, and how many of them are read."""
 
