@@ -100,6 +100,10 @@ def test_the_caller_s_matrix_is_not_changed() -> None:
     assert matrix.nnz == 3
 
 
+def test_tokens_may_be_an_array() -> None:
+    assert Codes(codes(), tokens=np.array(TOKENS)).tokens == TOKENS
+
+
 def test_tokens_that_end_at_one_character_are_told_apart() -> None:
     own = Codes(codes(5), [0, 0, 0, 1, 1], ends=[2, 2, 2, 2, 3])
     assert own.places.order.tolist() == [2, 1, 0, 0, 0]

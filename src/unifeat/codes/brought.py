@@ -69,7 +69,7 @@ class Codes:
             raise UserError("documents: they fall somewhere: sort the rows by document, in the order of the text")
         if tokens is not None and len(tokens) != rows:
             raise UserError(f"tokens: {len(tokens)} for {rows} rows")
-        _check_characters(tokens or ())
+        _check_characters(() if tokens is None else tokens)
         self.own_text = ends is None
         if ends is None:
             self.tokens: list[str] | None = (
