@@ -52,7 +52,8 @@ def tidied(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNo
 
 def _without_paths(text: str, folder: Path) -> str:
     text = text.replace(str(folder) + "/", "").replace(str(folder), "")
-    return re.sub(r"/[\w./@-]+/(?=[\w.-]+)", "…/", text) if os.environ.get("UNIFEAT_CACHE", "") in text else text
+    cache = os.environ.get("UNIFEAT_CACHE")  # (if it is not set, no text has it)
+    return re.sub(r"/[\w./@-]+/(?=[\w.-]+)", "…/", text) if cache and cache in text else text
 
 
 def main() -> None:

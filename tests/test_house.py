@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -124,6 +126,16 @@ def test_rooms_do_not_import_their_own_front_door() -> None:
         front = f"unifeat.{room(module)}"
         if module != front and room(module):
             assert front not in others or MODULES.get(front, Path()).name != "__init__.py", module
+
+
+def test_what_tests_read_is_in_the_sdist() -> None:
+    """Tests are part of the source distribution, and so are the folders and files beside them that they open."""
+    root = Path(__file__).parents[1]
+    included = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]
+    sources = [path.read_text(encoding="utf-8") for path in (root / "tests").rglob("*.py")]
+    read = {name for source in sources for name in re.findall(r'(?:ROOT|parents\[\d\]) / "([\w.]+)"', source)}
+    assert {"examples", "scripts", "docs"} <= read
+    assert read - {"shared"} <= {*included["include"], "pyproject.toml"}
 
 
 class TestTheTestItself:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ def test_correlation_of_any_two_features(run: uf.Run) -> None:
     assert run.correlation(B, int(first["feature_b"]), A, int(first["feature_a"])).correlation == own.correlation
 
 
+def test_codes_can_be_correlated(run: uf.Run) -> None:
+    one, two = run.codes(A), run.codes("one@2")
+    found = uf.correlate(one, two, top=1)
+    beside = uf.correlate(one.matrix, two.matrix, top=1)
+    pd.testing.assert_frame_equal(found.candidates(), beside.candidates())
+    with pytest.raises(UserError, match="both must cover the same tokens"):
+        uf.correlate(one, run.codes(B))
+
+
 def test_contexts_are_where_the_feature_fires_most(run: uf.Run) -> None:
     codes = run.codes(A)
     feature = int(np.argmax((codes.matrix != 0).sum(axis=0)))
@@ -90,6 +100,11 @@ def test_contexts_are_where_the_feature_fires_most(run: uf.Run) -> None:
         assert {round(float(v), 4) for v in column[inside]} <= {round(v, 4) for v in [*one.activations, 0.0]}
     ends = found.table.groupby("document")["char_end"].apply(lambda s: s.sort_values().diff().min())
     assert not (ends.dropna() < 30).any(), "contexts do not overlap"
+
+
+def test_a_correlation_shows_itself(run: uf.Run) -> None:
+    found = run.correlation(A, 3, B, 5)
+    assert re.sub("<[^>]+>", "", found._repr_html_()).replace(" ", "") == repr(found).replace(" ", "")
 
 
 def test_contexts_show_themselves(run: uf.Run) -> None:
@@ -166,6 +181,8 @@ def test_decoder(run: uf.Run, here: Place) -> None:
     assert np.allclose(rows, w / np.linalg.norm(w, axis=1, keepdims=True), atol=1e-6)
     assert np.array_equal(run.decoder(B, [3, 1]), rows[[3, 1]])
     assert np.array_equal(run.decoder(B, 3), rows[[3]])
+    assert np.array_equal(run.decoder(B, np.arange(64) < 2), rows[:2])
+    assert run.decoder(B, []).shape == (0, rows.shape[1])
 
 
 def test_arrow(run: uf.Run) -> None:
@@ -211,11 +228,31 @@ def test_results_in_memory_show_themselves() -> None:
         (lambda run: run.partners("x@1", 0), "no space 'x@1'"),
         (lambda run: run.unmatched(A, A), "did not compare"),
         (lambda run: run.decoder(A, [64]), "features 0 to 63"),
+        (lambda run: run.decoder(A, 1.5), "a whole number, a list of them, or a mask of all 64"),
+        (lambda run: run.decoder(A, "a"), "a whole number, a list of them"),
+        (lambda run: run.decoder(A, [[1], [2]]), "a whole number, a list of them"),
+        (lambda run: run.decoder(A, [True, False]), "a mask of all 64"),
+        (lambda run: run.contexts(A, 8.31), "a feature is a whole number, not 8.31"),
+        (lambda run: run.contexts(A, "8"), "a feature is a whole number, not '8'"),
+        (lambda run: run.contexts(A, 8, n=1.5), "contexts: n is a whole number, not 1.5"),
+        (lambda run: run.correlation(A, 8.5, B, 1), "a feature is a whole number, not 8.5"),
+        (lambda run: run.correlation(8, A, 1, B), "a space is a name, like 'one@0', not 8"),
+        (lambda run: run.partners(A, 10**7), "one@0 has features 0 to 63, not 10000000"),
+        (lambda run: run.partners(A, -5), "not -5"),
+        (lambda run: run.partners(A, "8"), "a feature is a whole number, not '8'"),
     ],
 )
 def test_mistakes(run: uf.Run, ask: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ask(run)
+
+
+def test_decoder_rows_need_no_codes(run: uf.Run, here: Place) -> None:
+    rows = run.decoder(A)
+    run.info["spaces"][A]["codes"] = f"/nowhere/{Path(run.info['spaces'][A]['codes']).name}"
+    run.notes.clear()
+    shutil.rmtree(here.cache / "codes")
+    assert np.array_equal(run.decoder(A), rows)
 
 
 def test_what_was_pruned_is_named(run: uf.Run, here: Place) -> None:

@@ -118,6 +118,58 @@ def test_another_function_is_not_taken_for_it(here: Place) -> None:
     assert len(folders) == 2
 
 
+def test_a_decode_that_came_later_is_asked(here: Place) -> None:
+    """The same function and codes, and now an FVU: the stored codes, which have none, are not taken."""
+    reading = Reading(here.home / "model-two", 1)
+    tokenizer = load_tokenizer(str(here.home / "model-two"))
+    fvu = []
+    for kind in (Bare, Wrong):
+        two = uf.space("two", model=reading, tokenizer=tokenizer, sae=kind(here.home / "saes/two_1"), layer=1)
+        study = study_of([named(here, "one", 0), two], text_of(here), **LIKE)
+        fvu.append(SavedCodes.open(Path(str(study.brought[0].codes))).about["fvu"])
+    assert fvu[0] is None
+    assert fvu[1] > 1
+
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda x: (x, None), "space two: the function gave tuple, not activations: return the array alone"),
+        (lambda x: {"hidden": x}, "the function gave dict, not activations"),
+        (lambda x: None, "the function gave NoneType, not activations"),
+        (lambda x: x[0], "it gave activations of shape"),
+        (lambda x: x[:, :, :3], "space two: activations of width 3 for an SAE of width"),
+    ],
+)
+def test_functions_that_give_no_activations(here: Place, give: Any, message: str) -> None:
+    reading = Reading(here.home / "model-two", 1)
+    tokenizer = load_tokenizer(str(here.home / "model-two"))
+    sae = str(here.home / "saes/two_1")
+    two = uf.space("two", model=lambda ids: give(reading(ids)), tokenizer=tokenizer, sae=sae, layer=1)
+    with pytest.raises(UserError, match=message):
+        study_of([named(here, "one", 0), two], text_of(here), **LIKE)
+
+
+def test_tokenizers_of_a_function(here: Place) -> None:
+    """One of the tokenizers library does as well as one of transformers; one without offsets is one line."""
+    fast = load_tokenizer(str(here.home / "model-two"))
+    folders = set()
+    for tokenizer in (fast, fast.backend_tokenizer):
+        reading = Reading(here.home / "model-two", 1)
+        two = uf.space("two", model=reading, tokenizer=tokenizer, sae=str(here.home / "saes/two_1"), layer=1)
+        folders.add(study_of([named(here, "one", 0), two], text_of(here), **LIKE).brought[0].codes)
+    assert len(folders) == 1
+
+    class Slow:
+        is_fast = False
+
+    slow = uf.space("two", model=reading, tokenizer=Slow(), sae=str(here.home / "saes/two_1"), layer=1)
+    with pytest.raises(
+        UserError, match=r"space two: the tokenizer \(Slow\) gives no character offsets: use a fast one"
+    ):
+        study_of([named(here, "one", 0), slow], text_of(here), **LIKE)
+
+
 def test_identity_stands_for_a_function(here: Place) -> None:
     tokenizer = load_tokenizer(str(here.home / "model-two"))
     reading = Reading(here.home / "model-two", 1)
@@ -370,6 +422,10 @@ def test_names_are_made_up_where_none_are_given(here: Place) -> None:
         ({"activations": "y"}, "activations need an sae"),
         ({"codes": "x", "sae": "y"}, "leave out sae, or give it as decoder"),
         ({"model": len, "sae": "y"}, "a function as a model needs its tokenizer"),
+        (
+            {"codes": np.eye(3)},
+            "codes: give uf.Codes(matrix, documents, …), or a folder that save_codes wrote, not ndarray",
+        ),
         ({"model": "m", "sae": "y", "hok": "resid_pre"}, "no setting 'hok' (did you mean 'hook'?)"),
     ],
 )
@@ -388,6 +444,9 @@ def test_mistakes_of_compare(here: Place) -> None:
     )
     for spaces, settings, message in (
         ([a], {}, "two spaces or more"),
+        (a, {}, r"compare takes a list of spaces: uf.compare\(\[a, b\], text\)"),
+        (None, {}, "compare takes a list of spaces"),
+        ([a, a], {"text": 5}, "text: give a file, a dataset's name, or a list of documents, not int"),
         ([a, "b"], {}, "takes spaces from uf.space"),
         ([a, longer], {}, r"row i must be row i, and they have \[400, 500\] rows"),
         ([a, uf.space(codes=codes)], {}, "geometry compares decoder rows: give decoder"),

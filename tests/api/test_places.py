@@ -36,6 +36,12 @@ def test_a_table_needs_documents(wrong: Any) -> None:
         as_places(wrong, 3)
 
 
+@pytest.mark.parametrize("wrong", [None, 3, [[0, 1]]], ids=repr)
+def test_what_are_no_places(wrong: Any) -> None:
+    with pytest.raises(UserError, match="places: give the document of each row, or a table"):
+        as_places(wrong, 1)
+
+
 @pytest.mark.parametrize("column", ["document", "char_end"])
 def test_fractions_are_refused_and_not_cut_off(column: str) -> None:
     places = as_places(dict(_COLUMNS) | {column: [0.5, 1.5, 2.5]}, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,32 @@ def test_the_installed_script() -> None:
     done = subprocess.run([script, "run", "no such study.yaml"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "unifeat: study no such study.yaml: no such file\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(shell: str) -> None:
+    """The script for a shell is printed, and what it asks for is completed."""
+
+    def asked(*args: str, **settings: str) -> str:
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv[0] = 'unifeat'; from unifeat.cli import main; main()",
+            *args,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=True).stdout
+
+    # (Typer would look for the shell that called it, which a test has none of.)
+    script = asked("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert "_UNIFEAT_COMPLETE" in script
+    words = (
+        {"COMP_WORDS": "unifeat sh", "COMP_CWORD": "1"}
+        if shell == "bash"
+        else {"_TYPER_COMPLETE_ARGS": "unifeat sh", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    )
+    found = asked(_UNIFEAT_COMPLETE=f"complete_{shell}", **words)
+    assert "show" in found
+    assert "doctor" not in found
 
 
 def test_every_command_is_listed(warm: Warm, place: Place) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -12,9 +14,11 @@ import unifeat
 from homes import Place
 from unifeat.errors import UserError
 from unifeat.pipeline.first_study import first_study
+from unifeat.pipeline.plan import plan_study
 from unifeat.saes import known_releases
 from unifeat.saes.listing import hub_name, saes_of
 from unifeat.study.read import load_study_text
+from unifeat.threads import cores
 from warm import Warm
 
 _REFUSED = {"mntss-gemma-2-2b-2.5m-clt-as-per-layer", "temporal-sae-gemma-2-2b", "temporal-sae-llama-3.1-8b"}
@@ -80,7 +84,24 @@ def test_another_model_than_the_registry_s() -> None:
     study = yaml.safe_load(first_study(["./my-gpt2=gpt2-small-res-jb/blocks.8.hook_resid_pre"]))
     assert study["models"] == {"my-gpt2": {"name": "./my-gpt2"}}
     assert study["spaces"][0]["layers"] == [8]
-    assert study["compare"] == [["my-gpt2", "my-gpt2"]]
+
+
+def test_one_space_is_not_a_study_yet(tmp_path: Path) -> None:
+    """The file says what is lacking, plan refuses it as run does, and with a second space as told it compares two."""
+    written = first_study(["gpt2-small-res-jb/blocks.8.hook_resid_pre"], text="./t.txt")
+    assert "# There is only one space yet" in written
+    one = load_study_text(written, tmp_path)
+    for refuse in (plan_study, lambda study: unifeat.run(study, tmp_path / "run")):
+        with pytest.raises(UserError, match="the study compares no two spaces: it has one space: add another"):
+            refuse(one)
+    more = written.replace("layers: [8]", "layers: [4, 8]").replace("blocks.8", "blocks.{layer}")
+    layers = load_study_text(more, tmp_path)
+    assert layers.compares("gpt2@4", "gpt2@8")
+    data = yaml.safe_load(written)
+    del data["compare"]
+    data["spaces"].append(data["spaces"][0] | {"name": "other"})
+    assert load_study_text(yaml.safe_dump(data), tmp_path).compares("gpt2@8", "other@8")
+    assert "only one space" not in first_study(["gpt2-small-res-jb"])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +130,11 @@ def test_the_doctor(warm: Warm, place: Place) -> None:
     found = {line["what"]: line for line in json.loads(done.out)}
     assert str(place.cache) in found["cache"]["found"]
     assert "GB" in found["memory"]["found"]
-    assert int(found["cores"]["found"].split()[0]) >= 1
+    assert int(found["cores"]["found"].split()[0]) == cores()
+    free = float(re.search(r"([\d.]+) GB", found["memory"]["found"]).group(1))
+    assert 0 < free <= psutil.virtual_memory().total / 1e9
+    assert set(found) >= {"versions", "cores", "memory", "GPU", "Ray", "cache", "disk"}
     shown = place.unifeat(warm, "doctor")
     assert shown.code == 0
+    assert f"unifeat {unifeat.__version__}, torch " in found["versions"]["found"]
     assert "versions" in shown.out

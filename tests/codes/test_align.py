@@ -277,6 +277,8 @@ def test_no_place_in_common(tmp_path: Path) -> None:
     b = written(tmp_path, same_places(places([0, 0], [2, 4])), tokenizer="other")
     with pytest.raises(UserError, match="share no token"):
         align(a, b)
+    with pytest.raises(UserError, match=r"^one@0 and two@1 share no token"):
+        align(a, b, ("one@0", "two@1"))
 
 
 def test_aligned_codes_of_another_document_stay_apart(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_folders_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate(list(row_blocks(array_files(tmp_path), 16))), X)
 
 
+def test_numbers_in_names_are_numbers(tmp_path: Path) -> None:
+    for number in range(12):
+        written(tmp_path / f"x_{number}.npy", np.full((1, 2), number))
+    assert [block[0, 0] for block in row_blocks(array_files(tmp_path), 16)] == list(range(12))
+
+
 def test_other_numbers_become_float32(tmp_path: Path) -> None:
     for name, x in (("half", X.astype(np.float16)), ("double", X.astype(np.float64)), ("whole", np.arange(6)[None])):
         np.save(tmp_path / f"{name}.npy", x)
@@ -68,6 +74,11 @@ def test_the_array_of_the_name_that_is_wanted(tmp_path: Path) -> None:
     assert ArrayFile(tmp_path / "x.pt", "W_dec").shape == (3, 2)
     with pytest.raises(UserError, match=r"holds 2 arrays \(W_dec, b\): keep one, or call it x"):
         ArrayFile(tmp_path / "x.pt", "x")
+    with pytest.raises(UserError, match=r"holds 2 arrays \(W_dec, b\): keep one$"):
+        ArrayFile(tmp_path / "x.pt")
+    torch.save(X, tmp_path / "numpy.pt")
+    with pytest.raises(UserError, match=r"cannot be read as an array: [^\x1b\n]+$"):
+        ArrayFile(tmp_path / "numpy.pt")
 
 
 def test_what_is_no_array(tmp_path: Path) -> None:

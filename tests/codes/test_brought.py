@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,10 @@ def test_the_caller_s_matrix_is_not_changed() -> None:
     assert matrix.nnz == 3
 
 
+def test_tokens_may_be_an_array() -> None:
+    assert Codes(codes(), tokens=np.array(TOKENS)).tokens == TOKENS
+
+
 def test_tokens_that_end_at_one_character_are_told_apart() -> None:
     own = Codes(codes(5), [0, 0, 0, 1, 1], ends=[2, 2, 2, 2, 3])
     assert own.places.order.tolist() == [2, 1, 0, 0, 0]
@@ -108,6 +113,12 @@ def test_negative_codes_and_dead_rows_stay(tmp_path: Path) -> None:
     matrix = np.array([[0, -1.5], [0, 0], [2, 0]])
     Codes(matrix).save(tmp_path / "c")
     assert [row[4] for row in saved(tmp_path / "c")] == [(0, -1.5), (0, 0), (2, 0)]
+
+
+def test_a_decoder_may_be_an_sae_s(tmp_path: Path) -> None:
+    rows = np.ones((4, 2), np.float32)
+    path = save_codes(Codes(codes()), tmp_path / "c", decoder=SimpleNamespace(W_dec=torch.from_numpy(rows)))
+    assert np.array_equal(np.load(path / "decoder.npy"), rows)
 
 
 def test_it_shows_itself() -> None:
@@ -125,8 +136,12 @@ def test_it_shows_itself() -> None:
         ({"matrix": np.eye(2), "documents": [0]}, r"documents: shape \(1,\) for 2 rows"),
         ({"matrix": np.eye(2), "documents": [0.5, 1]}, "whole numbers from 0"),
         ({"matrix": np.eye(2), "documents": [-1, 0]}, "whole numbers from 0"),
+        ({"matrix": np.eye(2), "documents": [2**31, 2**31]}, r"documents: .* below 2\*\*31"),
+        ({"matrix": np.eye(2), "ends": [2**32 + 1, 2**32 + 2]}, r"ends: .* below 2\*\*31"),
         ({"matrix": np.eye(2), "ends": [5, 3]}, "row 1 ends before the row before it, in document 0"),
         ({"matrix": np.eye(2), "ends": [5, 6, 7]}, r"ends: shape \(3,\)"),
+        ({"matrix": np.ones((2, 0))}, r"codes have no features: their shape is \(2, 0\)"),
+        ({"matrix": np.eye(2), "tokens": ["a", "\ud800"]}, r"tokens: that of row 1, '\\ud800', is no text"),
         ({"matrix": np.eye(2), "tokens": ["a"]}, "tokens: 1 for 2 rows"),
     ],
 )
@@ -150,6 +165,12 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     refused("of number 0 are all blank", Codes(codes(2), [0, 1], tokens=[" ", "a"]))
     refused(r"decoder: shape \(3, 2\) for 4 features", one, decoder=np.ones((3, 2)))
     refused("NaN or Inf", one, decoder=np.full((4, 2), np.nan))
+    refused("decoder: give the rows, an array .*, not 'rows.npy'", one, decoder="rows.npy")
+    refused("decoder: give the rows, an array .*, not object", one, decoder=object())
+    refused(r"codes to save are uf.Codes\(matrix, …\), or blocks of them, not ndarray", np.eye(3))  # type: ignore[arg-type]
+    for wrong in (codes(), None):
+        with pytest.raises(UserError, match=r"codes to save are uf.Codes\(matrix, …\), or blocks of them, not"):
+            save_codes(wrong, tmp_path / "c")  # type: ignore[arg-type]
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="exists: name a new folder"):
         one.save(tmp_path / "there")

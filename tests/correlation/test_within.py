@@ -4,7 +4,9 @@ from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 from scipy import sparse, stats
 
 import unifeat as uf
@@ -215,8 +217,30 @@ def test_groups_that_are_none(groups, message: str) -> None:
             call()
 
 
+def test_pairs_in_every_form() -> None:
+    codes = sparse.random(50, 10, density=0.4, format="csr", rng=np.random.default_rng(0))
+    columns = {"feature_a": [3, 0], "feature_b": [4, 0]}
+    expected = uf.pair_correlation(codes, codes, pd.DataFrame(columns))
+
+    class Polars:  # (as far as it is asked)
+        columns = ("feature_a", "feature_b")
+
+        def __getitem__(self, name: str) -> list[int]:
+            return {"feature_a": [3, 0], "feature_b": [4, 0]}[name]
+
+    listed = [(3, 4), (0, 0)]
+    for form in (columns, pa.table(columns), Polars(), listed, np.array(listed), torch.tensor(listed)):
+        pd.testing.assert_frame_equal(uf.pair_correlation(codes, codes, form), expected)
+    assert len(uf.pair_correlation(codes, codes, [])) == 0
+
+
 def test_wrong_pairs_and_devices() -> None:
     codes = sparse.csr_array(np.eye(10))
+    for wrong in ([(1, 2, 3)], [1, 2], [(1, 2), (3,)], None):
+        with pytest.raises(UserError, match=r"or a list of pairs \(a, b\)"):
+            uf.pair_correlation(codes, codes, wrong)
+    with pytest.raises(UserError, match="features of A are whole numbers, not float64"):
+        uf.pair_correlation(codes, codes, [(0.5, 1)])
     with pytest.raises(UserError, match=r"columns feature_a and feature_b .feature_b is missing"):
         uf.pair_correlation(codes, codes, pd.DataFrame({"feature_a": [0]}))
     with pytest.raises(UserError, match="features 0 to 10 of B, which has 10 features"):

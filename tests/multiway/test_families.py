@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from made_up_pairs import Plain, random_pairs
 
@@ -177,6 +178,7 @@ def test_degenerate_input(method):
         ({("a", "a"): table([0], [1], [1])}, {}, "compared with itself"),
         ({("a", "b"): table([0], [0], [1]), ("b", "a"): table([0], [0], [1])}, {}, "two tables of b and a"),
         ({("a", "b"): pd.DataFrame({"feature_a": [0], "feature_b": [0]})}, {}, "no column correlation"),
+        ({("a", "b"): [(0, 0)]}, {}, "the pairs of a and b are no table, but list"),
         ({("a", "b"): table([0], [0], [np.nan])}, {}, "NaN"),
         ({("a", "b"): table([0, 0], [1, 1], [0.5, 0.6])}, {}, "pair twice"),
         ({("a", "b"): table([-1], [1], [0.5])}, {}, "ids, whole numbers from 0"),
@@ -200,6 +202,13 @@ def test_degenerate_input(method):
 def test_wrong_input(pairs, settings, message):
     with pytest.raises(UserError, match=message):
         find_families(pairs, **settings)
+
+
+def test_tables_of_every_kind():
+    pairs = random_pairs(1)
+    expected = find_families(pairs).table
+    arrow = {key: pa.Table.from_pandas(own) for key, own in pairs.items()}
+    pd.testing.assert_frame_equal(find_families(arrow).table, expected)
 
 
 def test_some_of_the_spaces(three):

@@ -54,6 +54,7 @@ CONTENT = {
     ".txt": DOCUMENTS[0],
     ".md": DOCUMENTS[0],
     ".jsonl": "".join(json.dumps(row) + "\n" for row in ROWS),
+    ".ndjson": "".join(json.dumps(row) + "\n" for row in ROWS),
     ".json": json.dumps(ROWS, indent=2, ensure_ascii=False),
     ".csv": table(","),
     ".tsv": table("\t"),
@@ -80,6 +81,9 @@ class TestStreamedKinds:
         path = tmp_path / f"a{kind}{packing}"
         path.write_bytes(PACK[packing](CONTENT[kind].encode()))
         assert read(path) == expected(kind)
+        large = path.rename(tmp_path / f"A{kind}{packing}".upper())
+        assert read(large) == expected(kind)
+        assert read(tmp_path) == expected(kind)
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le"])
     def test_byte_order_marks(self, tmp_path: Path, kind: str, packing: str, encoding: str) -> None:
@@ -90,8 +94,9 @@ class TestStreamedKinds:
 
     def test_a_file_of_nothing(self, tmp_path: Path, kind: str, packing: str) -> None:
         path = tmp_path / f"a{kind}{packing}"
-        path.write_bytes(PACK[packing](b""))
-        assert read(path) == []
+        for nothing in (PACK[packing](b""), b""):
+            path.write_bytes(nothing)
+            assert read(path) == []
 
     def test_no_utf8(self, tmp_path: Path, kind: str, packing: str) -> None:
         path = tmp_path / f"a{kind}{packing}"
@@ -326,6 +331,27 @@ class TestArrow:
         held = arrow_table(kind)
         for ending in ("arrow", "feather"):
             assert read(write_arrow(tmp_path / f"a.{ending}", held, stream=stream, packing=packing)) == DOCUMENTS
+
+    @pytest.mark.parametrize("packing", [None, "zstd"])
+    def test_files_with_room_before_their_batches(self, tmp_path: Path, packing: str | None) -> None:
+        """As polars writes them: only the footer says where a batch begins."""
+        path = write_arrow(tmp_path / "a.arrow", arrow_table(), stream=False, packing=packing)
+        whole = path.read_bytes()
+        shift = 56
+        length = int.from_bytes(whole[-10:-6], "little")
+        footer = bytearray(whole[-10 - length : -10])
+        batches = len(arrow_table().to_batches(max_chunksize=2))
+        moved = 0
+        for at in range(length - 7):
+            offset = int.from_bytes(footer[at : at + 8], "little")
+            # a block: where a message begins, in 8 bytes, of which it says again how long its metadata are
+            if 8 <= offset < len(whole) - 8 and whole[offset : offset + 4] == b"\xff" * 4:
+                footer[at : at + 8] = (offset + shift).to_bytes(8, "little")
+                moved += 1
+        assert moved == batches
+        path.write_bytes(whole[:8] + bytes(shift) + whole[8 : -10 - length] + bytes(footer) + whole[-10:])
+        assert pa.ipc.open_file(str(path)).read_all().num_rows == len(DOCUMENTS)
+        assert read(path) == DOCUMENTS
 
     def test_what_the_datasets_library_saves(self, tmp_path: Path) -> None:
         """A folder with its facts in .json beside the text."""

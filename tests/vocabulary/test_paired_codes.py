@@ -11,6 +11,7 @@ import pytest
 from scipy import sparse
 
 from oracles import awkward, same
+from unifeat.codes.brought import Codes
 from unifeat.correlation.correlate import correlate
 from unifeat.errors import UserError
 from unifeat.vocabulary.paired_codes import ChunkPair, CsrArrays, PairedCodes, as_paired
@@ -94,10 +95,24 @@ def test_dense_and_torch_codes_are_those_of_scipy() -> None:
         torch.tensor,
         lambda z: torch.tensor(z).to_sparse(),
         lambda z: torch.tensor(z).to_sparse_csr(),
+        lambda z: torch.tensor(z).to_sparse(1),
     ):
         same(correlate(kind(x), kind(y)), expected)
-    x16 = torch.tensor(x).bfloat16()
-    same(correlate(x16, y), correlate(sparse.csr_array(x16.float().numpy()), sparse.csr_array(y)))
+    single = [sparse.csr_array(z.astype(np.float32)) for z in (x, y)]
+    same(correlate(Codes(x), Codes(y)), correlate(*single))
+    for x16 in (torch.tensor(x).bfloat16(), torch.tensor(x).half(), torch.tensor(x).to(torch.float8_e4m3fn)):
+        narrow = correlate(sparse.csr_array(x16.float().numpy()), sparse.csr_array(y))
+        same(correlate(x16, y), narrow)
+    half = correlate(sparse.csr_array(torch.tensor(x).half().float().numpy()), sparse.csr_array(y))
+    same(correlate(x.astype(np.float16), y), half)
+    same(correlate(torch.tensor(x).half().to_sparse(), y), half)
+
+
+def test_codes_at_different_places_are_not_taken_for_the_same_tokens() -> None:
+    placed = [Codes(np.eye(4), ends=ends) for ends in ([1, 2, 3, 4], [1, 2, 3, 5])]
+    with pytest.raises(UserError, match=r"codes A and B are at different places of the text: uf\.compare"):
+        correlate(*placed)
+    assert correlate(placed[0], Codes(np.eye(4))).n == 4, "row i is row i"
 
 
 def test_damaged_chunks() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,20 +95,40 @@ def token_decoder(run: Run, space: OpenedSpace) -> Any:
     return lambda token: texts.decode([token])
 
 
+def _feature(run: Run, space: str, feature: Any) -> int:
+    """A feature of a space, as `run.json` knows it: no codes are read.
+
+    Raises:
+        UserError: no such space or feature, or not a whole number.
+    """
+    run.check_space(space)
+    features = int(run.info["spaces"][space]["d_sae"])
+    found = _whole(feature, "a feature")
+    if not 0 <= found < features:
+        raise UserError(f"{space} has features 0 to {features - 1:,}, not {found}")
+    return found
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise UserError(f"{what} is a whole number, not {value!r}") from None
+
+
 def feature_of(run: Run, space: str, feature: int) -> tuple[OpenedSpace, int]:
     """A space, and one of its features.
 
     Raises:
         UserError: no such space or feature; codes that are no longer in the cache.
     """
-    opened = _open(run, space)
-    if not 0 <= feature < opened.features:
-        raise UserError(f"{space} has features 0 to {opened.features - 1:,}, not {feature}")
-    return opened, int(feature)
+    found = _feature(run, space, feature)
+    return _open(run, space), found
 
 
 def contexts(run: Run, space: str, feature: int, n: int, around: int) -> Contexts:
     """See `unifeat.api.run.Run.contexts`."""
+    n, around = _whole(n, "contexts: n"), _whole(around, "contexts: around")
     if n < 1 or around < 1:
         raise UserError("contexts: n and around are at least 1")
     opened, feature = feature_of(run, space, feature)
@@ -140,11 +161,15 @@ class CorrelationOfTwo:
         both = f"both fire on {self.cofiring:,} of {self.tokens:,} tokens"
         return f"r {decimal(self.correlation, 3)} ({halves}); {both}"
 
+    def _repr_html_(self) -> str:
+        r, bracket, rest = escape(repr(self)).partition(" (")
+        return f"<div><b>{r}</b>{bracket}{rest}</div>"
+
 
 def correlation(run: Run, space_a: str, feature_a: int, space_b: str, feature_b: int) -> CorrelationOfTwo:
     """See `unifeat.api.run.Run.correlation`."""
     (a, id_a), (b, id_b) = feature_of(run, space_a, feature_a), feature_of(run, space_b, feature_b)
-    paired = align(a.store, b.store)
+    paired = align(a.store, b.store, (space_a, space_b))
     study = load_study(run.folder / STUDY)
     pair = np.array([id_a]), np.array([id_b])
     r, cofiring = correlate_pairs(paired, *pair)
@@ -231,7 +256,7 @@ def _compared(run: Run, space: str, other: str | None) -> Iterator[tuple[str, st
 
 def partners(run: Run, space: str, feature: int, other: str | None) -> pd.DataFrame:
     """See `unifeat.api.run.Run.partners`."""
-    run.check_space(space)
+    feature = _feature(run, space, feature)
     if other is not None:
         run.check_space(other)
     found = []
@@ -265,8 +290,10 @@ def unmatched(run: Run, space: str, other: str | None) -> pd.DataFrame:
 
 def decoder(run: Run, space: str, features: Any) -> NDArray[np.float32]:
     """See `unifeat.api.run.Run.decoder`."""
-    opened = _open(run, space)
-    rows = decoder_piece(opened.store.settings["sae"]).read()
+    run.check_space(space)
+    # (Older runs do not say the digest: it is among the settings of their codes.)
+    digest = run.info["spaces"][space].get("decoder") or _open(run, space).store.settings["sae"]
+    rows = decoder_piece(digest).read()
     if rows is None:
         raise UserError(
             f"the decoder rows of {space} are not in the cache (any more): `unifeat run {run.folder / STUDY}` makes "
@@ -275,6 +302,10 @@ def decoder(run: Run, space: str, features: Any) -> NDArray[np.float32]:
     if features is None:
         return np.asarray(rows)
     ids = np.atleast_1d(np.asarray(features))
+    if ids.dtype == bool and ids.shape == (len(rows),):
+        ids = np.flatnonzero(ids)
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        raise UserError(f"{space}: features are a whole number, a list of them, or a mask of all {len(rows):,}")
     if len(ids) and (ids.min() < 0 or ids.max() >= len(rows)):
         raise UserError(f"{space} has features 0 to {len(rows) - 1:,}")
-    return np.asarray(rows[ids])
+    return np.asarray(rows[ids.astype(np.int64)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from unifeat.api.space import SpaceSource
+from unifeat.codes.array_files import array_files
 from unifeat.codes.brought import Codes, SavedCodes, decoder_array, write_codes
-from unifeat.codes.row_places import RowPlaces
+from unifeat.codes.row_places import RowPlaces, read_places
 from unifeat.engine import Unit
 from unifeat.errors import UserError
 from unifeat.models.activations import Reader, run_group
 from unifeat.models.language import load_language_model, load_tokenizer, model_identity, tokenizer_digest
 from unifeat.models.opening import opening_of
 from unifeat.models.own import OwnModel
-from unifeat.pipeline.brought import encoded_blocks, encoded_matrix, known_fvu
+from unifeat.pipeline.brought import coded, encoded_blocks, encoded_files, encoded_matrix, known_fvu
 from unifeat.progress import track
-from unifeat.saes.encoding import encode_rows
 from unifeat.saes.load import load_sae
 from unifeat.saes.own import OwnSAE
 from unifeat.saes.protocol import SAE
@@ -32,10 +32,12 @@ from unifeat.saes.quality import Variance
 from unifeat.saes.weights import sae_digest
 from unifeat.store import Form, Piece, cache_root
 from unifeat.store.keys import digest_of_arrays
+from unifeat.store.paths import user_path
 from unifeat.store.writing import make_folder
 from unifeat.text.corpus import Corpus, Part
 from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.masks import Mask
+from unifeat.vocabulary.tables import column_names
 from unifeat.vocabulary.windowing import Windowing
 
 _VERSION = 1  # raised whenever the codes of the same function and SAE change
@@ -67,11 +69,24 @@ def _move(source: Path, folder: Path) -> None:
         os.replace(path, folder / path.name)
 
 
-def codes_of_blocks(name: str, blocks: Iterable[Any], sae: Any) -> Path:
-    """Encode blocks `(activations, places)` and put the codes into the cache."""
+def codes_of_blocks(name: str, blocks: Iterable[Any], sae: Any, decoder: Any = None) -> Path:
+    """Encode blocks `(activations, places)` and put the codes into the cache, with the SAE's decoder or another."""
     own = as_sae(sae)
-    about: dict[str, Any] = {"sae": sae if isinstance(sae, str) else getattr(own, "name", type(sae).__name__)}
-    return stored_codes(_encoded(name, blocks, own, about), own.W_dec, about)
+    about: dict[str, Any] = {"sae": _called(sae, own)}
+    return stored_codes(_encoded(name, blocks, own, about), own.W_dec if decoder is None else decoder, about)
+
+
+def codes_of_files(name: str, path: Any, places: Any, sae: Any, decoder: Any = None) -> Path:
+    """As `codes_of_blocks`, of activations in files, with a table of places."""
+    own = as_sae(sae)
+    files = array_files(user_path(path, "activations"))
+    of_rows = None if places is None else read_places(user_path(places, "places"))
+    blocks, about = encoded_files(name, files, of_rows, own, _called(sae, own))
+    return stored_codes(blocks, own.W_dec if decoder is None else decoder, about)
+
+
+def _called(given: Any, sae: SAE) -> str:
+    return str(given) if isinstance(given, str | Path) else getattr(sae, "name", type(given).__name__)
 
 
 def _encoded(name: str, blocks: Iterable[Any], sae: SAE, about: dict[str, Any]) -> Iterator[Codes]:
@@ -98,21 +113,19 @@ def as_places(places: Any, rows: int) -> RowPlaces:
     """
     if isinstance(places, RowPlaces):
         found = places
-    elif (names := _columns(places)) is not None:
-        found = RowPlaces.of_columns({str(name): places[name] for name in names})
+    elif (names := column_names(places)) is not None:
+        found = RowPlaces.of_columns({name: places[name] for name in names})
     else:
-        found = RowPlaces(np.asarray(places))
+        documents = np.asarray(places)
+        if documents.ndim != 1:
+            raise UserError(
+                "places: give the document of each row, or a table with document and, if they are known, char_end and "
+                "token"
+            )
+        found = RowPlaces(documents)
     if len(found) != rows:
         raise UserError(f"places: {len(found):,} for {rows:,} rows")
     return found
-
-
-def _columns(table: Any) -> list[Any] | None:
-    """The names of the columns of an Arrow, pandas or polars table, or of a dict; None of anything else."""
-    for names in ("column_names", "columns"):
-        if hasattr(table, names):
-            return list(getattr(table, names))
-    return list(table) if isinstance(table, Mapping) else None
 
 
 def as_sae(sae: Any) -> SAE:
@@ -139,7 +152,7 @@ def codes_of_model(
     if source.identity is not None:
         known: Any = source.identity
     else:
-        known = [identity, _probe(model, sae, corpus, point, windowing)]
+        known = [identity, _probe(name, model, sae, corpus, point, windowing)]
     made_from = {
         "version": _VERSION,
         "text": corpus.digest,
@@ -176,12 +189,13 @@ def _reader(name: str, source: SpaceSource, point: HookPoint) -> tuple[Reader, A
     return model, identity, tokenizer_digest(load_tokenizer(source.model, **named))
 
 
-def _probe(model: Reader, sae: SAE, corpus: Corpus, point: HookPoint, windowing: Windowing) -> str:
-    """What a model and an SAE give for the beginning of a text."""
+def _probe(name: str, model: Reader, sae: SAE, corpus: Corpus, point: HookPoint, windowing: Windowing) -> str:
+    """What a model and an SAE give for the beginning of a text: activations, codes and what is made of them again."""
     first = corpus.parts(0)[0]
     part = Part(first.document, first.start, first.text[:_PROBE_CHARACTERS])
     x, _, _ = run_group(model, [part], [point], windowing).without_sinks(point)
-    return _sha256(x, *(codes for _, codes in encode_rows(sae, x)))
+    given = [value for _, *values in coded(name, sae, x, point) for value in values if value is not None]
+    return _sha256(x, *given)
 
 
 def _sha256(*tensors: Any) -> str:
@@ -220,7 +234,7 @@ def _of_text(
                 texts.setdefault(token, model.tokenizer.decode([token]))
             if len(x):
                 tokens = [texts[token] for token in places.token.tolist()]
-                codes = encoded_matrix(sae, x, unexplained, point)
+                codes = encoded_matrix(name, sae, x, unexplained, point)
                 yield Codes(codes, places.document, ends=places.char_end, tokens=tokens)
             advance(1)
     about["fvu"] = known_fvu(unexplained)

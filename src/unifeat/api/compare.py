@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase
@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unifeat.api.brought import codes_of_blocks, codes_of_model, stored_codes
+from unifeat.api.brought import codes_of_blocks, codes_of_files, codes_of_model, stored_codes
 from unifeat.api.run import Run, run
 from unifeat.api.space import SpaceSource
 from unifeat.codes.array_files import KINDS
 from unifeat.codes.brought import TEXT, Codes, SavedCodes, decoder_array
 from unifeat.errors import UserError
 from unifeat.models.language import load_tokenizer
+from unifeat.models.own import fast_tokenizer
+from unifeat.pipeline.rows import text_of
 from unifeat.pipeline.spaces import study_corpus
 from unifeat.store import Form, Piece
 from unifeat.store.keys import digest_of, digest_of_arrays
 from unifeat.store.paths import user_path
+from unifeat.study.brought import BroughtSpec
 from unifeat.study.read import study_from
 from unifeat.study.spec import Study
+from unifeat.study.text import ROWS
 
 if TYPE_CHECKING:
     from unifeat.engine import Engine
@@ -70,23 +74,24 @@ def study_of(spaces: Sequence[SpaceSource], text: Any = None, **sections: Any) -
         one if one.name is not None else replace(one, name=_name(one, number))
         for number, one in enumerate(_checked(spaces))
     ]
-    spaces = _at_common_places(spaces)
+    spaces = [
+        one if one.tokenizer is None else replace(one, tokenizer=fast_tokenizer(str(one.name), one.tokenizer))
+        for one in spaces
+    ]
     entries: dict[int, dict[str, Any]] = {}
     models: dict[str, dict[str, Any]] = {}
-    own_text: Path | None = None
     for number, one in enumerate(spaces):
         if _is_named(one):
             entries[number] = _named(one, models)
         elif not _needs_text(one):
             entries[number] = _brought(one)
-            folder = entries[number].get("codes")
-            own_text = own_text or (SavedCodes.open(Path(folder)).text if folder else None)
     settings = {key: value for key, value in sections.items() if value is not None}
-    data: dict[str, Any] = {"text": _text(text, own_text), "models": models, **settings}
+    data: dict[str, Any] = {"text": _text(text), "models": models, **settings}
     if any(number not in entries for number in range(len(spaces))):
         first = _partial(data, entries, spaces)
         counter = next((one.tokenizer or load_tokenizer(str(one.model)) for one in spaces if _needs_text(one)), None)
-        corpus = study_corpus(first.text, counter)
+        there = [one for number, one in enumerate(first.spaces) if number in entries and isinstance(one, BroughtSpec)]
+        corpus = study_corpus(text_of(first.text, there, encoded=True), counter)
         for number, one in enumerate(spaces):
             if number not in entries:
                 folder = codes_of_model(str(one.name), one, corpus, first.text.context, first.text.windows, first.mask)
@@ -95,6 +100,8 @@ def study_of(spaces: Sequence[SpaceSource], text: Any = None, **sections: Any) -
 
 
 def _checked(spaces: Sequence[SpaceSource]) -> list[SpaceSource]:
+    if isinstance(spaces, SpaceSource) or not isinstance(spaces, Iterable):
+        raise UserError("compare takes a list of spaces: uf.compare([a, b], text)")
     found = list(spaces)
     wrong = next((one for one in found if not isinstance(one, SpaceSource)), None)
     if wrong is not None:
@@ -152,12 +159,13 @@ def _brought(one: SpaceSource) -> dict[str, Any]:
             saved = SavedCodes.open(user_path(one.codes, "codes"))
             entry["decoder"] = str(_decoder_file(array, saved.features))
         return entry | {"codes": _absolute(one.codes)}
-    if isinstance(one.activations, str | Path) and isinstance(one.sae, str | Path):
+    files = isinstance(one.activations, str | Path)
+    if files and isinstance(one.sae, str | Path) and array is None:
         places = {} if one.places is None else {"places": _absolute(one.places)}
         return entry | {"activations": _absolute(one.activations), "sae": str(one.sae), **places}
-    if isinstance(one.activations, str | Path):
-        raise UserError(f"space {one.name}: activation files need an SAE by its name; give blocks for an SAE object")
-    return entry | {"codes": str(codes_of_blocks(str(one.name), one.activations, one.sae))}
+    if files:
+        return entry | {"codes": str(codes_of_files(str(one.name), one.activations, one.places, one.sae, array))}
+    return entry | {"codes": str(codes_of_blocks(str(one.name), one.activations, one.sae, array))}
 
 
 def _absolute(path: Any) -> str:
@@ -175,33 +183,15 @@ def _decoder_file(decoder: Any, features: int) -> Path:
     return piece.path / "rows.npy"
 
 
-def _at_common_places(spaces: list[SpaceSource]) -> list[SpaceSource]:
-    """Codes without tokens or ends get the places of those that have them: row i is row i."""
-    held = [one.codes for one in spaces if isinstance(one.codes, Codes)]
-    placed = next((codes for codes in held if not codes.named_by_rows), None)
-    plain = [codes for codes in held if codes.named_by_rows]
-    rows = {codes.shape[0] for codes in (*plain, *([placed] if placed is not None else []))}
-    if plain and len(rows) > 1:
-        raise UserError(f"codes without tokens or ends: row i must be row i, and they have {sorted(rows)} rows")
-    if placed is None:
-        return spaces
-    return [
-        replace(one, codes=one.codes.at_places_of(placed))
-        if isinstance(one.codes, Codes) and one.codes.named_by_rows
-        else one
-        for one in spaces
-    ]
-
-
-def _text(text: Any, own: Path | None) -> dict[str, Any]:
+def _text(text: Any) -> dict[str, Any]:
     if text is None:
-        if own is None:
-            raise UserError("compare needs a text: a file, a dataset's name, or a list of documents")
-        return {"source": str(own)}
+        return {"source": ROWS}
     if isinstance(text, dict):
         return dict(text)
     if isinstance(text, str | Path):
         return {"source": str(text)}
+    if not isinstance(text, Iterable):
+        raise UserError(f"text: give a file, a dataset's name, or a list of documents, not {type(text).__name__}")
     documents = [str(document) for document in text]
     if not documents:
         raise UserError("text: the list has no documents")

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
+from unifeat import __version__
 from unifeat.demo.packages import missing
 from unifeat.memory import free_memory
 from unifeat.report.terminal_doctor import Finding
@@ -20,7 +21,7 @@ from unifeat.threads import cores
 
 _LITTLE_MEMORY, _LITTLE_DISK = 8e9, 20e9
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_VERSIONS = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "numba")
+_VERSIONS = ("torch", "transformers", "sae-lens", "numpy", "numba")
 
 
 def examine() -> list[Finding]:
@@ -29,7 +30,7 @@ def examine() -> list[Finding]:
 
 
 def _versions() -> Finding:
-    found = []
+    found = [f"unifeat {__version__}"]  # (the metadata of an editable install may be of an older one)
     for name in _VERSIONS:
         try:
             found.append(f"{name} {version(name)}")

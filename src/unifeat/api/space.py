@@ -88,8 +88,9 @@ def space(
         decoder: (features, width) decoder rows: an array, a file, or an SAE's name. By default the SAE's, or those that
             were saved with the codes. Of a crosscoder, each side is a space of its own: the same codes, `decoder[0]`
             and `decoder[1]`.
-        places: of the rows of activation files: a table's file with `document`, and `char_end` or `token`; by default,
-            row i is row i, and an array (documents, positions, width) has a document for each of its first index.
+        places: of the rows of activation files: a table's file with `document` and, where they are known, `char_end`
+            and `token`; without these, row i is row i. By default, an array (documents, positions, width) has a
+            document for each of its first index.
         identity: a name for a function or an object, which must change when it does. By default what it gives for the
             beginning of the text stands for it.
         settings: `hook`, `format`, `labels` … as in a study's `spaces`, and `dtype`, `device`, `bos` … as in its
@@ -103,6 +104,10 @@ def space(
         near = did_you_mean(unknown[0], [*_OF_MODEL, *_OF_SPACE])
         raise UserError(f"a space has no setting {unknown[0]!r}{near}")
     given = [what for what, value in (("codes", codes), ("activations", activations)) if value is not None]
+    if codes is not None and not isinstance(codes, Codes | str | Path):
+        raise UserError(
+            f"codes: give uf.Codes(matrix, documents, …), or a folder that save_codes wrote, not {type(codes).__name__}"
+        )
     if len(given) == 2:
         raise UserError("a space has codes or activations, not both")
     if not given and (model is None or sae is None):

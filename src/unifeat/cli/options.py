@@ -22,7 +22,7 @@ Address = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, max=4096, help="Cores of one unit of work; by default a machine's.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: only results, warnings and errors.")]
 
 
 def folder_named(out: Path | None) -> Path | None:

@@ -94,19 +94,23 @@ class AlignedCodes:
             yield shard_a, shard_b, at_a, at_b
 
 
-def align(a: CodeStore, b: CodeStore) -> AlignedCodes:
+def align(a: CodeStore, b: CodeStore, names: tuple[str, str] | None = None) -> AlignedCodes:
     """Pair the tokens of two stores.
+
+    Args:
+        names: of the spaces, for messages; by default the stores' folders.
 
     Raises:
         UserError: the stores come from different texts, or share no place.
     """
+    called = "{} and {}".format(*(names or (a.folder, b.folder)))
     for what in ("text", "cut"):
         if a.settings[what] != b.settings[what]:
-            raise UserError(f"{a.folder} and {b.folder} hold codes of different texts, which cannot be compared")
+            raise UserError(f"{called} hold codes of different texts, which cannot be compared")
     paired = AlignedCodes(a, b, 0)
     rows = sum(len(at_a) for _, _, at_a, _ in paired.aligned_shards())
     if not rows:
-        raise UserError(f"{a.folder} and {b.folder} share no token: is every token masked?")
+        raise UserError(f"{called} share no token: is every token masked?")
     return replace(paired, n_rows=rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from unifeat.errors import UserError
 from unifeat.store.machine import machine_error
 
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")  # of a terminal, in torch's messages
 KINDS = (".npy", ".safetensors", ".pt", ".pth", ".zarr")
 
 
@@ -39,7 +41,8 @@ class ArrayFile:
             raise
         except Exception as error:  # (of three libraries, with errors of their own)
             told = machine_error(error, f"reading {path}")
-            raise told or UserError(f"{path} cannot be read as an array: {str(error).splitlines()[0]}") from error
+            said = _COLOURS.sub("", str(error)).splitlines()[0]
+            raise told or UserError(f"{path} cannot be read as an array: {said}") from error
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         """Some rows, float32 if they are numbers of another width."""
@@ -83,17 +86,23 @@ def _only(names: list[str], prefer: str, path: Path) -> str:
         return prefer
     if len(names) == 1:
         return names[0]
-    raise UserError(f"{path} holds {len(names)} arrays ({', '.join(sorted(names)[:5])}): keep one, or call it {prefer}")
+    called = f", or call it {prefer}" if prefer else ""
+    raise UserError(f"{path} holds {len(names)} arrays ({', '.join(sorted(names)[:5])}): keep one{called}")
+
+
+def _numbered(path: Path) -> tuple[list[str | int], str]:
+    """What files of a folder are sorted by; `x_02` and `x_2` by their names."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
 
 
 def array_files(path: Path, prefer: str = "") -> list[ArrayFile]:
-    """The arrays of a file, or of the files in a folder, in the order of their names.
+    """The arrays of a file, or of the files in a folder, in the order of their names, numbers as numbers: 2 before 10.
 
     Raises:
         UserError: there are none, or they differ in their last dimension.
     """
     if path.is_dir() and path.suffix != ".zarr":
-        files = [ArrayFile(own, prefer) for own in sorted(path.iterdir()) if own.suffix in KINDS]
+        files = [ArrayFile(own, prefer) for own in sorted(path.iterdir(), key=_numbered) if own.suffix in KINDS]
     elif path.exists():
         files = [ArrayFile(path, prefer)]
     else:

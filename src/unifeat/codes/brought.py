@@ -23,12 +23,12 @@ from unifeat.errors import UserError
 from unifeat.store import key_of, write_json, written_aside
 from unifeat.store.keys import DamagedError
 from unifeat.store.paths import exists, new_folder
-from unifeat.vocabulary.bounds import LARGEST_COUNT
 from unifeat.vocabulary.paired_codes import as_csr
 from unifeat.vocabulary.places import Places
 
 VERSION = "unifeat-codes/1"
 ROWS = 65_536  # rows of a shard
+_LARGEST_PLACE = np.iinfo(np.int32).max
 TOKENS, TEXT, DECODER, ABOUT = "tokens.json", "text.jsonl", "decoder.npy", "about.json"
 
 
@@ -61,12 +61,15 @@ class Codes:
             UserError: arrays of other lengths; documents or ends that fall; a code that is not finite.
         """
         self.matrix = _matrix(matrix)
-        rows = self.matrix.shape[0]
+        rows, features = self.matrix.shape
+        if not features:
+            raise UserError(f"codes have no features: their shape is {self.matrix.shape}")
         self.documents = _integers(documents if documents is not None else np.zeros(rows, np.int32), rows, "documents")
         if rows and (np.diff(self.documents) < 0).any():
             raise UserError("documents: they fall somewhere: sort the rows by document, in the order of the text")
         if tokens is not None and len(tokens) != rows:
             raise UserError(f"tokens: {len(tokens)} for {rows} rows")
+        _check_characters(() if tokens is None else tokens)
         self.own_text = ends is None
         if ends is None:
             self.tokens: list[str] | None = (
@@ -96,12 +99,6 @@ class Codes:
             order[row] = order[row + 1] + 1
         return Places(self.documents, self.ends, order, np.zeros(len(self.ends), np.int32))
 
-    def at_places_of(self, placed: Codes) -> Codes:
-        """The same codes at the places of others: row i is row i."""
-        found = Codes(self.matrix, placed.documents, ends=placed.ends, tokens=placed.tokens)
-        found.own_text = placed.own_text
-        return found
-
     def following(self, rows: int, document: int, end: int) -> Codes:
         """The same block where its tokens make the text, after other blocks.
 
@@ -116,7 +113,7 @@ class Codes:
         ends = ends_of(tokens, self.documents)
         ends[self.documents == document] += end
         placed = Codes(self.matrix, self.documents, ends=ends, tokens=tokens)
-        placed.own_text = True
+        placed.own_text, placed.named_by_rows = True, self.named_by_rows
         return placed
 
     def save(self, path: str | Path, *, decoder: Any = None) -> Path:
@@ -146,12 +143,23 @@ def _matrix(matrix: Any) -> sparse.csr_array:
     return found
 
 
+def _check_characters(tokens: Sequence[str]) -> None:
+    try:
+        "".join(map(str, tokens)).encode()
+    except UnicodeEncodeError:
+        row = next(row for row, token in enumerate(tokens) if any("\ud800" <= sign <= "\udfff" for sign in str(token)))
+        raise UserError(
+            f"tokens: that of row {row}, {tokens[row]!r}, is no text (it has a lone surrogate): decode it with "
+            "errors='replace'"
+        ) from None
+
+
 def _integers(values: Any, rows: int, what: str) -> NDArray[np.int32]:
     found = np.asarray(values)
     if found.shape != (rows,):
         raise UserError(f"{what}: shape {found.shape} for {rows} rows of codes")
-    if rows and (not np.issubdtype(found.dtype, np.integer) or found.min() < 0 or found.max() >= LARGEST_COUNT):
-        raise UserError(f"{what}: give whole numbers from 0, one for each row")
+    if rows and (not np.issubdtype(found.dtype, np.integer) or found.min() < 0 or found.max() > _LARGEST_PLACE):
+        raise UserError(f"{what}: give whole numbers from 0 and below 2**31, one for each row")
     return found.astype(np.int32)
 
 
@@ -161,7 +169,7 @@ def save_codes(codes: Codes | Iterable[Codes], path: str | Path, *, decoder: Any
     Args:
         codes: all of them or, one after another, blocks of rows in the order of the text.
         path: the folder, which must not exist.
-        decoder: (features, width) decoder rows, to be kept with them.
+        decoder: (features, width) decoder rows, or an SAE that has them as `W_dec`, to be kept with them.
 
     Returns:
         The folder.
@@ -189,10 +197,14 @@ def write_codes(
     """
     store: CodeStore | None = None
     vocabulary, text = Vocabulary(), OwnText(folder / TEXT)
-    kind: tuple[int, bool, bool] | None = None
+    kind: tuple[int, bool, bool, bool] | None = None
     shards, rows, last = 0, 0, (-1, 0)
+    if not isinstance(blocks, Iterable):
+        raise UserError(f"codes to save are uf.Codes(matrix, …), or blocks of them, not {type(blocks).__name__}")
     for given in blocks:
-        own = (given.shape[1], given.own_text, given.tokens is not None)
+        if not isinstance(given, Codes):
+            raise UserError(f"codes to save are uf.Codes(matrix, …), or blocks of them, not {type(given).__name__}")
+        own = (given.shape[1], given.own_text, given.tokens is not None, given.named_by_rows)
         kind = kind or own
         if own != kind:
             raise UserError(f"a block of codes has {_kind(own)}, and those before it {_kind(kind)}")
@@ -203,6 +215,7 @@ def write_codes(
             raise UserError("a block of codes begins before the end of the one before it: keep the order of the text")
         if store is None:
             settings = {"format": VERSION, "brought": True, "d_sae": own[0], "own_text": own[1], "tokens": own[2]}
+            settings |= {"numbered": True} if own[3] else {}
             store = CodeStore(folder, settings)
             write_json(folder / "settings.json", settings)
         if block.own_text:
@@ -223,9 +236,10 @@ def write_codes(
     store.finish(shards)
 
 
-def _kind(kind: tuple[int, bool, bool]) -> str:
-    features, own_text, tokens = kind
-    return f"{features} features, {'no ends' if own_text else 'ends'} and {'tokens' if tokens else 'no tokens'}"
+def _kind(kind: tuple[int, bool, bool, bool]) -> str:
+    features, own_text, tokens, numbered = kind
+    has_tokens = tokens and not numbered
+    return f"{features} features, {'no ends' if own_text else 'ends'} and {'tokens' if has_tokens else 'no tokens'}"
 
 
 def _shard(matrix: sparse.csr_array, places: Places) -> Shard:
@@ -245,9 +259,17 @@ def decoder_array(decoder: Any, features: int) -> NDArray[np.float32]:
     Raises:
         UserError: another shape, or rows that are not finite.
     """
+    decoder = getattr(decoder, "W_dec", decoder)
     if hasattr(decoder, "detach"):
         decoder = decoder.detach().to("cpu").float().numpy()
-    found = np.asarray(decoder, np.float32)
+    try:
+        found = np.asarray(decoder, np.float32)
+    except (TypeError, ValueError):
+        what = repr(decoder) if isinstance(decoder, str | Path) else type(decoder).__name__
+        raise UserError(
+            f"decoder: give the rows, an array (features, width), not {what}; files and names of SAEs are for uf.space "
+            "and for studies"
+        ) from None
     if found.ndim == 3:
         raise UserError(
             f"decoder: shape {found.shape} looks like a crosscoder's: make a space of each side, with decoder[0] and "
@@ -293,6 +315,11 @@ class SavedCodes:
     def features(self) -> int:
         """Number of features."""
         return self.store.features
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the rows have neither ends nor tokens, and are called by their numbers."""
+        return bool(self.store.settings.get("numbered"))
 
     @cached_property
     def identity(self) -> str:

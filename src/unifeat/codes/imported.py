@@ -141,6 +141,11 @@ def import_codes(
 def _check(name: str, saved: SavedCodes, store: CodeStore, corpus: Corpus) -> None:
     stats = [store.stats(group) for group in range(corpus.groups)]
     rows, as_said = (sum(own[key] for own in stats) for key in ("read", "as_said"))
+    if saved.numbered and as_said < _FEWEST_AS_SAID * max(rows, 1):
+        raise UserError(
+            f"space {name}: its rows have no places in this text: give their ends or tokens or, if row i is row i in "
+            "all spaces, text: {source: rows}"
+        )
     if not rows:
         raise UserError(f"space {name}: none of the {saved.store.rows:,} rows of codes is at a place of this text")
     if saved.vocabulary and as_said < _FEWEST_AS_SAID * rows:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unifeat.codes.brought import Codes
+from unifeat.codes.brought import Codes, SavedCodes
 from unifeat.errors import UserError
 from unifeat.store.keys import digest_of, digest_of_arrays
 
@@ -32,7 +32,7 @@ class RowPlaces:
     tokens: list[str] | None = None
 
     @classmethod
-    def of_columns(cls, columns: Mapping[str, Any]) -> RowPlaces:
+    def of_columns(cls, columns: Mapping[str, Any], what: str = "places") -> RowPlaces:
         """Of a table's columns `document` and, where there are any, `char_end` and `token`.
 
         Whether they are whole numbers is checked with the codes (`Codes`).
@@ -41,7 +41,7 @@ class RowPlaces:
             UserError: there is no `document`.
         """
         if "document" not in columns:
-            raise UserError(f"places: there is no document; there is {', '.join(columns) or 'nothing'}")
+            raise UserError(f"{what}: there is no document; there is {', '.join(columns) or 'nothing'}")
         ends, tokens = columns.get("char_end"), columns.get("token")
         return cls(
             np.asarray(columns["document"]),
@@ -61,6 +61,16 @@ class RowPlaces:
         return len(self.documents)
 
     @property
+    def numbered(self) -> bool:
+        """Whether rows are called by their numbers, for want of ends and tokens."""
+        return self.ends is None and self.tokens is None
+
+    @property
+    def begins(self) -> NDArray[np.intp]:
+        """The rows with which documents begin."""
+        return np.flatnonzero(np.diff(self.documents, prepend=-1))
+
+    @property
     def digest(self) -> str:
         """Identity of the places."""
         arrays = [self.documents, *([] if self.ends is None else [self.ends])]
@@ -74,10 +84,10 @@ class RowPlaces:
 
 
 def read_places(path: Path) -> RowPlaces:
-    """Read `document`, and `char_end` or `token`, or both, of each row.
+    """Read `document` and, where there are any, `char_end` and `token` of each row.
 
     Raises:
-        UserError: another kind of file, or no such columns.
+        UserError: another kind of file, or no documents.
     """
     import pandas as pd
 
@@ -94,7 +104,24 @@ def read_places(path: Path) -> RowPlaces:
             table = pd.read_csv(path, sep=separator, keep_default_na=False, skip_blank_lines=False)
     except (OSError, ValueError) as error:
         raise UserError(f"places {path} cannot be read: {str(error).splitlines()[0]}") from error
-    if "document" not in table or not {"char_end", "token"} & {*table.columns}:
-        has = ", ".join(map(str, table.columns))
-        raise UserError(f"places {path}: it needs the columns document, and char_end or token or both; it has {has}")
-    return RowPlaces.of_columns({str(name): table[name] for name in table})
+    return RowPlaces.of_columns({str(name): table[name] for name in table}, f"places {path}")
+
+
+def places_of_saved(saved: SavedCodes) -> RowPlaces:
+    """The places of all rows of saved codes, in memory; without ends where the tokens make the text.
+
+    Raises:
+        UserError: a shard is damaged or missing.
+    """
+    shards = [shard.places for shard in saved.shards_of(0, np.iinfo(np.int32).max)]
+    documents, ends, ids = (
+        np.concatenate([np.asarray(getattr(places, name)) for places in shards])
+        for name in ("document", "char_end", "token")
+    )
+    texts = saved.vocabulary
+    named = bool(texts) and not saved.numbered
+    return RowPlaces(
+        documents,
+        None if saved.store.settings["own_text"] else ends,
+        [texts[token] for token in ids.tolist()] if named else None,
+    )

@@ -138,8 +138,8 @@ def correlate(
     another BLAS, the last bit of a sum may differ, and with it a few of the r by one step of 1e-12.
 
     Args:
-        codes_a: (tokens, features of A): scipy sparse matrix, NumPy array, or torch tensor, dense or sparse; or
-            `PairedCodes` holding both sides (and no `codes_b`).
+        codes_a: (tokens, features of A): scipy sparse matrix, NumPy array, or torch tensor, dense or sparse; `Codes`,
+            or what `run.codes` gives; or `PairedCodes` holding both sides (and no `codes_b`).
         codes_b: (tokens, features of B), the same tokens in the same order.
         top: how many partners to keep per feature.
         groups: (tokens,) integers, such as the ids of the tokens: correlate both features' deviations from their means

@@ -190,7 +190,10 @@ def pair_ids(paired: PairedCodes, feature_a: Any, feature_b: Any) -> tuple[Array
 
 
 def _ids(given: Any, side: str, size: int) -> Array:
-    ids = np.asarray(given, dtype=np.int64).ravel()
+    ids = np.asarray(given).ravel()
+    if len(ids) and ids.dtype.kind not in "iu":
+        raise UserError(f"pairs: features of {side} are whole numbers, not {ids.dtype}")
+    ids = ids.astype(np.int64)
     if len(ids) and not (ids.min() >= 0 and ids.max() < size):
         raise UserError(f"pairs name features {ids.min()} to {ids.max()} of {side}, which has {size} features")
     return ids

@@ -77,6 +77,7 @@ class Comparison:
         seed: seed for which documents are held out and how the text is shifted.
         device: "cpu", or "cuda": correlations are computed on a GPU.
         by: "correlation", or "within_token": every r is that of deviations from the means of a token type.
+        names: of the two spaces, for messages.
     """
 
     a: CodeStore
@@ -87,6 +88,7 @@ class Comparison:
     seed: int
     device: Literal["cpu", "cuda"] = "cpu"
     by: Literal["correlation", "within_token"] = "correlation"
+    names: tuple[str, str] | None = None
 
     def made_from(self) -> dict[str, Any]:
         """Everything that determines the candidates, as JSON data."""
@@ -114,7 +116,7 @@ class Comparison:
 
     def halves(self) -> list[AlignedCodes]:
         """The codes of the documents fitted on, and of those held out if there are any."""
-        codes = align(self.a, self.b)
+        codes = align(self.a, self.b, self.names)
         if not self.heldout:
             return [codes]
         fit = fitting_documents(self.documents, self.seed)
@@ -141,7 +143,7 @@ class Comparison:
 
 
 def _candidates(comparison: Comparison) -> Candidates:
-    codes = align(comparison.a, comparison.b)
+    codes = align(comparison.a, comparison.b, comparison.names)
     fit = fitting_documents(comparison.documents, comparison.seed) if comparison.heldout else None
     found = _find(codes, fit, comparison)
     found.facts["share_a"], found.facts["share_b"] = (

@@ -15,6 +15,26 @@ from unifeat.models.tokens import special_ids
 from unifeat.vocabulary.hook_points import HookPoint
 
 
+def fast_tokenizer(space: str, tokenizer: Any) -> Any:
+    """A tokenizer that a user brings, as a fast one of transformers; a `tokenizers.Tokenizer` becomes one.
+
+    Raises:
+        UserError: it gives no character offsets.
+    """
+    from tokenizers import Tokenizer
+
+    if isinstance(tokenizer, Tokenizer):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"space {space}: the tokenizer ({type(tokenizer).__name__}) gives no character offsets: use a fast one of "
+            "transformers (AutoTokenizer.from_pretrained), or tokenizers.Tokenizer.from_file of a tokenizer.json"
+        )
+    return tokenizer
+
+
 class OwnModel:
     """A function from token ids to activations, as `run_group` reads models."""
 
@@ -28,17 +48,12 @@ class OwnModel:
         Args:
             call: from (batch, position) int64 ids, padded on the right with 0, to (batch, position, width) activations:
                 a torch tensor, or what NumPy takes. Attention must be causal: padding may not change what is before it.
-            tokenizer: a fast tokenizer of transformers.
+            tokenizer: a fast tokenizer of transformers, or a `tokenizers.Tokenizer`.
 
         Raises:
             UserError: a tokenizer that gives no character offsets.
         """
-        if not getattr(tokenizer, "is_fast", False):
-            raise UserError(
-                f"{name}: the tokenizer gives no character offsets: use a fast one of transformers "
-                "(AutoTokenizer.from_pretrained, or PreTrainedTokenizerFast of a tokenizer.json)"
-            )
-        self.name, self.tokenizer, self.device = name, tokenizer, torch.device("cpu")
+        self.name, self.tokenizer, self.device = name, fast_tokenizer(name, tokenizer), torch.device("cpu")
         self._call = call
 
     @cached_property
@@ -61,12 +76,18 @@ class OwnModel:
         return dict.fromkeys(points, self._read(input_ids))
 
     def _read(self, input_ids: Tensor) -> Tensor:
-        found = self._call(input_ids)
-        found = found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found))
+        given = self._call(input_ids)
+        try:
+            found = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"space {self.name}: the function gave {type(given).__name__}, not activations: return the array "
+                "alone, (batch, position, width)"
+            ) from error
         found = found.to("cpu", torch.float32)
         if found.ndim != 3 or found.shape[:2] != input_ids.shape:
             raise UserError(
-                f"{self.name}: for ids of shape {tuple(input_ids.shape)} it gave activations of shape "
+                f"space {self.name}: for ids of shape {tuple(input_ids.shape)} it gave activations of shape "
                 f"{tuple(found.shape)}, not (batch, position, width)"
             )
         return found

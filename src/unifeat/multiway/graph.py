@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError, did_you_mean
+from unifeat.vocabulary.tables import as_frame, column_names
 
 Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
 Values = NDArray[np.float64]
-Pairs = Mapping[tuple[str, str], pd.DataFrame]
+Pairs = Mapping[tuple[str, str], Any]  # tables: pandas, polars or Arrow
 
 # Other readings of r that a table of pairs may have, and what they are called in a family.
 READINGS = {"correlation_heldout": "heldout", "correlation_within_token": "within_token"}
@@ -125,8 +125,11 @@ class _Columns(NamedTuple):
     readings: dict[str, Values]
 
 
-def _checked(table: pd.DataFrame, a: str, b: str) -> _Columns:
+def _checked(given: Any, a: str, b: str) -> _Columns:
     what = f"families: the pairs of {a} and {b}"
+    if column_names(given) is None:
+        raise UserError(f"{what} are no table, but {type(given).__name__}")
+    table = as_frame(given)
     missing = [name for name in ("feature_a", "feature_b", "correlation") if name not in table]
     if missing:
         raise UserError(f"{what} have no column {missing[0]}")

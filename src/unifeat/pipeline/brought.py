@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from unifeat.codes.row_places import RowPlaces, read_places
 from unifeat.codes.top_activations import TopTokens, top_unit
 from unifeat.engine import Engine, Unit
 from unifeat.errors import UserError
+from unifeat.pipeline.rows import at_their_places
 from unifeat.pipeline.space_facts import facts_of_store
 from unifeat.pipeline.spaces import Space
 from unifeat.progress import track, warn
@@ -92,12 +94,16 @@ def brought_spaces(study: Study, corpus: Corpus, engine: Engine, *, encode: bool
             in the cache, without `encode`.
     """
     spaces: dict[str, Space] = {}
+    as_given: dict[str, tuple[SavedCodes, Recipe | None]] = {}
+    for spec in study.brought:
+        _note_use(spec)
+        as_given[f"{spec.name}@{spec.layer}"] = _saved(f"{spec.name}@{spec.layer}", spec)
+    placed = at_their_places({name: saved for name, (saved, _) in as_given.items()})
     for spec in study.brought:
         name = f"{spec.name}@{spec.layer}"
-        _note_use(spec)
-        saved, sae = _saved(name, spec)
+        saved = placed[name]
         texts = token_texts(saved, corpus)
-        decoder, width, decoded_by = decoder_of(spec, saved, sae)
+        decoder, width, decoded_by = decoder_of(spec, *as_given[name])
         store = import_codes(name, saved, decoder.digest, corpus, texts, engine, run=encode)
         if not store.finished():
             raise UserError(
@@ -108,7 +114,7 @@ def brought_spaces(study: Study, corpus: Corpus, engine: Engine, *, encode: bool
         about = saved.about
         info: dict[str, Any] = {"model": spec.of_model, "layer": spec.layer, "hook": spec.hook}
         info |= {"sae": about.get("sae") or decoded_by}
-        info |= {"d_in": width, "architecture": "codes of your own", "control": None}
+        info |= {"d_in": width, "architecture": "codes of your own", "control": None, "decoder": decoder.digest}
         info |= facts_of_store(store, counted, "output") | {"fvu": about.get("fvu")}
         info["warnings"] = _warnings(name, saved, store.rows, about)
         for warning in info["warnings"] if encode else ():
@@ -178,7 +184,7 @@ def _saved(name: str, spec: BroughtSpec) -> tuple[SavedCodes, Recipe | None]:
     }
     form: Form[SavedCodes] = Form(_write, lambda value, folder: SavedCodes(folder))
     piece = Piece("brought", made_from, form, "the codes of activations")
-    work = partial(_encoded, name, files, places, sae, spec.sae)
+    work = partial(encoded_files, name, files, places, sae, spec.sae)
     return Unit(piece, work).result(), recipe
 
 
@@ -191,10 +197,14 @@ def _write(work: tuple[Iterator[Codes], dict[str, Any]], folder: Path) -> None:
     write_codes(blocks, folder, about=about)
 
 
-def _encoded(
+def encoded_files(
     name: str, files: list[ArrayFile], places: RowPlaces | None, sae: SAE, sae_name: str
 ) -> tuple[Iterator[Codes], dict[str, Any]]:
-    """Blocks of codes, and what is known of them when all blocks have been made."""
+    """Blocks of codes of activations in files, and what is known of them when all blocks have been made.
+
+    Raises:
+        UserError: arrays or places that do not fit each other or the SAE.
+    """
     rows = sum(int(np.prod(file.shape[:-1])) for file in files)
     if files[0].shape[-1] != sae.cfg.d_in or len(files[0].shape) not in (2, 3):
         raise UserError(
@@ -236,16 +246,17 @@ def encoded_blocks(
         unexplained: what the reconstruction leaves is added to it, if the SAE decodes.
     """
     done = 0
-    device = sae.W_dec.device
     with track(f"encoding activations of {name}", rows, unit="rows") as advance:
         for block in blocks:
-            matrix = encoded_matrix(sae, torch.from_numpy(np.array(block)).to(device), unexplained)
+            matrix = encoded_matrix(name, sae, torch.from_numpy(np.array(block)), unexplained)
             yield places.codes(matrix, slice(done, done + len(block)))
             done += len(block)
             advance(len(block))
 
 
-def encoded_matrix(sae: SAE, x: torch.Tensor, unexplained: Variance, point: HookPoint = _ANYWHERE) -> sparse.csr_array:
+def encoded_matrix(
+    name: str, sae: SAE, x: torch.Tensor, unexplained: Variance, point: HookPoint = _ANYWHERE
+) -> sparse.csr_array:
     """(rows, features) codes of (rows, width) activations.
 
     Args:
@@ -253,11 +264,30 @@ def encoded_matrix(sae: SAE, x: torch.Tensor, unexplained: Variance, point: Hook
         point: where the activations are read.
     """
     parts = []
-    for rows, codes in encode_rows(sae, x):
+    for rows, codes, made in coded(name, sae, x, point):
         parts.append(sparse.csr_array(codes.float().cpu().numpy()))
-        if getattr(sae, "decodes", True) and writes_at(sae, point) == point:
-            unexplained.add(rows.cpu(), reconstruct(sae, rows, codes).float().cpu())
+        if made is not None:
+            unexplained.add(rows.cpu(), made.float().cpu())
     return sparse.vstack(parts, format="csr")
+
+
+@torch.inference_mode()
+def coded(
+    name: str, sae: SAE, x: torch.Tensor, point: HookPoint
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    """Activations, their codes and, if the SAE decodes to where it reads, their reconstruction; some rows at a time.
+
+    Raises:
+        UserError: activations of another width than the SAE's.
+    """
+    if x.shape[1] != int(sae.cfg.d_in):
+        raise UserError(f"space {name}: activations of width {x.shape[1]} for an SAE of width {sae.cfg.d_in}")
+    for rows, codes in encode_rows(sae, x.to(sae.W_dec.device)):
+        made = None
+        if getattr(sae, "decodes", True) and writes_at(sae, point) == point:
+            with suppress(NotImplementedError):  # of an object that has no decoder after all
+                made = reconstruct(sae, rows, codes)
+        yield rows, codes, made
 
 
 def decoder_of(spec: BroughtSpec, saved: SavedCodes, sae: Recipe | None) -> tuple[Decoder, int, str]:

@@ -22,6 +22,7 @@ from unifeat.models.tokens import extra_specials
 from unifeat.pipeline.brought import brought_models, brought_spaces, check_brought
 from unifeat.pipeline.check import check_unit, checked_before, report_checks, warnings_of
 from unifeat.pipeline.loading import Loader, PlannedSpace
+from unifeat.pipeline.rows import text_of
 from unifeat.pipeline.space_facts import control_of, facts_elsewhere, facts_of
 from unifeat.pipeline.spaces import (
     Space,
@@ -43,6 +44,7 @@ from unifeat.saes.weights import Decoder, RowsOfSae, decoder_rows, size_of
 from unifeat.store import cache_root, key_of
 from unifeat.store.paths import exists, user_path
 from unifeat.study.spec import ModelSpec, Study
+from unifeat.study.text import source_said
 from unifeat.text.corpus import Corpus
 from unifeat.text.halves import fitting_documents
 from unifeat.vocabulary.hook_points import HookPoint, width_at
@@ -102,12 +104,13 @@ def prepare_spaces(
         for name, spec in study.models.items()
     }
     counter = tokenizers[next(iter(study.models))] if study.models else None
-    corpus = study_corpus(study.text, counter)
+    corpus = study_corpus(text_of(study.text, study.brought, encoded=bool(study.encoded)), counter)
     tell = say if encode else _nothing
-    tell(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {study.text.source}")
+    source = source_said(study.text.source)
+    tell(f"text: {corpus.documents:,} documents, {corpus.characters:,} characters from {source}")
     other = elsewhere_corpus(study.text, corpus, counter)
     if other is not None and study.text.elsewhere is not None:
-        source = study.text.elsewhere.source
+        source = source_said(study.text.elsewhere.source)
         tell(f"elsewhere: {other.documents:,} documents, {other.characters:,} characters from {source}")
     if study.matching.heldout:  # report a text that cannot be halved before hours of work
         fitting_documents(corpus.documents, study.seed)
@@ -258,6 +261,7 @@ def _plan(study: Study, name: str, corpus: Corpus, other: Corpus | None, tokeniz
             control = control_of(spec, group)
             info = {"model": name, "layer": layer, "hook": group.hook, "sae": recipe.name}
             info |= {"d_in": int(sae.cfg.d_in), "architecture": sae.cfg.architecture(), "control": control}
+            info["decoder"] = decoder.digest
             spaces.append(
                 PlannedSpace(
                     name=space,

@@ -94,7 +94,9 @@ def _of_folder(sae: str, model: str, layers: Sequence[int] | None) -> _Group:
     provenance = provenance_of(load_sae(sae))
     kind, layer = parse_hook(provenance.hook)
     hook = provenance.hook_kind
-    if kind is None and layers is not None and len(layers) == 1:
+    if kind is None and layers is not None:
+        if len(set(layers)) > 1:
+            raise UserError(f"SAE {sae} reads one layer: give --layers with one, not {', '.join(map(str, layers))}")
         layer, hook = layers[0], "resid_post"
     if layer is None or hook is None:
         raise UserError(
@@ -167,6 +169,11 @@ def _written(
             lines += [f"    hook: {hook}"] if hook != "resid_post" else []
             lines += [f"    name: {name}"] if name != short else []
     lines.append("")
+    if sum(len(layers) for _, _, group in called for layers, _, _ in group.entries) == 1:
+        lines += [
+            "# There is only one space yet, and a study compares two: give it another layer above; or add spaces of",
+            "# another model or SAE, and delete the next line.",
+        ]
     if len(set(names)) == 1:
         lines += [f"compare: [[{names[0]}, {names[0]}]]   # layers of one model with each other", ""]
     lines += [

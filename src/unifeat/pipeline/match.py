@@ -223,7 +223,10 @@ def compare(study: Study, a: Space, b: Space, documents: int, documents_elsewher
     spec = study.matching
     filters = Filters(spec.min_correlation, spec.min_count, tuple(spec.exclude_tokens), spec.shared_top_token)
     rule = Rule(filters, spec.method, spec.direction, a.tokens, b.tokens)
-    comparison = Comparison(a.store, b.store, spec.top, spec.heldout, documents, study.seed, spec.device, spec.by)
+    names = a.name, b.name
+    comparison = Comparison(
+        a.store, b.store, spec.top, spec.heldout, documents, study.seed, spec.device, spec.by, names
+    )
     if a.elsewhere is None or b.elsewhere is None:
         return Cell(a, b, rule, comparison, study.inference)
     there = replace(comparison, a=a.elsewhere, b=b.elsewhere, heldout=False, documents=documents_elsewhere)

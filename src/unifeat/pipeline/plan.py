@@ -23,7 +23,8 @@ from unifeat.models.opening import opening_of
 from unifeat.models.sizes import sizes_of
 from unifeat.pipeline.plan_spaces import SpaceSize, brought_space, model_of, read_only, space_of
 from unifeat.pipeline.rematch import BATCH
-from unifeat.pipeline.spaces import Tokenizer, compared_spaces, elsewhere_corpus, study_corpus
+from unifeat.pipeline.rows import text_of
+from unifeat.pipeline.spaces import Tokenizer, check_compares, compared_spaces, elsewhere_corpus, study_corpus
 from unifeat.study.measures import MetricSpec
 from unifeat.study.plan import PlannedModel, Step, StudyPlan
 from unifeat.study.spec import Study
@@ -60,11 +61,12 @@ def plan_study(study: Study, gpu: str = "h100") -> StudyPlan:
     """
     if gpu not in GPUS:
         raise UserError(f"no GPU {gpu!r} is known{did_you_mean(gpu, GPUS)}: give one of {', '.join(GPUS)}")
+    check_compares(study)
     notes: list[str] = []
     used = [name for name in study.models if any(group.model == name for group in study.encoded)]
     tokenizers = {name: Tokenizer(study.models[name])() for name in study.models}
     counter = tokenizers[next(iter(study.models))] if study.models else None
-    corpus = study_corpus(study.text, counter)
+    corpus = study_corpus(text_of(study.text, study.brought, encoded=bool(study.encoded)), counter)
     other = elsewhere_corpus(study.text, corpus, counter)
     compared = compared_spaces(study) if other is not None else set()
     models, spaces = [], []

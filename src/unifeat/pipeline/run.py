@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unifeat import __version__
 from unifeat.engine import Engine, forget
 from unifeat.engine.choose import engine_called
 from unifeat.errors import UserError
@@ -37,7 +38,7 @@ from unifeat.pipeline.pair_set import PairSet
 from unifeat.pipeline.rematch import again, rematch_cells
 from unifeat.pipeline.rematch_tests import add_rematch, decoys
 from unifeat.pipeline.score import score_sets, with_q
-from unifeat.pipeline.spaces import role
+from unifeat.pipeline.spaces import check_compares, role
 from unifeat.pipeline.subspaces import find_subspaces, score_subspaces
 from unifeat.pipeline.transfer_step import chosen_cells, run_transfer
 from unifeat.report.html import write_report
@@ -55,7 +56,7 @@ from unifeat.study.spec import Study
 from unifeat.study.text import DocumentsSpec
 from unifeat.text.corpus import Corpus
 
-_PACKAGES = ("unifeat", "torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
+_PACKAGES = ("torch", "transformers", "sae-lens", "numpy", "scipy", "numba", "pandas")
 
 
 def run(
@@ -88,9 +89,7 @@ def run(
 
 def _carry_out(study: Study, folder: Path, force: bool, engine: Engine) -> Run:
     clock = Clock()
-    names = study.space_names
-    if not any(study.compares(a, b) for a, b in combinations(names, 2)):
-        raise UserError("the study compares no two spaces: check its compare key")
+    check_compares(study)
     shown = False
 
     def show(prepared: Prepared) -> None:
@@ -188,7 +187,8 @@ def compare_spaces(
     info = {
         "name": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version(), "unifeat": __version__}
+        | {name: version(name) for name in _PACKAGES},
         "seed": study.seed,
         "text": _text_facts(study.text, corpus) | {"context": study.text.context},
         "models": prepared.models,

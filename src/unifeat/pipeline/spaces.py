@@ -88,6 +88,13 @@ def role(a: Space, b: Space) -> str:
     return role_of(a.info, b.info)
 
 
+def check_compares(study: Study) -> None:
+    """Raise a UserError if a study compares no two spaces."""
+    if not any(study.compares(a, b) for a, b in combinations(study.space_names, 2)):
+        few = "it has one space: add another" if len(study.space_names) == 1 else "check its compare key"
+        raise UserError(f"the study compares no two spaces: {few}")
+
+
 def compared_spaces(study: Study) -> set[str]:
     """The names of the spaces that the study compares with any other."""
     return {name for pair in combinations(study.space_names, 2) if study.compares(*pair) for name in pair}

@@ -39,6 +39,7 @@ from unifeat.report.tables import (
 )
 from unifeat.report.terminal_pair import show_pair
 from unifeat.runs.folder import Run
+from unifeat.study.text import source_said
 
 _LONGEST_LIST = 15  # rows of the list shown instead of a grid that is too wide for the terminal
 
@@ -77,7 +78,8 @@ def _show_run(console: Console, run: Run) -> None:
     info, table = run.info, cells(run)
     text = info["text"]
     console.print(
-        Text.assemble((info["name"], "bold"), f": {text['documents']:,} documents of {text['source']}"), soft_wrap=True
+        Text.assemble((info["name"], "bold"), f": {text['documents']:,} documents of {source_said(text['source'])}"),
+        soft_wrap=True,
     )
     rows = []
     spaces = pd.DataFrame(info["spaces"]).T
@@ -96,7 +98,8 @@ def _show_run(console: Console, run: Run) -> None:
     if "elsewhere" in info:
         there = info["elsewhere"]
         console.print(
-            f"pairs read again elsewhere: {there['documents']:,} documents of {there['source']}", soft_wrap=True
+            f"pairs read again elsewhere: {there['documents']:,} documents of {source_said(there['source'])}",
+            soft_wrap=True,
         )
     _overview(console, run)
     _ceilings_and_controls(console, run)

@@ -51,7 +51,8 @@ def show_plan(plan: StudyPlan, *, as_json: bool = False) -> None:
     console.print(framed(headings, rows, left=1))
     steps = [[step.name, f"{step.units:,}", duration(step.seconds), duration(step.gpu_seconds)] for step in plan.steps]
     console.print(framed(["step", "units of work", "here", f"with a {plan.gpu.upper()}"], steps, left=1))
-    console.print(f"{plan.cells:,} pairs of spaces, {short(plan.products)}products of activations", soft_wrap=True)
+    pairs = "pair" if plan.cells == 1 else "pairs"
+    console.print(f"{plan.cells:,} {pairs} of spaces, {short(plan.products)}products of activations", soft_wrap=True)
     for title, lines in (("rates", plan.rates), ("assumed", plan.assumptions)):
         console.print(Text(f"{title}: {'; '.join(lines)}", style="dim"), soft_wrap=True)
 

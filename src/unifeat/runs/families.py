@@ -26,9 +26,9 @@ def families(
 
     Args:
         source: for each two spaces that were compared, their pairs, as from `unifeat.match`:
-            `{("a", "b"): table, …}`, with columns `feature_a` (of the first space named), `feature_b`, `correlation`;
-            optional `correlation_heldout`, `correlation_within_token`, and `kept` (other rows are left out). Or a
-            finished run.
+            `{("a", "b"): table, …}`, tables of pandas, polars or Arrow with columns `feature_a` (of the first space
+            named), `feature_b`, `correlation`; optional `correlation_heldout`, `correlation_within_token`, and `kept`
+            (other rows are left out). Or a finished run.
         method: `consistent` (partners agree around every triangle), `cliques` (every two are partners) or `components`
             (connected, and split at the weakest links). By default `consistent`, or what the run's study says.
         spaces: which spaces, and their order. By default all; of a run those of its study's families, or all that are

@@ -174,6 +174,8 @@ class Run:
     def check_space(self, name: str) -> None:
         """Raise a UserError if the run has no space of this name."""
         names = list(self.info["spaces"])
+        if not isinstance(name, str):
+            raise UserError(f"run {self.folder}: a space is a name, like {names[0]!r}, not {name!r}")
         if name not in names:
             near = did_you_mean(name, names)
             raise UserError(f"run {self.folder} has no space {name!r}{near}: it has {', '.join(names)}")

@@ -24,16 +24,19 @@ class BroughtSpec(Part):
     name: Text = Field(description="prefix of the space's name")
     codes: Text | None = Field(None, description="a folder written by `save_codes`")
     activations: Text | None = Field(
-        None, description=".npy, .safetensors or .pt: an array (rows, width), which `sae` encodes; or a folder of them"
+        None,
+        description=".npy, .safetensors, .pt or .zarr: an array (rows, width) that `sae` encodes, or a folder of them",
     )
     places: Text | None = Field(
         None,
-        description="for activations: .csv, .parquet or .npz with `document` and `char_end` or `token` of each row",
+        description="for activations: .csv, .tsv, .parquet or .npz with `document` of each row and, where they are "
+        "known, `char_end` and `token`; without, row i is row i",
     )
     sae: Text | None = Field(None, description="for activations: the SAE, as of other spaces")
     format: Text = Field("auto", description="format of the SAE's files (docs/saes.md); auto recognises it")
     decoder: Text | None = Field(
-        None, description=".npy, .safetensors or .pt with a row for each feature, or an SAE; else that of the codes"
+        None,
+        description=".npy, .safetensors, .pt or .zarr with a row for each feature, or an SAE; else that of the codes",
     )
     model: Text | None = Field(
         None, description="the model that they are of: spaces of one model are layers or ceilings of one another"

@@ -12,7 +12,7 @@ from unifeat.store.machine import machine_error
 from unifeat.store.paths import exists, user_path
 from unifeat.study.brought import NO_FILE, BroughtSpec
 from unifeat.study.spec import SpacesSpec, Study
-from unifeat.study.text import DocumentsSpec
+from unifeat.study.text import ROWS, DocumentsSpec
 from unifeat.vocabulary.text_files import LOCAL_SUFFIXES
 
 _Documents = TypeVar("_Documents", bound=DocumentsSpec)
@@ -52,7 +52,9 @@ def absolute(study: Study, base: Path) -> Study:
         return str(resolved(base / name, what)) if is_path else name
 
     def text(spec: _Documents, what: str) -> _Documents:
-        local = spec.source.endswith(LOCAL_SUFFIXES) and not user_path(spec.source, what).is_absolute()
+        if spec.source == ROWS:
+            return spec
+        local = spec.source.lower().endswith(LOCAL_SUFFIXES) and not user_path(spec.source, what).is_absolute()
         source = str(resolved(base / spec.source, what)) if local else path(spec.source, what)
         return spec.model_copy(update={"source": source})
 

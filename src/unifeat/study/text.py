@@ -7,12 +7,20 @@ from pydantic import Field
 from unifeat.study.values import Part, Text
 from unifeat.vocabulary.bounds import LARGEST_COUNT
 
+ROWS = "rows"  # as a study's source: the text that the rows of its own spaces make
+
+
+def source_said(source: str) -> str:
+    """A text's source as a sentence says it."""
+    return {"-": "standard input", ROWS: "the spaces' own rows"}.get(source, source)
+
 
 class DocumentsSpec(Part):
     """Documents, and how many of them are read."""
 
     source: Text = Field(
-        description="file, folder or glob (.txt .jsonl .csv .parquet …), - for standard input, or a dataset's name"
+        description="file, folder or glob (.txt .jsonl .csv .parquet …), - for standard input, a dataset's name, or "
+        "rows: the text that the rows of your own spaces make (docs/own.md)"
     )
     field: Text = Field("text", description="field or column of rows that holds the text")
     split: Text = Field("train", description="split of a Hugging Face dataset")

@@ -46,7 +46,7 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind):  # reading a pipe would wait for input
-            it_is = "it is a folder" if stat.S_ISDIR(kind) else "it is not a regular file"
+            it_is = "it is a folder" if stat.S_ISDIR(kind) else "it is not a regular file: save it as one"
             raise UserError(f"{what}: no such file ({it_is})")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

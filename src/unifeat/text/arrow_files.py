@@ -28,9 +28,9 @@ def arrow_cells(reading: Reading, field: str) -> Iterator[Any]:
 
     with pa.memory_map(str(reading.path)) as source:
         in_file = source.read(len(_FILE_MAGIC)) == _FILE_MAGIC
-        _check_sizes(reading, source, 8 if in_file else 0)
         source.seek(0)
         names = (pa.ipc.open_file if in_file else pa.ipc.open_stream)(source).schema.names
+        _check_sizes(reading, _in_file(source) if in_file else _in_stream(source))
         if field not in names:
             raise UserError(f"{reading} has no column {field!r}: set text.field to one of {names}")
         options = pa.ipc.IpcReadOptions(included_fields=[names.index(field)])
@@ -49,17 +49,44 @@ def _batches(pa: Any, source: Any, in_file: bool, options: Any) -> Iterator[Any]
         yield from pa.ipc.open_stream(source, options=options)
 
 
-def _check_sizes(reading: Reading, source: Any, start: int) -> None:
-    """Raise a UserError for a batch that is too large unpacked."""
+def _in_stream(source: Any) -> Iterator[Any]:
+    """The messages of a stream."""
     import pyarrow as pa
 
-    source.seek(start)
+    source.seek(0)
     messages = pa.ipc.MessageReader.open_stream(source)
     while True:
         try:
-            message = messages.read_next_message()
+            yield messages.read_next_message()
         except StopIteration:
             return
+
+
+def _in_file(source: Any) -> Iterator[Any]:
+    """The dictionaries and batches of a file that Arrow has opened: its footer says where they are.
+
+    They need not follow each other from the start, as those of a stream do: polars begins on a round address. (The
+    footer is a flatbuffer, `File.fbs`: two vectors of blocks, each with an offset and two lengths, in 24 bytes.)
+    """
+    import pyarrow as pa
+
+    size = source.size()
+    source.seek(size - 4 - len(_FILE_MAGIC))
+    length = struct.unpack("<i", source.read(4))[0]
+    source.seek(size - 4 - len(_FILE_MAGIC) - length)
+    footer = source.read(length)
+    for blocks in (2, 3):
+        vector = _table(footer, struct.unpack_from("<i", footer)[0], blocks)
+        if vector is None:
+            continue
+        for number in range(struct.unpack_from("<I", footer, vector)[0]):
+            source.seek(struct.unpack_from("<q", footer, vector + 4 + 24 * number)[0])
+            yield pa.ipc.read_message(source)
+
+
+def _check_sizes(reading: Reading, messages: Iterator[Any]) -> None:
+    """Raise a UserError for a batch that is too large unpacked."""
+    for message in messages:
         size = unpacked_size(bytes(message.metadata), message.body)
         if size > _LARGEST_BATCH:
             raise UserError(

@@ -44,11 +44,11 @@ def read_file(path: Path, field: str) -> Iterator[str]:
     if is_stream(path):
         yield from _from_stream(path, field)
         return
-    name = path.name
+    name = whole = path.name.lower()
     for packing in PACKED:
         name = name.removesuffix(packing)
     for suffix, reader in READERS.items():
-        if name.endswith(suffix) and (name == path.name or suffix not in IN_PARTS):
+        if name.endswith(suffix) and (name == whole or suffix not in IN_PARTS):
             yield from reader(path, field)
             return
     raise unknown_kind(path)
@@ -56,7 +56,7 @@ def read_file(path: Path, field: str) -> Iterator[str]:
 
 def unknown_kind(path: Path) -> UserError:
     """The message for a file that is not read."""
-    parts = next((kind for kind in IN_PARTS for packing in PACKED if path.name.endswith(kind + packing)), None)
+    parts = next((kind for kind in IN_PARTS for packing in PACKED if path.name.lower().endswith(kind + packing)), None)
     if parts:
         return UserError(f"text source {path}: unpack it first ({parts} files are packed within)")
     return UserError(f"text source {path}: unifeat reads {SAID}")
@@ -227,6 +227,7 @@ Reader = Callable[[Path, str], Iterator[str]]
 READERS: dict[str, Reader] = {
     ".txt": _from_txt,
     ".jsonl": _from_jsonl,
+    ".ndjson": _from_jsonl,
     ".json": _from_json,
     ".csv": _from_csv,
     ".tsv": _from_tsv,

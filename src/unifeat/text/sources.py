@@ -38,7 +38,7 @@ def find_source(source: str) -> list[Path] | str:
     if not source.strip():
         raise UserError("text source: it is empty; give a file, a folder, a glob or a dataset's name")
     path = user_path("/dev/stdin" if source == _STANDARD_INPUT else source, _SUBJECT)
-    looks_local = source.endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~"))
+    looks_local = source.lower().endswith(LOCAL_SUFFIXES) or source.startswith((".", "/", "~"))
     mode = _mode(path, source, looks_local)
     if mode is not None and stat.S_ISDIR(mode):
         return _files_below(path, source)
@@ -58,7 +58,7 @@ def find_source(source: str) -> list[Path] | str:
         raise UserError(f"text source {source}: no such file")
     else:
         return _hub_name(source)
-    wrong = [p for p in files if not p.name.endswith(LOCAL_SUFFIXES)]
+    wrong = [p for p in files if not p.name.lower().endswith(LOCAL_SUFFIXES)]
     if wrong:
         raise unknown_kind(wrong[0])
     return files
@@ -122,7 +122,9 @@ def _files_below(folder: Path, source: str) -> list[Path]:
     files = []
     for here, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found = (Path(here, name) for name in names if name.endswith(LOCAL_SUFFIXES) and not name.startswith("."))
+        found = (
+            Path(here, name) for name in names if name.lower().endswith(LOCAL_SUFFIXES) and not name.startswith(".")
+        )
         files += [path for path in found if _is_file(path, source)]
     if not files:
         raise UserError(
@@ -132,7 +134,7 @@ def _files_below(folder: Path, source: str) -> list[Path]:
 
 
 def _often_notes(path: Path) -> bool:
-    return path.name.endswith(tuple(kind + packing for kind in OFTEN_NOTES for packing in ("", *PACKED)))
+    return path.name.lower().endswith(tuple(kind + packing for kind in OFTEN_NOTES for packing in ("", *PACKED)))
 
 
 def _is_file(path: Path, source: str) -> bool:

@@ -77,7 +77,7 @@ def opened(reading: Reading, *, sniff: bool = False) -> Iterator[io.BufferedRead
         raise unreadable(reading.path, error) from error
     with raw:
         if not sniff:
-            packing = next((ending for ending in PACKED if reading.path.name.endswith(ending)), "")
+            packing = next((ending for ending in PACKED if reading.path.name.lower().endswith(ending)), "")
             yield _unpacked(raw, packing)
             return
         with reading.errors():
@@ -107,7 +107,7 @@ def as_text(reading: Reading, *, newline: str | None = None, sniff: bool = False
 def _unpacked(raw: Any, packing: str) -> io.BufferedReader:
     if packing == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw))
-    if packing == ".bz2":
+    if packing == ".bz2" and raw.peek(1):  # (bz2 takes an empty file for a damaged one, the others do not)
         return io.BufferedReader(bz2.BZ2File(raw))
     if packing == ".xz":
         return io.BufferedReader(_Xz(raw))

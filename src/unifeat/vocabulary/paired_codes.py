@@ -148,7 +148,8 @@ def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = Non
     Duplicate entries are summed on a copy; the inputs are never changed.
 
     Raises:
-        UserError: not two-dimensional, complex, or different numbers of rows.
+        UserError: not two-dimensional, complex, or different numbers of rows; places of rows that differ, where both
+            know them.
     """
     if codes_b is None:
         if isinstance(codes_a, tuple) and len(codes_a) == 2:
@@ -162,7 +163,19 @@ def as_paired(codes_a: Any, codes_b: Any = None, *, chunk_rows: int | None = Non
         raise UserError(
             f"codes A have {a.rows} rows and codes B {b.rows}: both must cover the same tokens in the same order"
         )
+    if _at_different_places(codes_a, codes_b):
+        raise UserError("codes A and B are at different places of the text: uf.compare, or a study, aligns them")
     return InMemoryCodes(a, b, features_a, features_b, chunk_rows)
+
+
+def _at_different_places(codes_a: Any, codes_b: Any) -> bool:
+    """Whether both have places (`unifeat.Codes`, what `run.codes` gives), and they are not the same."""
+    known = [
+        getattr(codes, "places", None) for codes in (codes_a, codes_b) if not getattr(codes, "named_by_rows", False)
+    ]
+    if len(known) < 2 or any(places is None for places in known):
+        return False
+    return not all(np.array_equal(*(getattr(of, column) for of in known)) for column in ("document", "char_end"))
 
 
 def row_slice(codes: CsrArrays, first: int, last: int) -> CsrArrays:
@@ -226,7 +239,8 @@ def as_csr(codes: Any, what: str = "codes") -> Any:
 
     Args:
         codes: (tokens, features): a scipy sparse matrix, a NumPy array or anything that becomes one, or a torch tensor,
-            dense or sparse, on any device. The caller's matrix is not changed.
+            dense or sparse, on any device; or what holds one as `matrix`: `unifeat.Codes`, what `run.codes` gives. The
+            caller's matrix is not changed.
         what: what messages call them.
 
     Raises:
@@ -234,12 +248,15 @@ def as_csr(codes: Any, what: str = "codes") -> Any:
     """
     from scipy import sparse
 
+    codes = getattr(codes, "matrix", codes)
     if hasattr(codes, "detach") and hasattr(codes, "layout"):  # torch, which need not be imported here
         codes = _from_torch(codes.detach())
     if not sparse.issparse(codes):
         codes = np.asarray(codes)
     if codes.ndim != 2 or codes.dtype.kind not in "buif":
         raise UserError(f"{what} must be (tokens, features) of real numbers, not {codes.ndim}-D {codes.dtype}")
+    if codes.dtype == np.float16:  # scipy has no such type
+        codes = codes.astype(np.float32)
     csr = sparse.csr_array(codes)  # (shares the arrays of one that is CSR)
     if not csr.has_canonical_format:
         csr = csr.copy()  # sum_duplicates works in place and must not change the caller's matrix
@@ -251,8 +268,10 @@ def _from_torch(codes: Any) -> Any:
     """A torch tensor as a scipy or NumPy array."""
     from scipy import sparse
 
-    if str(codes.dtype) == "torch.bfloat16":  # NumPy has no such type
+    if codes.is_floating_point() and codes.element_size() < 4:  # scipy, or NumPy, has no such type
         codes = codes.float()
+    if codes.is_sparse and codes.dense_dim():  # (hybrid: its entries are rows)
+        codes = codes.to_dense()
     if str(codes.layout) == "torch.strided":
         return codes.cpu().numpy()
     if str(codes.layout) == "torch.sparse_csr":
