@@ -18,7 +18,6 @@ import yaml
 import unifeat as uf
 from unifeat.models import load_language_model
 from unifeat.models.activations import run_group
-from unifeat.models.splicing import splicing, with_rows
 from unifeat.pipeline.effects import strings_of
 from unifeat.pipeline.encode import prepare_spaces
 from unifeat.pipeline.match import compare
@@ -301,14 +300,13 @@ def test_only_aligned_positions_are_touched(ready: Ready) -> None:
     window, at = reading.windows[0]
     at = np.where(np.arange(len(at)) % 3 == 1, at, -1)  # as if B had cut two of three tokens otherwise
     made = rebuilder.decoding.parts(reading.rows.x_b[at[at >= 0]], reading.rows.codes_b[at[at >= 0]]).own
-    ids = torch.from_numpy(window.ids.astype(np.int64))[None]
     put = torch.from_numpy(at >= 0)[None]
-    with torch.inference_mode():
-        ready.model.causal(input_ids=ids, use_cache=False)
-        with splicing(
-            ready.model.blocks, ready.point, lambda v, _: with_rows(v, put, lambda _: torch.from_numpy(made))
-        ):
-            ready.model.causal(input_ids=ids, use_cache=False)
+
+    def own(chosen: np.ndarray) -> Any:
+        np.testing.assert_array_equal(chosen, at[at >= 0])
+        yield "own", made
+
+    spliced_losses(ready.model, [(window, at)], ready.point, own, Losses())
     before, after = given
     assert torch.equal(before[~put], after[~put])
     np.testing.assert_array_equal(after[put].numpy(), made.astype(np.float32))

@@ -12,6 +12,7 @@ from scipy import stats
 
 import unifeat as uf
 from unifeat.errors import UserError
+from unifeat.transfer import profiles
 from unifeat.transfer.agreement import AgreementSums, effect_agreement
 from unifeat.transfer.relation import relation
 
@@ -58,6 +59,15 @@ class TestAgainstOthers:
         assert set(np.round(found.null, 9)) == set(np.round(every, 9))
         assert found.null_mean == pytest.approx(every.mean(), abs=4 * every.std() / 4000**0.5)
         assert found.p == pytest.approx(np.mean(every >= found.value), abs=0.02)
+
+    def test_it_does_not_depend_on_how_much_is_worked_on_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        a, b = planted(23, 60, 0.3)
+        a[4, 7] = np.nan
+        whole = effect_agreement(a, b, draws=50)
+        monkeypatch.setattr(profiles, "_BLOCK_CELLS", 5 * 60)
+        parts = effect_agreement(a, b, draws=50)
+        for name in ("pearson", "spearman", "top_overlap", "rank", "null"):
+            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-12)
 
     def test_contexts_are_averaged(self) -> None:
         a, b = planted(12, 50, 0.3, contexts=4)

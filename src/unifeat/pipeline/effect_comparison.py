@@ -14,7 +14,7 @@ from unifeat.inference.strata import strata_of
 from unifeat.pipeline.effect_edits import Asked
 from unifeat.pipeline.effect_profiles import Profiles
 from unifeat.transfer.agreement import AgreementSums, EffectAgreement
-from unifeat.transfer.profiles import extremes, pearson, spearman, standardised
+from unifeat.transfer.profiles import blocks, extremes, pearson, spearman, standardised
 from unifeat.transfer.relation import mean_interval, relation
 from unifeat.transfer.strings import SharedStrings
 from unifeat.vocabulary.json_values import number_or_none
@@ -92,13 +92,15 @@ class Comparison:
     ) -> dict[str, Any] | None:
         if one is None or other is None:
             return None
-        n = len(table)
+        n, parts = len(table), blocks(len(table), one.shape[1])
         for side, values in zip(_SIDES, (one, other[:n]), strict=True):
-            for name, own in zip(("promotes", "suppresses"), extremes(values, _SHOWN), strict=True):
+            found = zip(*(extremes(values[part], _SHOWN) for part in parts), strict=True)
+            for name, own in zip(("promotes", "suppresses"), map(np.concatenate, found), strict=True):
                 table[f"{name}_{side}"] = [[self.strings.strings[i] for i in row] for row in own]
         sums = AgreementSums(n)
         sums.add(one, other[:n])
-        table["direct_second"] = np.where(self.asked.second >= 0, pearson(one, other[n:]), np.nan)
+        second = np.concatenate([pearson(one[part], other[n:][part]) for part in parts])
+        table["direct_second"] = np.where(self.asked.second >= 0, second, np.nan)
         return self._agreed(table, "direct", sums)
 
     def _added(self, table: pd.DataFrame, found: list[Profiles]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from unifeat.inference._permutation_test import WithNull
 from unifeat.inference.calibration import calibrate
 from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
-from unifeat.transfer.profiles import TOP, Array, as_rows, pearson, ranked, standardised, top_overlap
+from unifeat.transfer.profiles import TOP, Array, as_rows, blocks, pearson, ranked, standardised, top_overlap
 from unifeat.transfer.relation import check_level, mean_interval
 
 VERSION = 1  # raised whenever the results change
@@ -162,16 +162,23 @@ class AgreementSums:
         self._spearman, self._overlap, self._defined = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs)
 
     def add(self, profiles_a: NDArray[Any], profiles_b: NDArray[Any]) -> None:
-        """Add one context: (pairs, n) each; rows with NaN are undefined there."""
-        (a, defined_a), (b, defined_b) = standardised(profiles_a), standardised(profiles_b)
-        self._columns = max(self._columns, a.shape[1])
-        self._products += a @ b.T
-        self._counts += np.outer(defined_a, defined_b)
-        both = np.flatnonzero(defined_a & defined_b)
-        ours, theirs = profiles_a[both], profiles_b[both]
-        self._defined[both] += 1
-        self._spearman[both] += pearson(ranked(ours), ranked(theirs)) if len(both) else 0
-        self._overlap[both] += top_overlap(ours, theirs, TOP) if len(both) else 0
+        """Add one context: (pairs, n) each, in memory or on disk; rows with NaN are undefined there."""
+        self._columns = max(self._columns, profiles_a.shape[1])
+        defined = np.zeros(self.pairs, bool)
+        for one in blocks(self.pairs, profiles_a.shape[1]):
+            a, defined_a = standardised(profiles_a[one])
+            for other in blocks(self.pairs, profiles_a.shape[1]):
+                b, defined_b = standardised(profiles_b[other])
+                self._products[one, other] += a @ b.T
+                self._counts[one, other] += np.outer(defined_a, defined_b)
+                if one == other:
+                    defined[one] = defined_a & defined_b
+            both = np.flatnonzero(defined[one]) + one.start
+            if len(both):
+                ours, theirs = profiles_a[both], profiles_b[both]
+                self._defined[both] += 1
+                self._spearman[both] += pearson(ranked(ours), ranked(theirs))
+                self._overlap[both] += top_overlap(ours, theirs, TOP)
 
     @property
     def matrix(self) -> Array:

@@ -13,6 +13,7 @@ from unifeat.transfer.given import numbers
 Array = NDArray[np.float64]
 
 TOP = 10  # strings most promoted, and as many most suppressed
+_BLOCK_CELLS = 1 << 24  # of profiles that are worked on at once: an eighth of a gigabyte in float64
 _ROUNDING = 1e-12  # below this share of its norm, a row's spread is a rounding error
 
 
@@ -31,6 +32,12 @@ def as_rows(values: Any, name: str, dims: tuple[int, ...] = (2,)) -> NDArray[Any
     if np.isinf(rows).any():
         raise UserError(f"{name}: an effect is infinite; leave such rows out, or set them to NaN")
     return rows
+
+
+def blocks(rows: int, columns: int) -> list[slice]:
+    """Rows of profiles in blocks that are worked on at once."""
+    step = max(1, _BLOCK_CELLS // max(columns, 1))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def standardised(rows: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
