@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -83,9 +84,14 @@ def test_directions_steer_where_the_pairs_directions_are_shared(run: uf.Run) -> 
     assert table is not None
     assert set(table["category"]) == {"Verbs", "Things", "all"}  # no word of the third occurs
     assert set(table["variant"]) == {"own", "from_pairs", "from_map"}
-    same, other = (
-        table[table["space_b"] == f"{name}@1"].set_index(["category", "variant"]) for name in ("same", "other")
-    )
+    by = table.set_index(["space_b", "direction", "category", "variant"]).sort_index()
+    assert set(by.index.get_level_values("direction")) == {"a_to_b", "b_to_a"}
+    same, other = (by.loc[f"{name}@1", "a_to_b"] for name in ("same", "other"))
+    # The other way round, one and the same model and SAE give the same.
+    pd.testing.assert_frame_equal(by.loc["same@1", "b_to_a"], same, rtol=0.02)
+    into_one = by.loc["other@1", "b_to_a"]
+    for category in ("Verbs", "Things"):  # its own direction is that of `one`, whoever steers it
+        assert into_one.loc[(category, "own"), "rise"] == pytest.approx(same.loc[(category, "own"), "rise"], rel=1e-3)
     for category in ("Verbs", "Things"):
         own, pairs, mapped = (same.loc[(category, variant)] for variant in ("own", "from_pairs", "from_map"))
         # One and the same model: the map carries the direction as it is, and pairs most of what they span.
@@ -98,7 +104,10 @@ def test_directions_steer_where_the_pairs_directions_are_shared(run: uf.Run) -> 
         assert other.loc[(category, "from_map"), "cosine"] > 0.98
     for row in (same.loc[("all", variant)] for variant in ("own", "from_pairs", "from_map")):
         assert row["per_kl_low"] < row["per_kl"] < row["per_kl_high"]
-    assert "Steering across models" in run.report.read_text()
+    report = run.report.read_text()
+    assert "Steering across models" in report
+    assert "other@1 steered by one@1" in report
+    assert "one@1 steered by other@1" in report
 
 
 def test_rise_and_divergence_are_those_of_a_hook_of_the_tests_own(run: uf.Run) -> None:
@@ -115,7 +124,9 @@ def test_rise_and_divergence_are_those_of_a_hook_of_the_tests_own(run: uf.Run) -
     x = rows.x_b.astype(np.float64)
     own = x[concept.places].mean(0) - x[fitting].mean(0)
     assert run.steering is not None
-    row = run.steering.query("space_b == 'same@1' and category == 'Verbs' and variant == 'own'").iloc[0]
+    row = run.steering.query(
+        "space_b == 'same@1' and direction == 'a_to_b' and category == 'Verbs' and variant == 'own'"
+    ).iloc[0]
     norm = np.sqrt(((x[fitting] - x[fitting].mean(0)) ** 2).sum(1).mean())
     delta = torch.from_numpy((own / np.linalg.norm(own) * row["dose"] * norm).astype(np.float32))
     probes = probe_tokens(rows, ~direction.fitting, 8, np.random.default_rng([direction.seed, 24]))
@@ -167,6 +178,13 @@ def test_words_are_found_where_the_text_goes_on_with_them(run: uf.Run) -> None:
     assert set(tokenizer.convert_ids_to_tokens(verbs.heldout.tolist())) <= {f"▁{w}" for w in VERBS} - {
         f"▁{w}" for w in verbs.words
     }
+
+
+def test_doses_cost_about_the_same_where_they_are_judged(run: uf.Run) -> None:
+    assert run.steering is not None
+    kl = run.steering.loc[run.steering["category"] != "all"].query("dose > 0.01 and dose < 1")["kl"]
+    assert len(kl) > 6
+    assert kl.between(0.08, 0.125).all()
 
 
 def test_a_vector_is_carried(run: uf.Run) -> None:

@@ -25,7 +25,7 @@ from unifeat.store import TABLE, Piece
 from unifeat.study.transfer import TransferSpec
 from unifeat.text.corpus import Corpus
 from unifeat.text.windows import Window
-from unifeat.transfer.shares import p_of_share, share_carried
+from unifeat.transfer.shares import p_of, share_carried
 from unifeat.transfer.splicing_loss import CLEAN, Losses, rows_in, spliced_losses
 from unifeat.transfer.sums import MIXED, OWN, ZERO, predicted, variants
 
@@ -182,6 +182,6 @@ def summarise_losses(table: pd.DataFrame, level: float, seed: int) -> pd.DataFra
             row |= {"null_recovered_mean": null.mean()}
             row |= {"null_recovered_sd": null.std(ddof=1) if len(null) > 1 else np.nan}
             rounding = _ROUNDING * abs(float(nats[ZERO].sum())) / span if span > 0 else np.nan
-            row |= {"p_recovered": p_of_share(share, null, rounding)}
+            row |= {"p_recovered": p_of(share, null, rounding)}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -19,7 +19,7 @@ from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
 from unifeat.transfer.documents import halves
 from unifeat.transfer.given import check_varies, feature_ids, finite, finite_csr
 from unifeat.transfer.relation import check_level
-from unifeat.transfer.shares import few_orders, p_of_share, share_carried
+from unifeat.transfer.shares import few_orders, p_of, share_carried
 from unifeat.transfer.sums import MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums, Tokens
 
 _ROWS = 4096  # tokens whose codes are dense at once
@@ -201,7 +201,7 @@ def summarise(
         low=low,
         high=high,
         null=null,
-        p=p_of_share(value, null, _ROUNDING * zero / span),
+        p=p_of(value, null, _ROUNDING * zero / span),
         fvu={name: judged.error(name) / total for name in VARIANTS},
         pairs=table,
         fitted_rows=fitted_rows,

@@ -18,7 +18,7 @@ from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
 from unifeat.transfer.documents import halves, ratio_interval
 from unifeat.transfer.given import check_varies, finite, finite_csr
 from unifeat.transfer.relation import check_level
-from unifeat.transfer.shares import few_orders, p_of_share
+from unifeat.transfer.shares import few_orders, p_of
 
 Kind = Literal["affine", "rotation"]
 _PENALTIES = np.logspace(-6, 1, 15)  # as shares of the mean variance of a column
@@ -230,7 +230,7 @@ def stitch(
     null.flags.writeable = False
     value = 1 - float(missed.sum() / total.sum())
     low, high = ratio_interval(rebuilt, whole_variance, level, seed)
-    p = p_of_share(value, null, _ROUNDING)
+    p = p_of(value, null, _ROUNDING)
     flags = few_orders(exchange, count, "documents", "orders of the judged ones")
     rows = int(fitting.sum()), int((~fitting).sum())
     return Stitch(kind, value, low, high, null, p, found, rows, level, flags)

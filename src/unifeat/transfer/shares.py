@@ -34,12 +34,12 @@ def share_carried(
     return (value, *ratio_interval(gained, span, level, seed))
 
 
-def p_of_share(value: float, null: NDArray[np.float64], rounding: float) -> float:
-    """p of a carried share, (b + 1) / (draws + 1), where b draws are at least the value; NaN for an undefined value.
+def p_of(value: float, null: NDArray[np.float64], rounding: float) -> float:
+    """p of a share or another figure, (b + 1) / (draws + 1), where b draws are at least the value; NaN if undefined.
 
     Args:
         null: (draws,).
-        rounding: what a share is known up to; a draw that is lower by less counts as reaching the value.
+        rounding: what a figure of about 1 is known up to; a draw that is lower by less counts as reaching the value.
     """
     return calibrate(value, null, tolerance=rounding * (1 + abs(value))).p
 
