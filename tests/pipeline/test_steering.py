@@ -17,8 +17,10 @@ import unifeat as uf
 from homes import STUDY, mean_activation
 from tiny import sentences, tiny_sae, write_text
 from unifeat.codes.beside import Beside
+from unifeat.engine import forget
 from unifeat.models import load_language_model
 from unifeat.models.generation import Sampling, continuation
+from unifeat.pipeline import transfer_vector
 from unifeat.pipeline.concepts import concepts_of, next_words
 from unifeat.pipeline.effect_edits import probe_tokens
 from unifeat.pipeline.placed import placed
@@ -218,11 +220,63 @@ def test_a_vector_is_carried(run: uf.Run) -> None:
         (np.ones(31), {}, r"shape \(31,\): activations of one@1 have shape \(32,\)"),
         (9999, {}, "feature 9999 of one@1 has no partner in same@1"),
         (0, {"way": "maps"}, "give pairs or map"),
+        ([], {}, "no feature is given"),
+        ({}, {}, "no feature is given"),
+        ([[1, 2], [3]], {}, "the vector: give an array of numbers"),
+        ((x for x in [0]), {}, "the vector: give an array of numbers"),
+        ("0", {}, "the vector: give an array of numbers"),
+        (np.ones(32) * 1j, {}, "the vector: give an array of numbers"),
+        ({0: "x"}, {}, "the code 'x' of feature 0: give a number"),
+        ({0: float("nan")}, {}, "the code nan of feature 0: give a number"),
+        ([1] * 32, {}, "feature 1 is given more than once"),
+        (np.ones((1, 32)), {}, r"shape \(1, 32\)"),
     ],
 )
 def test_what_cannot_be_carried(run: uf.Run, what: Any, more: dict[str, Any], message: str) -> None:
     with pytest.raises(uf.UserError, match=message):
         uf.transfer_vector(run, "one@1", "same@1", what, **more)
+
+
+def test_whole_numbers_are_features_and_others_a_vector(run: uf.Run) -> None:
+    ids = run.space_pair("one@1", "same@1").query("kept")["feature_a"].iloc[:3]
+    listed = uf.transfer_vector(run, "one@1", "same@1", ids.tolist()).value
+    for same in (ids, ids.to_numpy(), torch.from_numpy(ids.to_numpy(np.int64)), set(ids.tolist())):
+        np.testing.assert_array_equal(uf.transfer_vector(run, "one@1", "same@1", same).value, listed)
+    by_folder = uf.transfer_vector("run", "one@1", "same@1", ids.tolist())
+    np.testing.assert_array_equal(by_folder.value, listed)
+    with pytest.raises(uf.UserError, match="give a finished run"):
+        uf.transfer_vector(None, "one@1", "same@1", 0)  # type: ignore[arg-type]
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    plain = uf.transfer_vector(run, "one@1", "same@1", vector)
+    for way in ("pairs", "map"):
+        plain = uf.transfer_vector(run, "one@1", "same@1", vector, way=way)  # type: ignore[arg-type]
+        for factor in (1e-200, 1e200):  # their squares are out of range
+            long = uf.transfer_vector(run, "one@1", "same@1", vector.double() * factor, way=way)  # type: ignore[arg-type]
+            np.testing.assert_allclose(long.value / factor, plain.value, rtol=1e-6)
+            assert long.explained == pytest.approx(plain.explained, nan_ok=True)
+    rounded = uf.transfer_vector(run, "one@1", "same@1", vector.bfloat16())
+    assert cosine(rounded, uf.transfer_vector(run, "one@1", "same@1", vector)) > 0.999
+
+
+def test_a_map_needs_no_pair(run: uf.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = np.random.default_rng(0).normal(size=32)
+    usual = uf.transfer_vector(run, "one@1", "same@1", vector, way="map")
+    forget()
+    monkeypatch.setattr(transfer_vector._Opened, "paired", False)
+    alone = uf.transfer_vector(run, "one@1", "same@1", vector, way="map")
+    np.testing.assert_allclose(alone.value, usual.value, rtol=1e-6)
+    with pytest.raises(uf.UserError, match=r"have no pairs.*use way='map'"):
+        uf.transfer_vector(run, "one@1", "same@1", vector)
+    with pytest.raises(uf.UserError, match="feature 0 of one@1 has no partner"):
+        uf.transfer_vector(run, "one@1", "same@1", 0, way="map")
+    forget()
+
+
+def test_what_is_loaded_is_kept_for_a_run(run: uf.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = uf.transfer_vector(run, "one@1", "same@1", np.ones(32))
+    monkeypatch.setattr(transfer_vector, "reopen", lambda _: pytest.fail("opened again"))
+    monkeypatch.setattr(transfer_vector, "carrier_of", lambda *_: pytest.fail("loaded again"))
+    np.testing.assert_array_equal(uf.transfer_vector(run, "one@1", "same@1", np.ones(32)).value, first.value)
 
 
 def test_spaces_that_were_not_compared(run: uf.Run) -> None:
@@ -301,5 +355,13 @@ def test_doses_that_break_a_model(run: uf.Run) -> None:
     for sampling in (Sampling(temperature=0.0), Sampling(temperature=1.0)):
         with pytest.raises(uf.UserError, match="lower the dose"):
             continuation(model, "The tide", [], sampling, HookPoint(1), lambda x: x * float("nan"))
+    for dose in (1e15, 1e25):  # finite activations, whose norms are not
+        with pytest.raises(uf.UserError, match="beyond float32: lower the dose"):
+            steer(run, "same@1", feature, "The tide", dose=dose * 1e5)
+    for temperature in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(uf.UserError, match=r"temperature .*: give a number, 0 or more"):
+            continuation(model, "The tide", [], Sampling(temperature=temperature))
+    with pytest.raises(uf.UserError, match="same@1 is the feature's own space"):
+        steer(run, "same@1", feature, "The tide", partner="same@1")
     with pytest.raises(uf.UserError, match="the prompt is empty"):
         steer(run, "same@1", feature, "")

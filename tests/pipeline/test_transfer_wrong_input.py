@@ -152,9 +152,7 @@ def test_short_documents(tmp_path: Path, said: list[str], monkeypatch: pytest.Mo
     order = np.argsort(-made.effects_b[:, :-1], axis=1)[:3, :14]
     lists = {f"concept {i}": [made.words[word] for word in row] for i, row in enumerate(order)}
     (tmp_path / "words.yaml").write_text(json.dumps(lists))
-    words = SubspacesSpec(
-        categories=str(tmp_path / "words.yaml"), top_tokens=3, at_least=1, subsets=0, control_lists=0
-    )
+    words = SubspacesSpec(categories=str(tmp_path / "words.yaml"), top_tokens=3, at_least=1, subsets=0, control_lists=0)
     for _ in range(2):  # computed, and from the cache
         said.clear()
         run = uf.run(study_of(made, subspaces=words), tmp_path / "run", force=True)

@@ -291,6 +291,16 @@ def _rows(judged: JudgeSums, found: Carried, level: float, seed: int) -> pd.Data
     return pd.DataFrame(rows)
 
 
+def affine_alone(direction: Direction) -> tuple[LinearMap, NDArray[np.float64]]:
+    """The affine map of a direction and the norms of activations, as in `Fits`: they need no pair."""
+    fitting = direction.fitting
+    parts = [rows.at(fitting[rows.document]) for rows in direction.stretches()]
+    x_a, x_b, document = (
+        np.concatenate([getattr(rows, name) for rows in parts]) for name in ("x_a", "x_b", "document")
+    )
+    return fit_affine(x_a, x_b, document, direction.seed), _norms(parts)
+
+
 def _maps(stretches: list[Beside], seed: int) -> dict[str, LinearMap]:
     x_a, x_b = (np.concatenate([getattr(rows, name) for rows in stretches]) for name in ("x_a", "x_b"))
     codes = sparse.csr_array(sparse.vstack([rows.codes_a for rows in stretches]))

@@ -102,18 +102,18 @@ def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: C
         both = zip(directions, rebuilding, strict=True)
         steering = [steering_unit(d, fits, corpus, spec, categories, level) for d, fits in both]
         with track("steering with another's directions", len(steering), unit="directions") as advance:
-            for direction, table in zip(directions, engine.map(steering), strict=True):
-                if not len(table):
+            for direction, own in zip(directions, engine.map(steering), strict=True):
+                if not len(own):
                     say(
                         f"steering: {direction.target.name} is not steered by {direction.source.name}: no category has "
                         f"{FEWEST_PLACES} places and {FEWEST_TOKENS} held-out words of one token, or {_NO_PROBE}"
                     )
-                steered.append(table.assign(**_names(direction), direction=direction.name))
+                steered.append(own.assign(**_names(direction), direction=direction.name))
                 advance(1)
     found_effects: list[Effects] = []
     with track("effects on the next token", len(of_cells), unit="pairs of spaces") as advance:
-        units = (effects_unit(direction, corpus, spec, level, spaces) for direction in of_cells)
-        for direction, effects in zip(of_cells, engine.map(units), strict=True):
+        comparing = (effects_unit(direction, corpus, spec, level, spaces) for direction in of_cells)
+        for direction, effects in zip(of_cells, engine.map(comparing), strict=True):
             _say_what_is_missing(direction, effects, spec.pairs)
             found_effects.append(effects)
             advance(1)
@@ -124,8 +124,8 @@ def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: C
         rows.append(_beside(found.rows, lost).assign(**names))
         one, other = ("source_feature", "target_feature")
         features = (one, other) if direction.name == "a_to_b" else (other, one)
-        own = found.pairs.rename(columns=dict(zip(features, ("feature_a", "feature_b"), strict=True)))
-        pairs.append(own.assign(**names))
+        of_pairs = found.pairs.rename(columns=dict(zip(features, ("feature_a", "feature_b"), strict=True)))
+        pairs.append(of_pairs.assign(**names))
     table = _table(rows, COLUMNS)
     table["flags"] = [flags if isinstance(flags, list) else [] for flags in table["flags"]]
     counts = {name: table[name].fillna(0).astype(np.int64) for name in ("tokens", "loss_tokens")}

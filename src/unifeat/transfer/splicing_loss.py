@@ -21,8 +21,8 @@ from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.places import Places
 
 CLEAN = "clean"
-# Logits that are held at once, whatever the vocabulary and the length of windows: 256 MiB in float32, and as many of the
-# clean model. Softmaxes of them are computed in smaller parts.
+# Logits that are held at once, whatever the vocabulary and the length of windows: 256 MiB in float32, and as many of
+# the clean model. Softmaxes of them are computed in smaller parts.
 _LOGITS, _AT_A_TIME = 1 << 26, 1 << 22
 
 
