@@ -272,9 +272,10 @@ class _Table:
         }
 
     def _per_kl(self, variant: str, draw: int, concepts: list[int], probes: NDArray[np.integer]) -> Vector:
-        """Rise for each nat of KL where KL is `_KL`, the mean over concepts, for some draws of the probes (draws, n).
+        """Rise / √(KL · `_KL`), the mean over concepts, for some draws of the probes (draws, n).
 
-        Rise grows with a small dose and KL with its square, so rise / √KL does not depend on the dose.
+        Where KL is `_KL`, it is the rise by the KL. Rise grows with a small dose and KL with its square, so rise / √KL
+        does not depend on the dose.
         """
         found = []
         for concept in concepts:

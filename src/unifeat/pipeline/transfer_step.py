@@ -36,7 +36,7 @@ EFFECT_COLUMNS = [
     *("direct", "direct_spearman", "direct_overlap", "direct_rank", "direct_second"),
     *("added", "added_spearman", "added_overlap", "added_rank", "added_second"),
     *("stability_a", "stability_b", "spread_a", "spread_b"),
-    *("removed", "removed_control", "contexts", "kl_a", "kl_b", "kl_agreement"),
+    *("removed", "removed_control", "contexts", "kl_a", "kl_b", "kl_agreement", "kl_agreement_control"),
     *("promotes_a", "suppresses_a", "promotes_b", "suppresses_b"),
 ]
 PAIR_COLUMNS = [

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64, Integer
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax
 
 from unifeat.models.language import LanguageModel
 from unifeat.models.resuming import Again
@@ -136,7 +136,7 @@ def _costs(clean: Tensor, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tens
     step = max(1, _AT_A_TIME // clean.shape[-1])
     for before, after, target in zip(clean.split(step), logits.split(step), targets.split(step), strict=True):
         one, other = (log_softmax(values.to(torch.float32), -1) for values in (before, after))
-        nats = cross_entropy(other, target, reduction="none")
+        nats = -other.gather(1, target[:, None])[:, 0]
         found.append((nats.cpu(), (one.exp() * (one - other)).sum(-1).cpu()))
     nats, divergence = (torch.cat(part) for part in zip(*found, strict=True))
     return nats, divergence
