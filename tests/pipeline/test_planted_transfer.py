@@ -14,16 +14,18 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from scipy import stats
 
 import unifeat as uf
+from unifeat.engine import forget
 from unifeat.models import load_language_model
 from unifeat.models.activations import run_group
-from unifeat.models.splicing import splicing, with_rows
 from unifeat.pipeline.effects import strings_of
 from unifeat.pipeline.encode import prepare_spaces
 from unifeat.pipeline.match import compare
+from unifeat.pipeline.steering import steering_unit
 from unifeat.pipeline.transfer import Direction, Rebuilder, rebuild_unit
-from unifeat.pipeline.transfer_loss import _readings, loss_unit
+from unifeat.pipeline.transfer_loss import _readings, loss_unit, summarise_losses
 from unifeat.saes import load_sae
 from unifeat.saes.checking.claims import Claims
 from unifeat.saes.checking.examine import examine
@@ -31,9 +33,11 @@ from unifeat.saes.checking.loss import measure_loss
 from unifeat.study.read import load_study
 from unifeat.study.spec import Study, SubspacesSpec
 from unifeat.study.transfer import TransferSpec
+from unifeat.subspaces.categories import load_categories
 from unifeat.synthetic import PlantedModels, plant_models
 from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.splicing_loss import Losses, spliced_losses
+from unifeat.transfer.sums import MIXED
 from unifeat.vocabulary.hook_points import HookPoint
 
 CONCEPTS = 20
@@ -158,7 +162,7 @@ class TestPlantedTruth:
     def test_directions_steer_where_firing_is_shared(self, done: dict[str, Done]) -> None:
         """The text is B's own, so what fires in A before a word tells what promotes it in B if it fires there too."""
         for name, own in done.items():
-            found = own.run.steering.query("category == 'all'").set_index("variant")
+            found = own.run.steering.query("direction == 'a_to_b' and category == 'all'").set_index("variant")
             one = found.loc["own"]
             assert one["per_kl_low"] > one["null_mean"] + 2 * one["null_sd"]
             assert one["p"] == pytest.approx(1 / 10)
@@ -171,7 +175,7 @@ class TestPlantedTruth:
                 assert pairs["p"] == pytest.approx(1 / 10)
                 assert pairs["null_mean"] < one["per_kl"] / 3
                 assert found.loc["from_map", "per_kl"] == pytest.approx(one["per_kl"], rel=0.01)
-                rows = own.run.steering.query("category != 'all' and variant == 'from_pairs'")
+                rows = own.run.steering.query("direction == 'a_to_b' and category != 'all' and variant == 'from_pairs'")
                 assert len(rows) == STEERED
                 assert rows["cosine"].min() > 0.9
 
@@ -215,7 +219,62 @@ class TestPlantedTruth:
             planted = getattr(own.made, f"effects_{name}")
             np.testing.assert_allclose(found[:, place], planted - planted.mean(1, keepdims=True), atol=1e-5)
 
-    # (Steering across models belongs here: with `made.rotation`, the direction in B of any direction in A is known.)
+    def test_a_direction_of_a_is_the_planted_one_in_b(
+        self, done: dict[str, Done], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """B's stream is A's, turned: of any direction in A it is known what it is in B."""
+        own = done["twin"]
+        monkeypatch.setenv("UNIFEAT_CACHE", str(own.cache))
+        monkeypatch.setattr(Direction, "pairs", planted_pairs(own.made))
+        rng = np.random.default_rng(0)
+        any_direction = rng.normal(size=len(own.made.rotation))
+        spanned = rng.normal(size=CONCEPTS) @ own.made.directions_a
+        forget()  # another study may be open under the id of a run that is gone
+        for vector, way, least in ((any_direction, "map", 0.9), (spanned, "map", 0.99), (spanned, "pairs", 0.99)):
+            found = np.asarray(uf.transfer_vector(own.run, "a@0", "b@0", vector, way=way))  # type: ignore[arg-type]
+            truth = vector @ own.made.rotation
+            assert found @ truth / np.linalg.norm(found) / np.linalg.norm(truth) > least, way
+            assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(truth), rel=0.02)
+        for feature_a, feature_b in own.made.pairs[:5]:
+            found = np.asarray(uf.transfer_vector(own.run, "a@0", "b@0", feature_a))
+            truth = own.made.directions_b[feature_b]
+            assert found @ truth / np.linalg.norm(found) > 0.9999
+            np.testing.assert_allclose(own.made.directions_a[feature_a] @ own.made.rotation, truth, atol=1e-6)
+
+
+DRAWN = 40
+
+
+@pytest.mark.slow
+def test_p_is_uniform_where_partners_are_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the loss, and of steering: features that fire alike and do alike, each paired with any other."""
+    monkeypatch.setenv("UNIFEAT_CACHE", str(tmp_path / "cache"))
+    made = plant(tmp_path, "twin")
+    draws = 9
+    spec = TransferSpec(draws=draws, loss_draws=draws, loss_tokens=60, pairs=0, steering=3, steering_draws=draws)
+    study = load_study(made.study).model_copy(update={"transfer": spec})
+    prepared = prepare_spaces(study)
+    direction = Direction.both(compare(study, *prepared.spaces, prepared.corpus.documents))[0]  # type: ignore[arg-type]
+    words = promoted(made, tmp_path)
+    categories = load_categories(words.categories, ["concept 0", "concept 1"])
+    found = []
+    for seed in range(DRAWN):
+        order = np.random.default_rng([seed, 99]).permutation(CONCEPTS)
+        a, b = made.pairs.T
+        table = pd.DataFrame({"source_feature": a, "target_feature": b[order], "correlation": 0.0, "count": 1})
+        monkeypatch.setattr(Direction, "pairs", property(lambda _, table=table: table))
+        monkeypatch.setattr(Direction, "seed", property(lambda _, seed=seed: seed))
+        fits = rebuild_unit(direction, spec, 0.95)
+        loss = summarise_losses(loss_unit(direction, fits, prepared.corpus, spec).result(), 0.95, seed)
+        steered = steering_unit(direction, fits, prepared.corpus, spec, categories, 0.95).result()
+        rows = fits.result().rows.set_index("variant"), loss.set_index("variant")
+        of_pairs = steered.query("category == 'all' and variant == 'from_pairs'")
+        found.append([rows[0].loc[MIXED, "p"], rows[1].loc[MIXED, "p_recovered"], of_pairs["p"].item()])
+    for name, p in zip(("carried", "recovered", "steering"), np.transpose(found), strict=True):
+        spread = p - np.random.default_rng(0).random(DRAWN) / (draws + 1)
+        assert stats.kstest(spread, "uniform").pvalue > 0.005, name
+        few = int((p <= 0.1).sum())
+        assert stats.binomtest(few, DRAWN, 0.1, alternative="greater").pvalue > 0.005, name
 
 
 class Ready:
@@ -301,14 +360,13 @@ def test_only_aligned_positions_are_touched(ready: Ready) -> None:
     window, at = reading.windows[0]
     at = np.where(np.arange(len(at)) % 3 == 1, at, -1)  # as if B had cut two of three tokens otherwise
     made = rebuilder.decoding.parts(reading.rows.x_b[at[at >= 0]], reading.rows.codes_b[at[at >= 0]]).own
-    ids = torch.from_numpy(window.ids.astype(np.int64))[None]
     put = torch.from_numpy(at >= 0)[None]
-    with torch.inference_mode():
-        ready.model.causal(input_ids=ids, use_cache=False)
-        with splicing(
-            ready.model.blocks, ready.point, lambda v, _: with_rows(v, put, lambda _: torch.from_numpy(made))
-        ):
-            ready.model.causal(input_ids=ids, use_cache=False)
+
+    def own(chosen: np.ndarray) -> Any:
+        np.testing.assert_array_equal(chosen, at[at >= 0])
+        yield "own", made
+
+    spliced_losses(ready.model, [(window, at)], ready.point, own, Losses())
     before, after = given
     assert torch.equal(before[~put], after[~put])
     np.testing.assert_array_equal(after[put].numpy(), made.astype(np.float32))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -16,8 +17,10 @@ import unifeat as uf
 from homes import STUDY, mean_activation
 from tiny import sentences, tiny_sae, write_text
 from unifeat.codes.beside import Beside
+from unifeat.engine import forget
 from unifeat.models import load_language_model
 from unifeat.models.generation import Sampling, continuation
+from unifeat.pipeline import transfer_vector
 from unifeat.pipeline.concepts import concepts_of, next_words
 from unifeat.pipeline.effect_edits import probe_tokens
 from unifeat.pipeline.placed import placed
@@ -83,9 +86,14 @@ def test_directions_steer_where_the_pairs_directions_are_shared(run: uf.Run) -> 
     assert table is not None
     assert set(table["category"]) == {"Verbs", "Things", "all"}  # no word of the third occurs
     assert set(table["variant"]) == {"own", "from_pairs", "from_map"}
-    same, other = (
-        table[table["space_b"] == f"{name}@1"].set_index(["category", "variant"]) for name in ("same", "other")
-    )
+    by = table.set_index(["space_b", "direction", "category", "variant"]).sort_index()
+    assert set(by.index.get_level_values("direction")) == {"a_to_b", "b_to_a"}
+    same, other = (by.loc[f"{name}@1", "a_to_b"] for name in ("same", "other"))
+    # The other way round, one and the same model and SAE give the same.
+    pd.testing.assert_frame_equal(by.loc["same@1", "b_to_a"], same, rtol=0.02)
+    into_one = by.loc["other@1", "b_to_a"]
+    for category in ("Verbs", "Things"):  # its own direction is that of `one`, whoever steers it
+        assert into_one.loc[(category, "own"), "rise"] == pytest.approx(same.loc[(category, "own"), "rise"], rel=1e-3)
     for category in ("Verbs", "Things"):
         own, pairs, mapped = (same.loc[(category, variant)] for variant in ("own", "from_pairs", "from_map"))
         # One and the same model: the map carries the direction as it is, and pairs most of what they span.
@@ -98,7 +106,10 @@ def test_directions_steer_where_the_pairs_directions_are_shared(run: uf.Run) -> 
         assert other.loc[(category, "from_map"), "cosine"] > 0.98
     for row in (same.loc[("all", variant)] for variant in ("own", "from_pairs", "from_map")):
         assert row["per_kl_low"] < row["per_kl"] < row["per_kl_high"]
-    assert "Steering across models" in run.report.read_text()
+    report = run.report.read_text()
+    assert "Steering across models" in report
+    assert "other@1 steered by one@1" in report
+    assert "one@1 steered by other@1" in report
 
 
 def test_rise_and_divergence_are_those_of_a_hook_of_the_tests_own(run: uf.Run) -> None:
@@ -115,7 +126,9 @@ def test_rise_and_divergence_are_those_of_a_hook_of_the_tests_own(run: uf.Run) -
     x = rows.x_b.astype(np.float64)
     own = x[concept.places].mean(0) - x[fitting].mean(0)
     assert run.steering is not None
-    row = run.steering.query("space_b == 'same@1' and category == 'Verbs' and variant == 'own'").iloc[0]
+    row = run.steering.query(
+        "space_b == 'same@1' and direction == 'a_to_b' and category == 'Verbs' and variant == 'own'"
+    ).iloc[0]
     norm = np.sqrt(((x[fitting] - x[fitting].mean(0)) ** 2).sum(1).mean())
     delta = torch.from_numpy((own / np.linalg.norm(own) * row["dose"] * norm).astype(np.float32))
     probes = probe_tokens(rows, ~direction.fitting, 8, np.random.default_rng([direction.seed, 24]))
@@ -169,6 +182,13 @@ def test_words_are_found_where_the_text_goes_on_with_them(run: uf.Run) -> None:
     }
 
 
+def test_doses_cost_about_the_same_where_they_are_judged(run: uf.Run) -> None:
+    assert run.steering is not None
+    kl = run.steering.loc[run.steering["category"] != "all"].query("dose > 0.01 and dose < 1")["kl"]
+    assert len(kl) > 6
+    assert kl.between(0.08, 0.125).all()
+
+
 def test_a_vector_is_carried(run: uf.Run) -> None:
     pairs = run.space_pair("one@1", "same@1").query("kept")
     feature = int(pairs["feature_a"].iloc[0])
@@ -200,11 +220,63 @@ def test_a_vector_is_carried(run: uf.Run) -> None:
         (np.ones(31), {}, r"shape \(31,\): activations of one@1 have shape \(32,\)"),
         (9999, {}, "feature 9999 of one@1 has no partner in same@1"),
         (0, {"way": "maps"}, "give pairs or map"),
+        ([], {}, "no feature is given"),
+        ({}, {}, "no feature is given"),
+        ([[1, 2], [3]], {}, "the vector: give an array of numbers"),
+        ((x for x in [0]), {}, "the vector: give an array of numbers"),
+        ("0", {}, "the vector: give an array of numbers"),
+        (np.ones(32) * 1j, {}, "the vector: give an array of numbers"),
+        ({0: "x"}, {}, "the code 'x' of feature 0: give a number"),
+        ({0: float("nan")}, {}, "the code nan of feature 0: give a number"),
+        ([1] * 32, {}, "feature 1 is given more than once"),
+        (np.ones((1, 32)), {}, r"shape \(1, 32\)"),
     ],
 )
 def test_what_cannot_be_carried(run: uf.Run, what: Any, more: dict[str, Any], message: str) -> None:
     with pytest.raises(uf.UserError, match=message):
         uf.transfer_vector(run, "one@1", "same@1", what, **more)
+
+
+def test_whole_numbers_are_features_and_others_a_vector(run: uf.Run) -> None:
+    ids = run.space_pair("one@1", "same@1").query("kept")["feature_a"].iloc[:3]
+    listed = uf.transfer_vector(run, "one@1", "same@1", ids.tolist()).value
+    for same in (ids, ids.to_numpy(), torch.from_numpy(ids.to_numpy(np.int64)), set(ids.tolist())):
+        np.testing.assert_array_equal(uf.transfer_vector(run, "one@1", "same@1", same).value, listed)
+    by_folder = uf.transfer_vector("run", "one@1", "same@1", ids.tolist())
+    np.testing.assert_array_equal(by_folder.value, listed)
+    with pytest.raises(uf.UserError, match="give a finished run"):
+        uf.transfer_vector(None, "one@1", "same@1", 0)  # type: ignore[arg-type]
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    plain = uf.transfer_vector(run, "one@1", "same@1", vector)
+    for way in ("pairs", "map"):
+        plain = uf.transfer_vector(run, "one@1", "same@1", vector, way=way)  # type: ignore[arg-type]
+        for factor in (1e-200, 1e200):  # their squares are out of range
+            long = uf.transfer_vector(run, "one@1", "same@1", vector.double() * factor, way=way)  # type: ignore[arg-type]
+            np.testing.assert_allclose(long.value / factor, plain.value, rtol=1e-6)
+            assert long.explained == pytest.approx(plain.explained, nan_ok=True)
+    rounded = uf.transfer_vector(run, "one@1", "same@1", vector.bfloat16())
+    assert cosine(rounded, uf.transfer_vector(run, "one@1", "same@1", vector)) > 0.999
+
+
+def test_a_map_needs_no_pair(run: uf.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = np.random.default_rng(0).normal(size=32)
+    usual = uf.transfer_vector(run, "one@1", "same@1", vector, way="map")
+    forget()
+    monkeypatch.setattr(transfer_vector._Opened, "paired", False)
+    alone = uf.transfer_vector(run, "one@1", "same@1", vector, way="map")
+    np.testing.assert_allclose(alone.value, usual.value, rtol=1e-6)
+    with pytest.raises(uf.UserError, match=r"have no pairs.*use way='map'"):
+        uf.transfer_vector(run, "one@1", "same@1", vector)
+    with pytest.raises(uf.UserError, match="feature 0 of one@1 has no partner"):
+        uf.transfer_vector(run, "one@1", "same@1", 0, way="map")
+    forget()
+
+
+def test_what_is_loaded_is_kept_for_a_run(run: uf.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = uf.transfer_vector(run, "one@1", "same@1", np.ones(32))
+    monkeypatch.setattr(transfer_vector, "reopen", lambda _: pytest.fail("opened again"))
+    monkeypatch.setattr(transfer_vector, "carrier_of", lambda *_: pytest.fail("loaded again"))
+    np.testing.assert_array_equal(uf.transfer_vector(run, "one@1", "same@1", np.ones(32)).value, first.value)
 
 
 def test_spaces_that_were_not_compared(run: uf.Run) -> None:
@@ -283,5 +355,13 @@ def test_doses_that_break_a_model(run: uf.Run) -> None:
     for sampling in (Sampling(temperature=0.0), Sampling(temperature=1.0)):
         with pytest.raises(uf.UserError, match="lower the dose"):
             continuation(model, "The tide", [], sampling, HookPoint(1), lambda x: x * float("nan"))
+    for dose in (1e15, 1e25):  # finite activations, whose norms are not
+        with pytest.raises(uf.UserError, match="beyond float32: lower the dose"):
+            steer(run, "same@1", feature, "The tide", dose=dose * 1e5)
+    for temperature in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(uf.UserError, match=r"temperature .*: give a number, 0 or more"):
+            continuation(model, "The tide", [], Sampling(temperature=temperature))
+    with pytest.raises(uf.UserError, match="same@1 is the feature's own space"):
+        steer(run, "same@1", feature, "The tide", partner="same@1")
     with pytest.raises(uf.UserError, match="the prompt is empty"):
         steer(run, "same@1", feature, "")

@@ -25,7 +25,7 @@ from unifeat.pipeline.transfer import Direction
 from unifeat.saes import load_sae
 from unifeat.saes.quality import Variance
 from unifeat.study.read import load_study
-from unifeat.study.spec import MatchingSpec, SpacesSpec, Study
+from unifeat.study.spec import MatchingSpec, SpacesSpec, Study, SubspacesSpec
 from unifeat.study.transfer import TransferSpec
 from unifeat.synthetic import PlantedModels, plant_models
 from unifeat.vocabulary.hook_points import HookPoint
@@ -143,3 +143,29 @@ def test_tokenizers_that_share_no_string(
     monkeypatch.setenv("UNIFEAT_CACHE", str(tmp_path / "cache"))
     mixed = uf.run(without, tmp_path / "run").transfer.query("variant == 'own_and_from_a'")
     np.testing.assert_allclose(mixed["carried"], 1, atol=1e-3)  # nothing but the effects needs strings
+
+
+def test_short_documents(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No document has more than 16 sampled tokens: doses and steering are left out, and all else is measured."""
+    monkeypatch.setenv("UNIFEAT_CACHE", str(tmp_path / "cache"))
+    made = plant_models(tmp_path / "models", concepts=8, words=40, d=D, documents=24, context=12)
+    order = np.argsort(-made.effects_b[:, :-1], axis=1)[:3, :14]
+    lists = {f"concept {i}": [made.words[word] for word in row] for i, row in enumerate(order)}
+    (tmp_path / "words.yaml").write_text(json.dumps(lists))
+    words = SubspacesSpec(categories=str(tmp_path / "words.yaml"), top_tokens=3, at_least=1, subsets=0, control_lists=0)
+    for _ in range(2):  # computed, and from the cache
+        said.clear()
+        run = uf.run(study_of(made, subspaces=words), tmp_path / "run", force=True)
+        assert sum("no dose is added in a@0 × b@0: no judged document has more than 16" in line for line in said) == 1
+        assert sum("b@0 is not steered by a@0" in line for line in said) == 1
+        assert sum("a@0 is not steered by b@0" in line for line in said) == 1
+    assert run.steering is not None
+    assert not len(run.steering)
+    assert run.effects is not None
+    assert run.effects["added"].isna().all()
+    assert run.effects["direct"].notna().all()
+    assert run.transfer is not None
+    mixed = run.transfer.query("variant == 'own_and_from_a'")
+    assert mixed["carried"].notna().all()
+    assert (mixed["loss_tokens"] > 0).all()
+    assert "What pairs do to the next token" in run.report.read_text()

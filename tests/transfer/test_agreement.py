@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from scipy import stats
 
 import unifeat as uf
 from unifeat.errors import UserError
+from unifeat.transfer import profiles
 from unifeat.transfer.agreement import AgreementSums, effect_agreement
 from unifeat.transfer.relation import relation
 
@@ -56,6 +59,15 @@ class TestAgainstOthers:
         assert set(np.round(found.null, 9)) == set(np.round(every, 9))
         assert found.null_mean == pytest.approx(every.mean(), abs=4 * every.std() / 4000**0.5)
         assert found.p == pytest.approx(np.mean(every >= found.value), abs=0.02)
+
+    def test_it_does_not_depend_on_how_much_is_worked_on_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        a, b = planted(23, 60, 0.3)
+        a[4, 7] = np.nan
+        whole = effect_agreement(a, b, draws=50)
+        monkeypatch.setattr(profiles, "_BLOCK_CELLS", 5 * 60)
+        parts = effect_agreement(a, b, draws=50)
+        for name in ("pearson", "spearman", "top_overlap", "rank", "null"):
+            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-12)
 
     def test_contexts_are_averaged(self) -> None:
         a, b = planted(12, 50, 0.3, contexts=4)
@@ -199,6 +211,42 @@ class TestUndefined:
         assert any("no context in common" in flag for flag in found.flags)
         assert np.isfinite(found.null).all()
         assert found.rank.max() <= 6
+
+    def test_contexts_that_no_two_pairs_share(self) -> None:
+        """Each pair has a context of its own: there is nothing to exchange, and no figure has a p."""
+        a, b = (np.full((6, 6, 20), np.nan) for _ in range(2))
+        for pair in range(6):
+            a[pair, pair], b[pair, pair] = np.random.default_rng(pair).standard_normal((2, 20))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = effect_agreement(a, b, draws=99)
+        assert np.isfinite(found.value)
+        assert np.isnan([found.p, found.top_1.p, found.top_10.p, found.mrr.p]).all()
+        assert any("there is no p" in flag for flag in found.flags)
+
+    @pytest.mark.slow
+    def test_retrieval_is_calibrated_where_contexts_are_missing(self) -> None:
+        """Half of the pairs are measured in each of two contexts, few in both: others that are undefined are no
+        candidates, so that the true partner is not the most alike because nothing else is there.
+        """
+        p = []
+        for seed in range(300):
+            a, b = np.random.default_rng(seed).standard_normal((2, 12, 2, 30))
+            for sides in (a, b):
+                sides[:5, 0] = np.nan
+                sides[7:, 1] = np.nan
+            found = effect_agreement(a, b, draws=99, seed=seed)
+            p.append([found.p, found.mrr.p, found.top_1.p])
+        for column in np.transpose(p):
+            few = int((column <= 0.05).sum())
+            assert stats.binomtest(few, len(column), 0.05, alternative="greater").pvalue > 0.001
+
+    def test_few_columns(self) -> None:
+        few = effect_agreement(*planted(20, 10, 0.5))
+        assert np.isnan(few.top_overlap).all()
+        assert any("few columns: 10 are no more than 10" in flag for flag in few.flags)
+        assert "top overlap" in few._repr_html_()
+        assert effect_agreement(*planted(20, 50, 0.5)).flags == ()
 
     def test_few_pairs(self) -> None:
         a, b = planted(4, 50, 0.3)

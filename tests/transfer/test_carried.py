@@ -193,6 +193,39 @@ def test_arrays_tensors_and_duplicates() -> None:
     assert biased.value == pytest.approx(plain.value, abs=0.01)
 
 
+def test_tensors_are_read_whatever_they_are() -> None:
+    import torch
+
+    data = space(4)
+    codes = torch.tensor(data["codes_a"].toarray())
+    same = data | {
+        "codes_a": codes.to_sparse(),
+        "decoder_b": torch.tensor(data["decoder_b"], requires_grad=True),
+        "x_b": torch.tensor(data["x_b"]),
+    }
+    plain = uf.carried(**data, draws=3)
+    assert uf.carried(**same, draws=3).value == plain.value
+    rounded = uf.carried(**data | {"x_b": torch.tensor(data["x_b"]).bfloat16()}, draws=3)
+    assert rounded.value == pytest.approx(plain.value, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_draw_that_exchanges_nothing_reaches_the_value(seed: int) -> None:
+    """Values are summed over rows and draws from products of pairs: their last bits differ, and p is 1 all the same."""
+    data = space(seed)
+    alone = uf.carried(**data, strata=np.arange(30), draws=19, seed=seed)
+    assert alone.p == 1
+    assert "few pairs: none can be exchanged, so p is 1" in alone.flags
+    assert uf.carried(**data | {"pairs": data["pairs"].iloc[:1]}, draws=19, seed=seed).p == 1
+
+
+def test_few_pairs_are_said() -> None:
+    data = space(7)
+    found = uf.carried(**data | {"pairs": data["pairs"].iloc[:2]}, draws=19)
+    assert found.flags == ("few pairs: there are only 2 exchanges, so p is hardly below 0.5",)
+    assert uf.carried(**data, draws=19).flags == ()
+
+
 def test_it_shows_itself() -> None:
     found = uf.carried(**space(5), strata=frequency_strata(np.arange(30), np.arange(30)), draws=3)
     assert repr(found).startswith("carried 0.")
@@ -221,6 +254,20 @@ def test_dead_features_and_what_is_nothing_to_carry() -> None:
         ({"pairs": pd.DataFrame({"feature_a": [1]})}, "feature_b is missing"),
         ({"pairs": pd.DataFrame({"feature_a": [], "feature_b": []})}, "there is none"),
         ({"pairs": pd.DataFrame({"feature_a": [1], "feature_b": [40]})}, "feature_b 40 does not exist; there are 40"),
+        ({"pairs": pd.DataFrame({"feature_a": [-1, 2], "feature_b": [1, 2]})}, "feature_a -1 does not exist"),
+        ({"pairs": pd.DataFrame({"feature_a": [1.5, 2], "feature_b": [1, 2]})}, r"feature_a 1\.5 does not exist"),
+        ({"pairs": pd.DataFrame({"feature_a": [1, np.nan], "feature_b": [1, 2]})}, "feature_a nan does not exist"),
+        ({"pairs": pd.DataFrame({"feature_a": ["a"], "feature_b": [1]})}, "feature_a: give whole numbers"),
+        ({"strata": np.arange(5)}, "strata: give one label for each of 30 pairs, not 5"),
+        ({"level": 95}, "level=95"),
+        ({"level": 0}, "level=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"codes_a": "text"}, "codes_a must be"),
+        ({"codes_a": np.full((N, FEATURES), np.nan)}, "codes_a holds NaN"),
+        ({"x_b": np.full((N, D), np.nan)}, "x_b holds NaN"),
+        ({"x_b": np.ones((N, D))}, "x_b is the same at all judged tokens"),
+        ({"decoder_b": np.full((FEATURES, D), np.inf)}, "decoder_b holds NaN or infinity"),
+        ({"bias": np.full(D, np.nan)}, "bias holds NaN"),
         ({"documents": np.zeros(N)}, "documents: give one whole number"),
         ({"documents": np.zeros(N, int)}, "fewer than two documents"),
         ({"fit": np.ones(N)}, "fit: give one true or false"),

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import ortho_group
 
 from unifeat.transfer.maps import LinearMap
-from unifeat.transfer.steering import Carrier
+from unifeat.transfer.steering import Carrier, as_long
 
 FEATURES, WIDTH = 12, 20
 
@@ -72,9 +72,9 @@ def test_exchanged_partners_point_elsewhere(turned: tuple[Carrier, Any]) -> None
 def test_length_is_kept_beside_the_activations(turned: tuple[Carrier, Any]) -> None:
     carrier, _ = turned
     direction = np.ones(WIDTH)
-    scaled = carrier.as_long(carrier.through_map(direction) * 7, direction)
+    scaled = as_long(carrier.through_map(direction) * 7, direction, carrier.norms)
     assert np.linalg.norm(scaled) / 5.0 == pytest.approx(np.linalg.norm(direction) / 2.0)
-    assert not carrier.as_long(np.zeros(WIDTH), direction).any()
+    assert not as_long(np.zeros(WIDTH), direction, carrier.norms).any()
 
 
 def test_equal_rows_share_and_no_direction_is_nothing() -> None:

@@ -86,16 +86,52 @@ def test_unrelated_activations_do_not_stitch() -> None:
     assert abs(found.value) < 0.05
 
 
+def p_of_unrelated(seed: int, documents: int) -> float:
+    """Documents have topics, which differ between the sides."""
+    rng = np.random.default_rng(seed)
+    topic, other = (np.repeat(rng.normal(size=(documents, d)), 20, axis=0) for d in (6, 5))
+    x, y = (side + rng.normal(size=side.shape) for side in (topic, other))
+    return uf.stitch(x, y, documents=np.arange(len(x)) // 20, draws=39, seed=seed).p
+
+
 @pytest.mark.slow
 def test_p_is_uniform_where_nothing_is_shared() -> None:
-    p = []
-    for seed in range(150):
-        rng = np.random.default_rng(seed)
-        topic = np.repeat(rng.normal(size=(20, 6)), 20, axis=0)  # documents have topics, which differ between the sides
-        other = np.repeat(rng.normal(size=(20, 5)), 20, axis=0)
-        x, y = topic + rng.normal(size=(400, 6)), other + rng.normal(size=(400, 5))
-        p.append(uf.stitch(x, y, documents=np.arange(400) // 20, draws=39, seed=seed).p)
-    assert stats.kstest(p, stats.uniform(1 / 40, 1 - 1 / 40).cdf).pvalue > 0.01
+    p = np.array([p_of_unrelated(seed, 20) for seed in range(600)])
+    spread = p - np.random.default_rng(0).random(len(p)) / 40
+    assert stats.kstest(spread, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("documents", [4, 5, 6, 8, 12])
+def test_p_is_no_smaller_than_chance_with_few_documents(documents: int) -> None:
+    """Draws that never leave a document in its place gave p ≤ 0.05 in 58 % of the cases with four documents."""
+    p = np.array([p_of_unrelated(seed, documents) for seed in range(200)])
+    for level in (0.05, 0.25, 0.5):
+        assert stats.binomtest(int((p <= level).sum()), len(p), level, alternative="greater").pvalue > 0.001
+
+
+def test_few_documents_are_said() -> None:
+    x, y, documents = rows(2)
+    assert uf.stitch(x, y, documents=documents).flags == ()
+    few = uf.stitch(x, y, documents=documents // 6)  # two are judged
+    said = "few documents: there are only 2 orders of the judged ones, so p is hardly below 0.5"
+    assert few.flags == (said,)
+    assert few.p > 0.3
+    assert said in repr(few)
+    assert set(np.round(few.null, 9)) == {round(few.value, 9), round(float(few.null.min()), 9)}
+
+
+def test_sparse_codes_and_tensors_stitch() -> None:
+    import torch
+
+    x, y, documents = rows(2)
+    plain = uf.stitch(x, y, documents=documents)
+    assert uf.stitch(sparse.csr_array(x), y, documents=documents).value == pytest.approx(plain.value, abs=1e-6)
+    tensors = torch.tensor(x, requires_grad=True), torch.tensor(y)
+    assert uf.stitch(*tensors, documents=documents).value == plain.value
+    turned = uf.stitch(sparse.csr_array(x), y, documents=documents, kind="rotation")
+    assert turned.value == pytest.approx(uf.stitch(x, y, documents=documents, kind="rotation").value, abs=1e-6)
+    same = uf.stitch(np.ones_like(x), y, documents=documents)
+    assert (same.value, same.p) == (pytest.approx(0, abs=0.01), 1)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +144,10 @@ def test_p_is_uniform_where_nothing_is_shared() -> None:
         ({"documents": np.zeros(N, int)}, "fewer than two documents"),
         ({"fit": np.ones(N)}, "fit: give"),
         ({"documents": np.zeros(N)}, "documents: give"),
+        ({"x_a": "abc"}, "x_a: give an array of numbers"),
+        ({"x_b": np.ones((N, 14))}, "x_b is the same at all judged tokens"),
+        ({"level": 95}, "level=95"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_wrong_input(change: dict[str, Any], said: str) -> None:

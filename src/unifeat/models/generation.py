@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ class Sampling:
 
 
 def _checked(name: str, _: Tensor, scores: Tensor) -> Tensor:
-    if bool(scores.isnan().any()):
-        raise UserError(f"model {name} gives NaN for the next token: lower the dose")
+    if not bool((scores < torch.inf).all()):  # NaN is not, either; top p makes -inf
+        raise UserError(f"model {name} gives NaN or infinity for the next token: lower the dose")
     return scores
 
 
@@ -59,8 +60,11 @@ def continuation(
             of the prompt and of the text that follows.
 
     Raises:
-        UserError: an empty prompt, a model without a head, or next tokens whose probabilities are NaN.
+        UserError: an empty prompt, a temperature that is no number, a model without a head, or a change after which
+            activations overflow or next tokens' probabilities are NaN.
     """
+    if not 0 <= sampling.temperature < math.inf:
+        raise UserError(f"temperature {sampling.temperature:g}: give a number, 0 or more")
     head_of(model)
     ids = model.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
     if not ids:
@@ -73,7 +77,11 @@ def continuation(
         skip = lead if value.shape[-2] > 1 else 0  # after the prompt, tokens come one by one
         changed = value.to(torch.float32).clone()
         changed[..., skip:, :] += add(changed[..., skip:, :])
-        return changed.to(value.dtype)
+        made = changed.to(value.dtype)
+        # Norms square what they are given: of infinity they make 0, and the text is noise without any NaN.
+        if not bool(made.float().square().sum(-1).isfinite().all()):
+            raise UserError(f"the activations of model {model.name} are beyond float32: lower the dose")
+        return made
 
     steering = splicing(model.blocks, point, change) if point is not None else nullcontext()
     stops = model.causal.generation_config.eos_token_id

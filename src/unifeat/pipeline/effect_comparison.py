@@ -14,7 +14,7 @@ from unifeat.inference.strata import strata_of
 from unifeat.pipeline.effect_edits import Asked
 from unifeat.pipeline.effect_profiles import Profiles
 from unifeat.transfer.agreement import AgreementSums, EffectAgreement
-from unifeat.transfer.profiles import extremes, pearson, spearman, standardised
+from unifeat.transfer.profiles import blocks, extremes, pearson, spearman, standardised
 from unifeat.transfer.relation import mean_interval, relation
 from unifeat.transfer.strings import SharedStrings
 from unifeat.vocabulary.json_values import number_or_none
@@ -33,8 +33,8 @@ class Effects:
 
     Attributes:
         pairs: one row for each pair, the columns of `effects.parquet` after the spaces' names.
-        facts: `strings`, `strings_compared`, `contexts`, and for each of `WAYS` the agreement beside its null and its
-            control, and its relation to r.
+        facts: `strings`, `strings_compared`, `contexts`, for each of `WAYS` the agreement beside its null and its
+            control, and its relation to r, and `kl_agreement` beside its control.
     """
 
     pairs: pd.DataFrame
@@ -74,6 +74,7 @@ class Comparison:
             "added": self._added(table, found),
             "removed": self._removed(table, found),
         }
+        facts["kl_agreement"] = self._beside(table, "kl_agreement", "control")
         for way in WAYS:
             if facts[way] is not None:
                 facts[way] |= self._related(table, way, "correlation", "relation")
@@ -92,13 +93,15 @@ class Comparison:
     ) -> dict[str, Any] | None:
         if one is None or other is None:
             return None
-        n = len(table)
+        n, parts = len(table), blocks(len(table), one.shape[1])
         for side, values in zip(_SIDES, (one, other[:n]), strict=True):
-            for name, own in zip(("promotes", "suppresses"), extremes(values, _SHOWN), strict=True):
+            found = zip(*(extremes(values[part], _SHOWN) for part in parts), strict=True)
+            for name, own in zip(("promotes", "suppresses"), map(np.concatenate, found), strict=True):
                 table[f"{name}_{side}"] = [[self.strings.strings[i] for i in row] for row in own]
         sums = AgreementSums(n)
         sums.add(one, other[:n])
-        table["direct_second"] = np.where(self.asked.second >= 0, pearson(one, other[n:]), np.nan)
+        second = np.concatenate([pearson(one[part], other[n:][part]) for part in parts])
+        table["direct_second"] = np.where(self.asked.second >= 0, second, np.nan)
         return self._agreed(table, "direct", sums)
 
     def _added(self, table: pd.DataFrame, found: list[Profiles]) -> dict[str, Any] | None:
@@ -156,13 +159,15 @@ class Comparison:
                 b = np.asarray(target[at + first : at + last], np.float32)
                 edits.loc[first : last - 1, name] = pearson(a, b)
         edits["kl_source"], edits["kl_target"] = (own.divergence[start : start + n] for own in found)
+        edits["kl_control"] = found[1].divergence[start + n : start + 2 * n]
         by_pair = edits.groupby("pair")
         means = by_pair.mean().reindex(range(len(table)))
         for name in ("removed", "removed_control", "kl_source", "kl_target"):
             table[name] = means[name]
         table["contexts"] = by_pair.size().reindex(range(len(table)), fill_value=0)
-        agreement = by_pair[["kl_source", "kl_target"]].apply(_rank_correlation)
-        table["kl_agreement"] = agreement.reindex(range(len(table))) if n else np.nan
+        for name, other in (("kl_agreement", "kl_target"), ("kl_agreement_control", "kl_control")):
+            agreement = by_pair[["kl_source", other]].apply(_rank_correlation)
+            table[name] = agreement.reindex(range(len(table))) if n else np.nan
         beside = self._beside(table, "removed", "control")
         return beside and beside | {"kl_agreement": number_or_none(table["kl_agreement"].mean())}
 

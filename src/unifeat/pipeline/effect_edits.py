@@ -20,7 +20,7 @@ from unifeat.vocabulary.hook_points import HookPoint
 
 Ids = NDArray[np.int64]
 DOSE = 0.9  # quantile of a feature's activation that is added
-_FEWEST_BEFORE = 16  # sampled tokens before a probe
+FEWEST_BEFORE = 16  # sampled tokens before a probe
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def ask(
 def probe_tokens(rows: Beside, judged: NDArray[np.bool_], n: int, rng: np.random.Generator) -> Ids:
     """Sampled tokens of judged documents, drawn at random, with some sampled tokens of their document before them."""
     open_rows = np.flatnonzero(judged[rows.document])
-    before = open_rows[open_rows >= _FEWEST_BEFORE]
-    deep = before[rows.document[before - _FEWEST_BEFORE] == rows.document[before]]
+    before = open_rows[open_rows >= FEWEST_BEFORE]
+    deep = before[rows.document[before - FEWEST_BEFORE] == rows.document[before]]
     return np.sort(rng.choice(deep, min(n, len(deep)), replace=False)) if len(deep) else deep
 
 

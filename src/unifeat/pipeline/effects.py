@@ -36,7 +36,7 @@ from unifeat.transfer.direct import direct_effects, readout
 from unifeat.transfer.strings import SharedStrings, shared_strings
 from unifeat.vocabulary.hook_points import HOOKS
 
-VERSION = 3  # raised whenever the results change
+VERSION = 4  # raised whenever the results change
 _STRINGS = Held(2)
 
 
@@ -105,24 +105,22 @@ def _effects(
     pairs = with_second_best(direction, direction.pairs)
     if len(pairs) > spec.pairs:
         pairs = pairs.iloc[np.sort(rng.choice(len(pairs), spec.pairs, replace=False))].reset_index(drop=True)
-    elif len(pairs) < spec.pairs:
-        say(f"effects: {direction.source.name} × {direction.target.name} has {len(pairs)} pairs, not {spec.pairs}")
     rows = Beside.joined(list(direction.stretches()))  # a sample is bounded
     ids = pairs[["source_feature", "target_feature"]].to_numpy(np.int64).T
     asked = ask(rows, ids, pairs["second"].to_numpy(np.int64), ~direction.fitting, spec.contexts, rng)
     strings = strings_of(direction)
     source, target = Side(direction.source, rows), Side(direction.target, rows.turned())
     with tempfile.TemporaryDirectory(prefix="unifeat-effects-") as folder:
-        files = [Path(folder) / f"{number}.npy" for number in range(2)]
+        files = [Path(folder) / f"{number}.npy" for number in range(4)]
         model = exact(whole_model(source.space, "float32"))
-        direct = [_direct(model, source, ids[0], strings.exact_a, len(strings))]
+        direct = [_direct(model, source, ids[0], strings.exact_a, len(strings), files[2])]
         edited = np.r_[asked.probes, asked.row]
         kept = probable_strings(model, source, edited, corpus, strings.first_a, len(strings))
         of_strings = (strings.first_a, len(strings), kept, files[0])
         found = [profiles_of(model, source, asked.of_source(), corpus, *of_strings, _later(later[0]))]
         model = exact(whole_model(target.space, "float32"))
         both = np.r_[ids[1], np.maximum(asked.second, 0)]
-        direct.append(_direct(model, target, both, strings.exact_b, len(strings)))
+        direct.append(_direct(model, target, both, strings.exact_b, len(strings), files[3]))
         of_strings = (strings.first_b, len(strings), kept, files[1])
         found.append(profiles_of(model, target, asked.of_target(), corpus, *of_strings, _later(later[1])))
         return Comparison(pairs, asked, strings, seed, level).of(direct, found)
@@ -164,15 +162,18 @@ def exact(model: LanguageModel) -> LanguageModel:
 
 
 def _direct(
-    model: LanguageModel, side: Side, features: NDArray[np.int64], exact: NDArray[np.int64], n: int
+    model: LanguageModel, side: Side, features: NDArray[np.int64], exact: NDArray[np.int64], n: int, path: Path
 ) -> NDArray[np.float32] | None:
-    """The direct effects of features, (features, strings); None where they write outside the stream."""
+    """The direct effects of features, (features, strings), on disk; None where they write outside the stream."""
     kind = side.point.kind
     try:
         if HOOKS[kind].behind_norm or kind == "attn_z":  # as wide as the stream, maybe, but not in it
             raise UserError(f"its SAE writes {HOOKS[kind].what}, not to the residual stream")
         read = readout(model, exact, n)
-        return np.concatenate([own for _, own in direct_effects(read, side.weights(features).astype(np.float32))])
+        found = np.lib.format.open_memmap(path, "w+", np.float32, (len(features), n))
+        for rows, own in direct_effects(read, side.weights(features).astype(np.float32)):
+            found[rows] = own
+        return found
     except UserError as error:
         say(f"effects of {side.space.name}: no direct effects ({error})")
         return None

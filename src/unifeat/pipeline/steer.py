@@ -46,7 +46,8 @@ def steer(
         sampling: how next tokens are drawn; the same in all four texts.
 
     Raises:
-        UserError: a space that the run lacks; a feature without a partner; a dose that makes NaN; a pruned cache.
+        UserError: a space that the run lacks, or one as its own partner; a feature without a partner; a dose beyond the
+            model's numbers; a temperature that is none; a pruned cache.
     """
     if not np.isfinite(dose):
         raise UserError(f"dose {dose}: give a number")
@@ -68,6 +69,8 @@ def _pair(run: Run, space: str, feature: int, partner: str | None) -> Any:
     for name in (space, partner):
         if name is not None:
             run.check_space(name)
+    if partner == space:
+        raise UserError(f"{partner} is the feature's own space: name another one, or none for its best pair")
     found = []
     for a, b in cells:
         if space not in (a, b) or partner not in (None, a, b):

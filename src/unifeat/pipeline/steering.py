@@ -36,9 +36,10 @@ from unifeat.study.transfer import TransferSpec
 from unifeat.subspaces.categories import Categories
 from unifeat.text.corpus import Corpus
 from unifeat.transfer.decoding import Decoding
+from unifeat.transfer.shares import p_of
 from unifeat.transfer.steering import Carrier, Vector
 
-VERSION = 2  # raised whenever the results change
+VERSION = 3  # raised whenever the results change
 COLUMNS = [
     *("category", "variant", "places", "tokens", "contexts", "cosine", "explained", "dose", "kl", "rise"),
     *("per_kl", "per_kl_low", "per_kl_high", "null_mean", "null_sd", "p"),
@@ -51,6 +52,7 @@ _KL = 0.1  # nats: directions are compared where they cost as much
 _PILOT_DOSE = 0.1  # of the typical norm of an activation
 _LEAST_DOSE, _MOST_DOSE = 0.01, 1.0
 _DRAWS = 1000
+_ROUNDING = 1e-4  # figures come from float32 logits, at doses that were set by such
 
 
 def carrier_of(direction: Direction, fits: Fits) -> Carrier:
@@ -66,7 +68,10 @@ def carrier_of(direction: Direction, fits: Fits) -> Carrier:
 def steering_unit(
     direction: Direction, fits: Unit[Any], corpus: Corpus, spec: TransferSpec, categories: Categories, level: float
 ) -> Unit[pd.DataFrame]:
-    """A unit of work: the rows of `steering.parquet` of one direction, without the names of its spaces."""
+    """A unit of work: the rows of `steering.parquet` of one direction, without the names of its spaces.
+
+    There is none if no category can be used (see `Concept.usable`), or no token can be steered (see `probe_tokens`).
+    """
     loader = direction.target.loader
     assert loader is not None
     made_from = direction.made_from | {
@@ -110,20 +115,21 @@ def _steering(
     space = direction.target
     concepts = concepts_of(categories, following, fitting, space.tokenizer(), vocabulary_of(space))
     concepts = [concept for concept in concepts if concept.usable]
-    if not concepts:
+    rng = np.random.default_rng([direction.seed, 24])
+    probes = probe_tokens(rows, ~direction.fitting, spec.steering, rng)
+    if not concepts or not len(probes):
         return pd.DataFrame({name: pd.Series(dtype=object if name in _TEXT else float) for name in COLUMNS})
     carrier = carrier_of(direction, found)
     added = _directions(direction, carrier, rows, fitting, concepts, spec.steering_draws)
-    rng = np.random.default_rng([direction.seed, 24])
-    probes = probe_tokens(rows, ~direction.fitting, spec.steering, rng)
     model = exact(whole_model(space, "float32"))
     steered = _Steered(model, Side(space, rows.turned()), corpus, probes, [c.heldout for c in concepts])
     units = np.stack([one.direction / max(float(np.linalg.norm(one.direction)), 1e-300) for one in added])
     doses = np.full(len(added), _PILOT_DOSE)
-    for _ in range(2):  # at a quarter of the probes: which dose costs as much as the others?
-        _, kl = steered(units * (doses * carrier.norms[1])[:, None], np.arange(0, len(probes), 4))
+    every = np.arange(len(probes))
+    for some in (every[::4], every):  # which dose costs as much as the others? At last, at the tokens that it is for
+        _, kl = steered(units * (doses * carrier.norms[1])[:, None], some)
         doses = np.clip(doses * np.sqrt(_KL / np.maximum(kl.mean(1), 1e-12)), _LEAST_DOSE, _MOST_DOSE)
-    rise, kl = steered(units * (doses * carrier.norms[1])[:, None], np.arange(len(probes)))
+    rise, kl = steered(units * (doses * carrier.norms[1])[:, None], every)
     return _Table(added, concepts, doses, rise, kl, level, direction.seed).rows()
 
 
@@ -262,13 +268,14 @@ class _Table:
             "per_kl_high": float(high[0]),
             "null_mean": float(null.mean()) if len(null) else np.nan,
             "null_sd": float(null.std(ddof=1)) if len(null) > 1 else np.nan,
-            "p": float((np.sum(null >= value) + 1) / (len(null) + 1)) if len(null) else np.nan,
+            "p": p_of(float(value), null, _ROUNDING) if len(null) else np.nan,
         }
 
     def _per_kl(self, variant: str, draw: int, concepts: list[int], probes: NDArray[np.integer]) -> Vector:
-        """Rise for each nat of KL where KL is `_KL`, the mean over concepts, for some draws of the probes (draws, n).
+        """Rise / √(KL · `_KL`), the mean over concepts, for some draws of the probes (draws, n).
 
-        Rise grows with a small dose and KL with its square, so rise / √KL does not depend on the dose.
+        Where KL is `_KL`, it is the rise by the KL. Rise grows with a small dose and KL with its square, so rise / √KL
+        does not depend on the dose.
         """
         found = []
         for concept in concepts:

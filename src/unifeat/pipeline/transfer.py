@@ -32,7 +32,7 @@ from unifeat.transfer.documents import ratio_interval
 from unifeat.transfer.maps import LinearMap, fit_affine, fit_rotation
 from unifeat.transfer.sums import MIXED, VARIANTS, FitSums, Fitted, JudgeSums, Tokens
 
-VERSION = 2  # raised whenever the results change (in 2, the norms of activations)
+VERSION = 3  # raised whenever the results change (in 2, the norms of activations; in 3, ties reach the value)
 _ARRAYS = ("features", "norms")
 MOST_PAIRS = 4096  # products of pairs are held in memory
 _MAP_ROWS = 6144  # a map whose smaller side is larger is fitted on so many rows
@@ -289,6 +289,16 @@ def _rows(judged: JudgeSums, found: Carried, level: float, seed: int) -> pd.Data
             }
         )
     return pd.DataFrame(rows)
+
+
+def affine_alone(direction: Direction) -> tuple[LinearMap, NDArray[np.float64]]:
+    """The affine map of a direction and the norms of activations, as in `Fits`: they need no pair."""
+    fitting = direction.fitting
+    parts = [rows.at(fitting[rows.document]) for rows in direction.stretches()]
+    x_a, x_b, document = (
+        np.concatenate([getattr(rows, name) for rows in parts]) for name in ("x_a", "x_b", "document")
+    )
+    return fit_affine(x_a, x_b, document, direction.seed), _norms(parts)
 
 
 def _maps(stretches: list[Beside], seed: int) -> dict[str, LinearMap]:

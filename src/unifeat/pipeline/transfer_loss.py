@@ -25,13 +25,14 @@ from unifeat.store import TABLE, Piece
 from unifeat.study.transfer import TransferSpec
 from unifeat.text.corpus import Corpus
 from unifeat.text.windows import Window
-from unifeat.transfer.carried import share_carried
+from unifeat.transfer.shares import p_of, share_carried
 from unifeat.transfer.splicing_loss import CLEAN, Losses, rows_in, spliced_losses
-from unifeat.transfer.sums import MIXED, OWN, ZERO, variants
+from unifeat.transfer.sums import MIXED, OWN, ZERO, predicted, variants
 
-VERSION = 1  # raised whenever the results change
+VERSION = 2  # raised whenever the results change
 _WHOLE = Held(1)
 _DRAW = "draw "
+_ROUNDING = 1e-6  # of a loss: models compute in float32
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,7 @@ def _variants(
     yield from made.items()
     yield from rebuilder.mapped(own).items()
     for number, order in enumerate(orders):
-        slope = fits.fitted.slope[order, np.arange(len(order))]
-        moved = (slope * (tokens.a - fits.fitted.mean_a)[:, order]) @ rebuilder.decoder
-        yield f"{_DRAW}{number}", made[ZERO] + tokens.scale[:, None] * moved
+        yield f"{_DRAW}{number}", made[ZERO] + predicted(fits.fitted, rebuilder.decoder, tokens, order)
 
 
 def summarise_losses(table: pd.DataFrame, level: float, seed: int) -> pd.DataFrame:
@@ -182,6 +181,7 @@ def summarise_losses(table: pd.DataFrame, level: float, seed: int) -> pd.DataFra
             null = np.array([float((nats[ZERO] - own).sum()) / span if span > 0 else np.nan for own in drawn])
             row |= {"null_recovered_mean": null.mean()}
             row |= {"null_recovered_sd": null.std(ddof=1) if len(null) > 1 else np.nan}
-            row |= {"p_recovered": (np.sum(null >= share) + 1) / (len(null) + 1) if span > 0 else np.nan}
+            rounding = _ROUNDING * abs(float(nats[ZERO].sum())) / span if span > 0 else np.nan
+            row |= {"p_recovered": p_of(share, null, rounding)}
         rows.append(row)
     return pd.DataFrame(rows)

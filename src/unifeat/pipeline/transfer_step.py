@@ -10,7 +10,9 @@ import pandas as pd
 
 from unifeat.engine import Engine, forget
 from unifeat.errors import UserError
+from unifeat.pipeline.concepts import FEWEST_PLACES, FEWEST_TOKENS
 from unifeat.pipeline.effect_comparison import Effects
+from unifeat.pipeline.effect_edits import FEWEST_BEFORE
 from unifeat.pipeline.effects import effects_unit, strings_of
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space
@@ -34,13 +36,14 @@ EFFECT_COLUMNS = [
     *("direct", "direct_spearman", "direct_overlap", "direct_rank", "direct_second"),
     *("added", "added_spearman", "added_overlap", "added_rank", "added_second"),
     *("stability_a", "stability_b", "spread_a", "spread_b"),
-    *("removed", "removed_control", "contexts", "kl_a", "kl_b", "kl_agreement"),
+    *("removed", "removed_control", "contexts", "kl_a", "kl_b", "kl_agreement", "kl_agreement_control"),
     *("promotes_a", "suppresses_a", "promotes_b", "suppresses_b"),
 ]
 PAIR_COLUMNS = [
     *("space_a", "space_b", "direction", "feature_a", "feature_b"),
     *("gain", "offset", "predicted", "lowered", "lowered_own"),
 ]
+_NO_PROBE = f"no judged document has more than {FEWEST_BEFORE} sampled tokens"
 
 
 @dataclass(frozen=True)
@@ -96,43 +99,66 @@ def run_transfer(study: Study, cells: list[Cell], spaces: list[Space], corpus: C
     steered: list[pd.DataFrame] = []
     if spec.steering and study.subspaces is not None:
         categories = load_categories(study.subspaces.categories, study.subspaces.only)
-        chosen = [(d, fits) for d, fits in zip(directions, rebuilding, strict=True) if d.name == "a_to_b"]
-        steering = [steering_unit(d, fits, corpus, spec, categories, level) for d, fits in chosen]
-        with track("steering with another's directions", len(steering), unit="pairs of spaces") as advance:
-            for (direction, _), table in zip(chosen, engine.map(steering), strict=True):
-                names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name}
-                steered.append(table.assign(**names))
+        both = zip(directions, rebuilding, strict=True)
+        steering = [steering_unit(d, fits, corpus, spec, categories, level) for d, fits in both]
+        with track("steering with another's directions", len(steering), unit="directions") as advance:
+            for direction, own in zip(directions, engine.map(steering), strict=True):
+                if not len(own):
+                    say(
+                        f"steering: {direction.target.name} is not steered by {direction.source.name}: no category has "
+                        f"{FEWEST_PLACES} places and {FEWEST_TOKENS} held-out words of one token, or {_NO_PROBE}"
+                    )
+                steered.append(own.assign(**_names(direction), direction=direction.name))
                 advance(1)
     found_effects: list[Effects] = []
     with track("effects on the next token", len(of_cells), unit="pairs of spaces") as advance:
-        for effects in engine.map(effects_unit(direction, corpus, spec, level, spaces) for direction in of_cells):
+        comparing = (effects_unit(direction, corpus, spec, level, spaces) for direction in of_cells)
+        for direction, effects in zip(of_cells, engine.map(comparing), strict=True):
+            _say_what_is_missing(direction, effects, spec.pairs)
             found_effects.append(effects)
             advance(1)
     forget()
     rows, pairs = [], []
     for direction, found, lost in zip(directions, rebuilt, losses, strict=True):
-        names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name, "direction": direction.name}
-        rows.append(found.rows.merge(lost, on="variant", how="outer", sort=False).assign(**names))
+        names = _names(direction) | {"direction": direction.name}
+        rows.append(_beside(found.rows, lost).assign(**names))
         one, other = ("source_feature", "target_feature")
         features = (one, other) if direction.name == "a_to_b" else (other, one)
-        own = found.pairs.rename(columns=dict(zip(features, ("feature_a", "feature_b"), strict=True)))
-        pairs.append(own.assign(**names))
+        of_pairs = found.pairs.rename(columns=dict(zip(features, ("feature_a", "feature_b"), strict=True)))
+        pairs.append(of_pairs.assign(**names))
     table = _table(rows, COLUMNS)
     table["flags"] = [flags if isinstance(flags, list) else [] for flags in table["flags"]]
     counts = {name: table[name].fillna(0).astype(np.int64) for name in ("tokens", "loss_tokens")}
     own_pairs = _table(pairs, PAIR_COLUMNS)
     tables = {"transfer": table.assign(**counts), "transfer_pairs": own_pairs}
     if steered:
-        tables["steering"] = _table(steered, ["space_a", "space_b", *STEERING_COLUMNS])
+        tables["steering"] = _table(steered, ["space_a", "space_b", "direction", *STEERING_COLUMNS])
     facts = {}
     if spec.pairs:
         parts = []
         for direction, effects in zip(of_cells, found_effects, strict=True):
-            names = {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name}
-            facts[names["space_a"], names["space_b"]] = effects.facts
-            parts.append(effects.pairs.rename(columns=_of_sides).assign(**names))
+            facts[direction.cell.a.name, direction.cell.b.name] = effects.facts
+            parts.append(effects.pairs.rename(columns=_of_sides).assign(**_names(direction)))
         tables["effects"] = _with_gain(_table(parts, EFFECT_COLUMNS), own_pairs)
     return Transferred(tables, facts)
+
+
+def _names(direction: Direction) -> dict[str, str]:
+    return {"space_a": direction.cell.a.name, "space_b": direction.cell.b.name}
+
+
+def _beside(rebuilt: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
+    """A row for each variant, in their order: those that are rebuilt, then the model unchanged."""
+    order = list(dict.fromkeys([*rebuilt["variant"], *lost["variant"]]))
+    return rebuilt.merge(lost, on="variant", how="outer").set_index("variant").loc[order].reset_index()
+
+
+def _say_what_is_missing(direction: Direction, effects: Effects, pairs: int) -> None:
+    name = f"{direction.source.name} × {direction.target.name}"
+    if len(effects.pairs) < pairs:
+        say(f"effects: {name} has {len(effects.pairs)} pairs, not {pairs}")
+    if not effects.facts["contexts"]:
+        say(f"effects: no dose is added in {name}: {_NO_PROBE}")
 
 
 def _of_sides(column: str) -> str:

@@ -17,7 +17,7 @@ from unifeat.inference._permutation_test import WithNull
 from unifeat.inference.calibration import calibrate
 from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
-from unifeat.transfer.profiles import TOP, Array, as_rows, pearson, ranked, standardised, top_overlap
+from unifeat.transfer.profiles import TOP, Array, as_rows, blocks, pearson, ranked, standardised, top_overlap
 from unifeat.transfer.relation import check_level, mean_interval
 
 VERSION = 1  # raised whenever the results change
@@ -64,7 +64,8 @@ class EffectAgreement(WithNull):
     spearman: NDArray[np.float64]
     """Spearman's rank correlation of each pair's profiles, (pairs,)."""
     top_overlap: NDArray[np.float64]
-    """The share of the ten most promoted and the ten most suppressed columns that both sides have, (pairs,)."""
+    """The share of the ten most promoted and the ten most suppressed columns that both sides have, (pairs,); NaN where
+    there are ten columns or fewer."""
     rank: NDArray[np.float64]
     """Rank of the true partner among all of B by Pearson's r with the feature of A, (pairs,): 1 is the most alike; ties
     share their mean rank."""
@@ -130,10 +131,11 @@ def effect_agreement(
     The null hypothesis is that any feature of B (of the same stratum) could be the partner of any feature of A. Pairs
     that are each measured in contexts of their own do not fulfil it if effects depend on the context, whatever the
     feature: then give all pairs the same contexts. All correlations of features of A with features of B are computed
-    once; exchanges take from them. The interval is a bootstrap over pairs (percentiles expanded for few pairs:
-    Hesterberg 2015, arXiv 1411.5279). Memory: a few matrices of pairs × pairs, and of one context's profiles.
+    once; exchanges take from them, but for those of two features without a context in common. The interval is a
+    bootstrap over pairs (percentiles expanded for few pairs: Hesterberg 2015, arXiv 1411.5279). Memory: a few matrices
+    of pairs × pairs, and of one context's profiles.
 
-    flags: `undefined`, `few pairs`, `strata`.
+    flags: `undefined`, `few pairs`, `few columns`, `strata`.
     Raises UserError for profiles of different shapes, fewer than three defined pairs, and a bad count, seed or level.
     """
     a, b = as_rows(profiles_a, "profiles_a", (2, 3)), as_rows(profiles_b, "profiles_b", (2, 3))
@@ -155,20 +157,28 @@ class AgreementSums:
     """
 
     def __init__(self, pairs: int) -> None:
-        self.pairs = pairs
+        self.pairs, self._columns = pairs, 0
         self._products, self._counts = np.zeros((pairs, pairs)), np.zeros((pairs, pairs))
         self._spearman, self._overlap, self._defined = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs)
 
     def add(self, profiles_a: NDArray[Any], profiles_b: NDArray[Any]) -> None:
-        """Add one context: (pairs, n) each; rows with NaN are undefined there."""
-        (a, defined_a), (b, defined_b) = standardised(profiles_a), standardised(profiles_b)
-        self._products += a @ b.T
-        self._counts += np.outer(defined_a, defined_b)
-        both = np.flatnonzero(defined_a & defined_b)
-        ours, theirs = profiles_a[both], profiles_b[both]
-        self._defined[both] += 1
-        self._spearman[both] += pearson(ranked(ours), ranked(theirs)) if len(both) else 0
-        self._overlap[both] += top_overlap(ours, theirs, TOP) if len(both) else 0
+        """Add one context: (pairs, n) each, in memory or on disk; rows with NaN are undefined there."""
+        self._columns = max(self._columns, profiles_a.shape[1])
+        defined = np.zeros(self.pairs, bool)
+        for one in blocks(self.pairs, profiles_a.shape[1]):
+            a, defined_a = standardised(profiles_a[one])
+            for other in blocks(self.pairs, profiles_a.shape[1]):
+                b, defined_b = standardised(profiles_b[other])
+                self._products[one, other] += a @ b.T
+                self._counts[one, other] += np.outer(defined_a, defined_b)
+                if one == other:
+                    defined[one] = defined_a & defined_b
+            both = np.flatnonzero(defined[one]) + one.start
+            if len(both):
+                ours, theirs = profiles_a[both], profiles_b[both]
+                self._defined[both] += 1
+                self._spearman[both] += pearson(ranked(ours), ranked(theirs))
+                self._overlap[both] += top_overlap(ours, theirs, TOP)
 
     @property
     def matrix(self) -> Array:
@@ -191,13 +201,16 @@ class AgreementSums:
         exchange = Exchange.of(n, labels)
         r = self.matrix[np.ix_(defined, defined)]
         own = np.arange(n)
+        # Two features without a context in common have no r: it is no candidate, neither a good nor a bad one.
         ranks = np.asarray(rankdata(np.where(np.isnan(r), np.inf, -r), axis=1), np.float64)
-        figures = {"top_1": ranks <= 1, "top_10": ranks <= 10, "mrr": 1 / ranks}
+        ranks[np.isnan(r)] = np.nan
+        hit_1, hit_10 = (np.where(np.isnan(ranks), np.nan, ranks <= most) for most in (1, 10))
+        figures = {"top_1": hit_1, "top_10": hit_10, "mrr": 1 / ranks}
         null, null_of = np.empty(draws), {name: np.empty(draws) for name in figures}
         for draw, order in enumerate(permutations_within(exchange, draws, seed)):
-            null[draw] = np.nanmean(r[own, order])
+            null[draw] = _mean(r[own, order])
             for name, figure in figures.items():
-                null_of[name][draw] = figure[own, order].mean()
+                null_of[name][draw] = _mean(figure[own, order])
         value = float(r[own, own].mean())
         null.flags.writeable = False
         low, high = mean_interval(r[own, own], draws=draws, seed=seed, level=level)
@@ -230,16 +243,20 @@ class AgreementSums:
             n=n,
             seed=seed,
             strata=exchange.strata,
-            flags=self._flags(exchange, draws, bool(np.isnan(r).any())),
+            flags=self._flags(exchange, draws, bool(np.isnan(r).any()), bool(np.isnan(null).any())),
         )
 
-    def _flags(self, exchange: Exchange, draws: int, apart: bool) -> tuple[str, ...]:
+    def _flags(self, exchange: Exchange, draws: int, apart: bool, no_null: bool) -> tuple[str, ...]:
         flags: tuple[str, ...] = ()
         n = len(exchange.members)
         if n < self.pairs:
             flags += (f"undefined: {self.pairs - n} of {self.pairs} pairs have no effect on one side and are left out",)
         if apart:
             flags += ("undefined: some features have no context in common; their exchange counts for nothing",)
+        if no_null:
+            flags += ("undefined: some exchanges have no context in common at all, so there is no p",)
+        if self._columns <= TOP:
+            flags += (f"few columns: {self._columns} are no more than {TOP}, so the overlap of the top is undefined",)
         if exchange.fixed:
             flags += (f"strata: {exchange.fixed} of {n} pairs are alone in their stratum and keep their partner",)
         if exchange.log_arrangements <= math.log(draws) + 1e-9:
@@ -250,13 +267,15 @@ class AgreementSums:
 def _chance(figure: NDArray[Any], strata: NDArray[np.intp] | None) -> float:
     """The mean of (pairs, pairs) over all partners that each may be given."""
     if strata is None:
-        return float(figure.mean())
+        return _mean(figure)
     total = 0.0
     for label in np.unique(strata):
         own = np.flatnonzero(strata == label)
-        total += float(figure[np.ix_(own, own)].mean()) * len(own)
+        total += _mean(figure[np.ix_(own, own)]) * len(own)
     return total / len(figure)
 
 
 def _mean(values: Array) -> float:
-    return float(np.nanmean(values))
+    """Of those that are not NaN; NaN without any."""
+    known = ~np.isnan(values)
+    return float(values[known].mean()) if known.any() else math.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +11,20 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from unifeat.errors import UserError
+from unifeat.geometry._labels import codes_of
 from unifeat.geometry.score import html_card
 from unifeat.inference._permutation_test import WithNull
 from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
-from unifeat.transfer.documents import halves, ratio_interval
-from unifeat.transfer.sums import FROM_A, MATCHED, MEAN, MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums, Tokens
+from unifeat.transfer.documents import halves
+from unifeat.transfer.given import check_varies, feature_ids, finite, finite_csr
+from unifeat.transfer.relation import check_level
+from unifeat.transfer.shares import few_orders, p_of, share_carried
+from unifeat.transfer.sums import MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums, Tokens
 
 _ROWS = 4096  # tokens whose codes are dense at once
+# Draws that exchange nothing, or features that are the same, give what partners give; sums differ in their last bits.
+_ROUNDING = 1e-11
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,24 +120,28 @@ def carried(
         seed: of all draws.
 
     Raises:
-        UserError: sizes that do not belong together, features that do not exist, no pair, or fewer than two documents
-            on either side.
+        UserError: sizes that do not belong together, what is no number or NaN, features that do not exist, no pair,
+            activations that do not vary, fewer than two documents on either side, or a bad count, seed or level.
     """
-    a, b = (_csr(codes, name) for codes, name in ((codes_a, "codes_a"), (codes_b, "codes_b")))
-    x, decoder = np.asarray(x_b, np.float32), np.asarray(decoder_b, np.float64)
+    draws, seed = whole(draws, "draws", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
+    check_level(level)
+    a, b = (finite_csr(codes, name) for codes, name in ((codes_a, "codes_a"), (codes_b, "codes_b")))
+    x, decoder = finite(x_b, "x_b", np.float32), finite(decoder_b, "decoder_b", np.float64)
     n = a.shape[0]
-    if b.shape[0] != n or x.ndim != 2 or len(x) != n:
+    if b.shape[0] != n or len(x) != n:
         raise UserError(f"codes_a has {n} rows, codes_b {b.shape[0]} and x_b {x.shape}: give the same tokens in each")
     if decoder.shape != (b.shape[1], x.shape[1]):
         raise UserError(f"decoder_b has shape {decoder.shape}: give {b.shape[1]} rows of {x.shape[1]}")
     chosen = _distinct(pairs, a.shape[1], b.shape[1])
     ids_a, ids_b = (chosen[name].to_numpy(np.int64) for name in ("feature_a", "feature_b"))
+    labels = None if strata is None else codes_of(strata, len(pairs), "strata")[chosen["place"].to_numpy()]
     document, fitting = halves(documents, fit, n, seed, "carried")
+    check_varies(x[~fitting], "x_b")
     sums = FitSums()
     for rows in _chunks(fitting):
         sums.add(_dense(a[rows][:, ids_a]), _dense(b[rows][:, ids_b]), np.asarray(b[rows].sum(0), np.float64).ravel())
     fitted = sums.fitted()
-    constant = _bias(b, decoder, x, fitting) if bias is None else np.asarray(bias, np.float64)
+    constant = _bias(b, decoder, x, fitting) if bias is None else finite(bias, "bias", np.float64, (1,))
     if constant.shape != (x.shape[1],):
         raise UserError(f"bias has shape {constant.shape}: give {x.shape[1]} numbers")
     judged = JudgeSums(fitted, decoder[ids_b], fitted.mean_all_b @ decoder)
@@ -141,7 +150,6 @@ def carried(
         codes = _dense(a[rows][:, ids_a]), _dense(b[rows][:, ids_b])
         tokens = Tokens(own, np.broadcast_to(constant, own.shape), np.ones(len(own)), *codes)
         judged.add(document[rows], x[rows].astype(np.float64), tokens)
-    labels = None if strata is None else np.asarray(strata)[chosen["place"].to_numpy()]
     return summarise(judged, ids_a, ids_b, sums.n, labels, draws, level, seed)
 
 
@@ -161,14 +169,13 @@ def summarise(
         ids_a, ids_b: (m,) features of the pairs.
         strata: (m,) labels within which partners are exchanged, or None.
     """
-    m, seed = whole(draws, "draws", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
     zero, own = judged.error(ZERO), judged.error(OWN)
     flags: tuple[str, ...] = ()
     if not zero > own:
         flags += ("nothing to carry: B's own codes of the matched features do not lower the error",)
     span = zero - own if zero > own else float("nan")
     exchange = Exchange.of(len(ids_a), strata)
-    orders = permutations_within(exchange, m, seed)
+    orders = permutations_within(exchange, draws, seed)
     null = np.array([(zero - judged.exchanged(order)) / span for order in orders])
     null.flags.writeable = False
     value = (zero - judged.error(MIXED)) / span
@@ -188,12 +195,13 @@ def summarise(
     )
     if exchange.fixed:
         flags += (f"strata: {exchange.fixed} of {len(ids_a)} pairs are alone in their stratum and keep their partner",)
+    flags += few_orders(exchange, draws, "pairs", "exchanges")
     return Carried(
         value=value,
         low=low,
         high=high,
         null=null,
-        p=float("nan") if np.isnan(value) else float((np.sum(null >= value) + 1) / (m + 1)),
+        p=p_of(value, null, _ROUNDING * zero / span),
         fvu={name: judged.error(name) / total for name in VARIANTS},
         pairs=table,
         fitted_rows=fitted_rows,
@@ -212,44 +220,15 @@ def carried_by(judged: JudgeSums, name: str, level: float, seed: int) -> tuple[f
     return share_carried(errors, name, level, seed)
 
 
-def share_carried(
-    losses: Mapping[str, NDArray[np.float64]], name: str, level: float, seed: int
-) -> tuple[float, float, float]:
-    """The share that a variant carries, and its interval over documents; NaN for variants that are no share of another.
-
-    Of variants in which unmatched features keep their own codes, it is the share of the way from the zero line to the
-    SAE's own reconstruction. Where unmatched features are at their mean, it is that from the mean of all codes to B's
-    own codes of the matched features.
-
-    Args:
-        losses: by variant, what is lost in each document, (documents,).
-    """
-    if name not in VARIANTS:
-        return float("nan"), float("nan"), float("nan")
-    worst, best = (MEAN, MATCHED) if name in (MEAN, MATCHED, FROM_A) else (ZERO, OWN)
-    gained, span = losses[worst] - losses[name], losses[worst] - losses[best]
-    value = float(gained.sum() / span.sum()) if span.sum() > 0 else float("nan")
-    return (value, *ratio_interval(gained, span, level, seed))
-
-
-def _csr(codes: Any, name: str) -> sparse.csr_array:
-    matrix = sparse.csr_array(codes) if sparse.issparse(codes) else sparse.csr_array(np.asarray(codes))
-    if matrix.ndim != 2:
-        raise UserError(f"{name}: give a matrix, tokens × features")
-    return matrix
-
-
 def _distinct(pairs: pd.DataFrame, features_a: int, features_b: int) -> pd.DataFrame:
     missing = [name for name in ("feature_a", "feature_b") if name not in getattr(pairs, "columns", ())]
     if missing:
         raise UserError(f"pairs: give a DataFrame with the columns feature_a and feature_b ({missing[0]} is missing)")
     if not len(pairs):
         raise UserError("pairs: there is none")
-    for name, most in (("feature_a", features_a), ("feature_b", features_b)):
-        ids = pairs[name].to_numpy()
-        if ids.min() < 0 or ids.max() >= most:
-            raise UserError(f"pairs: {name} {ids.max()} does not exist; there are {most}")
-    chosen = pairs[["feature_a", "feature_b"]].assign(place=np.arange(len(pairs)))
+    sides = {"feature_a": features_a, "feature_b": features_b}
+    ids = {name: feature_ids(pairs[name], f"pairs: {name}", features) for name, features in sides.items()}
+    chosen = pd.DataFrame(ids).assign(place=np.arange(len(pairs)))
     return chosen.drop_duplicates("feature_b")
 
 

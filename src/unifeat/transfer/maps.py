@@ -13,12 +13,17 @@ from scipy import linalg, sparse
 from unifeat.errors import UserError, did_you_mean
 from unifeat.geometry.score import html_card
 from unifeat.inference._permutation_test import WithNull
-from unifeat.inference.permuting import MOST_DRAWS, whole
+from unifeat.inference.exchange import Exchange
+from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
 from unifeat.transfer.documents import halves, ratio_interval
+from unifeat.transfer.given import check_varies, finite, finite_csr
+from unifeat.transfer.relation import check_level
+from unifeat.transfer.shares import few_orders, p_of
 
 Kind = Literal["affine", "rotation"]
 _PENALTIES = np.logspace(-6, 1, 15)  # as shares of the mean variance of a column
 _FOR_PENALTY = 5  # one document of so many fitted on chooses the penalty
+_ROUNDING = 1e-12  # sums over documents in another order differ in their last bits
 
 
 @dataclass(frozen=True)
@@ -125,15 +130,18 @@ class Stitch(WithNull):
     high: float
     """Upper end."""
     null: NDArray[np.float64]
-    """The same when mapped rows meet the rows of other documents, (draws,); read-only."""
+    """The same when the documents of mapped rows are exchanged, (draws,); read-only."""
     p: float
-    """(b + 1) / (draws + 1), where b draws are at least the value."""
+    """(b + 1) / (draws + 1), where b draws are at least the value. Of k judged documents there are k! orders, their own
+    among them, so p is hardly below 1 / k!."""
     map: LinearMap
     """The map: `stitch.map(x_a)`."""
     rows: tuple[int, int]
     """Tokens fitted on, and judged."""
     level: float
     """Nominal coverage of the interval."""
+    flags: tuple[str, ...]
+    """Reasons to read it with care."""
 
     @property
     def fvu(self) -> float:
@@ -141,11 +149,12 @@ class Stitch(WithNull):
         return 1.0 - self.value
 
     def __repr__(self) -> str:
-        return (
+        line = (
             f"{self.kind} stitch {self.value:.3f} ({self.level:.0%} {self.low:.3f} to {self.high:.3f})  null "
             f"{self.null_mean:.3f} ± {self.null_sd:.3f}  p {self.p:.4g}  ({self.rows[0]} tokens fitted on, "
             f"{self.rows[1]} judged)"
         )
+        return "\n".join([line] + [f"  ! {flag}" for flag in self.flags])
 
     def _repr_html_(self) -> str:
         rows = [
@@ -154,7 +163,7 @@ class Stitch(WithNull):
             ("p", f"{self.p:.4g}"),
             ("tokens", f"{self.rows[0]} fitted on, {self.rows[1]} judged"),
         ]
-        return html_card(f"{self.kind} stitch = {self.value:.3f}", rows, ())
+        return html_card(f"{self.kind} stitch = {self.value:.3f}", rows, self.flags)
 
 
 def stitch(
@@ -170,11 +179,13 @@ def stitch(
 ) -> Stitch:
     """Map A's activations linearly to B's: the bound on what features of A can say about B.
 
-    (Stitching by affine maps: arXiv 2506.06609; up to a rotation: arXiv 2605.24577.) The null lets each judged row
-    meet the row at the same place of another judged document, drawn at random; the map is not fitted anew.
+    (Stitching by affine maps: arXiv 2506.06609; up to a rotation: arXiv 2605.24577.) The null permutes the judged
+    documents of A: each judged row meets the row at the same place of the document that takes its document's place
+    (repeated where that is shorter). A document may keep its place, as in any permutation test; the map is not fitted
+    anew.
 
     Args:
-        x_a, x_b: (tokens, d_a), (tokens, d_b), the same tokens.
+        x_a, x_b: (tokens, d_a), (tokens, d_b), the same tokens: arrays or tensors; x_a may be a SciPy sparse matrix.
         kind: affine (ridge regression), or rotation (scaled, orthogonal; needs d_a ≤ d_b).
         documents: (tokens,) whole numbers, the document of each token; by default stretches of 128 tokens.
         fit: (tokens,) mask of the tokens to fit on; by default those of half of the documents, drawn at random.
@@ -183,18 +194,23 @@ def stitch(
         seed: of all draws.
 
     Raises:
-        UserError: arrays that do not belong together or hold NaN, fewer than two documents on either side, widths that
-            no rotation maps.
+        UserError: arrays that do not belong together or hold NaN, an x_b that does not vary, fewer than two documents
+            on either side, widths that no rotation maps, a bad count, seed or level.
     """
     if kind not in ("affine", "rotation"):
         raise UserError(f"kind={kind!r}{did_you_mean(str(kind), ['affine', 'rotation'])}: give affine or rotation")
-    x, y = np.asarray(x_a, np.float32), np.asarray(x_b, np.float32)
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+    if sparse.issparse(x_a):
+        x = finite_csr(x_a, "x_a") if kind == "affine" else finite_csr(x_a, "x_a").toarray()
+    else:
+        x = finite(x_a, "x_a", np.float32)
+    y = finite(x_b, "x_b", np.float32)
+    n = x.shape[0]
+    if len(y) != n:
         raise UserError(f"x_a has shape {x.shape} and x_b {y.shape}: give the same tokens in both")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise UserError("x_a or x_b holds NaN or infinity")
-    n, count = len(x), whole(draws, "draws", least=1, most=MOST_DRAWS)
+    count, seed = whole(draws, "draws", least=1, most=MOST_DRAWS), whole(seed, "seed", least=0)
+    check_level(level)
     document, fitting = halves(documents, fit, n, seed, "stitch")
+    check_varies(y[~fitting], "x_b")
     found = fit_affine(x[fitting], y[fitting], document[fitting], seed) if kind == "affine" else None
     if found is None:
         found = fit_rotation(x[fitting], y[fitting])
@@ -208,23 +224,23 @@ def stitch(
     missed = np.einsum("ij,ij->i", truth - mapped, truth - mapped)
     place = np.unique(own, return_inverse=True)[1]
     rebuilt, whole_variance = (np.asarray(np.bincount(place, values), float) for values in (total - missed, total))
-    null = np.array([1 - _error(truth, mapped, place, seed, draw) / total.sum() for draw in range(count)])
+    exchange = Exchange.of(len(rebuilt))
+    orders = permutations_within(exchange, count, seed)
+    null = np.array([1 - _error(truth, mapped, place, order) / total.sum() for order in orders])
     null.flags.writeable = False
     value = 1 - float(missed.sum() / total.sum())
     low, high = ratio_interval(rebuilt, whole_variance, level, seed)
-    p = float((np.sum(null >= value) + 1) / (count + 1))
-    return Stitch(kind, value, low, high, null, p, found, (int(fitting.sum()), int((~fitting).sum())), level)
+    p = p_of(value, null, _ROUNDING)
+    flags = few_orders(exchange, count, "documents", "orders of the judged ones")
+    rows = int(fitting.sum()), int((~fitting).sum())
+    return Stitch(kind, value, low, high, null, p, found, rows, level, flags)
 
 
 def _error(
-    truth: NDArray[np.float64], mapped: NDArray[np.float64], place: NDArray[np.intp], seed: int, draw: int
+    truth: NDArray[np.float64], mapped: NDArray[np.float64], place: NDArray[np.intp], order: NDArray[np.intp]
 ) -> float:
     """Σ‖·‖² when every document's rows meet the mapped rows of another, repeated where that is shorter."""
-    rng = np.random.default_rng([seed, 14, draw])
-    order = rng.permutation(place.max() + 1)
-    to = np.empty_like(order)
-    to[order] = np.roll(order, 1)  # one cycle: no document meets itself
     rows = [np.flatnonzero(place == number) for number in range(len(order))]
-    meets = np.concatenate([np.resize(rows[to[number]], len(rows[number])) for number in range(len(order))])
+    meets = np.concatenate([np.resize(rows[to], len(own)) for own, to in zip(rows, order, strict=True)])
     missed = truth[np.concatenate(rows)] - mapped[meets]
     return float(np.vdot(missed, missed))

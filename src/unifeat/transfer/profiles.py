@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError
+from unifeat.transfer.given import numbers
 
 Array = NDArray[np.float64]
 
 TOP = 10  # strings most promoted, and as many most suppressed
+_BLOCK_CELLS = 1 << 24  # of profiles that are worked on at once: an eighth of a gigabyte in float64
 _ROUNDING = 1e-12  # below this share of its norm, a row's spread is a rounding error
 
 
@@ -26,19 +28,16 @@ def as_rows(values: Any, name: str, dims: tuple[int, ...] = (2,)) -> NDArray[Any
     Raises:
         UserError: not numbers of so many dimensions, or Inf among them. (NaN marks what is undefined.)
     """
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float().numpy() if values.dtype.itemsize < 4 else values.numpy()
-    try:
-        rows = np.asarray(values)
-        rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: give an array of numbers") from error
-    if rows.ndim not in dims:
-        raise UserError(f"{name}: give an array of {' or '.join(map(str, dims))} dimensions, not {rows.ndim}")
+    rows = numbers(values, name, dims)
     if np.isinf(rows).any():
         raise UserError(f"{name}: an effect is infinite; leave such rows out, or set them to NaN")
     return rows
+
+
+def blocks(rows: int, columns: int) -> list[slice]:
+    """Rows of profiles in blocks that are worked on at once."""
+    step = max(1, _BLOCK_CELLS // max(columns, 1))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def standardised(rows: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
@@ -102,8 +101,11 @@ def top_overlap(a: NDArray[Any], b: NDArray[Any], top: int = TOP) -> Array:
     """The share of a row's `top` most promoted columns, and as many most suppressed ones, that both sides have.
 
     Returns:
-        (rows,) float64 from 0 to 1; by chance about top / n. NaN where one side is undefined.
+        (rows,) float64 from 0 to 1; by chance about top / n. NaN where one side is undefined, and where there are no
+        more than `top` columns, which all are then.
     """
+    if a.shape[1] <= top:
+        return np.full(len(a), np.nan)
     undefined = np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1)
     shared = np.zeros(len(a))
     for ours, theirs in zip(extremes(a, top), extremes(b, top), strict=True):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64, Integer
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax
 
 from unifeat.models.language import LanguageModel
 from unifeat.models.resuming import Again
@@ -21,7 +21,9 @@ from unifeat.vocabulary.hook_points import HookPoint
 from unifeat.vocabulary.places import Places
 
 CLEAN = "clean"
-_LOGITS = 1 << 26  # in a batch: a quarter of a gigabyte in float32, whatever the vocabulary; two are held at once
+# Logits that are held at once, whatever the vocabulary and the length of windows: 256 MiB in float32, and as many of
+# the clean model. Softmaxes of them are computed in smaller parts.
+_LOGITS, _AT_A_TIME = 1 << 26, 1 << 22
 
 
 @dataclass
@@ -108,19 +110,36 @@ def spliced_losses(
         for number, (window, _) in enumerate(batch):
             following[number, : len(window.ids) - 1] = True
         scored = replaced & following
-        if not scored.any():
-            continue
-        targets = ids.roll(-1, 1)[scored].to(model.device)
-        of_document = document[scored.numpy()]
-        again = Again(model, ids, point, scored)
-        clean = log_softmax(again.clean.to(torch.float32), -1)
-        losses.add(CLEAN, of_document, cross_entropy(clean, targets, reduction="none").cpu(), torch.zeros(len(targets)))
-        for name, made in variants(rows[rows >= 0]):
-            put = partial(_put, replaced, torch.from_numpy(made))
-            with splicing(model.blocks, point, put):
-                spliced = log_softmax(again.logits().to(torch.float32), -1)
-            nats = cross_entropy(spliced, targets, reduction="none").cpu()
-            losses.add(name, of_document, nats, (clean.exp() * (clean - spliced)).sum(-1).cpu())
+        put_rows = rows[rows >= 0]
+        for some in _parts(scored, max(1, _LOGITS // vocabulary)):
+            targets = ids.roll(-1, 1)[some].to(model.device)
+            of_document = document[some.numpy()]
+            again = Again(model, ids, point, some)
+            losses.add(CLEAN, of_document, *_costs(again.clean, again.clean, targets))
+            for name, made in variants(put_rows):
+                put = partial(_put, replaced, torch.from_numpy(made))
+                with splicing(model.blocks, point, put):
+                    losses.add(name, of_document, *_costs(again.clean, again.logits(), targets))
+
+
+def _parts(chosen: Tensor, most: int) -> Iterator[Tensor]:
+    """A mask of any shape as masks of at most so many of its places."""
+    for places in torch.nonzero(chosen.flatten())[:, 0].split(most):
+        part = torch.zeros(chosen.numel(), dtype=torch.bool)
+        part[places] = True
+        yield part.reshape(chosen.shape)
+
+
+def _costs(clean: Tensor, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of logits (n, vocabulary): the cross-entropy of the next token, and KL(clean ‖ these), (n,) each, on the CPU."""
+    found = []
+    step = max(1, _AT_A_TIME // clean.shape[-1])
+    for before, after, target in zip(clean.split(step), logits.split(step), targets.split(step), strict=True):
+        one, other = (log_softmax(values.to(torch.float32), -1) for values in (before, after))
+        nats = -other.gather(1, target[:, None])[:, 0]
+        found.append((nats.cpu(), (one.exp() * (one - other)).sum(-1).cpu()))
+    nats, divergence = (torch.cat(part) for part in zip(*found, strict=True))
+    return nats, divergence
 
 
 def _put(replaced: Tensor, values: Tensor, value: Tensor, _: Tensor) -> Tensor:

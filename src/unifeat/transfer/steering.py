@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +64,16 @@ class Carrier:
         """A direction of A through the linear part of the map."""
         return np.asarray(direction @ self.affine.weights)
 
-    def as_long(self, carried: Vector, direction: Vector) -> Vector:
-        """A direction of B, scaled to be as long beside B's activations as the one of A is beside A's."""
-        length = float(np.linalg.norm(carried))
-        share = float(np.linalg.norm(direction)) / self.norms[0]
-        return carried * (share * self.norms[1] / length) if length > 0 else carried
+
+def as_long(carried: Vector, direction: Vector, norms: Any) -> Vector:
+    """A direction of B, scaled to be as long beside B's activations as the one of A is beside A's.
+
+    Args:
+        norms: typical norms of A's and of B's activations.
+    """
+    length = float(np.linalg.norm(carried))
+    share = float(np.linalg.norm(direction)) / norms[0]
+    return carried * (share * norms[1] / length) if length > 0 else carried
 
 
 @dataclass(frozen=True)

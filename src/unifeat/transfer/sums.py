@@ -234,7 +234,7 @@ def variants(
     """
     scale = tokens.scale[:, None]
     matched = (scale * (tokens.b - fitted.mean_b)) @ decoder
-    from_a = (scale * (fitted.gain * (tokens.a - fitted.mean_a))) @ decoder
+    from_a = predicted(fitted, decoder, tokens)
     zero, mean = tokens.own - matched, tokens.constant + scale * at_mean
     return {
         OWN: tokens.own,
@@ -244,3 +244,19 @@ def variants(
         ZERO: zero,
         MEAN: mean,
     }
+
+
+def predicted(
+    fitted: Fitted,
+    decoder: Float64[np.ndarray, "m d"],
+    tokens: Tokens,
+    partners: Integer[np.ndarray, " m"] | None = None,
+) -> Matrix:
+    """What matched features add to the zero line when predicted from partners in A, (n, d).
+
+    Args:
+        partners: (m,) the pair whose feature of A predicts each feature of B; by default its own.
+    """
+    order = np.arange(len(decoder)) if partners is None else partners
+    slope = fitted.slope[order, np.arange(len(decoder))]
+    return np.asarray((tokens.scale[:, None] * (slope * (tokens.a - fitted.mean_a)[:, order])) @ decoder)

@@ -12,7 +12,12 @@ from unifeat.report.tables import cells, role, rows_of
 from unifeat.runs.folder import Run
 
 _LISTED = 5
-_WAYS = {"direct": "direct", "added": "a dose added", "removed": "removed where the pair fires"}
+_WAYS = {
+    "direct": "direct",
+    "added": "a dose added",
+    "removed": "removed where the pair fires",
+    "kl_agreement": "how much it matters there, token by token",
+}
 
 
 def effects(run: Run, drawn: Drawn) -> dict[str, Any] | None:
@@ -54,7 +59,7 @@ def _spread(pairs: pd.DataFrame, a: str, b: str) -> dict[str, float]:
 
 
 def _lists(known: pd.DataFrame) -> dict[str, list[Any]]:
-    """Pairs whose effects agree most, least, and against expectation: high r and unlike effects."""
+    """Pairs whose effects agree most, least, and against expectation, either way."""
     if len(known) < 2 * _LISTED:
         return {}
     r, removed = known["correlation"].rank(pct=True), known["removed"].rank(pct=True)
@@ -62,4 +67,5 @@ def _lists(known: pd.DataFrame) -> dict[str, list[Any]]:
         "agree most": rows_of(known.nlargest(_LISTED, "removed")),
         "agree least": rows_of(known.nsmallest(_LISTED, "removed")),
         "fire alike and work unlike": rows_of(known.loc[(r - removed).nlargest(_LISTED).index]),
+        "fire less alike and work alike": rows_of(known.loc[(removed - r).nlargest(_LISTED).index]),
     }

@@ -15,18 +15,21 @@ _VARIANTS = {"own": "own", "from_map": "mapped", "from_pairs": "paired"}
 
 
 def steering(run: Run, _: Drawn) -> dict[str, Any] | None:
-    """Every cell in which directions were carried; None if there is none."""
+    """Both ways of every cell in which directions were carried; None if there is none."""
     table = run.steering
     if table is None or not len(table):
         return None
     roles = {(row.space_a, row.space_b): role(run, (row.group_a, row.group_b)) for row in rows_of(cells(run))}
     shown = []
-    for (a, b), own in table.groupby(["space_a", "space_b"], sort=False):
+    if "direction" not in table:  # a run of an earlier version: A steers B
+        table = table.assign(direction="a_to_b")
+    for (a, b, direction), own in table.groupby(["space_a", "space_b", "direction"], sort=False):
+        source, target = (a, b) if direction == "a_to_b" else (b, a)
         by_category = [_category(name, rows) for name, rows in own.groupby("category", sort=False)]
         shown.append(
             {
-                "space_a": a,
-                "space_b": b,
+                "source": source,
+                "target": target,
                 "role": roles.get((a, b), ""),
                 "contexts": int(own["contexts"].max()),
                 "categories": [row for row in by_category if row["name"] != ALL],
