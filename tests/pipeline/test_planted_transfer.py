@@ -242,7 +242,7 @@ class TestPlantedTruth:
             np.testing.assert_allclose(own.made.directions_a[feature_a] @ own.made.rotation, truth, atol=1e-6)
 
 
-DRAWN = 40
+DRAWN = 30
 
 
 @pytest.mark.slow
