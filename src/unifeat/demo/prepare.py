@@ -26,6 +26,9 @@ _ALONG_DEPTH = """\
   - [smollm2, smollm2]          # layers of one model, for families of features along its depth
   - [gemma3, gemma3]
 """
+_BEYOND_EMBEDDINGS = """\
+  - rsa: {given: [token_embeddings]}  # beyond what the embeddings of the pairs' strongest tokens give
+"""
 # Models run on each other's features: one cell, its ceiling and its controls.
 _TRANSFER = """\
 activations: {rows: 16_384}
@@ -54,6 +57,7 @@ QUICK = {
     "same_token": "39",
     "family_draws": "0",
     "along_depth": "",
+    "beyond_embeddings": "",
     "subsets": "250",
     "transfer": "# transfer: {cells: best} would run the models on each other's features (demo --full does)\n",
 }
@@ -68,6 +72,7 @@ FULL = {
     "same_token": "39",
     "family_draws": "39",
     "along_depth": _ALONG_DEPTH,
+    "beyond_embeddings": _BEYOND_EMBEDDINGS,
     "subsets": "400",
     "transfer": _TRANSFER,
 }
