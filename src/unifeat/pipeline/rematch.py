@@ -88,7 +88,7 @@ def rematch_cells(
             going = [(i, numbers) for i, numbers in going if numbers]
             if not going:
                 break
-            _draw_round(cells, null, going, facts, drawn, geometry, engine, advance)
+            _round(cells, null, going, facts, drawn, geometry, engine, advance)
             for one in tests:
                 if not one.settled and one.settle():
                     advance(sum(asked[i] - len(drawn[i].draws) for i in one.family.cells))
@@ -114,7 +114,7 @@ def _possible(null: Asked, own: dict[str, Any]) -> int:
     return min(null.draws, cycles(int(own["documents_fitted"]))) if null.how == "documents" else null.draws
 
 
-def _draw_round(
+def _round(
     cells: list[Cell],
     null: Asked,
     going: list[tuple[int, range]],
@@ -130,7 +130,7 @@ def _draw_round(
     def scored(i: int) -> list[MetricSpec]:
         return [geometry[number] for number in drawn[i].open]
 
-    units = (_draws_unit(cells[i], null, numbers, facts[i]["kept"], scored(i)) for i, numbers in batches)
+    units = (_batch_unit(cells[i], null, numbers, facts[i]["kept"], scored(i)) for i, numbers in batches)
     for (i, numbers), found in zip(batches, engine.map(units), strict=True):
         drawn[i].add(found)
         advance(len(numbers))
@@ -154,7 +154,7 @@ def comparable(pairs: int, kept: int) -> int:
     return n
 
 
-def _draws_unit(
+def _batch_unit(
     cell: Cell, null: Asked, numbers: range, kept: int, geometry: list[MetricSpec]
 ) -> Unit[list[dict[str, Any]]]:
     """Some draws of one cell."""
@@ -164,7 +164,7 @@ def _draws_unit(
         "kept": kept,
     }
     large = cell.fills_machine
-    work = partial(_draws, cell, null.how, numbers, kept, geometry, None if large else 1)
+    work = partial(_batch, cell, null.how, numbers, kept, geometry, None if large else 1)
     gpu = cell.comparison.device == "cuda"
     return Unit(Piece("rematches", made_from, JSON, "the rematches"), work, fills_machine=large or gpu, gpu=gpu)
 
@@ -195,19 +195,19 @@ def _own(cell: Cell, pairs: int, geometry: list[MetricSpec]) -> list[float]:
     return PairSet.of(cell, "all", strongest).values(geometry)
 
 
-def _draws(
+def _batch(
     cell: Cell, how: Arrangement, numbers: range, kept: int, geometry: list[MetricSpec], threads: int | None
 ) -> list[dict[str, Any]]:
     own = pd.MultiIndex.from_frame(cell.kept[["feature_a", "feature_b"]])
     chance, rule = ByChance(cell.comparison, how), cell.rule.for_many()
     tables = (chance.candidates(number, threads=threads) for number in numbers)
-    draws = [_draw(cell, rule, table, kept, geometry, own) for table in tables]
+    draws = [_facts_of_draw(cell, rule, table, kept, geometry, own) for table in tables]
     if numbers.start == 0:  # the same in all draws
         draws[0] |= chance.rows_alone()
     return draws
 
 
-def _draw(
+def _facts_of_draw(
     cell: Cell, rule: Rule, table: pd.DataFrame, kept: int, geometry: list[MetricSpec], own: pd.MultiIndex
 ) -> dict[str, Any]:
     chosen = table[rule.keep(table)(table)]
