@@ -81,11 +81,14 @@ def test_the_demo_leaves_its_folder_to_the_run(tmp_path: Path, monkeypatch: pyte
 
 
 def test_both_sizes_tell_the_same_story() -> None:
-    """The same comparisons, controls, measures and nulls, and no test that could not come out significant."""
+    """The same comparisons, controls, measures and nulls, and no test that could not come out significant.
+
+    (The full one also takes the token embeddings out of RSA, which would double the time of the small one's nulls.)
+    """
     quick, full = demo.demo_study(), demo.demo_study(full=True)
     # (The full one also compares the layers of one model with each other, for families along its depth.)
     assert quick.compare == [pair for pair in full.compare if pair[0] != pair[1]]
-    assert quick.geometry == full.geometry
+    assert quick.geometry == [spec for spec in full.geometry if "given" not in spec.settings]
     assert quick.models == full.models
     for small, large in zip(quick.spaces, full.spaces, strict=True):
         assert set(small.layers) <= set(large.layers)

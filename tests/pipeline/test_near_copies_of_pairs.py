@@ -23,6 +23,7 @@ from unifeat.study.measures import MetricSpec
 from unifeat.study.spec import InferenceSpec, Study
 
 COLUMNS = ["clusters", "effective_pairs", "cluster_score", "null_cluster_mean", "p_cluster", "q_cluster"]
+COLUMNS += ["least_p_cluster"]
 N, WIDE = 60, 64
 
 

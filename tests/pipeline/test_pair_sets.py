@@ -19,7 +19,7 @@ from unifeat.pipeline.score import _interval_unit, _shuffle_unit, _strata_unit
 from unifeat.study.measures import MetricSpec
 from unifeat.study.spec import InferenceSpec, Study
 
-COLUMNS = ["null_strata_mean", "p_strata", "p_strata_family", "q_strata"]
+COLUMNS = ["null_strata_mean", "p_strata", "p_strata_family", "q_strata", "least_p_strata"]
 
 
 def pair_set(n: int = 40, seed: int = 0, **columns: Any) -> PairSet:
@@ -58,7 +58,8 @@ class TestUnit:
         test = permutation_test("rsa", *pairs.rows, permutations=19, seed=3, rows=pairs.shared, strata=labels)
         found = unit(pairs).compute()
         assert found == {
-            "null_strata_mean": test.null_mean, "p_strata": test.p, "null_strata": test.null.tolist(), "flags": [],
+            "null_strata_mean": test.null_mean, "p_strata": test.p, "least_p_strata": test.least_p,
+            "null_strata": test.null.tolist(), "flags": [],
         }  # fmt: skip
 
     def test_its_key_holds_the_setting_and_the_labels(self):

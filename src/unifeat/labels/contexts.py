@@ -6,6 +6,7 @@ import re
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+from unifeat.labels.lines import one_line
 from unifeat.subspaces import wholewords
 from unifeat.subspaces.wholewords import word_pattern
 
@@ -27,7 +28,6 @@ _ASCII_WORDS = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*")
 _ENDS_A_SENTENCE = re.compile(r"[.!?…]['\"”’)\]]*\s*$")
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 # What opens a quotation, and what closes it: English, German, French, German printers', Japanese.
 _QUOTES = {"“": "”", "„": "“”", "«": "»", "‹": "›", "»": "«", "›": "‹", "「": "」", "『": "』"}
 _EITHER = frozenset("".join(_QUOTES.values())) & _QUOTES.keys()
@@ -122,11 +122,6 @@ def _what(word: str) -> tuple[str, ...]:
     if word[0].isupper() and not found:
         found.append("a capitalised word")
     return tuple(found)
-
-
-def one_line(text: str) -> str:
-    """The text with one blank for line breaks, other control characters, and runs of blanks."""
-    return " ".join(_CONTROL.sub(" ", text).split())
 
 
 def _quotes(line: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unifeat.errors import UserError
-from unifeat.labels.contexts import one_line
+from unifeat.labels.lines import one_line
 from unifeat.store.machine import machine_error
 from unifeat.store.paths import user_path
 from unifeat.text.rows import json_lines
