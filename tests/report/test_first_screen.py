@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from unifeat.inference.nulls import AGAIN
 from unifeat.report.figures.controls import controls_figure
@@ -104,3 +105,14 @@ def test_figures_at_the_top_are_those_between_the_models(make_run: Any) -> None:
     text = render(changed)
     assert f"<dt>feature pairs kept</dt><dd>{sum(kept)}</dd>" in text
     assert f"<dt>ceilings and controls beside them</dt><dd>{len(info['pairs']) - len(kept)}</dd>" in text
+
+
+def test_the_picture_has_whole_measures_first(make_run: Any) -> None:
+    """RSA with the embeddings taken out comes after RSA in the tables, and would push CKA out of the picture."""
+    run = make_run()
+    own = run.scores[run.scores["metric"] == "rsa"]
+    more = own.assign(settings='{"given": ["token_embeddings"]}')
+    pd.concat([run.scores, more]).to_parquet(run.folder / "scores.parquet", index=False)
+    titles = [note["text"] for note in controls_figure(type(run)(run.folder))["layout"]["annotations"]]
+    assert {"pairs kept", "RSA", "CKA"} <= {*titles}
+    assert not any("given" in title for title in titles)

@@ -29,7 +29,9 @@ def controls_figure(run: Run) -> dict[str, Any]:
     """
     pairs = group_pairs(run)
     every = measures(run)
-    ways = ([way for way in every if "dims" not in way.settings] or every)[: _MOST_PANELS - 1]
+    # Not those of few components, or with something taken out, if there are others.
+    plain = [way for way in every if not any(name in way.settings for name in ("dims", "given"))]
+    ways = (plain or every)[: _MOST_PANELS - 1]
     traces: list[dict[str, Any]] = []
     axes: dict[str, Any] = {}
     titles: list[dict[str, Any]] = []
