@@ -15,6 +15,8 @@ from unifeat.multiway.chance import beside_chance, with_intervals
 from unifeat.multiway.depth import Layer
 from unifeat.pipeline.family_depth import depth_facts
 from unifeat.report.figures.families import MOST_SETS, correspondence_figure, passages_figure, upset_figure
+from unifeat.report.labels import label_of_family
+from unifeat.report.terminal_families import show_families
 from unifeat.runs.folder import Run
 from unifeat.vocabulary.json_values import records
 
@@ -72,6 +74,31 @@ def test_what_the_section_says(make_run):
     assert "Shared by the models of chat and not by those of base" in text
     assert "a@1 0 8.0 0.90 0.10" in text
     assert "a@1 2 −1.0" not in text  # it is the other group's
+
+
+def test_families_have_labels_where_their_members_do(make_run, capsys):
+    run = with_families(make_run(groups={"a": [1, 2], "b": [3, 4]}), " Tuesday")
+    first = run.families.iloc[0]
+    members = {name: int(first[name]) for name in run.info["families"]["spaces"] if not pd.isna(first[name])}
+    rows = [[name, feature, f"days <{n}>", False] for n, (name, feature) in enumerate(members.items())]
+    labels = pd.DataFrame(rows, columns=["space", "feature", "label", "automatic"]).astype({"feature": "int32"})
+    labels.to_parquet(run.folder / "labels.parquet", index=False)
+    assert "Tuesday Wednesday days <0>" in page_of(Run(run.folder)).text
+    show_families(Run(run.folder))
+    assert "· days <0>" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("called", "best"),
+    [
+        (["auto: “a”", "auto: “b”", "auto: “b”"], "auto: “b”"),
+        (["auto: “b”", "auto: “b”", "weekdays"], "weekdays"),
+        (["", "", ""], ""),
+    ],
+)
+def test_a_family_is_called_what_most_members_are(called, best):
+    labels = {space: {7: label} for space, label in zip("abc", called, strict=True)}
+    assert label_of_family(labels | {"d": {}}, dict.fromkeys("abcd", 7)) == best
 
 
 @pytest.mark.parametrize("hostile", ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "{{ 7*7 }}"])

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unifeat.labels.automatic import MARK
 from unifeat.labels.contexts import COMMON
+from unifeat.labels.lines import MARK
 from unifeat.subspaces.wholewords import fold
 
 _WORDS = re.compile(r"[^\W_]+")

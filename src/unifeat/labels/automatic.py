@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from unifeat.labels.contexts import Context, Trait, traits, written
+from unifeat.labels.lines import MARK
 
 VERSION = 2  # raised whenever the labels made from the same contexts change
-MARK = "auto: "  # what automatic labels begin with
 LEVEL = 0.01
 _FEWEST = 3  # contexts with a trait
 _HALF = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+MARK = "auto: "  # what automatic labels begin with
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 

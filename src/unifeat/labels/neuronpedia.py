@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from unifeat.labels.automatic import MARK
+from unifeat.labels.lines import MARK
 
 _BATCH = 1024
 # What needs the model itself.

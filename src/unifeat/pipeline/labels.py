@@ -11,9 +11,10 @@ import pandas as pd
 
 from unifeat.engine import Engine, Unit
 from unifeat.labels.agreement import agreement
-from unifeat.labels.automatic import MARK, VERSION, automatic_labels
+from unifeat.labels.automatic import VERSION, automatic_labels
 from unifeat.labels.contexts import Context
 from unifeat.labels.files import read_labels
+from unifeat.labels.lines import MARK
 from unifeat.pipeline.examples import CONTEXT_CHARACTERS, around_token
 from unifeat.pipeline.match import Cell
 from unifeat.pipeline.spaces import Space

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from unifeat.labels.files import read_labels
+from unifeat.labels.lines import MARK
 from unifeat.report.tables import number, percent, probability
 from unifeat.runs.folder import Run
 from unifeat.runs.given import by_space
@@ -53,6 +55,18 @@ def matching(pairs: pd.DataFrame, search: str) -> pd.DataFrame:
         )
     ]
     return pairs[pd.Series(rows, pairs.index, dtype=bool)]
+
+
+def label_of_family(labels: Mapping[str, Mapping[int, str]], members: Mapping[str, int]) -> str:
+    """What most members of a family are called; names that were given come before automatic labels.
+
+    Args:
+        labels: by space and feature.
+        members: the feature of each space that has one.
+    """
+    called = Counter(label for space, feature in members.items() if (label := labels[space].get(feature)))
+    best = max(called.items(), key=lambda item: (not item[0].startswith(MARK), item[1]), default=("", 0))
+    return best[0]
 
 
 def labels_sentence(cell: Any) -> str:

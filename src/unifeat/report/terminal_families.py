@@ -14,6 +14,7 @@ from rich.text import Text
 from unifeat.multiway.result import Families
 from unifeat.report.contexts import visible
 from unifeat.report.framed import framed
+from unifeat.report.labels import label_of_family
 from unifeat.report.tables import SIGNIFICANCE_LEVEL, decimal, number, percent, probability
 from unifeat.runs.families import families
 from unifeat.runs.folder import Run
@@ -40,8 +41,9 @@ def show_families(
     found = families(run, method, spaces=spaces)
     table = run.families if own else None
     words = table["top_tokens"].tolist() if table is not None and len(table) == len(found) else None
+    labels = {name: run.labels_of(name) for name in found.spaces}
     if as_json:
-        _print_json(found, words)
+        _print_json(found, words, labels)
         return
     console = Console(highlight=False, markup=False, emoji=False)
     title, *others = repr(found).splitlines()
@@ -56,7 +58,7 @@ def show_families(
     ]
     console.print(framed(["space", "features", "of all spaces", "of some", "of none"], rows, left=1))
     _print_sets(console, found, run.family_sets if own else None, stored or {})
-    _print_largest(console, found, words, top)
+    _print_largest(console, found, words, labels, top)
 
 
 def _print_sets(console: Console, found: Families, sets: pd.DataFrame | None, stored: dict[str, Any]) -> None:
@@ -102,23 +104,28 @@ def _print_models(console: Console, stored: dict[str, Any] | None) -> None:
     console.print(line, soft_wrap=True)
 
 
-def _print_largest(console: Console, found: Families, words: list[Any] | None, top: int) -> None:
+def _print_largest(
+    console: Console, found: Families, words: list[Any] | None, labels: dict[str, dict[int, str]], top: int
+) -> None:
     if not len(found) or not top:
         return
     console.print(Text(f"\nthe largest families{_of(len(found), top)}", style="dim"))
-    headings = ["family", *found.spaces, "least r", "mean r", *(["top tokens"] if words else [])]
+    worded = bool(words) or any(labels.values())
+    headings = ["family", *found.spaces, "least r", "mean r", *(["top tokens" if words else "label"] if worded else [])]
     rows = []
     for place, row in enumerate(found.table.head(top).to_dict("records")):
         features = ["–" if pd.isna(row[name]) else str(int(row[name])) for name in found.spaces]
-        own = [" ".join(dict.fromkeys(visible(str(w)).strip() or "␣" for w in words[place]))] if words else []
+        tokens = " ".join(dict.fromkeys(visible(str(w)).strip() or "␣" for w in words[place])) if words else ""
+        said = [text for text in (tokens, visible(label_of_family(labels, _members(found, row)))) if text]
+        own = [" · ".join(said)] if worded else []
         rows.append([row["family"], *features, decimal(row["r_min"]), decimal(row["r_mean"]), *own])
-    fixed = rows if not words else [row[:-1] for row in rows]
+    fixed = [row[:-1] for row in rows] if worded else rows
     width = sum(max(len(str(line[i])) for line in [headings, *fixed]) + 2 for i in range(len(fixed[0])))
-    if width + (_FEWEST_WORDS if words else 0) > console.width:
-        _print_narrow(console, found, rows, bool(words))
+    if width + (_FEWEST_WORDS if worded else 0) > console.width:
+        _print_narrow(console, found, rows, worded)
         return
     table = framed(headings, rows)
-    if words:
+    if worded:
         table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     console.print(table)
 
@@ -138,11 +145,17 @@ def _of(whole: int, shown: int) -> str:
     return f" ({shown} of {whole:,})" if whole > shown else ""
 
 
-def _print_json(found: Families, words: list[Any] | None) -> None:
+def _members(found: Families, row: dict[Any, Any]) -> dict[str, int]:
+    return {name: int(row[name]) for name in found.spaces if not pd.isna(row[name])}
+
+
+def _print_json(found: Families, words: list[Any] | None, labels: dict[str, dict[int, str]]) -> None:
     for place, row in enumerate(found.table.to_dict("records")):
         facts = {k: v for k, v in row.items() if k not in found.spaces}
-        own = {name: int(row[name]) for name in found.spaces if not pd.isna(row[name])}
+        own = _members(found, row)
         line = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in facts.items()} | {"members": own}
+        if label := label_of_family(labels, own):
+            line["label"] = label
         if words:
             line["top_tokens"] = [str(word) for word in words[place]]
         print(json.dumps(line, ensure_ascii=False))

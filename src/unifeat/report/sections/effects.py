@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from unifeat.report.contexts import visible
 from unifeat.report.figures.style import Drawn
 from unifeat.report.figures.transfer import effects_figure
 from unifeat.report.tables import cells, role, rows_of
@@ -31,6 +32,10 @@ def effects(run: Run, drawn: Drawn) -> dict[str, Any] | None:
     for number, own in enumerate(facts):
         a, b = own["space_a"], own["space_b"]
         pairs = table[(table["space_a"] == a) & (table["space_b"] == b)]
+        for side, name in (("a", a), ("b", b)):
+            labels = run.labels_of(name)
+            named = [visible(labels.get(feature, "")) for feature in pairs[f"feature_{side}"]]
+            pairs = pairs.assign(**{f"label_{side}": named})
         known = pairs.dropna(subset=["removed"])
         if len(known):
             drawn[f"effects-{number}"] = effects_figure(known)

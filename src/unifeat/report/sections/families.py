@@ -9,6 +9,7 @@ import pandas as pd
 from unifeat.report.contexts import visible
 from unifeat.report.figures.families import MOST_SETS, correspondence_figure, passages_figure, upset_figure
 from unifeat.report.figures.style import Drawn
+from unifeat.report.labels import label_of_family
 from unifeat.report.tables import depths_of, rows_of
 from unifeat.runs.folder import Run
 
@@ -28,6 +29,7 @@ def families(run: Run, drawn: Drawn) -> dict[str, Any] | None:
         return None
     spaces = facts["spaces"]
     drawn["families"] = upset_figure(sets, spaces)
+    labels = {name: run.labels_of(name) for name in spaces}
     known = [name for name in _MEASURES if table[name].notna().any()]
     largest = table.head(_LISTED)
     rest = table.iloc[_LISTED:]
@@ -41,7 +43,7 @@ def families(run: Run, drawn: Drawn) -> dict[str, Any] | None:
         "family_presence": _presence(facts),
         "family_measures": [_MEASURES[name] for name in known],
         "family_lists": [
-            (title, [_family(row, spaces, known) for row in own.to_dict("records")])
+            (title, [_family(row, spaces, known, labels) for row in own.to_dict("records")])
             for title, own in (("The largest, strongest first", largest), ("Random others", random))
             if len(own)
         ],
@@ -58,10 +60,14 @@ def _presence(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {"in_models": shares.get(row["space"])} for row in facts["presence"]]
 
 
-def _family(row: dict[Any, Any], spaces: list[str], measures: list[str]) -> dict[str, Any]:
+def _family(
+    row: dict[Any, Any], spaces: list[str], measures: list[str], labels: dict[str, dict[int, str]]
+) -> dict[str, Any]:
+    members = {name: int(row[name]) for name in spaces if not pd.isna(row[name])}
     return {
         "number": row["family"],
-        "members": [None if pd.isna(row[name]) else int(row[name]) for name in spaces],
+        "label": visible(label_of_family(labels, members)),
+        "members": [members.get(name) for name in spaces],
         "values": [row[name] for name in measures],
         "consistency": row["consistency"],
         "coverage": row["coverage"],
