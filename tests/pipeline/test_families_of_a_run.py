@@ -261,6 +261,14 @@ def test_comparative_sharedness_by_hand(run: uf.Run) -> None:
     assert all(len(tokens) for tokens in table["top_tokens"])
 
 
+def test_spaces_may_be_groups_and_one_name_is_no_list(run: uf.Run) -> None:
+    assert uf.families(run, spaces=["one", "two@1"]).spaces == ("one@0", "one@2", "two@1")
+    with pytest.raises(uf.UserError, match="is one name: give a list"):
+        uf.families(run, spaces="one")
+    with pytest.raises(uf.UserError, match="no space 'tow'"):
+        uf.families(run, spaces=["one", "tow"])
+
+
 def test_cycle_matches_around_all_spaces(run: uf.Run) -> None:
     """Of equal r, the partner of the lower number, as for the pairs themselves."""
     circle = run.info["families"]["sharing"]["circle"]

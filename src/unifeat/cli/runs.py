@@ -74,7 +74,7 @@ def families(
         str | None, typer.Option(help="consistent, cliques or components; by default what the study says.")
     ] = None,
     space: Annotated[
-        list[str] | None, typer.Option(help="A space to use, such as smollm2@15; give it again for each.")
+        list[str] | None, typer.Option(help="A space to use, or a group of them: smollm2@15, smollm2; give it again.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, max=LARGEST_COUNT, help="Families to list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print all families, a line of JSON each.")] = False,

@@ -142,8 +142,9 @@ def find_measure(run: Run, metric: str, settings: dict[str, Any] | str | None, s
     for measure in measures(run, None):
         if (measure.metric, measure.subspace) == (metric, subspace) and settings in (None, measure.settings):
             return measure
-    known = ", ".join(measure.label for measure in measures(run, None))
-    raise UserError(f"run {run.folder} has no scores by {metric} {settings or ''}: it has {known or 'none'}")
+    known = ", ".join(measure.label for measure in measures(run, subspace))
+    asked = f"{metric} {settings}" if settings else metric
+    raise UserError(f"run {run.folder} has no scores by {asked}: it has {known or 'none'}")
 
 
 def scores_of(run: Run, measure: Measure) -> pd.DataFrame:

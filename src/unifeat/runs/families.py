@@ -31,8 +31,8 @@ def families(
             (other rows are left out). Or a finished run.
         method: `consistent` (partners agree around every triangle), `cliques` (every two are partners) or `components`
             (connected, and split at the weakest links). By default `consistent`, or what the run's study says.
-        spaces: which spaces, and their order. By default all; of a run those of its study's families, or all that are
-            no controls.
+        spaces: which spaces, and their order; of a run also groups of them. By default all; of a run those of its
+            study's families, or all that are no controls.
         features: how many features each space has, for the shares of features in families; known for a run.
 
     Raises:
@@ -42,9 +42,9 @@ def families(
     if not isinstance(source, Run):
         return find_families(source, method or "consistent", spaces=spaces, features=features)
     stored = source.info.get("families", {})
-    names = list(spaces) if spaces is not None else stored.get("spaces") or _without_controls(source)
-    for name in names:
-        source.check_space(name)
+    if isinstance(spaces, str):
+        raise UserError(f"families: spaces={spaces!r} is one name: give a list of them")
+    names = stored.get("spaces") or _without_controls(source) if spaces is None else _spaces(source, spaces)
     compared = [(pair["space_a"], pair["space_b"]) for pair in source.info["pairs"]]
     pairs = {key: _kept(source, *key) for key in compared if set(key) <= set(names)}
     if not pairs:
@@ -53,6 +53,17 @@ def families(
     reached = {name for key in pairs for name in key}
     own = names if spaces is not None else [name for name in names if name in reached]
     return find_families(pairs, method or stored.get("method", "consistent"), spaces=own, features=features or known)
+
+
+def _spaces(run: Run, named: Sequence[str]) -> list[str]:
+    """Spaces by their names, or those of groups: smollm2 for smollm2@7, smollm2@15 …"""
+    found = []
+    for name in named:
+        of_group = [space for space in run.info["spaces"] if space.rsplit("@", 1)[0] == name]
+        if not of_group:
+            run.check_space(name)
+        found += of_group or [name]
+    return found
 
 
 def _without_controls(run: Run) -> list[str]:
