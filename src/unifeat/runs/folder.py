@@ -211,8 +211,8 @@ class Run:
 
     def __repr__(self) -> str:
         pairs = self.info["pairs"]
-        kept = sum(pair["kept"] for pair in pairs)
-        return f"Run({str(self.folder)!r}: {len(pairs)} pairs of spaces, {kept:,} shared features)"
+        kept, plural = sum(pair["kept"] for pair in pairs), "pair" if len(pairs) == 1 else "pairs"
+        return f"Run({str(self.folder)!r}: {len(pairs)} {plural} of spaces, {kept:,} shared features)"
 
     def _repr_html_(self) -> str:
         return self.scores.drop(columns="settings").to_html(index=False, float_format=lambda v: f"{v:.3f}")
