@@ -109,7 +109,7 @@ class Kept:
                 (score, "_within_strata"),
                 (score, "_by_cluster"),
                 (score, "_interval"),
-                (rematch, "_draws"),
+                (rematch, "_batch"),
                 (rematch, "_own"),
                 (subspaces, "_subsets"),
             ),
