@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from repo_scripts import load_script
+
 FIRST = 40_000  # seeds that the scripts do not use
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
-
-
-def script(name: str) -> ModuleType:
-    if not SCRIPTS.exists():
-        pytest.skip("the scripts are not part of this distribution")
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(SCRIPTS))
 
 
 def few_cases(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +21,7 @@ def few_cases(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestEquivalence:
     def test_at_the_margin_it_is_hardly_ever_claimed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module, n, studies = script("calibration_equivalence"), 80, 100
+        module, n, studies = load_script("calibration_equivalence"), 80, 100
         few_cases(module, monkeypatch)
         found = [module.differences(n, FIRST + i) for i in range(60)]
         shares = {case: module.share_at_margin(np.array([one[case] for one in found])) for case in module.CASES}
@@ -46,7 +34,7 @@ class TestEquivalence:
             assert np.quantile(p, 0.2) > 0.1, "most are far from it"
 
     def test_where_nothing_is_shared_enough_pairs_find_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = script("calibration_equivalence")
+        module = load_script("calibration_equivalence")
         few_cases(module, monkeypatch)
         for case in module.CASES:
             p = [module.p_of(case, *module.drawn(320, 0.0, FIRST + i), i)[0] for i in range(20)]
@@ -58,7 +46,7 @@ class TestEquivalence:
 class TestShares:
     @pytest.fixture
     def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        found = script("calibration_ceilings")
+        found = load_script("calibration_ceilings")
         few_cases(found, monkeypatch)
         return found
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 from scipy.stats import binom
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from repo_scripts import load_script
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def script():
-    if not SCRIPTS.exists():
-        pytest.skip("the scripts are not part of this distribution")
-    sys.path.insert(0, str(SCRIPTS))
-    module = importlib.import_module("calibration_families")
+    module = load_script("calibration_families")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SPACES", 3)
         yield module
-    sys.path.remove(str(SCRIPTS))
 
 
 def test_re_paired_documents_keep_their_promise(script: ModuleType) -> None:

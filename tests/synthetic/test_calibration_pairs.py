@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from repo_scripts import load_script
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def script():
-    if not SCRIPTS.exists():
-        pytest.skip("the scripts are not part of this distribution")
-    sys.path.insert(0, str(SCRIPTS))
-    yield importlib.import_module("calibration_pairs")
-    sys.path.remove(str(SCRIPTS))
+def script() -> ModuleType:
+    return load_script("calibration_pairs")
 
 
 @pytest.mark.parametrize("name", ["the token alone", "the token alone, each side with topics"])

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 from scipy.stats import binom
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from repo_scripts import load_script
+
 STUDIES = 60
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def script():
-    if not SCRIPTS.exists():
-        pytest.skip("the scripts are not part of this distribution")
-    sys.path.insert(0, str(SCRIPTS))
-    yield importlib.import_module("calibration_rematch")
-    sys.path.remove(str(SCRIPTS))
+def script() -> ModuleType:
+    return load_script("calibration_rematch")
 
 
 def rates(script: ModuleType, name: str, null: str) -> list[float]:
@@ -63,7 +57,7 @@ def test_the_same_token_gives_nearly_all_pairs_where_only_the_token_is_shared(sc
 
 
 def test_stopping_early_leaves_what_could_be_significant_as_it_is(script: ModuleType) -> None:
-    stopping = importlib.import_module("calibration_stopping")
+    stopping = load_script("calibration_stopping")
     found = stopping.results_of(5, lambda _: None)
     for one in found["nothing shared"]:
         for p, usual in zip(one.single, one.usual, strict=True):

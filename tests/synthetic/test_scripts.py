@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import unifeat as uf
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from repo_scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    if not SCRIPTS.exists():
-        pytest.skip("the scripts are not part of this distribution")
-    sys.path.insert(0, str(SCRIPTS))
-    yield importlib.import_module
-    sys.path.remove(str(SCRIPTS))
+    return load_script
 
 
 @pytest.mark.parametrize(("n", "k_a", "k_b"), [(400, 20, 30), (100, 20, 30), (41, 20, 30), (26, 20, 30), (300, 40, 40)])

@@ -27,7 +27,7 @@ Keep = Callable[[pd.DataFrame], Array]
 VERSION = 3  # raised whenever the intervals change (in 3, of texts of few documents)
 
 # Of a feature that fires in one to four documents, intervals of r are far too short: the draws know no other document
-# in which it could fire. (In texts of two, three and four, nominal 95 % intervals hold r 50, 76 and 86 % of the time.)
+# in which it could fire. Those of texts of so few documents hold far less often than they say, too.
 _FEWEST_BLOCKS = 5
 
 # Drawn documents repeat, which adds noise to r. Where little is shared, most candidates lie just below the minimum r,
