@@ -148,5 +148,5 @@ def test_edges_that_do_not_fit() -> None:
     for edges in ([0, 2], [1, 3], [0, 2, 1, 3], []):
         with pytest.raises(UserError, match="block edges must ascend from 0 to the 3 rows"):
             block_sums(codes, np.array(edges), [0], [0])
-    with pytest.raises(UserError, match="pairs name features 0 to 3 of B"):
+    with pytest.raises(UserError, match="features of B: 3 is not one of 3 features"):
         block_sums(codes, np.array([0, 3]), [0, 1], [0, 3])

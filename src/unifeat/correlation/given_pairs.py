@@ -8,10 +8,9 @@ import numpy as np
 
 from unifeat.correlation.pair_sums import correlate_pairs, pair_ids, thread_count
 from unifeat.correlation.within import within_groups
-from unifeat.errors import UserError
 from unifeat.vocabulary.grouped_codes import in_groups
 from unifeat.vocabulary.paired_codes import as_paired
-from unifeat.vocabulary.tables import as_frame, column_names
+from unifeat.vocabulary.tables import pairs_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +42,7 @@ def pair_correlation(
         UserError: codes that are not (tokens, features) or have different rows, missing columns, features that do not
             exist, or not one integer a row in `groups`.
     """
-    pairs = _table(pairs)
+    pairs = pairs_table(pairs)
     paired, threads = as_paired(codes_a, codes_b), thread_count(threads)
     ids = pair_ids(paired, pairs["feature_a"], pairs["feature_b"])
     r, cofiring = correlate_pairs(paired, *ids, threads=threads)
@@ -52,24 +51,3 @@ def pair_correlation(
         return found
     within = within_groups(in_groups(paired, groups), np.array([0, paired.n_rows]), *ids, threads=threads)
     return found.assign(correlation_within=within.correlation(), share_a=within.share_a, share_b=within.share_b)
-
-
-def _table(pairs: Any) -> pd.DataFrame:
-    """Pairs in any form as a DataFrame with the columns `feature_a` and `feature_b`."""
-    import pandas as pd
-
-    names = column_names(pairs)
-    if names is not None:
-        missing = [name for name in ("feature_a", "feature_b") if name not in names]
-        if missing:
-            raise UserError(f"pairs: give a table with the columns feature_a and feature_b ({missing[0]} is missing)")
-        return as_frame(pairs)
-    try:
-        found = np.asarray(pairs)
-    except ValueError:  # (rows of different lengths)
-        found = np.zeros(1)
-    if found.shape == (0,):
-        found = np.zeros((0, 2), np.int64)
-    if found.ndim != 2 or found.shape[1] != 2:
-        raise UserError("pairs: give a table with the columns feature_a and feature_b, or a list of pairs (a, b)")
-    return pd.DataFrame({"feature_a": found[:, 0], "feature_b": found[:, 1]})

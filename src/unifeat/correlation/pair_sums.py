@@ -18,6 +18,7 @@ from unifeat.correlation.moments import Profile, profiles
 from unifeat.errors import UserError
 from unifeat.progress import track
 from unifeat.threads import Team, cores
+from unifeat.vocabulary.feature_ids import feature_ids
 from unifeat.vocabulary.paired_codes import Array, ChunkPair, CsrArrays, PairedCodes, as_paired, normal_chunks
 
 
@@ -183,17 +184,8 @@ def pair_ids(paired: PairedCodes, feature_a: Any, feature_b: Any) -> tuple[Array
     Raises:
         UserError: ids that do not exist, or lists of different lengths.
     """
-    a_ids, b_ids = _ids(feature_a, "A", paired.features_a), _ids(feature_b, "B", paired.features_b)
+    a_ids = feature_ids(feature_a, "pairs: features of A", paired.features_a)
+    b_ids = feature_ids(feature_b, "pairs: features of B", paired.features_b)
     if len(a_ids) != len(b_ids):
         raise UserError(f"{len(a_ids)} features of A cannot be paired with {len(b_ids)} of B")
     return a_ids, b_ids
-
-
-def _ids(given: Any, side: str, size: int) -> Array:
-    ids = np.asarray(given).ravel()
-    if len(ids) and ids.dtype.kind not in "iu":
-        raise UserError(f"pairs: features of {side} are whole numbers, not {ids.dtype}")
-    ids = ids.astype(np.int64)
-    if len(ids) and not (ids.min() >= 0 and ids.max() < size):
-        raise UserError(f"pairs name features {ids.min()} to {ids.max()} of {side}, which has {size} features")
-    return ids

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unifeat.errors import UserError, did_you_mean
+from unifeat.vocabulary.feature_ids import feature_ids
 from unifeat.vocabulary.tables import as_frame, column_names
 
 Ids = NDArray[np.int32]
@@ -88,8 +89,6 @@ def graph_of(pairs: Pairs, spaces: Sequence[str] | None = None) -> Graph:
         if key[0] == key[1]:
             raise UserError(f"families: {key[0]} is compared with itself; leave out this table")
     seen = list(dict.fromkeys(name for key in pairs for name in key))
-    if isinstance(spaces, str):
-        raise UserError(f"families: spaces={spaces!r} is one name: give a list of them")
     names = seen if spaces is None else list(spaces)
     for name in names:
         if name not in seen:
@@ -136,7 +135,7 @@ def _checked(given: Any, a: str, b: str) -> _Columns:
         raise UserError(f"{what} have no column {missing[0]}")
     if "kept" in table:
         table = table[table["kept"].to_numpy(bool)]
-    ids = [_ids(table[name], f"{what}: {name}") for name in ("feature_a", "feature_b")]
+    ids = [feature_ids(table[name], f"{what}: {name}") for name in ("feature_a", "feature_b")]
     r = pd.to_numeric(table["correlation"], errors="coerce").to_numpy(np.float64)
     if not (np.abs(r) <= 1 + 1e-6).all():
         raise UserError(f"{what} have a correlation that is NaN, or none from -1 to 1; leave such pairs out")
@@ -147,14 +146,6 @@ def _checked(given: Any, a: str, b: str) -> _Columns:
         name: table[column].to_numpy(np.float64) if column in table else unknown for column, name in READINGS.items()
     }
     return _Columns(ids[0], ids[1], r, readings)
-
-
-def _ids(column: pd.Series, what: str) -> Places:
-    """Feature ids, whole numbers from 0 to 2³¹ − 1."""
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-    if not ((values >= 0) & (values <= np.iinfo(np.int32).max) & (values == np.floor(values))).all():
-        raise UserError(f"{what} must be feature ids, whole numbers from 0 to {np.iinfo(np.int32).max:,}")
-    return values.astype(np.int64)
 
 
 def _assembled(names: tuple[str, ...], compared: NDArray[np.bool_], tables: list[tuple[int, int, _Columns]]) -> Graph:

@@ -39,11 +39,11 @@ def families(
         UserError: unknown method or space; tables that are not as described (see `multiway.graph.graph_of`); a run that
             compared no two of the spaces.
     """
+    if isinstance(spaces, str):
+        raise UserError(f"families: spaces={spaces!r} is one name: give a list of them")
     if not isinstance(source, Run):
         return find_families(source, method or "consistent", spaces=spaces, features=features)
     stored = source.info.get("families", {})
-    if isinstance(spaces, str):
-        raise UserError(f"families: spaces={spaces!r} is one name: give a list of them")
     names = stored.get("spaces") or _without_controls(source) if spaces is None else _spaces(source, spaces)
     compared = [(pair["space_a"], pair["space_b"]) for pair in source.info["pairs"]]
     pairs = {key: _kept(source, *key) for key in compared if set(key) <= set(names)}

@@ -17,10 +17,12 @@ from unifeat.inference._permutation_test import WithNull
 from unifeat.inference.exchange import Exchange
 from unifeat.inference.permuting import MOST_DRAWS, permutations_within, whole
 from unifeat.transfer.documents import halves
-from unifeat.transfer.given import check_varies, feature_ids, finite, finite_csr
+from unifeat.transfer.given import check_varies, finite, finite_csr
 from unifeat.transfer.relation import check_level
 from unifeat.transfer.shares import few_orders, p_of, share_carried
 from unifeat.transfer.sums import MIXED, OWN, VARIANTS, ZERO, FitSums, JudgeSums, Tokens
+from unifeat.vocabulary.feature_ids import feature_ids
+from unifeat.vocabulary.tables import pairs_table
 
 _ROWS = 4096  # tokens whose codes are dense at once
 # Draws that exchange nothing, or features that are the same, give what partners give; sums differ in their last bits.
@@ -84,7 +86,7 @@ class Carried(WithNull):
 def carried(
     codes_a: Any,
     codes_b: Any,
-    pairs: pd.DataFrame,
+    pairs: Any,
     decoder_b: Any,
     x_b: Any,
     *,
@@ -106,7 +108,8 @@ def carried(
     Args:
         codes_a: SciPy sparse matrix (or array), tokens × features of A.
         codes_b: the same tokens × features of B.
-        pairs: `feature_a`, `feature_b`. If a feature of B is in several pairs, its first one is used.
+        pairs: a table with `feature_a` and `feature_b`, or a list of such pairs. If a feature of B is in several pairs,
+            its first one is used.
         decoder_b: (features of B, d) decoder rows as the SAE uses them, not normalised.
         x_b: (tokens, d) activations.
         bias: (d,) what the decoder adds; by default what fits best: the mean of x_b − codes_b @ decoder_b.
@@ -132,6 +135,7 @@ def carried(
         raise UserError(f"codes_a has {n} rows, codes_b {b.shape[0]} and x_b {x.shape}: give the same tokens in each")
     if decoder.shape != (b.shape[1], x.shape[1]):
         raise UserError(f"decoder_b has shape {decoder.shape}: give {b.shape[1]} rows of {x.shape[1]}")
+    pairs = pairs_table(pairs)
     chosen = _distinct(pairs, a.shape[1], b.shape[1])
     ids_a, ids_b = (chosen[name].to_numpy(np.int64) for name in ("feature_a", "feature_b"))
     labels = None if strata is None else codes_of(strata, len(pairs), "strata")[chosen["place"].to_numpy()]
@@ -221,9 +225,6 @@ def carried_by(judged: JudgeSums, name: str, level: float, seed: int) -> tuple[f
 
 
 def _distinct(pairs: pd.DataFrame, features_a: int, features_b: int) -> pd.DataFrame:
-    missing = [name for name in ("feature_a", "feature_b") if name not in getattr(pairs, "columns", ())]
-    if missing:
-        raise UserError(f"pairs: give a DataFrame with the columns feature_a and feature_b ({missing[0]} is missing)")
     if not len(pairs):
         raise UserError("pairs: there is none")
     sides = {"feature_a": features_a, "feature_b": features_b}

@@ -59,24 +59,6 @@ def finite_csr(codes: Any, name: str) -> sparse.csr_array:
     return matrix
 
 
-def feature_ids(values: Any, name: str, features: int) -> NDArray[np.int64]:
-    """Ids of features, (n,) int64.
-
-    Args:
-        features: how many features there are.
-
-    Raises:
-        UserError: not whole numbers, or one of no feature.
-    """
-    ids = np.asarray(values)
-    if ids.dtype.kind not in "iuf":
-        raise UserError(f"{name}: give whole numbers, not {ids.dtype}")
-    wrong = ids[~(np.isfinite(ids) & (ids == np.floor(ids)) & (ids >= 0) & (ids < features))]
-    if len(wrong):
-        raise UserError(f"{name} {wrong[0]} does not exist; there are {features}, counted from 0")
-    return ids.astype(np.int64)
-
-
 def check_varies(x: NDArray[Any], name: str) -> None:
     """Raise a UserError if all rows of (n, d) are the same."""
     if (x == x[:1]).all():
