@@ -44,7 +44,8 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Show what can be removed, ask, and remove it. Everything in the cache can be made again."""
-    from unifeat.report.terminal_cache import show_prunable, size
+    from unifeat.report.terminal_cache import show_prunable
+    from unifeat.report.terminal_plan import size
     from unifeat.store.amounts import bytes_of, seconds_of
     from unifeat.store.cache import cache_root
     from unifeat.store.usage import contents, prunable

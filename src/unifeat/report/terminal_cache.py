@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unifeat.report.terminal_plan import size
 from unifeat.store.usage import KINDS, RUNS, Entry, Reason, when
 
 
@@ -61,16 +62,6 @@ def show_prunable(chosen: list[tuple[Entry, Reason]]) -> None:
         table.add_row(KINDS.get(kind, kind), reason, f"{len(own):,}", size(_sum(own)))
     table.add_row("in all", "", f"{len(chosen):,}", size(_sum([entry for entry, _ in chosen])), style="bold")
     console.print(table)
-
-
-def size(number: int) -> str:
-    """A number of bytes as text: 1.2 GB."""
-    amount = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
 
 
 def _sum(entries: list[Entry]) -> int:
