@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from unifeat.report.framed import framed
 from unifeat.report.terminal_plan import size
 from unifeat.store.usage import KINDS, RUNS, Entry, Reason, when
 
@@ -19,7 +18,7 @@ def show_cache(root: Path, entries: list[Entry]) -> None:
     console.print(f"{root}: {size(sum(entry.size for entry in entries))}", soft_wrap=True)
     if not entries:
         return
-    table = _table("", "pieces", "size", "used by kept runs", "last changed")
+    rows = []
     kinds = sorted(
         {entry.kind for entry in entries if entry.kind != RUNS},
         key=lambda k: -sum(e.size for e in entries if e.kind == k),
@@ -29,21 +28,21 @@ def show_cache(root: Path, entries: list[Entry]) -> None:
         if own:
             used = [entry for entry in own if entry.studies]
             changed = when(max(entry.changed for entry in own))
-            table.add_row(KINDS.get(kind, kind), f"{len(own):,}", size(_sum(own)), size(_sum(used)), changed)
+            rows.append([KINDS.get(kind, kind), f"{len(own):,}", size(_sum(own)), size(_sum(used)), changed])
     left = [entry for entry in entries if entry.leftover]
     if left:
-        table.add_row(
-            "left behind by kills", f"{len(left):,}", size(_sum(left)), "", when(max(e.changed for e in left))
-        )
-    console.print(table)
+        changed = when(max(entry.changed for entry in left))
+        rows.append(["left behind by kills", f"{len(left):,}", size(_sum(left)), "", changed])
+    console.print(framed(["", "pieces", "size", "used by kept runs", "last changed"], rows, left=1))
     studies = sorted({study for entry in entries for study in entry.studies})
     if studies:
-        table = _table("study", "pieces", "size", "used by no other study")
+        rows = []
         for study in studies:
             used = [entry for entry in entries if study in entry.studies]
             alone = [entry for entry in used if len(entry.studies) == 1]
-            table.add_row(study, f"{len(used):,}", size(_sum(used)), size(_sum(alone)))
-        console.print(table)
+            rows.append([study, f"{len(used):,}", size(_sum(used)), size(_sum(alone))])
+        console.print()
+        console.print(framed(["study", "pieces", "size", "used by no other study"], rows, left=1))
     console.print(
         Text("`unifeat cache prune` removes what kills left behind; --unused also what no kept run uses.", style="dim"),
         soft_wrap=True,
@@ -56,21 +55,13 @@ def show_prunable(chosen: list[tuple[Entry, Reason]]) -> None:
     if not chosen:
         console.print("nothing to remove")
         return
-    table = _table("to be removed", "because", "pieces", "size")
+    rows = []
     for kind, reason in dict.fromkeys((entry.kind, reason) for entry, reason in chosen):
         own = [entry for entry, why in chosen if (entry.kind, why) == (kind, reason)]
-        table.add_row(KINDS.get(kind, kind), reason, f"{len(own):,}", size(_sum(own)))
-    table.add_row("in all", "", f"{len(chosen):,}", size(_sum([entry for entry, _ in chosen])), style="bold")
-    console.print(table)
+        rows.append([KINDS.get(kind, kind), reason, f"{len(own):,}", size(_sum(own))])
+    rows.append(["in all", "", f"{len(chosen):,}", size(_sum([entry for entry, _ in chosen]))])
+    console.print(framed(["to be removed", "because", "pieces", "size"], rows, left=2))
 
 
 def _sum(entries: list[Entry]) -> int:
     return sum(entry.size for entry in entries)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, heading in enumerate(headings):
-        left = number == 0 or heading == "because"
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    return table
